@@ -1,0 +1,213 @@
+"""The configuration of one training run: everything that decides its result, and where it runs.
+
+A configuration is frozen, refuses unknown keys and has a fingerprint. Fields that only say where data lie or how fast the
+machine reads them (`root`, `workers`, `device`) are left out of the fingerprint: moving a data set re-runs nothing.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+
+from segda.datasets import DATASETS
+from segda.losses import LOSSES
+from segda.methods import METHODS
+from segda.methods.base import MethodConfig
+from segda.models import BACKBONES, MODELS
+from segda.names import nearest
+from segda.transforms import RECIPES
+from segda.tunable import Choice, Range
+
+# Where things lie and how fast they are read, as opposed to what is computed.
+_PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file"})
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _one_of(known: Any, what: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value not in known:
+            raise ValueError(f"unknown {what} {value!r}{nearest(str(value), known)}; known: {', '.join(sorted(known))}")
+        return value
+
+    return BeforeValidator(check)
+
+
+class DomainConfig(_Part):
+    """One domain of one data set."""
+
+    dataset: Annotated[str, _one_of(DATASETS, "data set")] = Field(description="name of a data set")
+    domain: str = Field(description="domain inside the data set, e.g. urban, rural, day, dusk")
+    root: Path | None = Field(None, description="folder of the data set; unset: the variable SEGDA_<DATASET>_ROOT")
+
+    @model_validator(mode="after")
+    def _domain_exists(self) -> Self:
+        domains = DATASETS[self.dataset].domains
+        if self.domain not in domains:
+            raise ValueError(
+                f"data set {self.dataset} has no domain {self.domain!r}{nearest(self.domain, domains)}; "
+                f"it has: {', '.join(domains)}"
+            )
+        return self
+
+
+class DataConfig(_Part):
+    """Where images come from and what is done to them before the network sees them."""
+
+    source: DomainConfig = Field(description="labelled domain")
+    target: DomainConfig = Field(description="domain that the network is wanted for; its training labels are never read")
+    height: int = Field(ge=32, description="height in pixels that images are decoded to and scored at")
+    width: int = Field(ge=32, description="width in pixels that images are decoded to and scored at")
+    crop_height: int | None = Field(None, ge=32, description="height of training crops; unset: whole images")
+    crop_width: int | None = Field(None, ge=32, description="width of training crops; unset: whole images")
+    augmentation: Annotated[str, _one_of(RECIPES, "augmentation recipe"), Choice(*RECIPES)] = Field(
+        "none", description="recipe applied to images and labels of both domains while training"
+    )
+    workers: int = Field(0, ge=0, description="loader processes; 0 reads in a background thread")
+    cache: Path | None = Field(None, description="folder of decoded images; unset: the user's cache folder")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if (self.crop_height is None) != (self.crop_width is None):
+            raise ValueError("crop_height and crop_width go together; one of them is missing")
+        if self.crop_height is not None and self.crop_width is not None:
+            if self.crop_height > self.height or self.crop_width > self.width:
+                raise ValueError(
+                    f"crop {self.crop_height}x{self.crop_width} is larger than the image {self.height}x{self.width}; "
+                    "make the crop smaller or height and width larger"
+                )
+        source, target = DATASETS[self.source.dataset], DATASETS[self.target.dataset]
+        if source.classes != target.classes:
+            raise ValueError(
+                f"source {self.source.dataset} and target {self.target.dataset} have different classes: "
+                f"{', '.join(source.classes)} against {', '.join(target.classes)}"
+            )
+        return self
+
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """Height and width in pixels of a training image."""
+        return self.crop_height or self.height, self.crop_width or self.width
+
+
+class ModelConfig(_Part):
+    """The segmentation network."""
+
+    name: Annotated[str, _one_of(MODELS, "network"), Choice(*MODELS)] = Field("bisenet_v1", description="network")
+    backbone: Annotated[str, _one_of(BACKBONES, "backbone"), Choice(*BACKBONES)] = Field(
+        "resnet18", description="trunk of the network"
+    )
+    pretrained: Literal["imagenet", "none"] = Field(
+        "imagenet", description="initial weights of the trunk; none: random initialization, asked for"
+    )
+    weights_file: Path | None = Field(
+        None, description="local file with ImageNet weights of the trunk; unset: the user's cache, then the official address"
+    )
+
+
+class LossConfig(_Part):
+    """The supervised loss."""
+
+    name: Annotated[str, _one_of(LOSSES, "loss"), Choice(*LOSSES)] = Field("cross_entropy", description="loss on logits")
+    auxiliary_weight: Annotated[float, Range(0.1, 1.0)] = Field(
+        1.0, ge=0, description="weight alpha of the auxiliary heads (seed report, eq. 4)"
+    )
+
+
+class OptimizerConfig(_Part):
+    """The segmenter's optimizer."""
+
+    name: Annotated[Literal["sgd", "adam", "adamw", "rmsprop"], Choice("sgd", "adam", "adamw", "rmsprop")] = Field("sgd")
+    lr: Annotated[float, Range(1e-4, 1e-1, log=True)] = Field(2.5e-2, gt=0, description="learning rate after warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD and RMSprop; beta1 of Adam and AdamW")
+    weight_decay: Annotated[float, Range(1e-6, 1e-2, log=True)] = Field(
+        1e-4, ge=0, description="on convolution weights only, not on biases and normalization"
+    )
+    grad_clip: float | None = Field(None, gt=0, description="largest L2 norm of the segmenter's gradient")
+
+
+class DiscriminatorOptimizerConfig(_Part):
+    """Adam for the discriminator (AdaptSegNet's settings by default)."""
+
+    lr: Annotated[float, Range(1e-5, 1e-3, log=True)] = Field(1e-4, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+
+
+class ScheduleConfig(_Part):
+    """Learning rate over steps: linear warm-up, then (1 - step / horizon) ** power."""
+
+    power: float = Field(0.9, gt=0)
+    horizon: int | None = Field(None, ge=1, description="step at which the rate would reach zero; unset: `steps`")
+    warmup_steps: int = Field(0, ge=0)
+
+
+def _method(value: Any) -> Any:
+    """Build the settings class of the named method."""
+    if isinstance(value, MethodConfig):
+        return value
+    if not isinstance(value, dict) or "name" not in value:
+        raise ValueError(f"a method needs a name; known: {', '.join(sorted(METHODS))}")
+    name = value["name"]
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}{nearest(str(name), METHODS)}; known: {', '.join(sorted(METHODS))}")
+    return METHODS[name].Config.model_validate(value)
+
+
+class TrainConfig(_Part):
+    """One training run."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    method: Annotated[SerializeAsAny[MethodConfig], BeforeValidator(_method)]
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    discriminator_optimizer: DiscriminatorOptimizerConfig = DiscriminatorOptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    steps: int = Field(ge=1, description="optimizer updates")
+    batch_size: Annotated[int, Choice(4, 8, 16)] = Field(
+        4, ge=2, description="images of each domain per step; BatchNorm over pooled maps needs two"
+    )
+    report_every: int = Field(
+        100, ge=1, description="steps between reports: validation on the source, a checkpoint, the scheduler's decision"
+    )
+    seed: int = Field(0, ge=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device has fast kernels for it, else fp32"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
+    oracle: Literal["end", "always", "never"] = Field(
+        "end", description="when to score the labelled target split; scores are for reading and steer nothing"
+    )
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps {self.schedule.warmup_steps} must be smaller than steps {self.steps}; train longer or warm up less"
+            )
+        if self.schedule.horizon is not None and self.schedule.horizon < self.steps:
+            raise ValueError(
+                f"schedule.horizon {self.schedule.horizon} must not be smaller than steps {self.steps}: the rate would be negative"
+            )
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what decides the result, as plain data with sorted keys and no places."""
+
+        def strip(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: strip(value[key]) for key in sorted(value) if key not in _PLACE_FIELDS}
+            return value
+
+        plain: dict[str, Any] = strip(self.model_dump(mode="json"))
+        return plain
+
+    def fingerprint(self) -> str:
+        """Return a hash of `canonical()`: equal for runs that compute the same thing, 16 hexadecimal digits."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,36 @@
+"""Every error that a user of segda can cause, under one base class.
+
+A message says what was expected, what came, and what to do. Command lines print it on one line and exit with code 2.
+"""
+
+
+class SegdaError(Exception):
+    """Base of all errors that this library raises on purpose."""
+
+
+class ConfigError(SegdaError, ValueError):
+    """A configuration that cannot be run: unknown key, value out of range, parts that do not fit together."""
+
+
+class DatasetNotFoundError(SegdaError, FileNotFoundError):
+    """A data set's root, split or file list is missing."""
+
+
+class CorruptSampleError(SegdaError):
+    """One sample cannot be used: unreadable file, missing label, sizes that differ, label id out of range."""
+
+
+class WeightsError(SegdaError):
+    """Pretrained weights or a checkpoint are missing, damaged or do not fit the network."""
+
+
+class DeviceError(SegdaError):
+    """The requested device or number of devices does not exist."""
+
+
+class TrainingDivergedError(SegdaError, ArithmeticError):
+    """A loss became NaN or infinite; training on would waste the budget."""
+
+
+class OutOfMemoryError(SegdaError, MemoryError):
+    """The device ran out of memory during a step."""

@@ -1,0 +1,51 @@
+"""The shapes that travel between data sets, networks, methods and the loop.
+
+Legend: B batch, C classes, H x W image size. An `image` is normalized float [B, 3, H, W] in RGB order; a `label` is int64
+[B, H, W] of train ids 0..C-1 with `IGNORE_INDEX` = void; `logits` are unnormalized class scores float [B, C, H, W].
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+IGNORE_INDEX = 255
+
+# ImageNet statistics of RGB images scaled to 0..255: every network here starts from ImageNet weights or could.
+IMAGE_MEAN = (123.675, 116.28, 103.53)
+IMAGE_STD = (58.395, 57.12, 57.375)
+
+
+class LabeledBatch(NamedTuple):
+    """A batch with ground truth.
+
+    Attributes:
+        image: normalized, float [B, 3, H, W].
+        label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void.
+    """
+
+    image: Tensor
+    label: Tensor
+
+
+class UnlabeledBatch(NamedTuple):
+    """A batch without ground truth: what a method may see of the target domain.
+
+    Attributes:
+        image: normalized, float [B, 3, H, W].
+    """
+
+    image: Tensor
+
+
+class SegmentationOutput(NamedTuple):
+    """What every segmenter returns, in training and in evaluation mode alike.
+
+    Attributes:
+        logits: class scores at the input's size, float [B, C, H, W].
+        auxiliary: further class scores at the input's size for deep supervision; empty in evaluation mode.
+        features: deepest shared representation before the classifier, float [B, F, h, w].
+    """
+
+    logits: Tensor
+    auxiliary: tuple[Tensor, ...]
+    features: Tensor
