@@ -59,7 +59,9 @@ class DataConfig(_Part):
     """Where images come from and what is done to them before the network sees them."""
 
     source: DomainConfig = Field(description="labelled domain")
-    target: DomainConfig = Field(description="domain that the network is wanted for; its training labels are never read")
+    target: DomainConfig = Field(
+        description="domain that the network is wanted for; its training labels are never read"
+    )
     height: int = Field(ge=32, description="height in pixels that images are decoded to and scored at")
     width: int = Field(ge=32, description="width in pixels that images are decoded to and scored at")
     crop_height: int | None = Field(None, ge=32, description="height of training crops; unset: whole images")
@@ -74,12 +76,12 @@ class DataConfig(_Part):
     def _parts_fit(self) -> Self:
         if (self.crop_height is None) != (self.crop_width is None):
             raise ValueError("crop_height and crop_width go together; one of them is missing")
-        if self.crop_height is not None and self.crop_width is not None:
-            if self.crop_height > self.height or self.crop_width > self.width:
-                raise ValueError(
-                    f"crop {self.crop_height}x{self.crop_width} is larger than the image {self.height}x{self.width}; "
-                    "make the crop smaller or height and width larger"
-                )
+        crop_height, crop_width = self.train_size
+        if crop_height > self.height or crop_width > self.width:
+            raise ValueError(
+                f"crop {crop_height}x{crop_width} is larger than the image {self.height}x{self.width}; "
+                "make the crop smaller or height and width larger"
+            )
         source, target = DATASETS[self.source.dataset], DATASETS[self.target.dataset]
         if source.classes != target.classes:
             raise ValueError(
@@ -105,14 +107,17 @@ class ModelConfig(_Part):
         "imagenet", description="initial weights of the trunk; none: random initialization, asked for"
     )
     weights_file: Path | None = Field(
-        None, description="local file with ImageNet weights of the trunk; unset: the user's cache, then the official address"
+        None,
+        description="local file with ImageNet weights of the trunk; unset: the user's cache, then the official address",
     )
 
 
 class LossConfig(_Part):
     """The supervised loss."""
 
-    name: Annotated[str, _one_of(LOSSES, "loss"), Choice(*LOSSES)] = Field("cross_entropy", description="loss on logits")
+    name: Annotated[str, _one_of(LOSSES, "loss"), Choice(*LOSSES)] = Field(
+        "cross_entropy", description="loss on logits"
+    )
     auxiliary_weight: Annotated[float, Range(0.1, 1.0)] = Field(
         1.0, ge=0, description="weight alpha of the auxiliary heads (seed report, eq. 4)"
     )
@@ -121,7 +126,9 @@ class LossConfig(_Part):
 class OptimizerConfig(_Part):
     """The segmenter's optimizer."""
 
-    name: Annotated[Literal["sgd", "adam", "adamw", "rmsprop"], Choice("sgd", "adam", "adamw", "rmsprop")] = Field("sgd")
+    name: Annotated[Literal["sgd", "adam", "adamw", "rmsprop"], Choice("sgd", "adam", "adamw", "rmsprop")] = Field(
+        "sgd"
+    )
     lr: Annotated[float, Range(1e-4, 1e-1, log=True)] = Field(2.5e-2, gt=0, description="learning rate after warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD and RMSprop; beta1 of Adam and AdamW")
     weight_decay: Annotated[float, Range(1e-6, 1e-2, log=True)] = Field(

@@ -23,7 +23,8 @@ class StepOutput(NamedTuple):
     """What one training step asks the loop to do.
 
     Attributes:
-        losses: parameter group -> scalar to minimize. The loop back-propagates each loss into its own group only.
+        losses: parameter group -> scalar to minimize. The loop back-propagates each loss into its own group only, in this
+            order; the last one frees the graph, so the segmenter's belongs at the end.
         logs: name -> detached scalar on the device; the loop reads them when it reports.
     """
 
@@ -41,16 +42,19 @@ class Method(nn.Module, ABC):
         Config: the method's settings.
         supervision: which domain's labelled training images arrive as the first batch. `target` is for upper bounds; their
             results are marked as having used target labels.
+        needs_target: whether unlabelled target images are used; if not, the target batch holds no images.
     """
 
     Config: ClassVar[type[MethodConfig]]
     supervision: ClassVar[Literal["source", "target"]] = "source"
+    needs_target: ClassVar[bool] = True
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Keep the parts that all methods share.
 
         Args:
-            segmenter: maps an image float [B, 3, H, W] to `SegmentationOutput`.
+            segmenter: maps an image float [B, 3, H, W] to `SegmentationOutput`; `num_auxiliary` says how many auxiliary
+                outputs it has in training mode, and the argument `auxiliary=False` leaves them out.
             config: an instance of the method's `Config`.
             loss: supervised loss over main and auxiliary outputs.
             num_classes: number of train ids.
@@ -78,5 +82,5 @@ class Method(nn.Module, ABC):
         """Return the parameters by group; each group has its own optimizer and its own loss."""
         return {"segmenter": list(self.segmenter.parameters())}
 
-    def after_step(self) -> None:  # noqa: B027 - a hook that most methods do not need
+    def after_step(self) -> None:
         """Run once after the optimizers' update, e.g. to move an averaged teacher."""

@@ -1,0 +1,1 @@
+"""Real-time semantic segmentation that works in another domain than the labelled one."""

@@ -1,0 +1,149 @@
+"""Complete, atomic checkpoints: a run that stops at any moment continues as if it had not.
+
+A checkpoint is one file of tensors and plain data, readable with `torch.load(weights_only=True)`: method (segmenter,
+discriminators, everything that is a module), optimizers, gradient scaler, random states, step, the history of reports, and the
+configuration as JSON. The loaders need no state beyond the step: the sample of a step is a function of seed and step.
+"""
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from segda.config import TrainConfig
+from segda.datasets import DATASETS
+from segda.errors import WeightsError
+from segda.files import replacing
+from segda.models import build_segmenter
+
+FORMAT = 1
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    config: TrainConfig,
+    step: int,
+    method: nn.Module,
+    optimizers: Mapping[str, Optimizer],
+    scaler: torch.amp.GradScaler,
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write everything that the run needs to go on from `step`.
+
+    Args:
+        path: the file to replace.
+        config: the run's configuration.
+        step: updates made so far.
+        method: the method with all its modules.
+        optimizers: parameter group -> optimizer.
+        scaler: gradient scaler, enabled or not.
+        history: reports so far: step, time, metrics.
+    """
+    state = {
+        "format": FORMAT,
+        "config": config.model_dump_json(),
+        "step": step,
+        "method": method.state_dict(),
+        "optimizers": {group: optimizer.state_dict() for group, optimizer in optimizers.items()},
+        "scaler": scaler.state_dict(),
+        "random": {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        },
+        "history": json.dumps(list(history)),
+    }
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+
+    Returns:
+        The state by name.
+
+    Raises:
+        WeightsError: if the file is missing, damaged or not a checkpoint of this library.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"no checkpoint at {path}; `segda train` writes checkpoint.pt into its run folder") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} cannot be read as a checkpoint ({reason}); delete it to train again") from None
+    if not isinstance(state, dict) or "format" not in state:
+        raise WeightsError(f"{path} is not a checkpoint of segda: expected a file written by `segda train`")
+    if state["format"] != FORMAT:
+        raise WeightsError(f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; train again")
+    return state
+
+
+def restore_checkpoint(
+    state: Mapping[str, Any],
+    *,
+    config: TrainConfig,
+    method: nn.Module,
+    optimizers: Mapping[str, Optimizer],
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Put a checkpoint's state into freshly built parts.
+
+    Args:
+        state: what `read_checkpoint` returned.
+        config: the configuration of the run that continues.
+        method: receives its weights.
+        optimizers: receive their moments.
+        scaler: receives its scale.
+
+    Raises:
+        WeightsError: if the checkpoint belongs to another configuration.
+    """
+    written = TrainConfig.model_validate_json(state["config"])
+    if written.fingerprint() != config.fingerprint():
+        raise WeightsError(
+            f"the run folder holds a checkpoint of another configuration ({written.fingerprint()}, now {config.fingerprint()}); "
+            "use another folder or delete this one"
+        )
+    method.load_state_dict(state["method"])
+    for group, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][group])
+    scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["random"]["cpu"])
+    if state["random"]["cuda"] and len(state["random"]["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def load_segmenter(path: Path) -> tuple[nn.Module, TrainConfig]:
+    """Read the trained segmenter out of a checkpoint.
+
+    Args:
+        path: a file that `segda train` wrote.
+
+    Returns:
+        The segmenter on the CPU in evaluation mode, and the configuration that it was trained with.
+
+    Raises:
+        WeightsError: if the file is missing, damaged or not a checkpoint of this library.
+    """
+    state = read_checkpoint(path)
+    config = TrainConfig.model_validate_json(state["config"])
+    segmenter = build_segmenter(
+        config.model.name,
+        num_classes=len(DATASETS[config.data.source.dataset].classes),
+        backbone=config.model.backbone,
+        pretrained="none",
+    )
+    prefix = "segmenter."
+    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
+    segmenter.load_state_dict(weights)
+    return segmenter.eval(), config

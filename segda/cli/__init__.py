@@ -1,0 +1,46 @@
+"""The command line `segda`: train, evaluate, predict, profile, and what is known about data sets.
+
+Networks and data sets are imported inside the commands, so that `segda --help` answers at once.
+"""
+
+import click
+
+from segda.cli.datasets import datasets_group
+from segda.cli.evaluate import evaluate_command
+from segda.cli.output import set_up_logging
+from segda.cli.predict import predict_command
+from segda.cli.profile import profile_command
+from segda.cli.train import train_command
+from segda.cli_errors import run_cli
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="segda")
+@click.option("-v", "--verbose", is_flag=True, help="Show informative log messages too, on standard error.")
+def cli(verbose: bool) -> None:
+    """Real-time semantic segmentation across domains.
+
+    Train a network on a labelled source domain so that it works on an unlabelled target domain, see how good and how
+    fast it is, and use it on images and georeferenced rasters of any size.
+
+    \b
+    A first run, without any data of your own:
+      segda datasets make scenes data/scenes --size 64x64
+      segda train scenes.yaml --data-root scenes=data/scenes
+      segda predict runs/RUN/checkpoint.pt photo.jpg photo_classes.png --overlay
+
+    Exit codes: 0 done, 1 a bug (with traceback), 2 something that you can correct (one line), 130 interrupted.
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    set_up_logging(verbose=verbose)
+
+
+for command in (train_command, evaluate_command, predict_command, profile_command, datasets_group):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    run_cli(cli)
+
+
+__all__ = ["cli", "main"]

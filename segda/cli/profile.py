@@ -1,0 +1,99 @@
+"""`segda profile`."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from segda.cli.output import device_option, output, plain_table, precision_option
+from segda.errors import ConfigError
+
+
+@click.command("profile")
+@click.argument(
+    "config_file",
+    metavar="[CONFIG.yaml]",
+    required=False,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--model", help="Network, e.g. bisenet_v1.")
+@click.option("--backbone", help="Trunk of the network, e.g. resnet18.")
+@click.option("--classes", "num_classes", type=click.IntRange(min=1), help="Number of classes.")
+@click.option("--height", type=click.IntRange(min=32), help="Input height in pixels.")
+@click.option("--width", type=click.IntRange(min=32), help="Input width in pixels.")
+@device_option
+@precision_option
+@click.option("--runs", type=click.IntRange(min=1), help="Timed runs.  [default: enough for the device]")
+def profile_command(
+    config_file: Path | None,
+    model: str | None,
+    backbone: str | None,
+    num_classes: int | None,
+    height: int | None,
+    width: int | None,
+    device: str,
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    runs: int | None,
+) -> None:
+    """Measure what a network costs: parameters, multiply-accumulates, latency and memory of one image.
+
+    The network is that of CONFIG.yaml, or that of the options, or both: options win. Measured is the deployment view, without
+    the parts that only training needs. Weights do not matter, so none are loaded. Nothing else should run on the device.
+
+    \b
+    Examples:
+      segda profile day_to_dusk.yaml
+      segda profile --model bisenet_v1 --backbone resnet18 --classes 19 --height 512 --width 1024
+      segda profile day_to_dusk.yaml --device cuda --precision fp16
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    from segda.cli.overrides import read_train_config
+    from segda.datasets import DATASETS
+    from segda.device import resolve_device, resolve_precision
+    from segda.efficiency import profile_segmenter
+    from segda.environment import device_name
+    from segda.models import BACKBONES, MODELS, build_segmenter
+    from segda.names import nearest
+
+    if config_file is not None:
+        config = read_train_config(config_file)
+        model = model or config.model.name
+        backbone = backbone or config.model.backbone
+        num_classes = num_classes or len(DATASETS[config.data.source.dataset].classes)
+        height, width = height or config.data.height, width or config.data.width
+    model, backbone = model or "bisenet_v1", backbone or "resnet18"
+    if num_classes is None or height is None or width is None:
+        raise ConfigError("profile needs a CONFIG.yaml or all of --classes, --height and --width")
+    for option, value, known in (("--model", model, MODELS), ("--backbone", backbone, BACKBONES)):
+        if value not in known:
+            raise ConfigError(
+                f"{option} {value!r} is unknown{nearest(value, known)}; known: {', '.join(sorted(known))}"
+            )
+
+    import torch
+
+    chosen_device = resolve_device(device)
+    names: dict[torch.dtype, str] = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    resolved = names[resolve_precision(precision, chosen_device)]
+    segmenter = build_segmenter(model, num_classes=num_classes, backbone=backbone, pretrained="none")
+    profile = profile_segmenter(
+        segmenter, input_shape=(1, 3, height, width), device=str(chosen_device), precision=resolved, runs=runs
+    )
+    figures = profile.metrics()
+    rows = [
+        ["parameters", f"{figures['num_parameters'] / 1e6:.3f} M"],
+        ["multiply-accumulates", f"{figures['macs'] / 1e9:.3f} G"],
+        ["latency, median", f"{figures['latency_ms']:.2f} ms"],
+        ["latency, 90th percentile", f"{figures['latency_p90_ms']:.2f} ms"],
+        ["latency, 95th percentile", f"{figures['latency_p95_ms']:.2f} ms"],
+        ["images per second", f"{figures['fps']:.1f}"],
+        ["peak memory", f"{figures['peak_memory_bytes'] / 2**20:.1f} MiB"],
+    ]
+    console = output()
+    console.print(plain_table(f"{model} with {backbone}, {num_classes} classes", ["cost", "value"], rows))
+    threads = f", {torch.get_num_threads()} threads" if chosen_device.type == "cpu" else ""
+    console.print(
+        f"conditions: one image of {height}x{width} pixels, {resolved}, {device_name(chosen_device)}{threads}, "
+        f"torch {torch.__version__}",
+        highlight=False,
+        soft_wrap=True,
+    )

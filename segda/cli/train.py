@@ -1,0 +1,108 @@
+"""`segda train`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from segda.cli.output import data_root_option, output, percent, plain_table, progress_columns, with_roots
+
+
+@click.command("train")
+@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the run lives.  [default: runs/<name of the file>-<fingerprint>]",
+)
+@data_root_option
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace one value of the configuration, e.g. optimizer.lr=0.01; may be repeated.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Short for --set steps=N.")
+def train_command(
+    config_file: Path,
+    folder: Path | None,
+    roots: Mapping[str, Path],
+    assignments: tuple[str, ...],
+    steps: int | None,
+) -> None:
+    """Train one network as CONFIG.yaml says, and score it.
+
+    The run folder receives checkpoint.pt, config.json, environment.json, metrics.jsonl, result.json and pictures of
+    examples. A run that stopped goes on from its last checkpoint when the same command is given again.
+
+    \b
+    A configuration needs no more than this:
+      data:
+        source: {dataset: camvid, domain: day}
+        target: {dataset: camvid, domain: dusk}
+        height: 176
+        width: 240
+      method: {name: adversarial}
+      steps: 1000
+
+    \b
+    Examples:
+      segda train day_to_dusk.yaml --data-root camvid=data/camvid
+      segda train day_to_dusk.yaml --set method.lambda_adv=0.003 --set device=cuda
+      segda train day_to_dusk.yaml --steps 20 --folder runs/quick_look
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    from segda.cli.overrides import read_train_config
+    from segda.splits import open_splits
+    from segda.train import train
+
+    if steps is not None:
+        assignments = (*assignments, f"steps={steps}")
+    config = with_roots(read_train_config(config_file, assignments), roots)
+    folder = folder or Path("runs") / f"{config_file.stem}-{config.fingerprint()}"
+
+    open_splits(config, progress=sys.stderr.isatty())  # decodes what is not cached yet, under a bar of its own
+    with progress_columns() as bar:
+        task = bar.add_task("starting", total=config.steps)
+        shown: dict[str, float] = {}
+
+        def show(step: int) -> None:
+            text = " | ".join(f"{name} {value:.3f}" for name, value in shown.items())
+            bar.update(task, completed=step, description=text)
+
+        def on_step(step: int, loss: float) -> None:
+            shown["loss"] = loss
+            show(step)
+
+        def report(step: int, metrics: Mapping[str, float], _checkpoint: Path) -> None:
+            losses = {name.removeprefix("train/"): value for name, value in metrics.items() if "/loss_" in name}
+            shown.update(losses)
+            shown["source mIoU"] = metrics["source/val/miou"]
+            show(step)
+
+        train(config, report, folder=folder, on_step=on_step)
+    _print_result(json.loads((folder / "result.json").read_text()), folder)
+
+
+def _print_result(result: Mapping[str, Any], folder: Path) -> None:
+    rows = [
+        [
+            f"{name} (*)" if name.startswith("oracle/") else name,
+            percent(scores["miou"]),
+            percent(scores["pixel_accuracy"]),
+            percent(scores["mean_class_accuracy"]),
+            str(scores["num_images"]),
+        ]
+        for name, scores in result["splits"].items()
+    ]
+    title = f"{result['method']}, {result['step']} steps"
+    if result["uses_target_labels"]:
+        title += " (trained on target labels: an upper bound, no adaptation)"
+    console = output()
+    console.print(plain_table(title, ["split", "mIoU %", "pixel acc. %", "class acc. %", "images"], rows))
+    if any(name.startswith("oracle/") for name in result["splits"]):
+        console.print("(*) made from target labels: for reading only, nothing was chosen by it", highlight=False)
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,69 @@
+"""Turn exceptions into exit codes: one line for a user's error, a traceback for a bug.
+
+Exit codes: 0 done, 1 bug (traceback), 2 something the user can correct, 130 interrupted by Ctrl-C.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from segda.errors import SegdaError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+
+
+def run_cli(
+    group: click.Command,
+    arguments: Sequence[str] | None = None,
+    *,
+    interrupted: str = "Interrupted; what was finished is kept, and the run resumes with the same command.",
+) -> None:
+    """Run a command line and end the process with the matching exit code.
+
+    Args:
+        group: the program.
+        arguments: words of the command line without the program's name; None reads those of the process.
+        interrupted: what to say after Ctrl-C.
+
+    Raises:
+        SystemExit: always, with 0, 2 or 130.
+        Exception: a bug passes through, so that Python prints its traceback and exits with 1.
+    """
+    try:
+        # Without standalone mode click hands exceptions over and returns the code given to `Context.exit`.
+        code = group.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # `segda` alone: the help is the answer
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_USER_ERROR)
+    except click.ClickException as error:
+        _fail(_with_context(error))
+    except SegdaError as error:
+        _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(interrupted, err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"Error: {one_line(message)}", err=True)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def one_line(text: str) -> str:
+    r"""Join the lines of a message with single spaces.
+
+    Example:
+        >>> one_line("first\n  second")
+        'first second'
+    """
+    return " ".join(text.split())
+
+
+def _with_context(error: click.ClickException) -> str:
+    """Say the message of a usage error and where its help is."""
+    context = getattr(error, "ctx", None)
+    hint = f" See '{context.command_path} --help'." if context is not None else ""
+    return error.format_message() + hint

@@ -1,0 +1,210 @@
+"""What is wrong with a configuration, in words for people."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from segda.errors import ConfigError
+from segda.names import nearest
+
+Location = tuple[str | int, ...]
+_LONGEST_VALUE = 60  # characters of a wrong value that a message repeats
+
+
+class LocatedError(ValueError):
+    """A value that does not fit, found by a check that looks at more than one key.
+
+    Raise it inside a pydantic validator; the keys are relative to the model that the validator belongs to.
+    """
+
+    def __init__(self, location: Location, text: str) -> None:
+        """Keep the place.
+
+        Args:
+            location: keys and list positions that lead to the value.
+            text: what was expected, what came, what to do.
+        """
+        super().__init__(text)
+        self.location = location
+        self.text = text
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    Attributes:
+        location: keys and list positions that lead to the value.
+        text: what was expected and what came.
+        is_missing: whether a required key is absent.
+    """
+
+    location: Location
+    text: str
+    is_missing: bool = False
+
+    def __str__(self) -> str:
+        return f"{dotted(self.location)}: {self.text}" if self.location else self.text
+
+
+def dotted(location: Location) -> str:
+    """Return keys and list positions as one name.
+
+    Example:
+        >>> dotted(("objectives", 0, "metric"))
+        'objectives[0].metric'
+    """
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in location)
+    return text.removeprefix(".")
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], data: Any) -> list[Problem]:
+    """Return what pydantic found, in words for people.
+
+    Args:
+        error: what was raised.
+        model: the class that was validated.
+        data: what it was validated from.
+    """
+    return [_problem(dict(item), model, data) for item in error.errors(include_url=False)]
+
+
+def error_of(error: ValidationError, model: type[BaseModel], data: Any, *, where: str) -> ConfigError:
+    """Return a one-line error for data that came from no file.
+
+    Args:
+        error: what was raised.
+        model: the class that was validated.
+        data: what it was validated from.
+        where: what the data are, put before the message.
+    """
+    problems = sorted(problems_of(error, model, data), key=lambda problem: problem.is_missing)
+    rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ConfigError(f"{where}: {problems[0]}{rest}")
+
+
+def _problem(item: Mapping[str, Any], model: type[BaseModel], data: Any) -> Problem:
+    location: Location = tuple(item["loc"])
+    kind, context = item["type"], item.get("ctx", {})
+    if isinstance(context.get("error"), LocatedError):
+        located: LocatedError = context["error"]
+        return Problem(location + located.location, located.text)
+    if kind == "missing":
+        return Problem(location, "a value is required, none came", is_missing=True)
+    if kind == "extra_forbidden":
+        known = _known_keys(model, location[:-1], data)
+        hint = nearest(str(location[-1]), known) or f"; known: {', '.join(known)}"
+        return Problem(location, f"unknown key{hint}")
+    if kind in ("value_error", "assertion_error"):
+        return Problem(location, str(context["error"]))
+    return Problem(location, f"{_expected(kind, context, item['msg'])}, got {_shown(item['input'])}{_hint(item)}")
+
+
+def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """Say what a built-in check of pydantic wants."""
+    bounds = {
+        "greater_than": "gt",
+        "greater_than_equal": "ge",
+        "less_than": "lt",
+        "less_than_equal": "le",
+        "multiple_of": "multiple_of",
+    }
+    if kind in bounds:
+        words = {
+            "gt": "greater than",
+            "ge": "at least",
+            "lt": "smaller than",
+            "le": "at most",
+            "multiple_of": "a multiple of",
+        }
+        return f"must be {words[bounds[kind]]} {context[bounds[kind]]:g}"
+    if kind in ("literal_error", "enum"):
+        return (
+            f"must be one of {context['expected']}"
+            if " or " in context["expected"]
+            else f"must be {context['expected']}"
+        )
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
+    if kind in ("too_short", "string_too_short"):
+        return f"must have at least {context.get('min_length', 1)} item(s)"
+    nouns = {
+        "int": "a whole number",
+        "float": "a number",
+        "finite": "a finite number",
+        "bool": "true or false",
+        "string": "text",
+        "path": "a path",
+        "dict": "a mapping `key: value`",
+        "model": "a mapping `key: value`",
+        "mapping": "a mapping `key: value`",
+        "list": "a list",
+        "tuple": "a list",
+    }
+    noun = nouns.get(kind.split("_")[0])
+    return f"must be {noun}" if noun else message[:1].lower() + message[1:]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def _hint(item: Mapping[str, Any]) -> str:
+    if item["type"] not in ("literal_error", "enum"):
+        return ""
+    return nearest(str(item["input"]), re.findall(r"'([^']*)'", item["ctx"]["expected"]))
+
+
+def _known_keys(model: type[BaseModel], location: Location, data: Any) -> list[str]:
+    """Return the keys that are known at a place; of the variant that the data name where a class has several."""
+    current: Any = model
+    for key in location:
+        data = data[key] if _has(data, key) else None
+        if isinstance(key, int):
+            current = next((item for item in get_args(current) if item is not Ellipsis), current)
+        elif isinstance(current, type) and issubclass(current, BaseModel):
+            field = _field(current, key)
+            current = None if field is None else _model_in(field.annotation)
+        elif get_origin(current) is dict:
+            current = get_args(current)[1]
+    if not (isinstance(current, type) and issubclass(current, BaseModel)):
+        return []
+    variant = data.get("name") if isinstance(data, Mapping) else None
+    for subclass in _subclasses(current):
+        annotation: Any = subclass.model_fields["name"].annotation if "name" in subclass.model_fields else None
+        if get_origin(annotation) is Literal and variant in get_args(annotation):
+            current = subclass
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _has(data: Any, key: str | int) -> bool:
+    if isinstance(data, Mapping):
+        return key in data
+    return isinstance(data, list | tuple) and isinstance(key, int) and key < len(data)
+
+
+def _field(model: type[BaseModel], key: str) -> Any:
+    return next((field for name, field in model.model_fields.items() if key in (name, field.alias)), None)
+
+
+def _model_in(annotation: Any) -> Any:
+    """Strip `X | None` and the like off a model, a list of models or a dictionary of models."""
+    if get_origin(annotation) in (list, tuple, dict) or isinstance(annotation, type):
+        return annotation
+    return next((found for item in get_args(annotation) if (found := _model_in(item)) is not None), None)
+
+
+def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for subclass in model.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

@@ -1,0 +1,319 @@
+"""Decoded images, once per data set and size, as memory-mapped arrays that all processes of a machine share.
+
+An entry is a folder `<data set>/<domain>-<split>-<height>x<width>[-labels]-<key>` with `images.npy`, `labels.npy` and
+`entry.json`. The key is a hash of what the entry was made from, so a changed file leads to a new entry. Entries appear by
+one rename of a finished folder and are never written again; of several processes that want the same entry one builds it.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+from rich.console import Console
+from rich.progress import track
+
+from segda.datasets.base import Pixels, Sample, SegmentationDataset, check_label_exists
+from segda.errors import ConfigError, SegdaError
+
+logger = logging.getLogger(__name__)
+
+# Raise when decoding or resizing changes, so that entries of older versions are not used any more.
+DECODE_VERSION = 1
+
+_BUILDING = ".building-"
+_ENTRY = "entry.json"
+_MAX_DECODERS = 8
+
+
+class CacheError(SegdaError):
+    """The folder of decoded images cannot be written."""
+
+
+@dataclass(frozen=True)
+class DecodedSplit:
+    """The decoded images of one split. Pickling one that lies in the cache sends its path, not its pixels.
+
+    Attributes:
+        images: RGB, uint8 [N, H, W, 3], read-only.
+        labels: train ids, uint8 [N, H, W], 255 is void, read-only; None if decoded without labels.
+        names: sample names, N.
+        fingerprint: hash of the contents of all files that were read, 64 hexadecimal digits. Independent of the decoded
+            size and of where the files lie.
+        folder: the cache entry that the arrays are mapped from; None for arrays in memory.
+    """
+
+    images: Pixels
+    labels: Pixels | None
+    names: tuple[str, ...]
+    fingerprint: str
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __reduce__(self) -> tuple[Callable[..., "DecodedSplit"], tuple[Any, ...]]:
+        if self.folder is not None:
+            return _open, (self.folder,)
+        return DecodedSplit, (self.images, self.labels, self.names, self.fingerprint)
+
+
+def decoded_split(
+    dataset: SegmentationDataset,
+    root: Path,
+    *,
+    domain: str,
+    split: str,
+    height: int,
+    width: int,
+    with_labels: bool,
+    cache: Path | None = None,
+    progress: bool = False,
+) -> DecodedSplit:
+    """Open a split decoded to one size; decode it first if no process has done so yet.
+
+    Images are resized by area averaging when they shrink and bilinearly when they grow, labels by nearest neighbor.
+
+    Args:
+        dataset: the data set.
+        root: its folder.
+        domain: one of its domains.
+        split: one of the domain's splits.
+        height: height in pixels to decode to.
+        width: width in pixels to decode to.
+        with_labels: whether to decode labels; otherwise no label file is opened.
+        cache: folder of the cache; None: `SEGDA_CACHE`, else the user's cache folder.
+        progress: whether to draw a progress bar on stderr while decoding.
+
+    Raises:
+        DatasetNotFoundError: root, domain, split or list file is missing.
+        CorruptSampleError: a sample cannot be used; nothing is kept.
+        CacheError: the cache cannot be written, for example because the disk is full.
+        ConfigError: height or width is not positive.
+    """
+    if height < 1 or width < 1:
+        raise ConfigError(f"images are decoded to at least 1x1 pixel, got height {height} and width {width}")
+    samples = dataset.samples(root, domain=domain, split=split)
+    if with_labels:
+        for sample in samples:
+            check_label_exists(sample)
+    suffix = "-labels" if with_labels else ""
+    key = _key(dataset, root, samples, with_labels=with_labels)
+    parent = (cache or default_cache()) / dataset.name
+    folder = parent / f"{domain}-{split}-{height}x{width}{suffix}-{key}"
+    found = _open_if_sound(folder)
+    if found is not None:
+        return found
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with _locked(_lock_of(folder)):
+            # Another process may have built it while this one waited.
+            found = _open_if_sound(folder)
+            if found is None:
+                _remove_leftovers(folder)
+                _build(dataset, samples, folder, size=(height, width), with_labels=with_labels, progress=progress)
+                found = _open(folder)
+    except SegdaError:
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"decoded images cannot be kept in {parent} ({error}); free space or choose another folder by `cache` or "
+            "the environment variable SEGDA_CACHE"
+        ) from error
+    return found
+
+
+def default_cache() -> Path:
+    """Return the folder of decoded images: the variable `SEGDA_CACHE`, else in the user's cache folder."""
+    given = os.environ.get("SEGDA_CACHE")
+    return Path(given).expanduser() if given else platformdirs.user_cache_path("segda") / "decoded"
+
+
+def _key(dataset: SegmentationDataset, root: Path, samples: list[Sample], *, with_labels: bool) -> str:
+    """Hash what the decoded arrays depend on except the size, without opening a file: 16 hexadecimal digits."""
+
+    def state(path: Path) -> list[str | int]:
+        status = path.stat()
+        return [os.path.relpath(path, root), status.st_size, status.st_mtime_ns]
+
+    inputs = [
+        [sample.name, state(sample.image), state(sample.label) if with_labels and sample.label else None]
+        for sample in samples
+    ]
+    text = json.dumps([DECODE_VERSION, dataset.name, inputs])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _open_if_sound(folder: Path) -> DecodedSplit | None:
+    if not folder.is_dir():
+        return None
+    try:
+        return _open(folder)
+    except (OSError, ValueError, KeyError) as error:
+        logger.warning("decoded images in %s are damaged (%s): decoding again", folder, error)
+        return None
+
+
+def _open(folder: Path) -> DecodedSplit:
+    entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
+    names = tuple(entry["names"])
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    labels = np.load(folder / "labels.npy", mmap_mode="r") if entry["with_labels"] else None
+    return DecodedSplit(images=images, labels=labels, names=names, fingerprint=entry["fingerprint"], folder=folder)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock that the system releases even if this process is killed."""
+    # The file itself stays: deleting a lock file while another process opens it would let two in.
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that decodes into %s", path.with_suffix(""))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed builders left; `folder`'s lock is held by the caller, so its own leftovers are dead."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    for leftover in folder.parent.glob(f"*{_BUILDING}*"):
+        built = folder.with_name(leftover.name.partition(_BUILDING)[0])
+        if built == folder:
+            shutil.rmtree(leftover, ignore_errors=True)
+            continue
+        with _lock_of(built).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its builder is alive
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _build(
+    dataset: SegmentationDataset,
+    samples: list[Sample],
+    folder: Path,
+    *,
+    size: tuple[int, int],
+    with_labels: bool,
+    progress: bool,
+) -> None:
+    """Decode all samples into a folder beside `folder` and rename it when it is complete."""
+    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}{_BUILDING}", dir=folder.parent))
+    try:
+        building.chmod(0o755)  # mkdtemp makes it private, but a cache may be shared between users
+        logger.info("decoding %d images of %s into %s", len(samples), dataset.name, folder)
+        count = len(samples)
+        with (
+            _ArrayFile(building / "images.npy", (count, *size, 3)) as images,
+            _ArrayFile(building / "labels.npy", (count, *size)) if with_labels else nullcontext() as labels,
+            ThreadPoolExecutor(min(_MAX_DECODERS, os.cpu_count() or 1)) as pool,
+        ):
+
+            def decode(index: int) -> list[str]:
+                sample = samples[index]
+                image, label = dataset.read(sample, with_label=with_labels)
+                images.write(index, _resize_image(image, size))
+                if labels is None or label is None or sample.label is None:
+                    return [sample.name, _digest(sample.image)]
+                labels.write(index, _resize_label(label, size))
+                return [sample.name, _digest(sample.image), _digest(sample.label)]
+
+            futures = [pool.submit(decode, index) for index in range(count)]
+            try:
+                contents = [
+                    future.result()
+                    for future in track(
+                        futures,
+                        description=f"Decoding {dataset.name}",
+                        console=Console(stderr=True),
+                        disable=not progress,
+                    )
+                ]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        fingerprint = hashlib.sha256(json.dumps([dataset.name, sorted(contents)]).encode()).hexdigest()
+        entry = {"names": [sample.name for sample in samples], "with_labels": with_labels, "fingerprint": fingerprint}
+        (building / _ENTRY).write_text(json.dumps(entry), encoding="utf-8")
+        building.replace(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+class _ArrayFile:
+    """A new .npy file of uint8 whose items are written by several threads.
+
+    Plain writes instead of a memory map: a full disk is then an OSError and not a bus error that kills the process.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._file = path.open("xb")
+
+    def __enter__(self) -> "_ArrayFile":
+        header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.flush()
+        self._start = self._file.tell()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            os.fsync(self._file.fileno())
+
+    def write(self, index: int, item: Pixels) -> None:
+        assert item.shape == self._shape[1:]
+        assert item.dtype == np.uint8
+        remaining = np.ascontiguousarray(item).data.cast("B")
+        offset = self._start + index * item.size
+        while remaining:
+            written = os.pwrite(self._file.fileno(), remaining, offset)
+            remaining = remaining[written:]
+            offset += written
+
+
+def _resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize an image uint8 [h, w, 3] to (height, width)."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    # Area averaging keeps thin things from aliasing; it is undefined for growing, where it would repeat pixels.
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized: Pixels = cv2.resize(image, (width, height), interpolation=interpolation)
+    return resized
+
+
+def _resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize a label uint8 [h, w] to (height, width) without mixing ids."""
+    height, width = size
+    if label.shape == size:
+        return label
+    resized: npt.NDArray[np.uint8] = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+    return resized
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

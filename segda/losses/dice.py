@@ -1,0 +1,63 @@
+"""Dice losses: overlap of predicted probabilities and label."""
+
+import torch
+from torch import Tensor
+
+from segda.types import IGNORE_INDEX
+
+
+def _void(label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (valid bool [B, 1, H, W], label with void set to class 0, int64 [B, 1, H, W]) for gathering."""
+    valid = (label != IGNORE_INDEX).unsqueeze(1)
+    return valid, label.unsqueeze(1).masked_fill(~valid, 0)
+
+
+def dice(logits: Tensor, label: Tensor) -> Tensor:
+    """Return one minus the soft Dice coefficient, averaged over the classes that the label holds.
+
+    D_c = 2 * sum(p_c * g_c) / (sum(p_c) + sum(g_c)) over all pixels of the batch that are not void; void pixels count
+    neither in p nor in g. A class that no label pixel has is left out of the mean: it would add a constant, and a perfect
+    prediction would not reach zero. Its probability is pushed down all the same: other classes lack what it takes.
+
+    Args:
+        logits: class scores, float [B, C, H, W].
+        label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void.
+
+    Returns:
+        Scalar float32 in [0, 1]: 0 for a perfect prediction and, with a graph behind it, when every pixel is void.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        valid, index = _void(label)
+        probs = logits.float().softmax(dim=1)
+        num_classes = probs.shape[1]
+        at_label = (probs.gather(1, index) * valid).flatten()
+        flat = index.flatten()
+        # These sums grow one pixel at a time: in float32 a large batch would lose a sixth of them to rounding.
+        zeros = probs.new_zeros(num_classes, dtype=torch.float64)
+        overlap = zeros.index_add(0, flat, at_label.double())
+        count = zeros.index_add(0, flat, valid.flatten().double())
+        predicted = (probs * valid).sum(dim=(0, 2, 3))
+        present = count > 0
+        score = 2 * overlap / torch.where(present, predicted + count, 1.0)
+        return (((1 - score) * present).sum() / present.sum().clamp(min=1)).float()
+
+
+def dice_published(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the Dice loss of the seed report's eq. 3 taken literally: 1 - 2 * sum(p * g) / sum(p + g).
+
+    Its sums run over pixels and classes together. Probabilities and one-hot labels each sum to one per pixel, so the
+    denominator is twice the number of pixels, and the loss is one minus the mean probability of the true class. It is
+    linear in the probabilities and blind to classes: each weighs as much as it has pixels. Use `dice` for balance.
+
+    Args:
+        logits: class scores, float [B, C, H, W].
+        label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void and left out of all sums.
+
+    Returns:
+        Scalar float32 in [0, 1]: 1 - 1/C for a uniform prediction, 0 for a perfect one and when every pixel is void.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        valid, index = _void(label)
+        probs = logits.float().softmax(dim=1)
+        missing = (1 - probs.gather(1, index)) * valid
+        return missing.sum() / valid.sum().clamp(min=1)

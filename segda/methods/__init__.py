@@ -1,0 +1,14 @@
+"""Ways of training a segmenter. One file each; a new one is a file and a line here."""
+
+from segda.methods.adversarial import Adversarial
+from segda.methods.base import Method, MethodConfig, StepOutput
+from segda.methods.source_only import SourceOnly
+from segda.methods.target_only import TargetOnly
+
+METHODS: dict[str, type[Method]] = {
+    "source_only": SourceOnly,
+    "target_only": TargetOnly,
+    "adversarial": Adversarial,
+}
+
+__all__ = ["METHODS", "Method", "MethodConfig", "StepOutput"]

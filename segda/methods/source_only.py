@@ -1,0 +1,24 @@
+"""Train on the labelled source domain alone: what every adaptation method must beat."""
+
+from typing import ClassVar, Literal
+
+from segda.methods.base import Method, MethodConfig, StepOutput
+from segda.types import LabeledBatch, UnlabeledBatch
+
+
+class SourceOnlyConfig(MethodConfig):
+    """Settings of `SourceOnly`; it has none of its own."""
+
+    name: Literal["source_only"] = "source_only"
+
+
+class SourceOnly(Method):
+    """Supervised training on the source domain; the target is never seen."""
+
+    Config: ClassVar[type[MethodConfig]] = SourceOnlyConfig
+    needs_target: ClassVar[bool] = False
+
+    def training_step(self, labeled: LabeledBatch, target: UnlabeledBatch, *, progress: float) -> StepOutput:
+        """Return the supervised loss of the source batch; see `Method.training_step`."""
+        loss_seg = self.loss(self.segmenter(labeled.image), labeled.label)
+        return StepOutput(losses={"segmenter": loss_seg}, logs={"loss_seg": loss_seg.detach()})

@@ -1,0 +1,175 @@
+"""BiSeNet (Yu et al., ECCV 2018): a shallow path for detail beside a deep one for context.
+
+This is the variant that the adversarial adaptation studies on lightweight discriminators use. It differs from the paper in
+these points: the pooled tail multiplies the 1/32 features instead of being added to them; the attention modules keep the
+trunk's channels; the fusion module goes straight to one channel per class, and its attention does not reduce channels; the
+auxiliary heads are single 1x1 convolutions.
+
+Three things are computed in another order than written there, with the same result up to rounding:
+
+- The classifiers are 1x1 convolutions after a bilinear up-sampling. Both are linear, one over channels and one over positions,
+  and the interpolation weights sum to 1, so they commute, biases included. Here the 1x1 runs first, on 64 times (main) to
+  1024 times (auxiliary) fewer pixels.
+- The attention of the 1/32 level and the tail are both one number per channel: they are multiplied with each other before they
+  meet the feature map.
+- The attention module and the tail share one global average.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from segda.errors import ConfigError
+from segda.models.blocks import ConvBNReLU, initialize_kaiming, resize
+from segda.models.resnet import Pyramid, ResNet
+from segda.types import SegmentationOutput
+
+
+class AttentionRefinement(nn.Module):
+    """Channel attention from the globally pooled features: 1x1 convolution, batch normalization, sigmoid.
+
+    The normalization sees one value per image and channel, so training needs at least two images per batch.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """Build the module.
+
+        Args:
+            channels: channels in and out.
+        """
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Compute the attention.
+
+        Args:
+            pooled: global average of the features, float [B, channels, 1, 1].
+
+        Returns:
+            Weights in (0, 1), float [B, channels, 1, 1].
+
+        Raises:
+            ConfigError: one image in training mode, where no variance over the batch exists.
+        """
+        if self.training and pooled.shape[0] < 2:
+            raise ConfigError(
+                "training BiSeNet needs at least 2 images per batch, got 1: its attention normalizes pooled features over "
+                "the batch; raise batch_size or drop the last, smaller batch"
+            )
+        weights: Tensor = self.bn(self.conv(pooled)).sigmoid()
+        return weights
+
+
+class FeatureFusion(nn.Module):
+    """Joins detail and context: 3x3 convolution to one channel per class, then channel attention with a shortcut."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        """Build the module.
+
+        Args:
+            in_channels: channels of all inputs together.
+            num_classes: channels of the result.
+        """
+        super().__init__()
+        self.project = ConvBNReLU(in_channels, num_classes)
+        self.attention = nn.Sequential(
+            nn.Conv2d(num_classes, num_classes, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(num_classes, num_classes, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map float [B, in_channels, h, w] to float [B, num_classes, h, w]."""
+        fused = self.project(features)
+        # x * a + x, with the sum on the 1x1 map.
+        result: Tensor = fused * (self.attention(fused.mean((2, 3), keepdim=True)) + 1)
+        return result
+
+
+class BiSeNetV1(nn.Module):
+    """The network.
+
+    With a ResNet-18 trunk and 19 classes it has 12,068,672 parameters in training and 12,054,042 in use (without the
+    auxiliary heads), and needs 25.8 G multiply-accumulates at 512 x 1024.
+
+    Attributes:
+        training_only: names of the submodules that evaluation never runs.
+    """
+
+    training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads",)
+
+    def __init__(self, backbone: ResNet, *, num_classes: int) -> None:
+        """Build the network; everything but the trunk gets Kaiming initialization.
+
+        Args:
+            backbone: trunk of the context path, with the weights to start from.
+            num_classes: number of train ids, at least 2.
+
+        Raises:
+            ConfigError: fewer than two classes.
+        """
+        super().__init__()
+        if num_classes < 2:
+            raise ConfigError(f"a segmentation network needs at least 2 classes, got {num_classes}")
+        _, sixteenth, thirty_second = backbone.channels
+        self.spatial_path = nn.Sequential(
+            ConvBNReLU(3, 64, stride=2), ConvBNReLU(64, 128, stride=2), ConvBNReLU(128, 256, stride=2)
+        )
+        self.refine_sixteenth = AttentionRefinement(sixteenth)
+        self.refine_thirty_second = AttentionRefinement(thirty_second)
+        self.fusion = FeatureFusion(256 + sixteenth + thirty_second, num_classes)
+        self.classifier = nn.Conv2d(num_classes, num_classes, 1)
+        self.auxiliary_heads = nn.ModuleList(
+            nn.Conv2d(channels, num_classes, 1) for channels in (sixteenth, thirty_second)
+        )
+        initialize_kaiming(self)
+        # Assigned last: the trunk keeps the weights that it came with.
+        self.backbone = backbone
+
+    def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
+        """Segment images of any size from 32 x 32 pixels.
+
+        Args:
+            image: normalized, float [B, 3, H, W]; B at least 2 in training mode.
+            auxiliary: whether to compute the auxiliary outputs; unset: in training mode only. A loss that does not read
+                them, e.g. the adversarial one on target images, saves their cost with False.
+
+        Returns:
+            Logits float [B, num_classes, H, W]; two auxiliary logits of the same shape, from the 1/16 and the 1/32 level, or
+            none; features float [B, num_classes, ceil(H / 8), ceil(W / 8)], the output of the fusion module.
+
+        Raises:
+            ConfigError: one image in training mode.
+        """
+        size = (image.shape[2], image.shape[3])
+        pyramid: Pyramid = self.backbone(image)
+        detail = self.spatial_path(image)
+        detail_size = (detail.shape[2], detail.shape[3])
+
+        middle = pyramid.sixteenth * self.refine_sixteenth(pyramid.sixteenth.mean((2, 3), keepdim=True))
+        tail = pyramid.thirty_second.mean((2, 3), keepdim=True)
+        deep = pyramid.thirty_second * (self.refine_thirty_second(tail) * tail)
+
+        context = [resize(level, size=detail_size) for level in (middle, deep)]
+        features = self.fusion(torch.cat([detail, *context], dim=1))
+        logits = _enlarge(self.classifier(features), size=size)
+
+        if not (self.training if auxiliary is None else auxiliary):
+            return SegmentationOutput(logits, (), features)
+        # In the literal order the heads sit between two interpolations; two do not equal one, so both stay.
+        coarse = [head(level) for head, level in zip(self.auxiliary_heads, (middle, deep), strict=True)]
+        enlarged = tuple(_enlarge(resize(scores, size=detail_size), size=size) for scores in coarse)
+        return SegmentationOutput(logits, enlarged, features)
+
+
+def _enlarge(scores: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Bring scores to the image's size in at least single precision.
+
+    Losses want that precision anyway, and converting few pixels is cheaper than many. On a CPU the half-precision
+    interpolation is the slower one, too.
+    """
+    return resize(scores.float() if scores.dtype.itemsize < 4 else scores, size=size)

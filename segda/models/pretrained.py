@@ -1,0 +1,170 @@
+"""ImageNet weights for the trunks: found on disk, or downloaded once and checked."""
+
+import hashlib
+import logging
+import os
+import pickle
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from torch import Tensor, nn
+
+from segda.errors import WeightsError
+
+PretrainedName = Literal["imagenet", "none"]
+
+# The folder that files are looked for in before the user's cache.
+WEIGHTS_VARIABLE = "SEGDA_WEIGHTS"
+
+_BASE_ADDRESS = "https://download.pytorch.org/models/"
+
+# The eight digits before the suffix are the head of the file's SHA-256.
+IMAGENET_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+}
+
+_logger = logging.getLogger(__name__)
+
+
+def load_imagenet_weights(
+    trunk: nn.Module, *, name: str, pretrained: PretrainedName, weights_file: Path | None = None
+) -> None:
+    """Give a trunk its initial weights.
+
+    Looks at `weights_file`; without one, in the folder that SEGDA_WEIGHTS names, then in the user's cache; if the file is in
+    neither, downloads it into the cache. A file name that ends in eight hexadecimal digits promises the head of its SHA-256,
+    which is checked.
+
+    Args:
+        trunk: changed in place.
+        name: key of `IMAGENET_FILES`.
+        pretrained: `none` leaves the random weights.
+        weights_file: a state dict with torchvision's parameter names; a classifier `fc` in it is left out.
+
+    Raises:
+        WeightsError: no file can be had, its checksum differs, it cannot be read, or names or shapes do not fit.
+    """
+    if pretrained == "none":
+        _logger.info("%s starts from random weights, as the configuration asks", name)
+        return
+    path = weights_file if weights_file is not None else _find_or_download(name)
+    if not path.is_file():
+        raise WeightsError(f"no weights of {name} at {path}; correct model.weights_file or leave it out")
+    _check_digest(path)
+    _assign(trunk, _read(path), path)
+    _logger.info("%s starts from %s", name, path)
+
+
+def _find_or_download(name: str) -> Path:
+    if name not in IMAGENET_FILES:
+        raise WeightsError(
+            f"no ImageNet weights are known for {name}; give model.weights_file or set model.pretrained: none"
+        )
+    file_name = IMAGENET_FILES[name]
+    cached = platformdirs.user_cache_path("segda") / "weights" / file_name
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    for path in ([Path(folder) / file_name] if folder else []) + [cached]:
+        if path.is_file():
+            return path
+    _download(_BASE_ADDRESS + file_name, cached, name=name)
+    return cached
+
+
+def _download(address: str, path: Path, *, name: str) -> None:
+    """Fetch a file under a temporary name and move it into place once its checksum is right.
+
+    Several processes may do this at once: each writes its own temporary file and the last move wins.
+    """
+    _logger.info("downloading %s to %s", address, path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+        temporary = Path(temporary_name)
+        # The timeout is for a silent connection, in seconds; a slow one may take as long as it needs.
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(address, timeout=30) as response, _progress() as bar:
+            task = bar.add_task(path.name, total=int(response.headers.get("Content-Length", 0)) or None)
+            while chunk := response.read(1 << 20):
+                file.write(chunk)
+                bar.advance(task, len(chunk))
+        _check_digest(temporary, promised=_promised_digest(path))
+        temporary.replace(path)
+    except OSError as error:  # URLError and HTTPError are OSErrors too
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise WeightsError(
+            f"cannot download the ImageNet weights of {name} from {address} ({reason}); put the file at {path}, or name a "
+            f"local one in model.weights_file, or ask for random initialization with model.pretrained: none"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _promised_digest(path: Path) -> str | None:
+    match = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    return match.group(1) if match else None
+
+
+def _check_digest(path: Path, *, promised: str | None = None) -> None:
+    promised = promised or _promised_digest(path)
+    if promised is None:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(promised):
+        raise WeightsError(
+            f"{path.name} should have a SHA-256 that starts with {promised}, but it starts with {digest[:8]}: the file is "
+            f"damaged or another one; delete it and fetch it again"
+        )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} cannot be read as a PyTorch state dict ({first_line}); fetch it again") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} should hold a state dict, name -> tensor; it holds something else")
+    return state
+
+
+def _assign(trunk: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Copy the tensors after checking that every name and shape fits, so that nothing is half loaded."""
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    expected = trunk.state_dict()
+    # Files from before PyTorch 0.4.1 lack these counters, which momentum-based statistics never read.
+    for key, value in expected.items():
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, value)
+    problems = [f"{key} is missing" for key in expected if key not in state]
+    problems += [f"{key} is not a part of this trunk" for key in state if key not in expected]
+    problems += [
+        f"{key} has shape {list(value.shape)} instead of {list(expected[key].shape)}"
+        for key, value in state.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(
+            f"{path} does not fit the trunk: {'; '.join(problems[:3])}{more}; give the weights of the backbone that "
+            f"model.backbone names"
+        )
+    trunk.load_state_dict(state)

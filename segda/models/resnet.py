@@ -1,0 +1,169 @@
+"""ResNet trunks (He et al., CVPR 2016) with the parameter names that published ImageNet weights use.
+
+Bottlenecks carry the stride on the 3x3 convolution ("v1.5"), as the published weights expect. There is no classifier: a
+segmentation network would train, prune and count weights that it never uses.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Pyramid(NamedTuple):
+    """Features of a trunk at three scales.
+
+    Attributes:
+        eighth: float [B, C8, ceil(H / 8), ceil(W / 8)].
+        sixteenth: float [B, C16, ceil(H / 16), ceil(W / 16)].
+        thirty_second: float [B, C32, ceil(H / 32), ceil(W / 32)].
+    """
+
+    eighth: Tensor
+    sixteenth: Tensor
+    thirty_second: Tensor
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        """Build the block.
+
+        Args:
+            in_channels: channels of the input.
+            channels: channels of the output.
+            stride: step of the first convolution.
+        """
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _shortcut(in_channels, channels, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, in_channels, h, w] to float [B, channels, ceil(h / stride), ceil(w / stride)]."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(out)
+        return result
+
+
+class Bottleneck(nn.Module):
+    """1x1 to fewer channels, 3x3, 1x1 to four times as many, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        """Build the block.
+
+        Args:
+            in_channels: channels of the input.
+            channels: channels of the 3x3 convolution; the output has four times as many.
+            stride: step of the 3x3 convolution.
+        """
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, channels * self.expansion, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, in_channels, h, w] to float [B, 4 * channels, ceil(h / stride), ceil(w / stride)]."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(out)
+        return result
+
+
+class ResNet(nn.Module):
+    """The trunk: stem and four stages.
+
+    Attributes:
+        channels: channels of the features at 1/8, 1/16 and 1/32.
+    """
+
+    channels: tuple[int, int, int]
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int]) -> None:
+        """Build the trunk with random weights.
+
+        Args:
+            block: kind of residual block.
+            blocks: number of blocks in each of the four stages.
+        """
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        expansion = block.expansion
+        self.layer1 = _stage(block, 64, 64, blocks[0], stride=1)
+        self.layer2 = _stage(block, 64 * expansion, 128, blocks[1], stride=2)
+        self.layer3 = _stage(block, 128 * expansion, 256, blocks[2], stride=2)
+        self.layer4 = _stage(block, 256 * expansion, 512, blocks[3], stride=2)
+        self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: Tensor) -> Pyramid:
+        """Compute the features.
+
+        Args:
+            image: normalized, float [B, 3, H, W].
+
+        Returns:
+            Features at 1/8, 1/16 and 1/32 of the image's size, rounded up.
+        """
+        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
+        eighth = self.layer2(self.layer1(x))
+        sixteenth = self.layer3(eighth)
+        return Pyramid(eighth, sixteenth, self.layer4(sixteenth))
+
+
+def _shortcut(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], in_channels: int, channels: int, depth: int, *, stride: int
+) -> nn.Sequential:
+    rest = [block(channels * block.expansion, channels) for _ in range(depth - 1)]
+    return nn.Sequential(block(in_channels, channels, stride=stride), *rest)
+
+
+def resnet18() -> ResNet:
+    """Return ResNet-18 without classifier: 11,176,512 parameters, 256 and 512 channels at 1/16 and 1/32."""
+    return ResNet(BasicBlock, (2, 2, 2, 2))
+
+
+def resnet34() -> ResNet:
+    """Return ResNet-34 without classifier: 21,284,672 parameters, 256 and 512 channels at 1/16 and 1/32."""
+    return ResNet(BasicBlock, (3, 4, 6, 3))
+
+
+def resnet50() -> ResNet:
+    """Return ResNet-50 without classifier: 23,508,032 parameters, 1024 and 2048 channels at 1/16 and 1/32."""
+    return ResNet(Bottleneck, (3, 4, 6, 3))
+
+
+def resnet101() -> ResNet:
+    """Return ResNet-101 without classifier: 42,500,160 parameters, 1024 and 2048 channels at 1/16 and 1/32."""
+    return ResNet(Bottleneck, (3, 4, 23, 3))

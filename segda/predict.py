@@ -1,0 +1,99 @@
+"""Predict the class of every pixel of images in memory; `predict_files` and `raster` do so for files."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segda.datasets.loaders import normalize
+from segda.device import autocast
+from segda.errors import OutOfMemoryError
+from segda.pictures import ByteArray
+
+Progress = Callable[[int, int], None]  # (done, total) windows or files
+
+CPU = torch.device("cpu")
+SMALLEST_SIDE = 32  # pixels; the deepest feature map of the networks is 1/32 of the input
+
+
+def predict_image(
+    segmenter: nn.Module,
+    image: ByteArray,
+    *,
+    size: tuple[int, int] | None = None,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> ByteArray:
+    """Predict the class of every pixel of one image.
+
+    Args:
+        segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
+        image: RGB, uint8 [H, W, 3].
+        size: height and width that the network sees; its logits are scaled back bilinearly. None: the image's own size.
+        device: where the segmenter is.
+        dtype: what convolutions compute in.
+
+    Returns:
+        Train ids, uint8 [H, W].
+
+    Raises:
+        OutOfMemoryError: if the image does not fit on the device.
+    """
+    prediction: ByteArray = predict_batch(segmenter, image[None], size=size, device=device, dtype=dtype)[0]
+    return prediction
+
+
+def predict_batch(
+    segmenter: nn.Module,
+    images: ByteArray,
+    *,
+    size: tuple[int, int] | None = None,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> ByteArray:
+    """Predict the class of every pixel of images of one size.
+
+    Args:
+        segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
+        images: RGB, uint8 [B, H, W, 3].
+        size: height and width that the network sees; its logits are scaled back bilinearly. None: the images' own size,
+            where sides below 32 pixels are continued with their last row or column.
+        device: where the segmenter is.
+        dtype: what convolutions compute in.
+
+    Returns:
+        Train ids, uint8 [B, H, W].
+
+    Raises:
+        OutOfMemoryError: if the images do not fit on the device.
+    """
+    height, width = images.shape[1:3]
+    seen = size or (max(height, SMALLEST_SIDE), max(width, SMALLEST_SIDE))
+    try:
+        # The permuted view has channels_last strides, which `normalize` keeps.
+        resized = np.stack([_resize(image, size) for image in images]) if size is not None else images
+        image = normalize(torch.from_numpy(np.ascontiguousarray(resized)).permute(0, 3, 1, 2).to(device))
+        if size is None and seen != (height, width):
+            image = functional.pad(image, (0, seen[1] - width, 0, seen[0] - height), mode="replicate")
+        with torch.inference_mode(), autocast(device, dtype):
+            logits: Tensor = segmenter(image).logits
+        if size is not None and size != (height, width):
+            logits = functional.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
+        prediction = logits[:, :, :height, :width].argmax(dim=1).to(torch.uint8)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{len(images)} image(s) of {seen[0]}x{seen[1]} pixels do not fit on {device}; "
+            "take fewer at once, a smaller window or a smaller size"
+        ) from error
+    result: ByteArray = prediction.cpu().numpy()
+    return result
+
+
+def _resize(image: ByteArray, size: tuple[int, int]) -> ByteArray:
+    """Resize uint8 [H, W, 3] as training images are: by area averaging when it shrinks, else bilinearly."""
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation), dtype=np.uint8)

@@ -1,0 +1,173 @@
+"""Predict image files and folders of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from segda.datasets.base import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, read_image
+from segda.errors import ConfigError, DatasetNotFoundError
+from segda.files import replacing
+from segda.pictures import Palette, color_table, overlay
+from segda.predict import CPU, Progress, predict_image
+from segda.raster import predict_raster
+
+
+@dataclass(frozen=True)
+class FolderResult:
+    """What became of the files of a folder.
+
+    Attributes:
+        written: predictions made.
+        skipped: predictions that were there.
+    """
+
+    written: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+
+
+def predict_file(
+    segmenter: nn.Module,
+    source: Path,
+    destination: Path,
+    *,
+    palette: Palette,
+    size: tuple[int, int] | None = None,
+    with_overlay: bool = False,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Predict one image file.
+
+    Args:
+        segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
+        source: 8-bit RGB image; pixels are taken as stored, an EXIF orientation is not applied.
+        destination: PNG of train ids with a palette; replaced once the new one is complete.
+        palette: RGB color of each train id.
+        size: height and width that the network sees; None: the image's own.
+        with_overlay: whether to write `overlay_path(destination)` too.
+        device: where the segmenter is.
+        dtype: what convolutions compute in.
+
+    Raises:
+        CorruptSampleError: if the image cannot be read.
+        OutOfMemoryError: if the image does not fit on the device.
+    """
+    image = read_image(source)
+    prediction = predict_image(segmenter, image, size=size, device=device, dtype=dtype)
+    if with_overlay:  # first: a prediction that exists then says that its overlay does too
+        _write_png(Image.fromarray(overlay(image, prediction, palette)), overlay_path(destination))
+    indexed = Image.fromarray(prediction)
+    indexed.putpalette(color_table(palette).tobytes())  # turns gray into palette mode and keeps the ids
+    _write_png(indexed, destination)
+
+
+def predict_folder(
+    segmenter: nn.Module,
+    source: Path,
+    destination: Path,
+    *,
+    palette: Palette,
+    classes: tuple[str, ...] = (),
+    size: tuple[int, int] | None = None,
+    window: int = 512,
+    overlap: int = 128,
+    batch_size: int = 4,
+    with_overlay: bool = False,
+    overwrite: bool = False,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> FolderResult:
+    """Predict every image of a folder; a run that was interrupted goes on where it stopped.
+
+    Args:
+        segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
+        source: folder with PNG, JPEG and TIFF files; sub-folders are not entered.
+        destination: folder for `<name>.png` of train ids with a palette and, if asked for, `<name>_overlay.png`. A TIFF
+            becomes a `<name>.tif` with the coordinates of its source, and has no overlay.
+        palette: RGB color of each train id.
+        classes: name of each train id, for the tags of a TIFF.
+        size: height and width that the network sees of a PNG or JPEG; None: each image's own.
+        window: side in pixels of what the network sees of a TIFF at once.
+        overlap: pixels that neighboring windows of a TIFF share.
+        batch_size: windows of a TIFF that go through the network together.
+        with_overlay: whether to write the prediction laid over the image too.
+        overwrite: whether to predict again what is there.
+        device: where the segmenter is.
+        dtype: what convolutions compute in.
+        progress: called with (done, total) files.
+
+    Returns:
+        What was written and what was there.
+
+    Raises:
+        DatasetNotFoundError: if the folder holds no image.
+        ConfigError: if a prediction would replace an image or an overlay.
+        CorruptSampleError: if a file cannot be read; the predictions before it stay.
+        OutOfMemoryError: if an image does not fit on the device.
+    """
+    images = find_images(source)
+    if not images:
+        raise DatasetNotFoundError(f"{source} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    if destination.exists() and destination.samefile(source):
+        raise ConfigError(f"predictions would replace the images in {source}; choose another folder for them")
+    for name in images if with_overlay else ():
+        if overlay_path(Path(name)).stem in images:
+            raise ConfigError(
+                f"the overlay of {name} and the prediction of {name}_overlay have one name; rename one image"
+            )
+    written: list[Path] = []
+    skipped: list[Path] = []
+    for done, (name, path) in enumerate(images.items(), start=1):
+        is_raster = path.suffix.lower() in TIFF_SUFFIXES
+        output = destination / f"{name}{'.tif' if is_raster else '.png'}"
+        needs_overlay = with_overlay and not is_raster
+        if output.exists() and not (needs_overlay and not overlay_path(output).exists()) and not overwrite:
+            skipped.append(output)
+        elif is_raster:
+            predict_raster(
+                segmenter,
+                path,
+                output,
+                palette=palette,
+                classes=classes,
+                window=window,
+                overlap=overlap,
+                batch_size=batch_size,
+                device=device,
+                dtype=dtype,
+            )
+            written.append(output)
+        else:
+            predict_file(
+                segmenter,
+                path,
+                output,
+                palette=palette,
+                size=size,
+                with_overlay=needs_overlay,
+                device=device,
+                dtype=dtype,
+            )
+            written.append(output)
+        if progress is not None:
+            progress(done, len(images))
+    return FolderResult(tuple(written), tuple(skipped))
+
+
+def overlay_path(prediction: Path) -> Path:
+    """Return where the overlay of a prediction is written.
+
+    Example:
+        >>> overlay_path(Path("out/a.png")).name
+        'a_overlay.png'
+    """
+    return prediction.with_name(f"{prediction.stem}_overlay.png")
+
+
+def _write_png(image: Image.Image, destination: Path) -> None:
+    with replacing(destination) as partial:
+        image.save(partial, format="PNG")

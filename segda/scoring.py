@@ -1,0 +1,171 @@
+"""What a run is told about itself: scores during training, and the record that it leaves at the end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segda.config import TrainConfig
+from segda.datasets import DATASETS
+from segda.datasets.cache import DecodedSplit
+from segda.evaluate import evaluate, label_shares, predicted_shares, predictions
+from segda.files import write_json, write_png
+from segda.methods import Method
+from segda.metrics import SegmentationMetrics
+from segda.pictures import example_grid
+from segda.splits import Splits, splits_fingerprint
+
+# A class counts as present in the source, and as forgotten on the target, at these shares of pixels.
+PRESENT_SHARE = 0.01
+FORGOTTEN_SHARE = 0.001
+NUM_EXAMPLES = 4
+
+
+class Scorer:
+    """Scores a method's segmenter on the splits of a run."""
+
+    def __init__(
+        self, config: TrainConfig, splits: Splits, method: Method, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Keep what is scored and how.
+
+        Args:
+            config: the run.
+            splits: its decoded images.
+            method: holds the segmenter.
+            device: where to compute.
+            dtype: what convolutions compute in.
+        """
+        self.config = config
+        self.splits = splits
+        self.method = method
+        self.device = device
+        self.dtype = dtype
+        self.dataset = DATASETS[config.data.source.dataset]
+        self.num_classes = len(self.dataset.classes)
+
+    def interim(self) -> dict[str, float]:
+        """Return the scores that are due at every report."""
+        scored = {"source/val": self._evaluate(self.splits.source_val)}
+        if self.splits.oracle is not None and self.config.oracle == "always":
+            scored["oracle/target"] = self._evaluate(self.splits.oracle)
+        return self._metrics(scored)
+
+    def final(self, folder: Path, *, step: int, seconds: float) -> dict[str, float]:
+        """Return all scores, and write `result.json` and the pictures of examples.
+
+        Args:
+            folder: the run folder.
+            step: updates made.
+            seconds: time spent on them.
+
+        Returns:
+            Metric name -> value.
+        """
+        scored = {"source/val": self._evaluate(self.splits.source_val)}
+        if self.splits.source_test is not None:
+            scored["source/test"] = self._evaluate(self.splits.source_test)
+        if self.splits.oracle is not None:
+            scored["oracle/target"] = self._evaluate(self.splits.oracle)
+        self._write_result(folder, scored, step=step, seconds=seconds)
+        self._write_examples(folder)
+        return self._metrics(scored) | self._collapse_figures()
+
+    def _evaluate(self, split: DecodedSplit) -> SegmentationMetrics:
+        return evaluate(
+            self.method.segmenter,
+            split,
+            num_classes=self.num_classes,
+            unscored=self.dataset.unscored,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def _metrics(self, scored: Mapping[str, SegmentationMetrics]) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for split, result in scored.items():
+            metrics[f"{split}/miou"] = result.miou
+            metrics[f"{split}/pixel_accuracy"] = result.pixel_accuracy
+            for name, iou in zip(self.dataset.classes, result.iou_per_class, strict=True):
+                if not np.isnan(iou):
+                    metrics[f"{split}/iou/{name}"] = iou
+        return metrics
+
+    def _collapse_figures(self) -> dict[str, float]:
+        """Describe the predictions on unlabelled target images: a collapsed network forgets classes."""
+        shares = predicted_shares(
+            self.method.segmenter,
+            self.splits.target,
+            num_classes=self.num_classes,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        present = label_shares(self.splits.source_val, num_classes=self.num_classes) > PRESENT_SHARE
+        return {
+            "target/largest_class_share": float(shares.max()),
+            "target/missing_classes": float(np.count_nonzero(present & (shares < FORGOTTEN_SHARE))),
+        }
+
+    def _write_result(
+        self, folder: Path, scored: Mapping[str, SegmentationMetrics], *, step: int, seconds: float
+    ) -> None:
+        decoded = {
+            "source/val": self.splits.source_val,
+            "source/test": self.splits.source_test,
+            "oracle/target": self.splits.oracle,
+        }
+        sizes = {name: len(split.names) for name, split in decoded.items() if split is not None}
+        result = {
+            "step": step,
+            "seconds": seconds,
+            "method": self.config.method.name,
+            "uses_target_labels": self.method.supervision == "target",
+            "classes": list(self.dataset.classes),
+            "size": [self.config.data.height, self.config.data.width],
+            "precision": str(self.dtype).removeprefix("torch."),
+            "data_fingerprint": splits_fingerprint(self.splits),
+            "num_parameters_trained": sum(
+                parameter.numel() for group in self.method.parameter_groups().values() for parameter in group
+            ),
+            "splits": {
+                name: {
+                    "num_images": sizes[name],
+                    "miou": metrics.miou,
+                    "pixel_accuracy": metrics.pixel_accuracy,
+                    "mean_class_accuracy": metrics.mean_class_accuracy,
+                    "iou": {
+                        label: None if np.isnan(iou) else iou
+                        for label, iou in zip(self.dataset.classes, metrics.iou_per_class, strict=True)
+                    },
+                    "confusion": metrics.confusion.tolist(),
+                }
+                for name, metrics in scored.items()
+            },
+        }
+        write_json(folder / "result.json", result)
+
+    def _write_examples(self, folder: Path) -> None:
+        """Draw image, label and prediction of a few evenly spaced images of each domain."""
+        source = self.splits.source_test or self.splits.source_val
+        target = self.splits.oracle or self.splits.target
+        for name, split in (("source", source), ("target", target)):
+            picks = np.unique(np.linspace(0, len(split.names) - 1, NUM_EXAMPLES).round().astype(int))
+            few = DecodedSplit(
+                images=split.images[picks],
+                labels=None if split.labels is None else split.labels[picks],
+                names=tuple(split.names[pick] for pick in picks),
+                fingerprint=split.fingerprint,
+            )
+            predicted = [
+                prediction.to(torch.uint8).cpu().numpy()
+                for _, prediction in predictions(self.method.segmenter, few, device=self.device, dtype=self.dtype)
+            ]
+            picture = example_grid(
+                few.images,
+                few.labels,
+                np.concatenate(predicted),
+                palette=self.dataset.palette,
+                classes=self.dataset.classes,
+            )
+            write_png(folder / f"examples_{name}.png", picture)

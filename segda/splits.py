@@ -1,0 +1,92 @@
+"""Which decoded images a run reads, and what each is for."""
+
+import hashlib
+import json
+from typing import NamedTuple
+
+from segda.config import DomainConfig, TrainConfig
+from segda.datasets import DATASETS
+from segda.datasets.base import resolve_root
+from segda.datasets.cache import DecodedSplit, decoded_split
+from segda.errors import ConfigError
+from segda.methods import METHODS
+
+
+class Splits(NamedTuple):
+    """The decoded images of a run, by what they are for."""
+
+    labeled: DecodedSplit  # supervised training images: the source's, or the target's for an upper bound
+    target: DecodedSplit  # target training images, decoded without labels
+    source_val: DecodedSplit
+    source_test: DecodedSplit | None
+    oracle: DecodedSplit | None  # the target's labelled split; read for reports only
+
+
+def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
+    """Decode (or find in the cache) the images that a run reads.
+
+    Args:
+        config: the run.
+        progress: whether to draw a progress bar while decoding.
+
+    Returns:
+        The decoded splits.
+
+    Raises:
+        DatasetNotFoundError: if a root, split or list is missing.
+        CorruptSampleError: if a sample cannot be used.
+        ConfigError: if the source domain has no validation split, or the target none that can be scored.
+    """
+
+    def split(domain: DomainConfig, name: str, *, labels: bool) -> DecodedSplit:
+        return decoded_split(
+            DATASETS[domain.dataset],
+            resolve_root(domain.dataset, domain.root),
+            domain=domain.domain,
+            split=name,
+            height=config.data.height,
+            width=config.data.width,
+            with_labels=labels,
+            cache=config.data.cache,
+            progress=progress,
+        )
+
+    source, target = config.data.source, config.data.target
+    source_splits = DATASETS[source.dataset].splits(source.domain)
+    source_report = DATASETS[source.dataset].report_split
+    if "val" not in source_splits:
+        raise ConfigError(
+            f"source domain {source.domain} of {source.dataset} has no validation split (it has {', '.join(source_splits)}); "
+            "choose a source domain with one"
+        )
+    target_report = DATASETS[target.dataset].report_split
+    if config.oracle != "never" and target_report not in DATASETS[target.dataset].splits(target.domain):
+        raise ConfigError(f"target domain {target.domain} of {target.dataset} has no labelled split; set oracle: never")
+    supervised = source if METHODS[config.method.name].supervision == "source" else target
+    has_test = source_report != "val" and source_report in source_splits
+    return Splits(
+        labeled=split(supervised, "train", labels=True),
+        target=split(target, "train", labels=False),
+        source_val=split(source, "val", labels=True),
+        source_test=split(source, source_report, labels=True) if has_test else None,
+        oracle=split(target, target_report, labels=True) if config.oracle != "never" else None,
+    )
+
+
+def data_fingerprint(config: TrainConfig, *, progress: bool = False) -> str:
+    """Return a hash of the contents of every split that a run reads; decodes what is not in the cache yet.
+
+    Args:
+        config: the run.
+        progress: whether to draw a progress bar while decoding.
+
+    Returns:
+        16 hexadecimal digits; the same wherever the data lie.
+    """
+    return splits_fingerprint(open_splits(config, progress=progress))
+
+
+def splits_fingerprint(splits: Splits) -> str:
+    """Return a hash of the contents of opened splits, 16 hexadecimal digits."""
+    text = json.dumps([split.fingerprint if split is not None else None for split in splits])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

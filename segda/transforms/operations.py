@@ -1,0 +1,162 @@
+"""Operations that albumentations lacks or defines otherwise, and the building of a recipe's steps."""
+
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segda.transforms.recipes import Recipe
+from segda.types import IGNORE_INDEX, IMAGE_MEAN
+
+_Image = NDArray[np.uint8]
+
+
+def _look_up(img: _Image, table: NDArray[np.floating[Any]]) -> _Image:
+    """Replace each value of uint8 [H, W, 3] by a table's, [256] for all channels or [256, 3]."""
+    rounded = np.clip(np.rint(table), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(img, rounded.reshape(1, 256, -1)))
+
+
+class LinearContrast(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations' classes are untyped
+    """Stretch or squeeze the values around 127: v -> 127 + alpha * (v - 127), as imgaug does."""
+
+    def __init__(self, alpha: tuple[float, float]) -> None:
+        """Keep the range of alpha."""
+        super().__init__(p=1.0)
+        self.alpha = alpha
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw one alpha for the image."""
+        return {"alpha": self.py_random.uniform(*self.alpha)}
+
+    def apply(self, img: _Image, alpha: float, **params: Any) -> _Image:
+        """Look every value of uint8 [H, W, 3] up."""
+        return _look_up(img, 127 + alpha * (np.arange(256) - 127))
+
+
+class Multiply(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations' classes are untyped
+    """Multiply all values by a random factor, per image or per channel, as imgaug does."""
+
+    def __init__(self, factor: tuple[float, float], per_channel: float) -> None:
+        """Keep the range of the factor and the probability of one factor per channel."""
+        super().__init__(p=1.0)
+        self.factor = factor
+        self.per_channel = per_channel
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw one factor, or three."""
+        count = 3 if self.py_random.random() < self.per_channel else 1
+        return {"factors": [self.py_random.uniform(*self.factor) for _ in range(count)]}
+
+    def apply(self, img: _Image, factors: list[float], **params: Any) -> _Image:
+        """Look every value of uint8 [H, W, 3] up in its channel's table."""
+        values = np.arange(256)[:, None] * np.broadcast_to(factors, 3)
+        return _look_up(img, values)
+
+
+class AddGaussianNoise(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations' classes are untyped
+    """Add Gaussian noise of random strength, one draw per pixel or per pixel and channel, as imgaug does."""
+
+    def __init__(self, std: tuple[float, float], per_channel: float) -> None:
+        """Keep the range of the standard deviation, gray levels, and the probability of noise that differs by channel."""
+        super().__init__(p=1.0)
+        self.std = std
+        self.per_channel = per_channel
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw the strength, whether channels differ, and the noise's own seed."""
+        return {
+            "std": self.py_random.uniform(*self.std),
+            "channels": 3 if self.py_random.random() < self.per_channel else 1,
+            "noise_seed": self.py_random.getrandbits(64),
+        }
+
+    def apply(self, img: _Image, std: float, channels: int, noise_seed: int, **params: Any) -> _Image:
+        """Add to uint8 [H, W, 3], rounding and saturating."""
+        generator = np.random.Generator(np.random.SFC64(noise_seed))
+        noise = generator.standard_normal((*img.shape[:2], channels), dtype=np.float32)
+        noise *= np.float32(std)
+        if channels == 1:
+            noise = cv2.merge([noise[..., 0]] * 3)
+        return np.asarray(cv2.add(img, noise, dtype=cv2.CV_8U))
+
+
+class ScaleCrop(A.DualTransform):  # type: ignore[misc] # albumentations' classes are untyped
+    """Scale by one of several factors and cut or pad to the output size, in one resampling.
+
+    What lies outside of the input gets the ImageNet mean color, which is zero after normalization, and a void label.
+    """
+
+    def __init__(self, scales: tuple[float, ...], height: int, width: int) -> None:
+        """Keep the factors and the output size in pixels."""
+        super().__init__(p=1.0)
+        self.scales = scales
+        self.height = height
+        self.width = width
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the factor and the window's place: inside of the scaled image, or around it where that is smaller."""
+        scale = self.py_random.choice(self.scales)
+        rows, columns = (round(size * scale) for size in params["shape"][:2])
+        top, left = (
+            self.py_random.randint(min(0, excess), max(0, excess))
+            for excess in (rows - self.height, columns - self.width)
+        )
+        return {"scale": scale, "top": top, "left": left}
+
+    def _warp(self, img: _Image, *, scale: float, top: int, left: int, interpolation: int, fill: Any) -> _Image:
+        # Pixel centers lie at half-integers: output (x + .5) is input (x + left + .5) / scale.
+        shift = 0.5 / scale - 0.5
+        matrix = np.array([[1 / scale, 0, left / scale + shift], [0, 1 / scale, top / scale + shift]])
+        warped = cv2.warpAffine(
+            img,
+            matrix,
+            (self.width, self.height),
+            flags=interpolation | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=fill,
+        )
+        return np.asarray(warped)
+
+    def apply(self, img: _Image, scale: float, top: int, left: int, **params: Any) -> _Image:
+        """Warp uint8 [H, W, 3] bilinearly."""
+        fill = tuple(round(value) for value in IMAGE_MEAN)
+        return self._warp(img, scale=scale, top=top, left=left, interpolation=cv2.INTER_LINEAR, fill=fill)
+
+    def apply_to_mask(self, mask: _Image, scale: float, top: int, left: int, **params: Any) -> _Image:
+        """Warp train ids uint8 [H, W] to the nearest."""
+        return self._warp(mask, scale=scale, top=top, left=left, interpolation=cv2.INTER_NEAREST, fill=IGNORE_INDEX)
+
+
+_OWN = {own.__name__: own for own in (LinearContrast, Multiply, AddGaussianNoise, ScaleCrop)}
+
+
+def build_transforms(recipe: Recipe, *, height: int, width: int, cropping: bool) -> list[A.BasicTransform]:
+    """Return a recipe's transforms.
+
+    Args:
+        recipe: the steps.
+        height: of the output, pixels.
+        width: of the output, pixels.
+        cropping: whether inputs are larger than the output.
+
+    Returns:
+        Transforms in order; a random crop comes first where the recipe has none of its own.
+    """
+    transforms: list[A.BasicTransform] = []
+    if cropping and all(step.transform != "ScaleCrop" for step in recipe.steps):
+        transforms.append(A.RandomCrop(height=height, width=width, p=1.0))
+    for step in recipe.steps:
+        arguments = dict(step.arguments)
+        if step.transform == "ScaleCrop":
+            arguments |= {"height": height, "width": width}
+        if step.transform == "D4" and height != width:
+            # Quarter turns would swap the sides. Both flips, drawn independently, also give the half turn.
+            transforms += [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+        elif step.transform in _OWN:
+            transforms.append(_OWN[step.transform](**arguments))
+        else:
+            transforms.append(getattr(A, step.transform)(**({"p": 1.0} | arguments)))
+    return transforms

@@ -1,0 +1,71 @@
+"""Where a sweep keeps its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.trial import TrialRecord
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of all sweeps of a project.
+
+    Every node must see it under the same path, because workers write their checkpoints into it.
+
+    Attributes:
+        root: the folder, absolute.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | str) -> "Store":
+        """Return the store of a folder, made absolute; nothing is created.
+
+        Args:
+            root: the folder, absolute or relative to the current one.
+        """
+        return cls(Path(root).expanduser().resolve())
+
+    @property
+    def ledger(self) -> Path:
+        """SQLite file of the ledger, unless a database is named."""
+        return self.root / "ledger.db"
+
+    @property
+    def mlflow(self) -> Path:
+        """SQLite file of MLflow, unless a tracking server is named."""
+        return self.root / "mlflow.db"
+
+    @property
+    def mlartifacts(self) -> Path:
+        """Folder of MLflow's artifacts when MLflow is the file above."""
+        return self.root / "mlartifacts"
+
+    def sweep(self, name: str) -> Path:
+        """Return the folder of a sweep."""
+        return self.root / name
+
+    def trial(self, record: TrialRecord) -> Path:
+        """Return the folder of a trial; its name holds the number, to sort by, and the key, to recognize.
+
+        Example:
+            >>> from sweeps.trial import TrialKind
+            >>> record = TrialRecord("demo", 7, "c0ffee", TrialKind.SEARCH, params={}, config={}, seed=0)
+            >>> Store(Path("runs")).trial(record).as_posix()
+            'runs/demo/trials/0007-c0ffee'
+        """
+        return self.sweep(record.sweep) / "trials" / f"{record.number:04d}-{record.key}"
+
+    def report(self, name: str, *, suffix: str = ".html") -> Path:
+        """Return the path of a sweep's report.
+
+        Args:
+            name: the sweep.
+            suffix: `.html` or `.md`.
+        """
+        return self.sweep(name) / f"report{suffix}"
+
+    def executor(self, name: str) -> Path:
+        """Return the folder that Ray Tune may fill while a sweep runs; nothing in it is ever read again."""
+        return self.sweep(name) / ".executor"

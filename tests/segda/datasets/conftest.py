@@ -1,0 +1,131 @@
+"""Miniature trees in the layouts in which the data sets are distributed, and the real CamVid where it is at hand."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+HEIGHT, WIDTH = 12, 16
+REPOSITORY = Path(__file__).parents[3]
+
+CAMVID_FRAMES = {
+    "train": ("0001TP_006690", "0006R0_f00930", "0016E5_00390"),
+    "val": ("0016E5_07959",),
+    "test": ("0001TP_008550", "Seq05VD_f00000"),
+}
+
+
+def write_image(path: Path, *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def write_label(path: Path, values: np.ndarray | list[int]) -> np.ndarray:
+    """Write indices (a flat list is repeated over the label's pixels) or colors [H, W, 3]."""
+    pixels = np.asarray(values, dtype=np.uint8)
+    if pixels.ndim == 1:
+        pixels = np.resize(pixels, (HEIGHT, WIDTH))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def write_colors(path: Path, colors: list[tuple[int, int, int]]) -> np.ndarray:
+    return write_label(path, np.resize(np.asarray(colors, dtype=np.uint8), (HEIGHT, WIDTH, 3)))
+
+
+def build_segnet(root: Path) -> Path:
+    for split, frames in CAMVID_FRAMES.items():
+        for number, frame in enumerate(frames):
+            write_image(root / split / f"{frame}.png", seed=number)
+            write_label(root / f"{split}annot" / f"{frame}.png", list(range(12)))
+    return root
+
+
+def build_color_folders(root: Path) -> Path:
+    from segda.datasets.camvid import COLORS
+
+    for split, frames in CAMVID_FRAMES.items():
+        for number, frame in enumerate(frames):
+            write_image(root / split / f"{frame}.png", seed=number)
+            write_colors(root / f"{split}_labels" / f"{frame}_L.png", list(COLORS.values()))
+    return root
+
+
+def build_original(root: Path) -> Path:
+    from segda.datasets.camvid import COLORS
+
+    for split, frames in CAMVID_FRAMES.items():
+        for number, frame in enumerate(frames):
+            write_image(root / "701_StillsRaw_full" / f"{frame}.png", seed=number)
+            write_colors(root / "LabeledApproved_full" / f"{frame}_L.png", list(COLORS.values()))
+        (root / f"{split}.txt").write_text("".join(f"{frame}.png\n" for frame in frames))
+    return root
+
+
+def build_loveda(root: Path) -> Path:
+    for split, numbers in {"Train": (2, 10, 9), "Val": (30, 4), "Test": (50,)}.items():
+        for domain in ("Urban", "Rural"):
+            for number in numbers:
+                write_image(root / split / domain / "images_png" / f"{number}.png", seed=number)
+                if split != "Test":
+                    write_label(root / split / domain / "masks_png" / f"{number}.png", list(range(8)))
+    return root
+
+
+@pytest.fixture
+def segnet(tmp_path: Path) -> Path:
+    return build_segnet(tmp_path / "segnet")
+
+
+@pytest.fixture
+def color_folders(tmp_path: Path) -> Path:
+    return build_color_folders(tmp_path / "colors")
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    return build_original(tmp_path / "original")
+
+
+@pytest.fixture
+def loveda_root(tmp_path: Path) -> Path:
+    return build_loveda(tmp_path / "loveda")
+
+
+@pytest.fixture
+def miniature(tmp_path: Path) -> Callable[[str], Path]:
+    """Build a small tree of the named data set."""
+    builders = {
+        "camvid": build_segnet,
+        "camvid12": build_color_folders,
+        "loveda": build_loveda,
+        "scenes": build_loveda,
+    }
+
+    def build(name: str) -> Path:
+        assert name in builders, f"data set {name} has no miniature: add its layout to this file"
+        return builders[name](tmp_path / name)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def real_camvid() -> Path:
+    root = Path(os.environ.get("SEGDA_CAMVID_ROOT", REPOSITORY / "../shared/data/camvid"))
+    if not (root / "trainannot").is_dir():
+        pytest.skip(f"needs CamVid in SegNet's layout; there is none in {root} (set SEGDA_CAMVID_ROOT)")
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_loveda_tiles() -> Path:
+    root = REPOSITORY / "../shared/data/loveda_samples"
+    if not root.is_dir():
+        pytest.skip(f"needs LoveDA tiles; there are none in {root}")
+    return root
