@@ -171,12 +171,12 @@ def _known_keys(model: type[BaseModel], location: Location, data: Any) -> list[s
     for key in location:
         data = data[key] if _has(data, key) else None
         if isinstance(key, int):
-            current = next((item for item in get_args(current) if item is not Ellipsis), current)
+            current = next((_model_in(item) for item in get_args(current) if item is not Ellipsis), current)
         elif isinstance(current, type) and issubclass(current, BaseModel):
             field = _field(current, key)
             current = None if field is None else _model_in(field.annotation)
         elif get_origin(current) is dict:
-            current = get_args(current)[1]
+            current = _model_in(get_args(current)[1])
     if not (isinstance(current, type) and issubclass(current, BaseModel)):
         return []
     variant = data.get("name") if isinstance(data, Mapping) else None

@@ -1,14 +1,15 @@
 """Domain discriminators: which domain does this segmentation come from?
 
-Every one maps class probabilities float [B, C, H, W] to domain logits float [B, 1, H // 32, W // 32] (each halving rounds
-down) through five layers of kernel 4, stride 2, padding 1 with LeakyReLU(0.2) between them. They differ in how the layers'
-kernels are factorized, and so in parameters and multiply-accumulates. Counts below are for 19 classes, 512 x 1024.
+Every one maps class probabilities float [B, C, H, W] to domain logits float [B, 1, H // 32, W // 32] (each halving
+rounds down) through five layers of kernel 4, stride 2, padding 1 with LeakyReLU(0.2) between them. They differ in how
+the layers' kernels are factorized, and so in parameters and multiply-accumulates. Counts below are for 19 classes,
+512 x 1024.
 
 | name | kernel | parameters | G MACs |
 | --- | --- | --- | --- |
 | fcd | dense (Tsai et al., CVPR 2018) | 2,781,121 | 15.44 |
-| tfd | Tucker, at rank 0.5 / 0.1 | 1,389,603 / 278,846 | 12.39 / 4.31 |
-| cp | canonical polyadic, at rank 0.5 / 0.1 | 1,391,090 / 279,162 | 14.8 / 2.99 |
+| tfd | Tucker, at rank 0.5 / 0.1 | 1,389,603 / 278,846 | 8.54 / 1.87 |
+| cp | canonical polyadic, at rank 0.5 / 0.1 | 1,391,090 / 279,162 | 14.95 / 2.99 |
 | dwd | depthwise, then pointwise | 191,364 | 1.07 |
 """
 
@@ -66,11 +67,11 @@ class Discriminator(nn.Module):
             Domain logits float [B, 1, H // 32, W // 32].
 
         Raises:
-            ValueError: the input is smaller than the receptive grid.
+            ConfigError: an input too small for five halvings.
         """
         height, width = probs.shape[-2:]
         if min(height, width) < _SMALLEST_SIDE:
-            raise ValueError(
+            raise ConfigError(
                 f"a discriminator halves its input five times and needs at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} "
                 f"pixels, got {height} x {width}; give it the probabilities at the size of the image"
             )
@@ -93,9 +94,9 @@ class FCD(Discriminator):
 class TFD(Discriminator):
     """Each kernel is a Tucker decomposition over channels: 1x1 to fewer channels, strided core, 1x1 to the output's.
 
-    The two channel ranks of a layer keep the proportion of its channels. The kernel's positions are not decomposed: their
-    factors are absorbed in the core, which makes each layer 32 parameters smaller than a decomposition that keeps them. The
-    three convolutions really run, one after the other; nothing rebuilds the dense kernel.
+    The two channel ranks of a layer keep the proportion of its channels. The kernel's positions are not decomposed:
+    their factors are absorbed in the core, which makes each layer 32 parameters smaller than a decomposition that
+    keeps them. The three convolutions really run, one after the other; nothing rebuilds the dense kernel.
     """
 
     has_rank: ClassVar[bool] = True
@@ -117,8 +118,8 @@ class TFD(Discriminator):
 class CP(Discriminator):
     """Each kernel is a sum of rank-one terms (canonical polyadic): 1x1, depthwise 4x1, depthwise 1x4, 1x1.
 
-    Unlike `DWD`, every depthwise kernel is an outer product of a column and a row. The terms' weights are absorbed in the
-    last factor, one parameter per term less than a decomposition that keeps them.
+    Unlike `DWD`, every depthwise kernel is an outer product of a column and a row. The terms' weights are absorbed in
+    the last factor, one parameter per term less than a decomposition that keeps them.
     """
 
     has_rank: ClassVar[bool] = True
@@ -153,8 +154,8 @@ def tucker_ranks(in_channels: int, out_channels: int, *, fraction: float) -> tup
     """Find the channel ranks that leave a fraction of a dense kernel's parameters.
 
     With both ranks the same share t of their channels, the positive root of
-    in out k^2 t^2 + (in^2 + out^2) t + 2 k^2 = fraction in out k^2, each rank rounded to the nearest integer. The term 2 k^2
-    stands for the two factors over kernel positions of a complete decomposition.
+    in out k^2 t^2 + (in^2 + out^2) t + 2 k^2 = fraction in out k^2, each rank rounded to the nearest integer. The
+    term 2 k^2 stands for the two factors over kernel positions of a complete decomposition.
 
     Args:
         in_channels: channels of the layer's input.
@@ -204,9 +205,9 @@ def _dense(in_channels: int, out_channels: int) -> nn.Module:
 
 
 # A dense layer of PyTorch starts with weights of variance 1 / (3 fan_in). The product of the factors below has the same
-# variance: every factor but the last keeps the variance of what it sums (1 / its own fan_in), the last one has 1 / (3 fan_in).
-# With each factor at its usual start the reconstructed kernels would be several times too small, and after five layers the
-# output would hardly depend on the input.
+# variance: every factor but the last keeps the variance of what it sums (1 / its own fan_in), the last one has 1 / (3
+# fan_in). With each factor at its usual start the reconstructed kernels would be several times too small, and after
+# five layers the output would hardly depend on the input.
 
 
 def _tucker(in_channels: int, out_channels: int, *, ranks: tuple[int, int]) -> nn.Module:

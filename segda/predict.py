@@ -73,9 +73,9 @@ def predict_batch(
     height, width = images.shape[1:3]
     seen = size or (max(height, SMALLEST_SIDE), max(width, SMALLEST_SIDE))
     try:
-        # The permuted view has channels_last strides, which `normalize` keeps.
+        # Torch wants writable memory; the permuted view has channels_last strides, which `normalize` keeps.
         resized = np.stack([_resize(image, size) for image in images]) if size is not None else images
-        image = normalize(torch.from_numpy(np.ascontiguousarray(resized)).permute(0, 3, 1, 2).to(device))
+        image = normalize(torch.from_numpy(np.require(resized, requirements=["C", "W"])).permute(0, 3, 1, 2).to(device))
         if size is None and seen != (height, width):
             image = functional.pad(image, (0, seen[1] - width, 0, seen[0] - height), mode="replicate")
         with torch.inference_mode(), autocast(device, dtype):

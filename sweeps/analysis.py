@@ -244,19 +244,29 @@ def format_value(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return dotted path -> the shortest name that tells it from the others.
+
+    That is the last part, or the one before it where the last part is just `name`; the whole path where two would be alike.
+
+    Example:
+        >>> short_names(["model.name", "optimizer.lr", "batch_size"])
+        {'model.name': 'model', 'optimizer.lr': 'lr', 'batch_size': 'batch_size'}
+    """
+    shortened = {path: path.removesuffix(".name").rpartition(".")[2] for path in paths}
+    taken = list(shortened.values())
+    return {path: name if taken.count(name) == 1 else path for path, name in shortened.items()}
+
+
 def short_params(params: Mapping[str, Scalar]) -> str:
     """Return the parameters as one short line, without those that the method label shows.
-
-    A name is cut to the last part of its path unless two paths end alike.
 
     Example:
         >>> short_params({"method.name": "adversarial", "optimizer.lr": 0.025, "batch_size": 4})
         'lr 0.025, batch_size 4'
     """
-    shown = {path: value for path, value in params.items() if path not in _IN_METHOD_LABEL}
-    tails = [path.rpartition(".")[2] for path in shown]
-    names = [tail if tails.count(tail) == 1 else path for path, tail in zip(shown, tails, strict=True)]
-    return ", ".join(f"{name} {format_value(value)}" for name, value in zip(names, shown.values(), strict=True))
+    names = short_names(path for path in params if path not in _IN_METHOD_LABEL)
+    return ", ".join(f"{name} {format_value(params[path])}" for path, name in names.items())
 
 
 def kind_label(trial: TrialRecord) -> str:

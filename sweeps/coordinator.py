@@ -81,6 +81,7 @@ class Coordinator:
         self._records = {record.number: record for record in ledger.trials(spec.name)}
         self._lost = Counter(event.number for event in ledger.events(spec.name) if event.kind == "lost")
         self._infeasible_in_a_row = 0
+        self._is_search_over = False
         self._finalists: list[TrialRecord] | None = None
         self._check_feasible()
         self.release("its driver ended before it did")
@@ -160,7 +161,12 @@ class Coordinator:
         return None
 
     def _proposal(self) -> TrialRecord | None:
-        while self._num_proposed() < self.spec.budget.trials:
+        while not self._is_search_over and self._num_proposed() < self.spec.budget.trials:
+            if self._search.is_exhausted:
+                self._end_search(
+                    "every combination of the search space was proposed; the budget has more trials than there are"
+                )
+                break
             number = len(self._records)
             params = self._search.ask(number)
             config = self.spec.train_config(params, seed=self.spec.seeds[0])
@@ -176,16 +182,17 @@ class Coordinator:
             self._tell("infeasible", record, obstacle)
             self._infeasible_in_a_row += 1
             if self._infeasible_in_a_row >= MAX_INFEASIBLE_IN_A_ROW:
-                self.note(
-                    f"search ended: the last {MAX_INFEASIBLE_IN_A_ROW} proposals broke a constraint; loosen it or "
-                    "leave architectures out that cannot meet it"
+                self._end_search(
+                    f"the last {MAX_INFEASIBLE_IN_A_ROW} proposals broke a constraint; loosen it or leave architectures out "
+                    "that cannot meet it"
                 )
-                break
         return None
 
+    def _end_search(self, reason: str) -> None:
+        self._is_search_over = True
+        self.note(f"search ended after {self._num_proposed()} trials: {reason}")
+
     def _num_proposed(self) -> int:
-        if self._infeasible_in_a_row >= MAX_INFEASIBLE_IN_A_ROW:
-            return self.spec.budget.trials
         return sum(
             record.kind is TrialKind.SEARCH and record.state is not TrialState.INFEASIBLE for record in self.records
         )

@@ -6,7 +6,7 @@ apart by color-blind readers, and shape or dash repeats what color says. Mean Io
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from sweeps.analysis import (
     method_label,
     model_label,
     pareto_front,
+    short_names,
     short_params,
 )
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -75,7 +76,13 @@ def to_html(figure: go.Figure, *, element: str) -> str:
         figure: what to draw.
         element: id of the element.
     """
-    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
+    # No button may send the data of a report to anyone's server.
+    config = {
+        "displaylogo": False,
+        "responsive": True,
+        "plotlyServerURL": "",
+        "modeBarButtonsToRemove": ["lasso2d", "select2d", "sendChartToCloud", "sendDataToCloud"],
+    }
     text = plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, div_id=element, config=config)
     return str(text)
 
@@ -88,6 +95,7 @@ def _style(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 70, "r": 30, "t": 40, "b": 60},
         hoverlabel={"bgcolor": "white", "font": {"family": _FONT, "size": 12, "color": _INK}, "align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8c959f", "activecolor": _INK},
         legend={"orientation": "h", "yanchor": "top", "y": -0.17, "x": 0},
         **layout,
     )
@@ -131,8 +139,8 @@ class _View:
 
     @property
     def title(self) -> str:
-        quality, cost = QUALITIES[self.metric].partition(" (")[0], COSTS[self.cost][0].partition(" (")[0]
-        return f"{quality} against {cost}"
+        quality = QUALITIES[self.metric].partition(" (")[0].replace(", oracle", " (oracle)")
+        return f"{quality} against {COSTS[self.cost][0].partition(' (')[0].partition(',')[0]}"
 
     def has(self, trial: TrialRecord) -> bool:
         return finite(trial.metrics, self.metric) is not None and finite(trial.profile, self.cost) is not None
@@ -145,16 +153,22 @@ class _View:
 
 
 def pareto_figure(
-    trials: Sequence[TrialRecord], *, picked: int | None = None, bounds: Sequence[Bound] = ()
+    trials: Sequence[TrialRecord],
+    *,
+    picked: int | None = None,
+    rejected: Collection[int] = (),
+    bounds: Sequence[Bound] = (),
 ) -> go.Figure | None:
     """Return quality against cost, with a menu over both.
 
-    Fully trained candidates are markers, their front a stepped line, the pick a star, references dashed horizontal lines, and
-    what the constraints forbid is shaded.
+    Fully trained candidates are markers, their front a stepped line, the pick a star, references dashed horizontal
+    lines, and what the constraints forbid is shaded. Candidates that were rejected are hollow, do not enter the front
+    and do not stretch the vertical axis.
 
     Args:
         trials: records of one sweep.
         picked: number of the chosen trial.
+        rejected: numbers of fully trained candidates that do not qualify.
         bounds: limits to shade.
 
     Returns:
@@ -175,11 +189,11 @@ def pareto_figure(
     layouts: list[dict[str, Any]] = []
     for index, view in enumerate(views):
         shown = [trial for trial in candidates if view.has(trial)]
-        for trace in _pareto_traces(view, shown, picked, colors):
+        for trace in _pareto_traces(view, shown, picked, rejected, colors):
             trace.visible = index == 0
             figure.add_trace(trace)
             owners.append(index)
-        layouts.append(_pareto_layout(view, shown, trials, bounds))
+        layouts.append(_pareto_layout(view, shown, rejected, trials, bounds))
     _style(figure, height=560, **layouts[0])
     figure.update_layout(
         margin={"t": 70, "r": 40},
@@ -209,9 +223,14 @@ def pareto_figure(
 
 
 def _pareto_traces(
-    view: _View, shown: Sequence[TrialRecord], picked: int | None, colors: Mapping[str, tuple[str, str]]
+    view: _View,
+    shown: Sequence[TrialRecord],
+    picked: int | None,
+    rejected: Collection[int],
+    colors: Mapping[str, tuple[str, str]],
 ) -> list[go.Scatter]:
-    front = pareto_front(shown, metric=view.metric, cost=view.cost)
+    eligible = [trial for trial in shown if trial.number not in rejected]
+    front = pareto_front(eligible, metric=view.metric, cost=view.cost)
     traces = [
         go.Scatter(
             x=[view.x(trial) for trial in front],
@@ -222,45 +241,70 @@ def _pareto_traces(
             hoverinfo="skip",
         )
     ]
-    for label, (color, symbol) in colors.items():
+    traces += [_star(trial, view.x(trial), view.y(trial)) for trial in shown if trial.number == picked]
+    for label, style in colors.items():
         members = [trial for trial in shown if method_label(trial) == label]
         if members:
-            traces.append(
-                go.Scatter(
-                    x=[view.x(trial) for trial in members],
-                    y=[view.y(trial) for trial in members],
-                    mode="markers+text",
-                    text=[str(trial.number) for trial in members],
-                    textposition="top center",
-                    textfont={"size": 11, "color": "#57606a"},
-                    marker={"color": color, "symbol": symbol, "size": 11, "line": {"color": "white", "width": 1}},
-                    name=html.escape(label),
-                    hovertext=[_hover(trial) for trial in members],
-                    hovertemplate="%{hovertext}<extra></extra>",
-                )
-            )
-    for trial in shown:
-        if trial.number == picked:
-            traces.append(
-                go.Scatter(
-                    x=[view.x(trial)],
-                    y=[view.y(trial)],
-                    mode="markers",
-                    marker={"color": _STAR, "symbol": "star", "size": 21, "line": {"color": _INK, "width": 1.5}},
-                    name=f"picked: trial {trial.number}",
-                    hovertext=[_hover(trial)],
-                    hovertemplate="%{hovertext}<extra></extra>",
-                )
-            )
+            xs, ys = [view.x(trial) for trial in members], [view.y(trial) for trial in members]
+            traces.append(_markers(label, style, members, xs, ys, rejected, picked))
     return traces
 
 
+def _star(trial: TrialRecord, x: float, y: float) -> go.Scatter:
+    """Return the mark of the chosen trial; it lies under the trial's own marker."""
+    return go.Scatter(
+        x=[x],
+        y=[y],
+        mode="markers",
+        marker={"color": _STAR, "symbol": "star", "size": 30, "opacity": 1, "line": {"color": _INK, "width": 1.2}},
+        name=f"picked: trial {trial.number}",
+        hoverinfo="skip",
+    )
+
+
+def _markers(
+    label: str,
+    style: tuple[str, str],
+    members: Sequence[TrialRecord],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    rejected: Collection[int],
+    picked: int | None,
+) -> go.Scatter:
+    """Return the trials of one method as numbered markers; rejected ones are hollow, the picked one has the star."""
+    color, symbol = style
+    is_hollow = [trial.number in rejected for trial in members]
+    return go.Scatter(
+        x=xs,
+        y=ys,
+        mode="markers+text",
+        text=["" if trial.number == picked else str(trial.number) for trial in members],
+        textposition="top center",
+        textfont={"size": 11, "color": "#57606a"},
+        marker={
+            "color": ["white" if hollow else color for hollow in is_hollow],
+            "symbol": symbol,
+            "size": 11,
+            "opacity": 1,
+            "line": {"color": [color if hollow else "white" for hollow in is_hollow], "width": 1.5},
+        },
+        name=html.escape(label),
+        hovertext=[_hover(trial) for trial in members],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
 def _pareto_layout(
-    view: _View, shown: Sequence[TrialRecord], trials: Iterable[TrialRecord], bounds: Iterable[Bound]
+    view: _View,
+    shown: Sequence[TrialRecord],
+    rejected: Collection[int],
+    trials: Iterable[TrialRecord],
+    bounds: Iterable[Bound],
 ) -> dict[str, Any]:
     """Return axes, reference lines and forbidden regions of one view; a menu entry swaps them in."""
     title, scale, _ = COSTS[view.cost]
-    xs, ys = [view.x(trial) for trial in shown], [view.y(trial) for trial in shown]
+    xs = [view.x(trial) for trial in shown]
+    ys = [view.y(trial) for trial in shown if trial.number not in rejected] or [view.y(trial) for trial in shown]
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     taken: list[float] = []
@@ -270,7 +314,9 @@ def _pareto_layout(
             continue
         ys.append(100 * value)
         line = {"color": "#57606a", "width": 1.2, "dash": "dash"}
-        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 100 * value, "y1": 100 * value, "line": line})
+        shapes.append(
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 100 * value, "y1": 100 * value, "line": line}
+        )
         label = f"{html.escape(trial.name or method_label(trial))} {100 * value:.1f}"
         is_crowded = any(abs(100 * value - other) < 1.5 for other in taken)
         taken.append(100 * value)
@@ -288,7 +334,7 @@ def _pareto_layout(
             | {"fillcolor": "rgba(213,94,0,0.10)", "line": {"width": 0}}
         )
         notes.append(
-            {"yref": "paper", "y": 0.0, "x": limit, "xanchor": "left", "yanchor": "bottom", "showarrow": False}
+            {"yref": "paper", "y": 0.0, "x": high + pad, "xanchor": "right", "yanchor": "bottom", "showarrow": False}
             | {"text": f"breaks {html.escape(label)}", "font": {"size": 11, "color": "#a04000"}}
         )
     spread = 0.12 * (max(ys) - min(ys)) or 1.0
@@ -302,8 +348,15 @@ def _pareto_layout(
     }
 
 
-def criterion_figure(trials: Sequence[TrialRecord], *, picked: int | None = None) -> go.Figure | None:
+def criterion_figure(
+    trials: Sequence[TrialRecord], *, picked: int | None = None, rejected: Collection[int] = ()
+) -> go.Figure | None:
     """Return target mean IoU (oracle) against source validation mean IoU: does the criterion order trials rightly?
+
+    Args:
+        trials: records of one sweep.
+        picked: number of the chosen trial.
+        rejected: numbers of fully trained candidates that do not qualify; drawn hollow.
 
     Returns:
         The figure, or None with fewer than two candidates that have both figures.
@@ -316,31 +369,15 @@ def criterion_figure(trials: Sequence[TrialRecord], *, picked: int | None = None
     if len(shown) < 2:
         return None
     figure = go.Figure()
-    for label, (color, symbol) in method_colors(trials).items():
+    for trial in shown:
+        if trial.number == picked:
+            figure.add_trace(_star(trial, 100 * trial.metrics[SOURCE_MIOU], 100 * trial.metrics[TARGET_MIOU]))
+    for label, style in method_colors(trials).items():
         members = [trial for trial in shown if method_label(trial) == label]
         if members:
-            figure.add_trace(
-                go.Scatter(
-                    x=[100 * trial.metrics[SOURCE_MIOU] for trial in members],
-                    y=[100 * trial.metrics[TARGET_MIOU] for trial in members],
-                    mode="markers+text",
-                    text=[str(trial.number) for trial in members],
-                    textposition="top center",
-                    textfont={"size": 11, "color": "#57606a"},
-                    marker={
-                        "color": color,
-                        "symbol": symbol,
-                        "size": [15 if trial.number == picked else 10 for trial in members],
-                        "line": {
-                            "color": [_INK if trial.number == picked else "white" for trial in members],
-                            "width": [2 if trial.number == picked else 1 for trial in members],
-                        },
-                    },
-                    name=html.escape(label),
-                    hovertext=[_hover(trial) for trial in members],
-                    hovertemplate="%{hovertext}<extra></extra>",
-                )
-            )
+            xs = [100 * trial.metrics[SOURCE_MIOU] for trial in members]
+            ys = [100 * trial.metrics[TARGET_MIOU] for trial in members]
+            figure.add_trace(_markers(label, style, members, xs, ys, rejected, picked))
     _style(figure, height=460)
     figure.update_xaxes(title=QUALITIES[SOURCE_MIOU])
     figure.update_yaxes(title=QUALITIES[TARGET_MIOU])
@@ -390,9 +427,11 @@ def learning_curves_figure(
             )
         )
         named.add(label)
-    for name, dash in (("pruned", "dash"), ("unfinished or failed", "dot")):
-        style = {"color": "#57606a", "dash": dash}
-        figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=style, name=name, hoverinfo="skip"))
+    keys = [
+        go.Scatter(x=[None], y=[None], mode="lines", line={"color": "#57606a", "dash": dash}, name=name)
+        for name, dash in (("pruned", "dash"), ("unfinished or failed", "dot"))
+    ]
+    figure.add_traces(keys)
     _style(figure, height=460)
     figure.update_xaxes(title="training step", rangemode="tozero")
     figure.update_yaxes(title=title)
@@ -415,9 +454,8 @@ def parallel_figure(
         return None
     quality = [100 * trial.metrics[metric] for trial in shown]
     dimensions = [
-        {"label": html.escape(path.rpartition(".")[2] if path.count(".") else path)}
-        | _axis([trial.params.get(path) for trial in shown])
-        for path in paths
+        {"label": html.escape(name)} | _axis([trial.params.get(path) for trial in shown])
+        for path, name in short_names(paths).items()
     ]
     dimensions.append({"label": title, "values": quality})
     figure = go.Figure(
@@ -430,7 +468,7 @@ def parallel_figure(
         )
     )
     _style(figure, height=420)
-    figure.update_layout(margin={"t": 60, "b": 30, "l": 90, "r": 60})
+    figure.update_layout(margin={"t": 70, "b": 30, "l": 90, "r": 90})
     return figure
 
 
@@ -460,7 +498,7 @@ def _axis(values: Sequence[Scalar]) -> dict[str, Any]:
 
 
 def importance_figure(importance: Mapping[str, float]) -> go.Figure | None:
-    """Return the share of each parameter in the spread of the objective as bars, or None without one."""
+    """Return the importance of each parameter (see `Search.importance`) as bars, or None without one."""
     if not importance:
         return None
     items = sorted(importance.items(), key=lambda item: item[1])
@@ -478,7 +516,7 @@ def importance_figure(importance: Mapping[str, float]) -> go.Figure | None:
     )
     _style(figure, height=110 + 34 * len(items), showlegend=False)
     figure.update_layout(margin={"l": 200})
-    figure.update_xaxes(title="share of the objective's variance (%)", rangemode="tozero")
+    figure.update_xaxes(title="share in what makes a trial one of the best (%)", rangemode="tozero")
     return figure
 
 
@@ -492,7 +530,8 @@ def class_figure(rows: Sequence[ClassRow], networks: Sequence[str]) -> go.Figure
     if not rows or not networks:
         return None
     values = [
-        [None if (value := row.values[index]) is None else 100 * value for row in rows] for index in range(len(networks))
+        [None if (value := row.values[index]) is None else 100 * value for row in rows]
+        for index in range(len(networks))
     ]
     figure = go.Figure(
         go.Heatmap(

@@ -108,32 +108,35 @@ class Profile:
         return None
 
 
-def reachable(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[Architecture]:
+def sample_config(spec: SweepSpec) -> TrainConfig:
+    """Return some training configuration out of a sweep's space, for what all its trials have in common."""
+    space = SearchSpace.from_spec(spec)
+    return spec.train_config(space.first(next(space.branches())), seed=spec.seeds[0])
+
+
+def reachable(spec: SweepSpec) -> list[Architecture]:
     """Return the architectures that the trials and references of a sweep can have, without repetition.
 
     Args:
         spec: the sweep.
-        space: its search space.
-        sample: any configuration out of the space, for what the trials have in common.
 
     Raises:
         ConfigError: the image size or precision is searched: efficiency would not be comparable between trials.
     """
+    space, sample = SearchSpace.from_spec(spec), sample_config(spec)
     for parameter in space.parameters:
         if parameter.path in ("data.height", "data.width", "precision"):
             raise ConfigError(
                 f"{parameter.path} cannot be searched: latency and macs are compared at one image size and precision; "
                 "put it under base and make a sweep for each value"
             )
-    found = [Architecture.of(_with_model(sample, chosen)) for chosen in space.architectures()]
+    models = [
+        ModelConfig.model_validate({path.removeprefix("model."): value for path, value in chosen.items()})
+        for chosen in space.architectures()
+    ]
+    found = [Architecture.of(sample.model_copy(update={"model": model})) for model in models]
     found += [Architecture.of(spec.train_config(params, seed=spec.seeds[0])) for params in spec.references.values()]
     return list(dict.fromkeys(found))
-
-
-def _with_model(config: TrainConfig, chosen: Mapping[str, Any]) -> TrainConfig:
-    changes = {path.removeprefix("model."): value for path, value in chosen.items()}
-    model = ModelConfig.model_validate(config.model.model_dump() | changes)
-    return config.model_copy(update={"model": model})
 
 
 def profile_key(architecture: Architecture, device: Device) -> str:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,11 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from segda.tunable import Scalar
+from sweeps.analysis import method_label, short_params
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
-
-_LINES_OF_PARAMS = 60  # characters
 
 
 class View(Protocol):
@@ -28,7 +25,8 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def __call__(self, kind: str, record: TrialRecord | None, message: str) -> None: ...
+    def __call__(self, kind: str, record: TrialRecord | None, message: str) -> None:
+        """Show an event."""
 
 
 def view(spec: SweepSpec, trials: list[TrialRecord], *, console: Console) -> View:
@@ -41,22 +39,6 @@ def view(spec: SweepSpec, trials: list[TrialRecord], *, console: Console) -> Vie
     """
     board = Board(spec, trials)
     return LiveView(board, console) if console.is_terminal else LineView(board, console)
-
-
-def short_params(params: Mapping[str, Scalar]) -> str:
-    """Return parameters in one short text: last parts of the names, four digits.
-
-    Example:
-        >>> short_params({"method.name": "adversarial", "optimizer.lr": 0.0123456})
-        'adversarial lr=0.01235'
-    """
-    parts = []
-    for path, value in params.items():
-        name = path.rpartition(".")[2]
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        parts.append(text if isinstance(value, str) else f"{name}={text}")
-    text = " ".join(parts)
-    return text if len(text) <= _LINES_OF_PARAMS else text[: _LINES_OF_PARAMS - 1] + "…"
 
 
 class Board:
@@ -129,7 +111,9 @@ class Board:
         found = [
             record
             for record in self._records.values()
-            if record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE and self.value(record) is not None
+            if record.kind is TrialKind.SEARCH
+            and record.state is TrialState.COMPLETE
+            and self.value(record) is not None
         ]
         sign = 1.0 if self._maximize else -1.0
         return max(found, key=lambda record: sign * (self.value(record) or 0.0), default=None)
@@ -160,7 +144,12 @@ class Board:
         value = self.value(record)
         shown = f" {self.metric} {value:.4f}" if value is not None else ""
         name = f" [{record.name}]" if record.name else ""
-        return f"trial {record.number}{name} step {record.step}/{record.config['steps']}{shown} ({short_params(record.params)})"
+        return f"trial {record.number}{name} step {record.step}/{record.config['steps']}{shown} ({describe(record)})"
+
+
+def describe(record: TrialRecord) -> str:
+    """Return method and searched parameters of a trial in one short text."""
+    return ", ".join(text for text in (method_label(record), short_params(record.params)) if text)
 
 
 def duration(seconds: float) -> str:
@@ -252,7 +241,7 @@ class LiveView:
             value = self._board.value(record)
             table.add_row(
                 str(record.number) + (f" {record.name}" if record.name else ""),
-                short_params(record.params),
+                describe(record),
                 f"{record.step}/{steps}",
                 ProgressBar(total=steps, completed=record.step, width=20),
                 "" if value is None else f"{value:.4f}",

@@ -8,7 +8,6 @@ import base64
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ from rich.table import Table
 
 from segda.datasets import DATASETS
 from segda.errors import SegdaError
+from segda.files import replacing
+from segda.tunable import Scalar
 from sweeps import analysis, plots
 from sweeps.analysis import SOURCE_MIOU, TARGET_MIOU, config_value, finite
 from sweeps.ledger import Event, Ledger, SweepRecord
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 # Below this rank correlation the criterion says little about the target; a regret above two points is worth a warning too.
 WEAK_CORRELATION = 0.5
 LARGE_REGRET = 0.02
+# Share of a searched range that counts as its end.
+EDGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class SweepView:
         results: trial number -> content of `result.json`.
         environments: trial number -> content of `environment.json`.
         folders: trial number -> folder of its files.
-        importance: share of each parameter in the spread of the objective; empty with too few trials.
+        importance: importance of each parameter by path (see `Search.importance`); empty with too few trials.
+        is_driven: whether a process works on the sweep right now.
     """
 
     record: SweepRecord
@@ -92,6 +96,7 @@ class SweepView:
     environments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     folders: Mapping[int, Path] = field(default_factory=dict)
     importance: Mapping[str, float] = field(default_factory=dict)
+    is_driven: bool = False
 
     @cached_property
     def selection(self) -> Selection:
@@ -111,9 +116,7 @@ class SweepView:
     @cached_property
     def upper_bound(self) -> TrialRecord | None:
         """The best network that was trained on target labels."""
-        return analysis.best_by(
-            [trial for trial in self.trials if analysis.uses_target_labels(trial)], TARGET_MIOU
-        )
+        return analysis.best_by([trial for trial in self.trials if analysis.uses_target_labels(trial)], TARGET_MIOU)
 
     @cached_property
     def networks(self) -> dict[str, TrialRecord]:
@@ -124,9 +127,9 @@ class SweepView:
         if self.source_only is not None and self.source_only is not self.picked:
             shown[f"source only: trial {self.source_only.number}"] = self.source_only
         for trial in self.trials:
-            if trial.kind is TrialKind.REFERENCE and trial.state is TrialState.COMPLETE:
-                if trial is not self.source_only:
-                    shown[f"{trial.name or 'reference'}: trial {trial.number}"] = trial
+            is_reference = trial.kind is TrialKind.REFERENCE and trial.state is TrialState.COMPLETE
+            if is_reference and trial is not self.source_only:
+                shown[f"{trial.name or 'reference'}: trial {trial.number}"] = trial
         return shown
 
     @cached_property
@@ -137,8 +140,10 @@ class SweepView:
 
     @cached_property
     def correlation(self) -> tuple[float, int] | None:
-        """Rank correlation of source validation and target mean IoU, and over how many candidates."""
-        return analysis.rank_correlation(self.trials, metric=SOURCE_MIOU, against=TARGET_MIOU)
+        """Rank correlation of source validation and target mean IoU over qualifying candidates, and their number."""
+        rejected = {number for number, _ in select(self.trials, self.spec, criterion="source_validation").rejected}
+        eligible = [trial for trial in self.trials if trial.number not in rejected]
+        return analysis.rank_correlation(eligible, metric=SOURCE_MIOU, against=TARGET_MIOU)
 
     @cached_property
     def sample(self) -> Mapping[str, Any]:
@@ -162,14 +167,19 @@ class SweepView:
 
     @property
     def device(self) -> str:
-        """Maker's name of the device that efficiency was measured on."""
-        places: list[Mapping[str, Any]] = [self.record.info, *self.environments.values()]
-        for place in places:
-            for path in ("device.name", "environment.device_name", "device_name"):
-                name = config_value(place, path)
-                if name:
-                    return str(name)
-        return "a device that was not recorded"
+        """Maker's name of the device that efficiency was measured on: as noted, or else where the first trial ran."""
+        measured = config_value(self.record.info, "device.name")
+        if measured:
+            return str(measured)
+        if self.devices:
+            return self.devices[0]
+        return str(config_value(self.record.info, "environment.device_name") or "a device that was not recorded")
+
+    @property
+    def devices(self) -> list[str]:
+        """Makers' names of the devices that trials ran on, in the order of their first trial."""
+        names = [self.environments[number].get("device_name") for number in sorted(self.environments)]
+        return list(dict.fromkeys(str(name) for name in names if name))
 
     @property
     def unfinished(self) -> int:
@@ -208,11 +218,12 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         environments=_json_files(folders, "environment.json"),
         folders=folders,
         importance=_importance(spec, trials),
+        is_driven=store.is_driven(sweep),
     )
 
 
 def _json_files(folders: Mapping[int, Path], name: str) -> dict[int, Mapping[str, Any]]:
-    found = {}
+    found: dict[int, Mapping[str, Any]] = {}
     for number, folder in folders.items():
         path = folder / name
         if path.is_file():
@@ -253,18 +264,18 @@ def write_report(ledger: Ledger, store_root: Path, sweep: str) -> ReportPaths:
     view = load_view(ledger, store, sweep)
     content = report_content(view)
     paths = ReportPaths(html=store.report(sweep), markdown=store.report(sweep, suffix=".md"))
-    paths.html.parent.mkdir(parents=True, exist_ok=True)
     page = _templates().get_template("report.html.j2")
-    _write(paths.html, page.render(content, figures=_figures(view), plotly=Markup(plots.plotly_script()), examples=_examples(view)))
+    _write(
+        paths.html,
+        page.render(content, figures=_figures(view), plotly=Markup(plots.plotly_script()), examples=_examples(view)),
+    )
     _write(paths.markdown, _templates().get_template("report.md.j2").render(content))
     return paths
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file at once, so that a reader never sees half a report."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def report_content(view: SweepView) -> dict[str, Any]:
@@ -273,6 +284,8 @@ def report_content(view: SweepView) -> dict[str, Any]:
     columns = [(label, trial, split) for split in ("source/val", "oracle/target") for label, trial in networks.items()]
     return {
         "view": view,
+        "precision": _precision(view),
+        **_pick_content(view),
         "spec": view.spec,
         "asked": asked_rows(view),
         "state": state_line(view),
@@ -290,6 +303,33 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "environment": environment_rows(view),
         "sweep_file": yaml.safe_dump(_plain(view.record.spec), sort_keys=False, allow_unicode=True),
         "written": _date(time.time()),
+    }
+
+
+@dataclass(frozen=True)
+class _Figure:
+    text: str
+    seeds: str
+
+
+def _pick_content(view: SweepView) -> dict[str, Any]:
+    """Return the pick's figures with the number of seeds behind them; empty without a pick."""
+    trial = view.picked
+    if trial is None:
+        return {}
+    group = next((group for group in analysis.seed_groups(view.trials) if group.number == trial.number), None)
+
+    def figure(metric: str, over_seeds: analysis.MeanInterval | None) -> _Figure:
+        if over_seeds is not None and group is not None:
+            seeds = ", ".join(str(seed) for seed in group.seeds)
+            return _Figure(_spread(over_seeds), f"mean ± std of {over_seeds.n} seeds ({seeds})")
+        return _Figure(percent(finite(trial.metrics, metric)), f"one seed ({trial.seed})")
+
+    return {
+        "pick_source": figure(SOURCE_MIOU, group.source if group else None),
+        "pick_target": figure(TARGET_MIOU, group.target if group else None),
+        "pick_model": analysis.model_label(trial),
+        "pick_method": analysis.method_label(trial),
     }
 
 
@@ -358,7 +398,11 @@ def warning_lines(view: SweepView) -> list[str]:
     budget_trials = config_value(view.record.spec, "budget.trials")
     searched = sum(trial.kind is TrialKind.SEARCH for trial in view.trials)
     if view.unfinished:
-        lines.append(f"The sweep is not finished: {_count(view.unfinished, 'trial')} of {len(view.trials)} wait or run.")
+        lines.append(
+            f"The sweep is not finished: {view.unfinished} of {_count(len(view.trials), 'trial')} still to end."
+        )
+        if not view.is_driven:
+            lines.append(f"Nothing works on the sweep now; `sweeps resume {view.record.name}` continues it.")
     if isinstance(budget_trials, int) and searched < budget_trials:
         lines.append(f"{searched} of {budget_trials} search trials in the budget have been started.")
     lines += _trust_lines(view)
@@ -369,6 +413,8 @@ def warning_lines(view: SweepView) -> list[str]:
     if len(counts) > 1 and max(counts.values()) > 1.5 * min(counts.values()):
         shown = ", ".join(f"{method} {count}" for method, count in counts.items())
         lines.append(f"Methods had unequal shares of the budget (search trials: {shown}).")
+    if len(view.devices) > 1:
+        lines.append(f"Trials ran on different devices: {', '.join(view.devices)}.")
     if any("latency_ms" in trial.profile for trial in view.trials):
         lines.append(f"Latency and fps were measured on {view.device}; another device may order networks differently.")
     return lines
@@ -389,6 +435,12 @@ def _trust_lines(view: SweepView) -> list[str]:
             for trial in repeated
             if trial.state is TrialState.COMPLETE and (why := collapse(trial, view.trials))
         ]
+    for path, value in view.picked.params.items():
+        edge = _edge(view.spec, path, value)
+        if edge is not None:
+            lines.append(
+                f"{path} of the picked trial, {analysis.format_value(value)}, lies at the {edge} of its range."
+            )
     if view.source_only is None:
         lines.append("No source-only network was trained: what adaptation gains is unknown.")
     if view.spec.selection != "oracle":
@@ -403,6 +455,16 @@ def _trust_lines(view: SweepView) -> list[str]:
         if regret is None:
             lines.append("Target figures are missing, so the criterion could not be checked against the oracle.")
     return lines
+
+
+def _edge(spec: SweepSpec, path: str, value: Scalar) -> str | None:
+    """Return which end of its searched range a value is close to: the best may lie beyond. None in the middle."""
+    searched = spec.search.get(path)
+    if searched is None or searched.low is None or searched.high is None or not isinstance(value, int | float):
+        return None
+    scale = math.log if searched.log else float
+    position = (scale(value) - scale(searched.low)) / (scale(searched.high) - scale(searched.low))
+    return "lower end" if position < EDGE else "upper end" if position > 1 - EDGE else None
 
 
 def environment_rows(view: SweepView) -> list[tuple[str, str]]:
@@ -433,6 +495,7 @@ def _plain(value: Any) -> Any:
 def _figures(view: SweepView) -> dict[str, Markup]:
     """Return the figures that can be drawn, by name, as HTML."""
     number = view.picked.number if view.picked else None
+    rejected = {trial for trial, _ in view.selection.rejected}
     networks = [f"{label}, {split}" for split in ("source", "target") for label in view.networks]
     columns = [
         (view.results.get(trial.number), split)
@@ -440,8 +503,8 @@ def _figures(view: SweepView) -> dict[str, Markup]:
         for trial in view.networks.values()
     ]
     figures = {
-        "pareto": plots.pareto_figure(view.trials, picked=number, bounds=cost_bounds(view.spec)),
-        "criterion": plots.criterion_figure(view.trials, picked=number),
+        "pareto": plots.pareto_figure(view.trials, picked=number, rejected=rejected, bounds=cost_bounds(view.spec)),
+        "criterion": plots.criterion_figure(view.trials, picked=number, rejected=rejected),
         "curves": plots.learning_curves_figure(view.trials, view.curves),
         "parallel": plots.parallel_figure(view.trials),
         "importance": plots.importance_figure(view.importance),
@@ -461,10 +524,10 @@ def cost_bounds(spec: SweepSpec) -> list[plots.Bound]:
     """
     bounds = []
     for item in spec.constraints:
-        if item.metric in plots.COSTS and item.operator in ("<=", "<"):
-            bounds.append(plots.Bound(item.metric, item.limit, str(item)))
-        elif item.metric == "fps" and item.operator in (">=", ">"):
-            bounds.append(plots.Bound("latency_ms", 1000 / item.limit, str(item)))
+        if item.metric in plots.COSTS and item.operator == "<=":
+            bounds.append(plots.Bound(item.metric, item.bound, str(item)))
+        elif item.metric == "fps" and item.operator == ">=":
+            bounds.append(plots.Bound("latency_ms", 1000 / item.bound, str(item)))
     return bounds
 
 
@@ -535,6 +598,16 @@ def scaled(value: float | None, factor: float = 1.0) -> str:
     return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
 
 
+def _spread(interval: analysis.MeanInterval | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{percent(interval.mean)} ± {percent(interval.std)}" if interval.std is not None else percent(interval.mean)
+
+
+def _interval(interval: analysis.MeanInterval | None) -> str:
+    return f"{percent(interval.low)} to {percent(interval.high)}" if interval and interval.n > 1 else "–"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -557,5 +630,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"percent": percent, "scaled": scaled, "cell": _cell, "date": _date}
+    templates.filters |= {"percent": percent, "scaled": scaled, "spread": _spread, "interval": _interval}
+    templates.filters |= {"cell": _cell, "date": _date, "value": analysis.format_value}
+    templates.filters |= {"method": analysis.method_label, "params": analysis.short_params}
     return templates

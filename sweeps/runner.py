@@ -41,12 +41,10 @@ from ray.tune.search import Searcher
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError, DeviceError
-from segda.train import data_fingerprint
+from segda.splits import data_fingerprint
 from sweeps.coordinator import Coordinator, Listener, Wait
 from sweeps.ledger import Ledger
-from sweeps.profiles import Architecture, Profile, describe_device, profile_all, reachable
-from sweeps.search import Search
-from sweeps.space import SearchSpace
+from sweeps.profiles import Architecture, Profile, describe_device, profile_all, reachable, sample_config
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialRecord
@@ -109,18 +107,19 @@ def run_sweep(
         How it ended; SIGINT and SIGTERM end it early with its running trials queued again.
 
     Raises:
-        ConfigError: the cluster cannot be reached or can never run a trial, or no architecture meets the constraints.
+        ConfigError: another process runs the sweep, the cluster cannot be reached, or no architecture meets the constraints.
+        DeviceError: no node can ever run a trial.
         SegdaError: data cannot be used.
     """
-    with _connected(address):
+    with store.driving(spec.name), _connected(address):
         _check_admission(spec)
-        sample = spec.train_config(Search(spec, SearchSpace.from_spec(spec), []).ask(0), seed=spec.seeds[0])
+        sample = sample_config(spec)
         fingerprint(sample)
         coordinator = Coordinator(
             spec,
             ledger=ledger,
             store=store,
-            profiles=_profiles(spec, sample, ledger, listener),
+            profiles=_profiles(spec, ledger, listener),
             fingerprint=fingerprint,
             listener=listener,
             train=train,
@@ -133,18 +132,18 @@ def run_sweep(
                 if not clock.is_over():
                     _execute(coordinator, stopper)
             finally:
-                out_of_time = clock.is_over() and received.signal is None
+                out_of_time = clock.is_over() and received.by is None
                 reason = "out of time" if out_of_time else "interrupted"
                 coordinator.release(reason)
                 clock.save()
                 unfinished = any(not record.state.is_finished for record in coordinator.records)
-                ended = received.signal is not None or unfinished or stopper.requested
+                ended = received.by is not None or unfinished or stopper.requested
                 ledger.update_sweep(spec.name, state=reason.replace(" ", "_") if ended else "finished")
                 shutil.rmtree(store.executor(spec.name), ignore_errors=True)
         return SweepOutcome(
             name=spec.name,
             trials=tuple(coordinator.records),
-            interrupted=received.signal,
+            interrupted=received.by,
             out_of_time=out_of_time and unfinished,
         )
 
@@ -247,7 +246,7 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         self._clock.tick()
-        if self._received.signal is not None or self._clock.is_over():
+        if self._received.by is not None or self._clock.is_over():
             self.requested = self._coordinator.closing = True
         else:
             self._say_waiting()
@@ -301,7 +300,7 @@ class _Clock:
 
 @dataclass
 class _Received:
-    signal: signal.Signals | None = None
+    by: signal.Signals | None = None
 
 
 @contextlib.contextmanager
@@ -313,9 +312,9 @@ def _signals() -> Iterator[_Received]:
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if received.signal is not None:
+        if received.by is not None:
             raise KeyboardInterrupt
-        received.signal = signal.Signals(number)
+        received.by = signal.Signals(number)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -370,9 +369,7 @@ def _describe_cluster() -> str:
     return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'} ({listed})" if nodes else "no nodes"
 
 
-def _profiles(
-    spec: SweepSpec, sample: TrainConfig, ledger: Ledger, listener: Listener | None
-) -> dict[Architecture, Profile]:
+def _profiles(spec: SweepSpec, ledger: Ledger, listener: Listener | None) -> dict[Architecture, Profile]:
     """Measure every architecture that the sweep can reach, each alone on a whole node."""
     wants_gpu = spec.resources.gpus > 0
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -384,7 +381,7 @@ def _profiles(
 
     device = call(describe_device, "cuda" if wants_gpu else "cpu", int(node["CPU"]))
     profiles: dict[Architecture, Profile] = {}
-    wanted = reachable(spec, SearchSpace.from_spec(spec), sample)
+    wanted = reachable(spec)
     for architecture, profile in profile_all(wanted, device=device, ledger=ledger, call=call):
         profiles[architecture] = profile
         if listener is not None:

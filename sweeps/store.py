@@ -1,8 +1,14 @@
 """Where a sweep keeps its files."""
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from segda.errors import ConfigError
 from sweeps.trial import TrialRecord
 
 
@@ -69,3 +75,42 @@ class Store:
     def executor(self, name: str) -> Path:
         """Return the folder that Ray Tune may fill while a sweep runs; nothing in it is ever read again."""
         return self.sweep(name) / ".executor"
+
+    @contextlib.contextmanager
+    def driving(self, name: str) -> Iterator[None]:
+        """Be the only process that drives a sweep while the block runs; the system lets go when the process dies.
+
+        Args:
+            name: the sweep.
+
+        Raises:
+            ConfigError: another process drives it.
+        """
+        with self._lock(name) as (file, is_ours):
+            if not is_ours:
+                file.seek(0)
+                raise ConfigError(
+                    f"sweep {name!r} is being run by process {file.read().strip() or 'unknown'}; wait for it or stop it first"
+                )
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {os.uname().nodename}\n")
+            file.flush()
+            yield
+
+    def is_driven(self, name: str) -> bool:
+        """Return whether a process drives the sweep now."""
+        if not self.sweep(name).is_dir():
+            return False
+        with self._lock(name) as (_, is_ours):
+            return not is_ours
+
+    @contextlib.contextmanager
+    def _lock(self, name: str) -> Iterator[tuple[IO[str], bool]]:
+        self.sweep(name).mkdir(parents=True, exist_ok=True)
+        with (self.sweep(name) / ".driver").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield file, False
+            else:
+                yield file, True

@@ -178,6 +178,27 @@ class Tracker:
                 return False
         return self.last_error is None
 
+    @property
+    def where(self) -> str:
+        """How to look at the runs: the server's address, or the command that serves the file."""
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            return f"{masked(self.uri)} (experiment {self._experiment})"
+        return f"mlflow ui --backend-store-uri {masked(self.uri)} (experiment {self._experiment})"
+
+    def send(self, *, final: bool) -> None:
+        """Send once what MLflow has not, for a command that waits for it.
+
+        Args:
+            final: see `sync`.
+
+        Raises:
+            TrackingError: something could not be sent.
+        """
+        if not self._try_sync(final=final):
+            raise TrackingError(
+                f"MLflow at {masked(self.uri)} did not take everything: {self.last_error}; try again later"
+            )
+
     def _follow(self) -> None:
         pause = PERIOD_SECONDS
         while not self._stopping.wait(pause):

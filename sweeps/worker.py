@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from segda.checkpoint import write_atomically
 from segda.config import TrainConfig
 from segda.errors import OutOfMemoryError, SegdaError, TrainingDivergedError
+from segda.files import write_text
 from sweeps.trial import FailureClass
 
 DEFAULT_TRAIN = "segda.train:train"
@@ -71,7 +71,7 @@ def run_task(task: Task, send: Send) -> None:
     folder = Path(task.folder)
     folder.mkdir(parents=True, exist_ok=True)
     fence = folder / "attempt"
-    write_atomically(fence, f"{task.attempt}\n".encode())
+    write_text(fence, f"{task.attempt}\n")
     torch.set_num_threads(task.threads)
     send({"event": "started", "worker": f"{socket.gethostname()}:{os.getpid()}"})
 
@@ -86,7 +86,7 @@ def run_task(task: Task, send: Send) -> None:
         config = TrainConfig.model_validate(task.config)
         train(config, report, folder=folder, acknowledged=task.acknowledged)
     except Exception as error:
-        write_atomically(folder / "error.txt", traceback.format_exc().encode())
+        write_text(folder / "error.txt", traceback.format_exc())
         send({"event": "failed", "failure": str(classify(error)), "error": summary(error)})
     else:
         send({"event": "finished"})

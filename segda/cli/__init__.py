@@ -25,7 +25,7 @@ def cli(verbose: bool) -> None:
 
     \b
     A first run, without any data of your own:
-      segda datasets make scenes data/scenes --size 64x64
+      segda datasets make scenes data/scenes --size 128
       segda train scenes.yaml --data-root scenes=data/scenes
       segda predict runs/RUN/checkpoint.pt photo.jpg photo_classes.png --overlay
 

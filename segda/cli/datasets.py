@@ -1,12 +1,13 @@
 """`segda datasets`."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from segda.cli.output import output, parse_size, percent, plain_table, progress_columns
+from segda.cli.output import output, percent, plain_table, progress_columns
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.names import nearest
 
@@ -24,7 +25,7 @@ def datasets_group() -> None:
     Examples:
       segda datasets list
       segda datasets show camvid --root data/camvid
-      segda datasets make scenes data/scenes --size 64x64 --train 40
+      segda datasets make scenes data/scenes --size 64 --train 40
       segda datasets recipes
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
 
@@ -152,8 +153,49 @@ def make_group() -> None:
 
     \b
     Example:
-      segda datasets make scenes data/scenes --size 128x128
+      segda datasets make scenes data/scenes --size 128
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+
+
+@make_group.command("scenes")
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--size", default=256, show_default=True, help="Height and width of a tile in pixels.")
+@click.option("--train", default=40, show_default=True, help="Training tiles of each domain.")
+@click.option("--val", default=16, show_default=True, help="Validation tiles of each domain.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same tiles.")
+@click.option(
+    "--format",
+    "image_format",
+    type=click.Choice(["png", "tif"]),
+    default="png",
+    show_default=True,
+    help="tif: GeoTIFF with coordinates.",
+)
+def make_scenes_command(
+    root: Path, size: int, train: int, val: int, seed: int, image_format: Literal["png", "tif"]
+) -> None:
+    """Draw labelled aerial scenes of two domains, urban and rural, into the new folder ROOT.
+
+    They stand in for real data where there is none: for trying things out, for tests and for demonstrations. Nothing is
+    downloaded.
+
+    \b
+    Examples:
+      segda datasets make scenes data/scenes
+      segda datasets make scenes data/scenes_small --size 64 --train 8 --val 4 --format tif
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    from segda.datasets.scenes import generate_scenes
+
+    generate_scenes(
+        root,
+        size=size,
+        train=train,
+        val=val,
+        seed=seed,
+        image_format=image_format,
+        progress=sys.stderr.isatty(),
+    )
+    output().print(f"written: {root}", highlight=False, soft_wrap=True)
 
 
 @datasets_group.command("recipes")

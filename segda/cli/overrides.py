@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from segda.config import TrainConfig
-from segda.config_file import error_of, read_document, validate
+from segda.config_file import read_document, validate
+from segda.config_problems import error_of
 from segda.errors import ConfigError
 
 

@@ -50,7 +50,6 @@ def profile_command(
     from segda.datasets import DATASETS
     from segda.device import resolve_device, resolve_precision
     from segda.efficiency import profile_segmenter
-    from segda.environment import device_name
     from segda.models import BACKBONES, MODELS, build_segmenter
     from segda.names import nearest
 
@@ -63,16 +62,20 @@ def profile_command(
     model, backbone = model or "bisenet_v1", backbone or "resnet18"
     if num_classes is None or height is None or width is None:
         raise ConfigError("profile needs a CONFIG.yaml or all of --classes, --height and --width")
-    for option, value, known in (("--model", model, MODELS), ("--backbone", backbone, BACKBONES)):
-        if value not in known:
+    for option, name, known in (("--model", model, MODELS), ("--backbone", backbone, BACKBONES)):
+        if name not in known:
             raise ConfigError(
-                f"{option} {value!r} is unknown{nearest(value, known)}; known: {', '.join(sorted(known))}"
+                f"{option} {name!r} is unknown{nearest(name, known)}; known: {', '.join(sorted(known))}"
             )
 
     import torch
 
     chosen_device = resolve_device(device)
-    names: dict[torch.dtype, str] = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    names: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {
+        torch.float32: "fp32",
+        torch.bfloat16: "bf16",
+        torch.float16: "fp16",
+    }
     resolved = names[resolve_precision(precision, chosen_device)]
     segmenter = build_segmenter(model, num_classes=num_classes, backbone=backbone, pretrained="none")
     profile = profile_segmenter(
@@ -90,10 +93,5 @@ def profile_command(
     ]
     console = output()
     console.print(plain_table(f"{model} with {backbone}, {num_classes} classes", ["cost", "value"], rows))
-    threads = f", {torch.get_num_threads()} threads" if chosen_device.type == "cpu" else ""
-    console.print(
-        f"conditions: one image of {height}x{width} pixels, {resolved}, {device_name(chosen_device)}{threads}, "
-        f"torch {torch.__version__}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for condition, value in profile.conditions.items():
+        console.print(f"  {condition}: {value}", highlight=False, markup=False, soft_wrap=True)

@@ -3,9 +3,10 @@
 from segda.datasets.base import Sample, SegmentationDataset, resolve_root
 from segda.datasets.camvid import CamVid, CamVid12
 from segda.datasets.loveda import LoveDA
+from segda.datasets.scenes import Scenes
 
 DATASETS: dict[str, SegmentationDataset] = {
-    dataset.name: dataset for dataset in (CamVid(), CamVid12(), LoveDA())
+    dataset.name: dataset for dataset in (CamVid(), CamVid12(), LoveDA(), Scenes())
 }
 
 __all__ = ["DATASETS", "Sample", "SegmentationDataset", "resolve_root"]

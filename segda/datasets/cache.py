@@ -26,7 +26,8 @@ import platformdirs
 from rich.console import Console
 from rich.progress import track
 
-from segda.datasets.base import Pixels, Sample, SegmentationDataset, check_label_exists
+from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
+from segda.datasets.reading import Pixels
 from segda.errors import ConfigError, SegdaError
 
 logger = logging.getLogger(__name__)

@@ -12,16 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from segda.datasets.base import (
-    Pixels,
-    Sample,
-    SegmentationDataset,
-    find_images,
-    id_table,
-    map_ids,
-    natural_key,
-    read_label,
-)
+from segda.datasets.base import Sample, SegmentationDataset
+from segda.datasets.reading import Pixels, find_images, id_table, map_ids, natural_key, read_label
 from segda.errors import CorruptSampleError, DatasetNotFoundError
 from segda.types import IGNORE_INDEX
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segda.datasets.base import Pixels
 from segda.datasets.cache import DecodedSplit
+from segda.datasets.reading import Pixels
 from segda.errors import ConfigError
 from segda.transforms import Augmentation, build_recipe
 from segda.types import IMAGE_MEAN, IMAGE_STD

@@ -7,15 +7,8 @@ store 0 = no data, 1..7 = classes. The published test split has no labels, hence
 from pathlib import Path
 from typing import ClassVar
 
-from segda.datasets.base import (
-    Pixels,
-    Sample,
-    SegmentationDataset,
-    find_images,
-    id_table,
-    map_ids,
-    read_index_label,
-)
+from segda.datasets.base import Sample, SegmentationDataset
+from segda.datasets.reading import Pixels, find_images, id_table, map_ids, read_index_label
 
 CLASSES = ("Background", "Building", "Road", "Water", "Barren", "Forest", "Agriculture")
 PALETTE = (

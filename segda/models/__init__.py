@@ -1,7 +1,8 @@
 """Segmentation networks and their trunks.
 
-A network is a class with `__init__(backbone, *, num_classes)` whose forward returns `SegmentationOutput` in training and in
-evaluation mode. It names the submodules that only training needs in `training_only`. One line in `MODELS` makes it known.
+A network is a class with `__init__(backbone, *, num_classes)` whose forward returns `SegmentationOutput` in training
+and in evaluation mode. It names the submodules that only training needs in `training_only`. One line in `MODELS`
+makes it known.
 """
 
 from collections.abc import Callable

@@ -1,17 +1,17 @@
 """BiSeNet (Yu et al., ECCV 2018): a shallow path for detail beside a deep one for context.
 
-This is the variant that the adversarial adaptation studies on lightweight discriminators use. It differs from the paper in
-these points: the pooled tail multiplies the 1/32 features instead of being added to them; the attention modules keep the
-trunk's channels; the fusion module goes straight to one channel per class, and its attention does not reduce channels; the
-auxiliary heads are single 1x1 convolutions.
+This is the variant that the adversarial adaptation studies on lightweight discriminators use. It differs from the
+paper in these points: the pooled tail multiplies the 1/32 features instead of being added to them; the attention
+modules keep the trunk's channels; the fusion module goes straight to one channel per class, and its attention does
+not reduce channels; the auxiliary heads are single 1x1 convolutions.
 
 Three things are computed in another order than written there, with the same result up to rounding:
 
-- The classifiers are 1x1 convolutions after a bilinear up-sampling. Both are linear, one over channels and one over positions,
-  and the interpolation weights sum to 1, so they commute, biases included. Here the 1x1 runs first, on 64 times (main) to
-  1024 times (auxiliary) fewer pixels.
-- The attention of the 1/32 level and the tail are both one number per channel: they are multiplied with each other before they
-  meet the feature map.
+- The classifiers are 1x1 convolutions after a bilinear up-sampling. Both are linear, one over channels and one over
+  positions, and the interpolation weights sum to 1, so they commute, biases included. Here the 1x1 runs first, on 64
+  (main), 4 and 16 (auxiliary) times fewer pixels.
+- The attention of the 1/32 level and the tail are both one number per channel: they are multiplied with each other
+  before they meet the feature map.
 - The attention module and the tail share one global average.
 """
 
@@ -29,7 +29,8 @@ from segda.types import SegmentationOutput
 class AttentionRefinement(nn.Module):
     """Channel attention from the globally pooled features: 1x1 convolution, batch normalization, sigmoid.
 
-    The normalization sees one value per image and channel, so training needs at least two images per batch.
+    The normalization sees one value per image and channel, so training needs at least two images per batch. The
+    convolution's bias is swallowed by the normalization; it stays because published counts and checkpoints have it.
     """
 
     def __init__(self, channels: int) -> None:
@@ -50,15 +51,7 @@ class AttentionRefinement(nn.Module):
 
         Returns:
             Weights in (0, 1), float [B, channels, 1, 1].
-
-        Raises:
-            ConfigError: one image in training mode, where no variance over the batch exists.
         """
-        if self.training and pooled.shape[0] < 2:
-            raise ConfigError(
-                "training BiSeNet needs at least 2 images per batch, got 1: its attention normalizes pooled features over "
-                "the batch; raise batch_size or drop the last, smaller batch"
-            )
         weights: Tensor = self.bn(self.conv(pooled)).sigmoid()
         return weights
 
@@ -94,12 +87,15 @@ class BiSeNetV1(nn.Module):
     """The network.
 
     With a ResNet-18 trunk and 19 classes it has 12,068,672 parameters in training and 12,054,042 in use (without the
-    auxiliary heads), and needs 25.8 G multiply-accumulates at 512 x 1024.
+    auxiliary heads), and needs 25.6 G multiply-accumulates at 512 x 1024 (25.8 G with the classifier behind the
+    up-sampling).
 
     Attributes:
+        num_auxiliary: how many auxiliary outputs it has in training mode.
         training_only: names of the submodules that evaluation never runs.
     """
 
+    num_auxiliary: ClassVar[int] = 2
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads",)
 
     def __init__(self, backbone: ResNet, *, num_classes: int) -> None:
@@ -139,12 +135,18 @@ class BiSeNetV1(nn.Module):
                 them, e.g. the adversarial one on target images, saves their cost with False.
 
         Returns:
-            Logits float [B, num_classes, H, W]; two auxiliary logits of the same shape, from the 1/16 and the 1/32 level, or
-            none; features float [B, num_classes, ceil(H / 8), ceil(W / 8)], the output of the fusion module.
+            Logits float [B, num_classes, H, W]; two auxiliary logits of the same shape, from the 1/16 and the 1/32
+            level, or none; features float [B, num_classes, ceil(H / 8), ceil(W / 8)], the output of the fusion
+            module.
 
         Raises:
             ConfigError: one image in training mode.
         """
+        if self.training and image.shape[0] < 2:
+            raise ConfigError(
+                "training BiSeNet needs at least 2 images per batch, got 1: its attention normalizes pooled features "
+                "over the batch; raise batch_size or drop the last, smaller batch"
+            )
         size = (image.shape[2], image.shape[3])
         pyramid: Pyramid = self.backbone(image)
         detail = self.spatial_path(image)

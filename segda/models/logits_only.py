@@ -27,7 +27,8 @@ def inference_segmenter(segmenter: nn.Module) -> nn.Module:
         segmenter: left as it is.
 
     Returns:
-        A copy in evaluation mode that lacks the parameters of `training_only` parts; it still returns `SegmentationOutput`.
+        A copy in evaluation mode that lacks the parameters of `training_only` parts; it still returns
+        `SegmentationOutput`.
     """
     view = copy.deepcopy(segmenter).eval()
     for name in training_only_names(view):

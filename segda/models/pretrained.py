@@ -42,9 +42,9 @@ def load_imagenet_weights(
 ) -> None:
     """Give a trunk its initial weights.
 
-    Looks at `weights_file`; without one, in the folder that SEGDA_WEIGHTS names, then in the user's cache; if the file is in
-    neither, downloads it into the cache. A file name that ends in eight hexadecimal digits promises the head of its SHA-256,
-    which is checked.
+    Looks at `weights_file`; without one, in the folder that SEGDA_WEIGHTS names, then in the user's cache; if the
+    file is in neither, downloads it into the cache. A file name that ends in eight hexadecimal digits promises the
+    head of its SHA-256, which is checked.
 
     Args:
         trunk: changed in place.
@@ -93,7 +93,11 @@ def _download(address: str, path: Path, *, name: str) -> None:
         handle, temporary_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
         temporary = Path(temporary_name)
         # The timeout is for a silent connection, in seconds; a slow one may take as long as it needs.
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(address, timeout=30) as response, _progress() as bar:
+        with (
+            os.fdopen(handle, "wb") as file,
+            urllib.request.urlopen(address, timeout=30) as response,
+            _progress() as bar,
+        ):
             task = bar.add_task(path.name, total=int(response.headers.get("Content-Length", 0)) or None)
             while chunk := response.read(1 << 20):
                 file.write(chunk)

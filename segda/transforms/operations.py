@@ -99,14 +99,18 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc] # albumentations' classe
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the factor and the window's place: inside of the scaled image, or around it where that is smaller."""
         scale = self.py_random.choice(self.scales)
-        rows, columns = (round(size * scale) for size in params["shape"][:2])
+        # Rounded down, so that every pixel of the scaled image lies wholly on the input.
+        rows, columns = (int(size * scale) for size in params["shape"][:2])
         top, left = (
             self.py_random.randint(min(0, excess), max(0, excess))
             for excess in (rows - self.height, columns - self.width)
         )
-        return {"scale": scale, "top": top, "left": left}
+        # Where nothing is padded, bilinear sampling half a pixel beyond the edge must not mix the fill in.
+        border = cv2.BORDER_CONSTANT if rows < self.height or columns < self.width else cv2.BORDER_REPLICATE
+        return {"scale": scale, "top": top, "left": left, "border": border}
 
-    def _warp(self, img: _Image, *, scale: float, top: int, left: int, interpolation: int, fill: Any) -> _Image:
+    def _warp(self, img: _Image, *, params: dict[str, Any], interpolation: int, fill: Any) -> _Image:
+        scale, top, left = params["scale"], params["top"], params["left"]
         # Pixel centers lie at half-integers: output (x + .5) is input (x + left + .5) / scale.
         shift = 0.5 / scale - 0.5
         matrix = np.array([[1 / scale, 0, left / scale + shift], [0, 1 / scale, top / scale + shift]])
@@ -115,19 +119,19 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc] # albumentations' classe
             matrix,
             (self.width, self.height),
             flags=interpolation | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
+            borderMode=params["border"],
             borderValue=fill,
         )
         return np.asarray(warped)
 
-    def apply(self, img: _Image, scale: float, top: int, left: int, **params: Any) -> _Image:
+    def apply(self, img: _Image, **params: Any) -> _Image:
         """Warp uint8 [H, W, 3] bilinearly."""
         fill = tuple(round(value) for value in IMAGE_MEAN)
-        return self._warp(img, scale=scale, top=top, left=left, interpolation=cv2.INTER_LINEAR, fill=fill)
+        return self._warp(img, params=params, interpolation=cv2.INTER_LINEAR, fill=fill)
 
-    def apply_to_mask(self, mask: _Image, scale: float, top: int, left: int, **params: Any) -> _Image:
+    def apply_to_mask(self, mask: _Image, **params: Any) -> _Image:
         """Warp train ids uint8 [H, W] to the nearest."""
-        return self._warp(mask, scale=scale, top=top, left=left, interpolation=cv2.INTER_NEAREST, fill=IGNORE_INDEX)
+        return self._warp(mask, params=params, interpolation=cv2.INTER_NEAREST, fill=IGNORE_INDEX)
 
 
 _OWN = {own.__name__: own for own in (LinearContrast, Multiply, AddGaussianNoise, ScaleCrop)}

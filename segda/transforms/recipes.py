@@ -77,8 +77,7 @@ _SCALE_CROP = Step(
 
 # aug1 to aug5 are the rows of table III of the BiSeNet adaptation report (`none` is its base row), numbers as printed.
 # It names imgaug's operations; theirs is the meaning here: contrast, noise and brightness are applied to every image,
-# and the 0.5 behind the ranges is the probability of drawing once per channel instead of once per image. The report
-# gives no kernel size: imgaug cuts its kernels shorter, at about 1.6 sigma.
+# and the 0.5 behind the ranges is the probability of drawing once per channel instead of once per image.
 RECIPES: dict[str, Recipe] = {
     "none": Recipe("no augmentation, the report's base row"),
     "aug1": Recipe("report's row 1", (_FLIP,)),

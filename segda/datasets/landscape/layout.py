@@ -51,10 +51,10 @@ _PARK = 3
 
 # Use of a field in the country and how often.
 _FIELDS = (
-    (0.74, Cover.AGRICULTURE),
-    (0.12, Cover.BACKGROUND),
+    (0.73, Cover.AGRICULTURE),
+    (0.11, Cover.BACKGROUND),
     (0.06, Cover.FOREST),
-    (0.03, Cover.BARREN),
+    (0.05, Cover.BARREN),
     (0.05, Cover.WATER),
 )
 
@@ -127,7 +127,7 @@ def _country(frame: Frame) -> Layout:
     wild = smooth_noise(rng, size, frame.px(float(rng.uniform(50, 90))), octaves=4)
     label[wild > rng.uniform(0.7, 1.3)] = Cover.FOREST
     bare = smooth_noise(rng, size, frame.px(36), octaves=3)
-    label[bare > 1.8] = Cover.BARREN
+    label[bare > 1.7] = Cover.BARREN
 
     # Roads go around ponds and lakes, and cross rivers.
     lakes = label == Cover.WATER
@@ -152,14 +152,18 @@ def _country(frame: Frame) -> Layout:
 
 
 def _settlements(frame: Frame, main: NDArray[np.float64]) -> Mask:
-    """Choose the ground of a village along the main road in two thirds of the tiles, of single farms elsewhere."""
+    """Choose the ground of a village along the main road in two thirds of the tiles, of single farms elsewhere.
+
+    On less land than 250 m square both are rarer, lest small tiles show nothing else.
+    """
     size, rng = frame.size, frame.rng
+    room = min(1.0, size * frame.gsd_m / 250)
     inner = main[frame.inner(main)]
-    village = bool(rng.random() < 0.65)
+    village = bool(rng.random() < 0.65 * room)
     axis = np.arange(size, dtype=np.float32)
     ragged = 1 + 0.25 * smooth_noise(rng, size, frame.px(25))
     ground = np.zeros((size, size), np.bool_)
-    for _ in range((1 if village else 3) if len(inner) else 0):
+    for _ in range((1 if village else round(3 * room)) if len(inner) else 0):
         x, y = inner[int(rng.integers(len(inner)))].astype(np.float32)
         radius = frame.uniform_px(50, 80) if village else frame.uniform_px(22, 30)
         ground |= np.hypot(axis[None, :] - x, axis[:, None] - y) < radius * ragged

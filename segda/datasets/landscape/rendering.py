@@ -20,9 +20,8 @@ def _choose(rng: np.random.Generator, colors: tuple[Color, ...], count: int, spr
 
 def _shade(noise: Field, sun: Points) -> Field:
     """Light a height field from the side: its slope towards the sun, standard deviation 1."""
-    slope = cv2.Sobel(noise, cv2.CV_32F, 1, 0) * np.float32(sun[0]) + cv2.Sobel(noise, cv2.CV_32F, 0, 1) * np.float32(
-        sun[1]
-    )
+    right, down = cv2.Sobel(noise, cv2.CV_32F, 1, 0), cv2.Sobel(noise, cv2.CV_32F, 0, 1)
+    slope = right * np.float32(sun[0]) + down * np.float32(sun[1])
     return np.asarray(slope / max(float(slope.std()), 1e-6), np.float32)
 
 
@@ -64,84 +63,62 @@ def _ground(layout: Layout, look: Look, rng: np.random.Generator, sun: Points) -
     # Crowns: bumps of a few meters, lit from the side of the sun, dark between them.
     crowns = smooth_noise(rng, size, max(3.2 / gsd, 2.0)) + 0.5 * smooth_noise(rng, size, max(1.8 / gsd, 1.5))
     tone = 10 * _shade(crowns, sun) + 8 * np.minimum(crowns, 0.5) + 4 * coarse + 2 * grain
-    canopy = _choose(rng, look.canopy, parcels, 4)[layout.parcel] + tone[..., None] * np.array(
-        [0.9, 1.0, 0.7], np.float32
-    )
+    canopy = _choose(rng, look.canopy, parcels, 4)[layout.parcel]
+    canopy += tone[..., None] * np.array([0.9, 1.0, 0.7], np.float32)
     np.copyto(image, canopy, where=(label == Cover.FOREST)[..., None])
     return np.asarray(image, np.float32)
 
 
+def _fill(image: Image, corners: Points, color: NDArray[np.floating]) -> None:
+    cv2.fillConvexPoly(image, fixed(corners), color.tolist(), cv2.LINE_8, SHIFT)
+
+
+def _line(image: Image, points: Points, color: NDArray[np.floating], width: int) -> None:
+    cv2.polylines(image, [fixed(points)], False, color.tolist(), width, cv2.LINE_8, SHIFT)
+
+
 def _pave(image: Image, layout: Layout, look: Look, rng: np.random.Generator) -> None:
-    """Color the roads in place: surface, markings, cars."""
+    """Color the roads in place: surface, ruts, markings, cars."""
     size, gsd = layout.label.shape[0], layout.gsd_m
     surface = np.zeros_like(image)
-    for paved in (False, True):
-        for road in layout.roads:
-            if road.paved == paved:
-                color = _choose(rng, look.asphalt if paved else look.track, 1, 4)[0]
-                points = fixed(road.points)
-                # One pixel wider than the label: every road pixel gets a color.
-                cv2.polylines(surface, [points], False, color.tolist(), road.width + 2, cv2.LINE_8, 4)
+    # Paved roads on top; one pixel wider than in the label on each side, so that every road pixel gets a color.
+    for road in sorted(layout.roads, key=lambda road: road.paved):
+        _line(surface, road.points, _choose(rng, look.asphalt if road.paved else look.track, 1, 4)[0], road.width + 2)
     for road in layout.roads:
-        worn = fixed(road.points)
         if not road.paved:
-            # Grass between the wheel ruts of a track.
-            cv2.polylines(surface, [worn], False, _choose(rng, look.meadow, 1, 4)[0].tolist(), 1, cv2.LINE_8, 4)
+            _line(surface, road.points, _choose(rng, look.meadow, 1, 4)[0], 1)
         if road.marked:
-            dash = max(round(4 / 2), 1)
-            for start in range(0, len(worn) - dash, 2 * dash + 1):
-                cv2.polylines(surface, [worn[start : start + dash + 1]], False, (205, 205, 200), 1, cv2.LINE_AA, 4)
-        for spot in np.flatnonzero(rng.random(len(road.points) - 1) < (0.035 if road.width * gsd > 6.5 else 0.01)):
-            tangent = road.points[spot + 1] - road.points[spot]
-            tangent = tangent / max(float(np.hypot(*tangent)), 1e-9)
-            normal = np.array([-tangent[1], tangent[0]]) * (1 if rng.random() < 0.5 else -1)
-            center = road.points[spot] + normal * road.width * rng.uniform(0.18, 0.36)
-            half = np.outer((-1, 1, 1, -1), tangent) * 2.2 / gsd + np.outer((-1, -1, 1, 1), normal) * 0.9 / gsd
-            paint = float(rng.choice((40, 90, 170, 225))) + rng.normal(0, 12, 3)
-            cv2.fillConvexPoly(surface, fixed((center + half)), paint.tolist(), cv2.LINE_AA, 4)
-    surface += (2.5 * smooth_noise(rng, size, 2.5) + 3 * smooth_noise(rng, size, 25 / gsd))[..., None]
+            # Two segments of about two meters are painted, three are not.
+            for start in range(0, len(road.points) - 2, 5):
+                _line(surface, road.points[start : start + 3], np.array((205.0, 205.0, 200.0)), 1)
+        busy = 0.035 if road.width * gsd > 6.5 else 0.01
+        for spot in np.flatnonzero(rng.random(len(road.points) - 1) < busy):
+            ahead = road.points[spot + 1] - road.points[spot]
+            ahead = ahead / max(float(np.hypot(ahead[0], ahead[1])), 1e-9)
+            aside = np.array([-ahead[1], ahead[0]]) * (1 if rng.random() < 0.5 else -1)
+            center = road.points[spot] + aside * road.width * rng.uniform(0.18, 0.36)
+            corners = np.outer((-2.2, 2.2, 2.2, -2.2), ahead) + np.outer((-0.9, -0.9, 0.9, 0.9), aside)
+            _fill(surface, center + corners / gsd, rng.choice((40, 90, 170, 225)) + rng.normal(0, 12, 3))
+    surface += (2.5 * smooth_noise(rng, size, 2.0) + 3 * smooth_noise(rng, size, 20 / gsd))[..., None]
     np.copyto(image, surface, where=(layout.label == Cover.ROAD)[..., None])
 
 
 def _roof(image: Image, house: Building, look: Look, rng: np.random.Generator, sun: Points) -> None:
-    """Draw one roof in place: two lit halves, or a flat one with a parapet and things standing on it."""
+    """Draw one roof in place: two halves of which the sun lights one, or a flat roof with things standing on it."""
     color = _choose(rng, look.roofs, 1, 9)[0]
     for wing in house.wings:
-        corners = fixed(wing)
-        cv2.fillConvexPoly(image, corners, color.tolist(), cv2.LINE_8, 4)
+        along, away = wing[1] - wing[0], wing[3] - wing[0]
         if house.gabled:
-            ridge = (wing[[1, 0]] + wing[[2, 3]]) / 2
-            front = np.concatenate([wing[:2], ridge])
-            outward = (wing[0] - wing[3]) / max(float(np.hypot(*(wing[0] - wing[3]))), 1e-9)
-            lit = float(outward @ sun)
-            cv2.fillConvexPoly(
-                image, fixed(front), (color * (1 + 0.16 * lit)).tolist(), cv2.LINE_8, 4
-            )
-            back = np.concatenate([wing[[3, 2]], ridge])
-            cv2.fillConvexPoly(
-                image, fixed(back), (color * (1 - 0.16 * lit)).tolist(), cv2.LINE_8, 4
-            )
+            lit = 0.16 * float(-away @ sun) / max(float(np.hypot(away[0], away[1])), 1e-9)
+            _fill(image, wing, color * (1 - lit))
+            _fill(image, np.stack([wing[0], wing[1], wing[1] + away / 2, wing[0] + away / 2]), color * (1 + lit))
             continue
-        cv2.polylines(image, [corners], True, (color * 1.12).tolist(), 1, cv2.LINE_AA, 4)
-        for _ in range(int(rng.integers(0, 4))):
-            spot = (
-                wing[0] + rng.uniform(0.15, 0.75) * (wing[1] - wing[0]) + rng.uniform(0.15, 0.75) * (wing[3] - wing[0])
-            )
-            part = np.stack(
-                [
-                    spot,
-                    spot + 0.12 * (wing[1] - wing[0]),
-                    spot + 0.12 * (wing[2] - wing[0]),
-                    spot + 0.12 * (wing[3] - wing[0]),
-                ]
-            )
-            cv2.fillConvexPoly(
-                image,
-                fixed(part),
-                (color * float(rng.choice((0.7, 1.18)))).tolist(),
-                cv2.LINE_8,
-                4,
-            )
+        _fill(image, wing, color)
+        _line(image, wing[[0, 1, 2, 3, 0]], color * 1.12, 1)
+        for _ in range(int(rng.integers(4))):
+            spot = wing[0] + rng.uniform(0.1, 0.75) * along + rng.uniform(0.1, 0.75) * away
+            box = np.stack([spot, spot + 0.13 * along, spot + 0.13 * along + 0.2 * away, spot + 0.2 * away])
+            _fill(image, box, color * rng.choice((0.7, 1.18)))
 
 
 def _shadows(layout: Layout, fall: Points) -> Field:
@@ -159,7 +136,7 @@ def _shadows(layout: Layout, fall: Points) -> Field:
     for house in layout.buildings:
         for wing in house.wings:
             both = np.concatenate([wing, wing + fall * house.height_m]).astype(np.float32)
-            cv2.fillConvexPoly(mask, fixed(cv2.convexHull(both)), 1, cv2.LINE_8, 4)
+            cv2.fillConvexPoly(mask, fixed(cv2.convexHull(both)), 1, cv2.LINE_8, SHIFT)
     mask[label == Cover.BUILDING] = 0
     wood = (label == Cover.FOREST).astype(np.uint8)
     for height in (2.0, 4.0, 6.0):
@@ -212,6 +189,6 @@ def render(layout: Layout, domain: Domain, rng: np.random.Generator) -> NDArray[
     # Photon noise grows with the square root of the signal; 110 is a middle grey.
     deviation = look.noise * np.sqrt(np.clip(image, 1, 255) / 110)
     image += deviation * rng.standard_normal(image.shape, dtype=np.float32)
-    picture = np.clip(np.rint(image), 1, 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.clip(np.rint(image), 1, 255).astype(np.uint8)
     picture[layout.label == Cover.NO_DATA] = 0
     return picture

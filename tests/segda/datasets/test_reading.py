@@ -8,7 +8,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from segda.datasets import DATASETS
-from segda.datasets.base import Sample, find_images, read_image, read_label
+from segda.datasets.base import Sample
+from segda.datasets.reading import find_images, read_image, read_label
 from segda.errors import CorruptSampleError
 
 pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)

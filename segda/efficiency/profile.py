@@ -1,0 +1,105 @@
+"""All costs of one network at one input size on one device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from segda.device import resolve_device
+from segda.efficiency.deployment import Precision
+from segda.efficiency.latency import Latency, measure_latency
+from segda.efficiency.macs import count_macs
+from segda.efficiency.memory import measure_peak_memory
+from segda.efficiency.parameters import count_parameters
+from segda.environment import device_name
+from segda.models.logits_only import LogitsOnly
+
+
+@dataclass(frozen=True)
+class EfficiencyProfile:
+    """What a network costs.
+
+    Attributes:
+        num_parameters: see `count_parameters`.
+        macs: multiply-accumulates of one forward pass, see `count_macs`.
+        latency: see `measure_latency`.
+        peak_memory_bytes: see `measure_peak_memory`.
+        conditions: what the measured numbers hold for: device, threads, precision, input shape, versions, runs. Numbers
+            measured under different conditions cannot be compared.
+    """
+
+    num_parameters: int
+    macs: int
+    latency: Latency
+    peak_memory_bytes: int
+    conditions: Mapping[str, str | int]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the costs by name: num_parameters, macs, latency_ms (median), its percentiles, fps, peak_memory_bytes."""
+        return {
+            "num_parameters": float(self.num_parameters),
+            "macs": float(self.macs),
+            "latency_ms": self.latency.median_ms,
+            "latency_p90_ms": self.latency.p90_ms,
+            "latency_p95_ms": self.latency.p95_ms,
+            "fps": self.latency.fps,
+            "peak_memory_bytes": float(self.peak_memory_bytes),
+        }
+
+
+def profile_segmenter(
+    segmenter: nn.Module,
+    *,
+    input_shape: tuple[int, int, int, int],
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    warmup: int | None = None,
+    runs: int | None = None,
+    max_seconds: float = 60.0,
+) -> EfficiencyProfile:
+    """Measure what a network costs in use, i.e. without its training-only parts.
+
+    Args:
+        segmenter: returns `SegmentationOutput`; left as it is.
+        input_shape: (B, 3, H, W).
+        device: `auto`, `cpu`, `cuda` or `cuda:<n>`; of latency and memory.
+        precision: type of weights and input; of latency and memory.
+        warmup: untimed runs; unset: 20 on CPU, 50 on CUDA.
+        runs: timed runs; unset: 100.
+        max_seconds: bound on the time of warm-up and of timed runs, each.
+
+    Returns:
+        Costs and the conditions that they hold for.
+
+    Raises:
+        DeviceError: no such device.
+        ValueError: fewer than one run.
+    """
+    place = resolve_device(device)
+    view = LogitsOnly(segmenter)
+    latency = measure_latency(
+        view,
+        input_shape=input_shape,
+        device=device,
+        precision=precision,
+        warmup=warmup,
+        runs=runs,
+        max_seconds=max_seconds,
+    )
+    return EfficiencyProfile(
+        num_parameters=count_parameters(view),
+        macs=count_macs(view, input_shape=input_shape),
+        latency=latency,
+        peak_memory_bytes=measure_peak_memory(view, input_shape=input_shape, device=device, precision=precision),
+        conditions={
+            "device": device_name(place),
+            "threads": latency.threads,
+            "precision": precision,
+            "input_shape": "x".join(str(side) for side in input_shape),
+            "torch": str(torch.__version__),
+            "warmup": latency.warmup,
+            "runs": latency.runs,
+            "measured": "forward pass to full-size logits; without decoding, normalization, copies and argmax",
+        },
+    )

@@ -1,0 +1,102 @@
+"""Dotted paths into a training configuration: which exist, and how to set one."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from segda.config import TrainConfig
+from segda.methods import METHODS
+from segda.tunable import Scalar, Tunable
+
+METHOD = "method.name"
+_PLACE = "it says where or how fast a trial runs, not what it computes; put it under base"
+_FIDELITY = "all trials of a sweep are compared at the same one; put it under base and make a sweep for each value"
+# Path -> why a sweep cannot vary it.
+FIXED_FIELDS: Mapping[str, str] = {
+    "seed": "list the training seeds under seeds",
+    "steps": _FIDELITY,
+    "report_every": _FIDELITY,
+    "oracle": _FIDELITY,
+    "device": _PLACE,
+    "data.workers": _PLACE,
+    "data.cache": _PLACE,
+    "data.source.root": _PLACE,
+    "data.target.root": _PLACE,
+    "model.weights_file": _PLACE,
+}
+PATH_FIELDS = ("data.cache", "data.source.root", "data.target.root", "model.weights_file")
+
+
+@cache
+def fields_of(method: str) -> Mapping[str, FieldInfo]:
+    """Return dotted path -> field of a training configuration with one method.
+
+    Args:
+        method: name of a known method.
+    """
+    return dict(_leaves(TrainConfig, METHODS[method].Config))
+
+
+def _leaves(model: type[BaseModel], method: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        if path == "method":
+            yield from _leaves(method, method, "method.")
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, method, f"{path}.")
+        else:
+            yield path, field
+
+
+def known_paths(methods: Iterable[str]) -> dict[str, FieldInfo]:
+    """Return dotted path -> field, of any of the methods."""
+    found: dict[str, FieldInfo] = {}
+    for method in methods:
+        found = dict(fields_of(method)) | found
+    return found
+
+
+def declared_range(field: FieldInfo) -> Tunable | None:
+    """Return the search range that stands beside a field's default, or None."""
+    return next((item for item in field.metadata if isinstance(item, Tunable)), None)
+
+
+def value_at(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
+    """Return the value at a dotted path of nested plain data.
+
+    Example:
+        >>> value_at({"method": {"name": "source_only"}}, "method.name")
+        'source_only'
+    """
+    current: Any = config
+    for key in path.split("."):
+        if not isinstance(current, Mapping) or key not in current:
+            return default
+        current = current[key]
+    return current
+
+
+def with_values(config: Mapping[str, Any], values: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return a copy of nested plain data with values set at dotted paths.
+
+    Example:
+        >>> with_values({"optimizer": {"name": "sgd"}}, {"optimizer.lr": 0.1})
+        {'optimizer': {'name': 'sgd', 'lr': 0.1}}
+    """
+    result = _copy(config)
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        current = result
+        for key in parents:
+            below = current.get(key)
+            current[key] = below if isinstance(below, dict) else {}
+            current = current[key]
+        current[last] = value
+    return result
+
+
+def _copy(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(item) if isinstance(item, Mapping) else item for key, item in value.items()}

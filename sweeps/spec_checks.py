@@ -1,0 +1,345 @@
+"""What must hold between the parts of a sweep file; each check raises `LocatedError` at the key to change."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from segda.config import TrainConfig
+from segda.config_problems import LocatedError, Location, Problem, dotted, problems_of
+from segda.datasets import DATASETS
+from segda.methods import METHODS
+from segda.names import nearest
+from segda.tunable import Choice, Scalar
+from sweeps.fields import FIXED_FIELDS, METHOD, declared_range, fields_of, known_paths, value_at
+from sweeps.space import Float, SearchSpace, same
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+EFFICIENCY = ("num_parameters", "macs", "latency_ms", "latency_p90_ms", "latency_p95_ms", "fps", "peak_memory_bytes")
+_SCORES = ("miou", "pixel_accuracy")
+_LABEL_FREE = ("target/largest_class_share", "target/missing_classes")  # reported at the end of a training
+
+
+# Before the search part is validated
+
+
+def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the searched paths, and replace what a sweep file may leave to others: declared ranges, conditions on fixed values.
+
+    Args:
+        search: the `search` part as it stands in the file.
+        base: the `base` part.
+
+    Raises:
+        LocatedError: relative to `search`.
+    """
+    methods = _methods(search, base)
+    known = known_paths(methods)
+    resolved: dict[str, Any] = {}
+    for path, raw in search.items():
+        _check_path(path, known)
+        field = known[path]
+        item = (
+            dict(raw) if isinstance(raw, Mapping) else {"choices": list(raw)} if isinstance(raw, list | tuple) else raw
+        )
+        if item == "default":
+            item = {}
+        if not isinstance(item, dict):
+            raise LocatedError(
+                (path,),
+                f"must be a list of choices, `default`, or a mapping with choices or low and high, got {item!r}",
+            )
+        if not item.keys() & {"choices", "low", "high"}:
+            item = _declared(path, field) | item
+        if field.annotation is int and "choices" not in item:
+            item["int"] = True
+        if isinstance(item.get("when"), Mapping):
+            item["when"] = dict(_open_conditions(path, item["when"], search, base, known))
+        resolved[path] = item
+    return resolved
+
+
+def _methods(search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
+    """Return the names of the methods that trials can have."""
+    raw = search.get(METHOD)
+    location: Location = (METHOD,)
+    if raw is None:
+        names = [value_at(base, METHOD)]
+        if names == [None]:
+            raise LocatedError(
+                (), f"no method: name one under base.method.name or search {METHOD}; known: {', '.join(METHODS)}"
+            )
+    else:
+        names = (
+            raw.get("choices", list(METHODS))
+            if isinstance(raw, Mapping)
+            else list(METHODS)
+            if raw == "default"
+            else raw
+        )
+    for index, name in enumerate(names if isinstance(names, list | tuple) else [names]):
+        if name not in METHODS:
+            where = (
+                location
+                if raw is None
+                else (*location, "choices", index)
+                if isinstance(raw, Mapping)
+                else (*location, index)
+            )
+            raise LocatedError(
+                where, f"unknown method {name!r}{nearest(str(name), METHODS)}; known: {', '.join(METHODS)}"
+            )
+    return list(names) if isinstance(names, list | tuple) else [names]
+
+
+def _check_path(path: Any, known: Mapping[str, Any]) -> None:
+    if path in FIXED_FIELDS:
+        raise LocatedError((path,), f"cannot be searched: {FIXED_FIELDS[path]}")
+    if path in known:
+        return
+    owners = [name for name in METHODS if path in fields_of(name)]
+    if owners:
+        raise LocatedError(
+            (path,),
+            f"no method of this sweep has it, but {' and '.join(owners)}; add that to {METHOD} or leave the path out",
+        )
+    hint = nearest(str(path), known) or "; paths are dotted, e.g. optimizer.lr"
+    raise LocatedError((path,), f"a training configuration has no such field{hint}")
+
+
+def _declared(path: str, field: Any) -> dict[str, Any]:
+    if path == METHOD:
+        return {"choices": list(METHODS)}
+    declared = declared_range(field)
+    if declared is None:
+        raise LocatedError((path,), "no range is declared beside this field; give choices, or low and high")
+    if isinstance(declared, Choice):
+        return {"choices": list(declared.values)}
+    return {"low": declared.low, "high": declared.high} | ({"log": True} if declared.log else {})
+
+
+def _open_conditions(
+    path: str, when: Mapping[Any, Any], search: Mapping[Any, Any], base: Mapping[str, Any], known: Mapping[str, Any]
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the conditions on searched paths; those on fixed values are decided here."""
+    for parent, wanted in when.items():
+        if parent in search:
+            yield parent, wanted
+            continue
+        where = (path, "when", parent)
+        if parent not in known:
+            hint = nearest(str(parent), [*search, *known])
+            raise LocatedError(
+                where, f"a condition needs a searched path or a field of the training configuration{hint}"
+            )
+        fixed = value_at(base, parent, known[parent].get_default())
+        values = wanted if isinstance(wanted, list | tuple) else [wanted]
+        if not any(same(fixed, value) for value in values):
+            raise LocatedError(
+                where, f"never holds: {parent} is not searched and is {fixed!r}; search it or leave {path} out"
+            )
+
+
+# After every part is valid in itself
+
+
+def check_spec(spec: "SweepSpec") -> None:
+    """Check what must hold between the parts of a sweep.
+
+    Raises:
+        LocatedError: relative to the sweep file.
+    """
+    try:
+        space = SearchSpace.from_search(spec.search)
+    except LocatedError as error:
+        raise LocatedError(("search", *error.location), error.text) from error
+    _check_seeds(spec)
+    _check_methods(spec, space)
+    _check_models(space)
+    sample = _check_values(spec, space)
+    _check_references(spec)
+    known = _reported(sample)
+    for index, objective in enumerate(spec.objectives):
+        where: Location = ("objectives", index, "metric")
+        _check_metric(spec, sample, where, objective.metric, [*known, *_LABEL_FREE, *EFFICIENCY])
+        if objective.metric in [other.metric for other in spec.objectives[:index]]:
+            raise LocatedError(where, f"{objective.metric} is an objective already; keep one of them")
+    _check_options(spec)
+    if spec.scheduler.name == "asha":
+        _check_asha(spec, sample, known)
+
+
+def _check_seeds(spec: "SweepSpec") -> None:
+    for index, seed in enumerate(spec.seeds):
+        if seed in spec.seeds[:index]:
+            raise LocatedError(("seeds", index), f"{seed} is listed twice; keep one of them")
+    if spec.finalists > spec.budget.trials:
+        raise LocatedError(("finalists",), f"must be at most budget.trials {spec.budget.trials}, got {spec.finalists}")
+
+
+def _check_methods(spec: "SweepSpec", space: SearchSpace) -> None:
+    """A parameter of a method exists only where that method is."""
+    fixed = value_at(spec.base, METHOD)
+    reachable = {str(branch.get(METHOD, fixed)) for branch in space.branches()}
+    if METHOD in spec.search:
+        reachable |= {str(value) for value in spec.search[METHOD].choices or ()}
+    for item in space.parameters:
+        if not item.path.startswith("method.") or item.path == METHOD:
+            continue
+        # A method that is searched but named by no condition is no part of the branches.
+        active = {str(branch[METHOD]) for branch in space.branches() if METHOD in branch and item.is_active(branch)}
+        for name in sorted(active or reachable):
+            if item.path not in fields_of(name):
+                owners = [owner for owner in sorted(reachable) if item.path in fields_of(owner)]
+                wanted = owners[0] if len(owners) == 1 else f"[{', '.join(owners)}]"
+                raise LocatedError(
+                    ("search", item.path), f"method {name} has no such field; add `when: {{{METHOD}: {wanted}}}`"
+                )
+    referenced = {str(params[METHOD]) for params in spec.references.values() if params.get(METHOD) in METHODS}
+    known = known_paths(sorted(reachable | referenced))
+    for key in spec.base.get("method") or {}:
+        if f"method.{key}" not in known:
+            names = [path.removeprefix("method.") for path in known if path.startswith("method.")]
+            raise LocatedError(("base", "method", key), f"no method of this sweep has it{nearest(key, names)}")
+
+
+def _check_models(space: SearchSpace) -> None:
+    for item in space.parameters:
+        if item.path.startswith("model.") and isinstance(item.distribution, Float):
+            raise LocatedError(
+                ("search", item.path),
+                "networks are searched by choices, since the cost of each is measured before the search; list choices",
+            )
+
+
+def _check_values(spec: "SweepSpec", space: SearchSpace) -> TrainConfig:
+    """Build a configuration for every bound and choice, the others at their first value; return the first one."""
+    sample: TrainConfig | None = None
+    tried: dict[str, set[str]] = {}
+    for branch in space.branches():
+        first = space.first(branch)
+        found = _build(spec, first, at=None)
+        sample = sample or found
+        for item in space.parameters:
+            # Once per method is enough: other parents change which parameters exist, not which values a field takes.
+            method = str(first.get(METHOD, ""))
+            if item.path in branch or item.path not in first or method in tried.setdefault(item.path, set()):
+                continue
+            tried[item.path].add(method)
+            for index, (key, value) in enumerate(item.distribution.extremes()):
+                where: Location = ("search", item.path, key) if key != "choices" else ("search", item.path, key, index)
+                _build(spec, first | {item.path: value}, at=where)
+    if sample is None:
+        raise LocatedError(("search",), "no trial is possible")
+    return sample
+
+
+def _build(spec: "SweepSpec", params: Mapping[str, Scalar], *, at: Location | None) -> TrainConfig:
+    plain = spec.plain_config(params, seed=spec.seeds[0])
+    try:
+        return TrainConfig.model_validate(plain)
+    except ValidationError as error:
+        problem = min(problems_of(error, TrainConfig, plain), key=lambda item: item.is_missing)
+        raise _blame(problem, params, at) from error
+
+
+def _blame(problem: Problem, params: Mapping[str, Scalar], at: Location | None) -> LocatedError:
+    """Say which key of the sweep file causes a problem of a training configuration."""
+    path = dotted(problem.location)
+    if at is not None and path == at[1]:
+        return LocatedError(at, problem.text)
+    if at is not None:
+        value = params[str(at[1])]
+        return LocatedError(at, f"{value!r} makes a configuration that cannot be trained: {problem}")
+    if path in params:
+        return LocatedError(("search", path), problem.text)
+    return LocatedError(("base", *problem.location), problem.text)
+
+
+def _check_references(spec: "SweepSpec") -> None:
+    for name, params in spec.references.items():
+        method = params.get(METHOD, value_at(spec.base, METHOD))
+        if method is None:
+            raise LocatedError(("references", name), f"base has no method, so the reference must name one: {METHOD}")
+        if method not in METHODS:
+            hint = nearest(str(method), METHODS)
+            raise LocatedError(
+                ("references", name, METHOD), f"unknown method {method!r}{hint}; known: {', '.join(METHODS)}"
+            )
+        known = fields_of(str(method))
+        for path in params:
+            where: Location = ("references", name, path)
+            if path in FIXED_FIELDS:
+                raise LocatedError(where, f"cannot differ in a reference: {FIXED_FIELDS[path]}")
+            if path not in known:
+                raise LocatedError(where, f"a training configuration has no such field{nearest(path, known)}")
+        plain = spec.plain_config(params, seed=spec.seeds[0])
+        try:
+            TrainConfig.model_validate(plain)
+        except ValidationError as error:
+            problem = min(problems_of(error, TrainConfig, plain), key=lambda item: item.is_missing)
+            path = dotted(problem.location)
+            if path in params:
+                raise LocatedError(("references", name, path), problem.text) from error
+            raise LocatedError(("references", name), str(problem)) from error
+
+
+def _reported(sample: TrainConfig) -> list[str]:
+    """Return the metrics that a training reports again and again."""
+    classes = DATASETS[sample.data.source.dataset].classes
+    names = [*_SCORES, *(f"iou/{name}" for name in classes)]
+    return [f"{split}/{name}" for split in ("source/val", "oracle/target") for name in names]
+
+
+def _check_metric(spec: "SweepSpec", sample: TrainConfig, where: Location, metric: str, known: Iterable[str]) -> None:
+    if metric.startswith("oracle/"):
+        if spec.selection != "oracle":
+            raise LocatedError(
+                where,
+                f"{metric} is made from target labels, which must not steer a search; use source/val/miou, or say "
+                "`selection: oracle` and every table will say that target labels were used",
+            )
+        if sample.oracle == "never":
+            raise LocatedError(where, f"{metric} is not reported with base.oracle: never; set it to end or always")
+    elif metric.startswith("source/test/"):
+        raise LocatedError(
+            where, f"{metric} is made from the test split, which is for the final table; use source/val/..."
+        )
+    allowed = [name for name in known if spec.selection == "oracle" or not name.startswith("oracle/")]
+    if metric not in allowed:
+        hint = nearest(metric, allowed) or f"; known: {', '.join(name for name in allowed if '/iou/' not in name)}"
+        raise LocatedError(where, f"unknown metric {metric!r}{hint}")
+
+
+def _check_options(spec: "SweepSpec") -> None:
+    """Refuse settings that do nothing."""
+    for part, name, idle in (("scheduler", spec.scheduler.name, "none"), ("sampler", spec.sampler.name, "random")):
+        if name != idle:
+            continue
+        config = getattr(spec, part)
+        for key, field in type(config).model_fields.items():
+            if key != "name" and getattr(config, key) != field.default:
+                raise LocatedError((part, key), f"has no effect with {part} {idle}; leave it out")
+
+
+def _check_asha(spec: "SweepSpec", sample: TrainConfig, known: Iterable[str]) -> None:
+    scheduler = spec.scheduler
+    _check_metric(spec, sample, ("scheduler", "metric"), scheduler.metric, known)
+    if scheduler.metric.startswith("oracle/") and sample.oracle != "always":
+        raise LocatedError(
+            ("scheduler", "metric"),
+            f"{scheduler.metric} is reported along the way only with base.oracle: always, it is {sample.oracle}",
+        )
+    if scheduler.min_steps >= sample.steps:
+        raise LocatedError(
+            ("scheduler", "min_steps"),
+            f"must be smaller than base.steps {sample.steps}, got {scheduler.min_steps}; otherwise nothing is ever stopped",
+        )
+    if scheduler.min_steps % sample.report_every:
+        raise LocatedError(
+            ("scheduler", "min_steps"),
+            f"must be a multiple of base.report_every {sample.report_every}, got {scheduler.min_steps}; trials are "
+            "compared when they report",
+        )

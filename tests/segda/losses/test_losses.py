@@ -1,0 +1,198 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segda.errors import ConfigError
+from segda.losses import LOSSES, SegmentationLoss
+from segda.losses.cross_entropy import cross_entropy
+from segda.losses.dice import dice, dice_published
+from segda.types import IGNORE_INDEX, SegmentationOutput
+
+
+def _batch(seed, *, num_classes=5, size=(2, 6, 7), void=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(size[0], num_classes, *size[1:], generator=generator)
+    label = torch.randint(num_classes, size, generator=generator)
+    label[torch.rand(size, generator=generator) < void] = IGNORE_INDEX
+    return logits, label
+
+
+def _pixels(logits, label):
+    """Return probs float64 [N, C] and ids [N] of the pixels that are not void, in NumPy."""
+    rows = logits.double().permute(0, 2, 3, 1).reshape(-1, logits.shape[1]).numpy()
+    ids = label.reshape(-1).numpy()
+    keep = ids != IGNORE_INDEX
+    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True))[keep], ids[keep]
+
+
+def _cross_entropy_reference(probs, ids):
+    return -np.log(probs[np.arange(len(ids)), ids]).mean()
+
+
+def _dice_reference(probs, ids):
+    scores = []
+    for train_id in np.unique(ids):
+        truth = (ids == train_id).astype(np.float64)
+        p = probs[:, train_id]
+        scores.append(2 * (p * truth).sum() / (p.sum() + truth.sum()))
+    return 1 - np.mean(scores)
+
+
+def _dice_published_reference(probs, ids):
+    one_hot = np.eye(probs.shape[1])[ids]
+    return 1 - 2 * (probs * one_hot).sum() / (probs + one_hot).sum()
+
+
+REFERENCES = {
+    "cross_entropy": _cross_entropy_reference,
+    "dice": _dice_reference,
+    "dice_published": _dice_published_reference,
+}
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@every_loss
+def test_a_loss_equals_its_float64_form(name, channels_last):
+    for seed in range(3):
+        logits, label = _batch(seed)
+        if channels_last:
+            logits = logits.contiguous(memory_format=torch.channels_last)
+        expected = REFERENCES[name](*_pixels(logits, label))
+        assert LOSSES[name](logits, label).item() == pytest.approx(expected, rel=1e-5)
+
+
+@every_loss
+def test_the_gradient_equals_finite_differences(name):
+    logits, label = _batch(0, num_classes=3, size=(1, 3, 3))
+    leaf = logits.clone().requires_grad_()
+    LOSSES[name](leaf, label).backward()
+    numeric = np.zeros(logits.shape)
+    for index in itertools.product(*map(range, logits.shape)):
+        for sign in (1, -1):
+            moved = logits.double()
+            moved[index] += sign * 1e-5
+            numeric[index] += sign * REFERENCES[name](*_pixels(moved, label)) / 2e-5
+    np.testing.assert_allclose(leaf.grad.numpy(), numeric, atol=2e-6)
+
+
+@every_loss
+def test_a_gradient_step_lowers_the_loss(name):
+    logits, label = _batch(1)
+    leaf = logits.requires_grad_()
+    before = LOSSES[name](leaf, label)
+    before.backward()
+    assert LOSSES[name](leaf.detach() - leaf.grad, label) < before
+
+
+@every_loss
+def test_a_perfect_prediction_costs_nothing(name):
+    _, label = _batch(2)
+    certain = torch.where(label.unsqueeze(1) == torch.arange(5).view(1, -1, 1, 1), 200.0, -200.0)
+    assert LOSSES[name](certain, label).item() == pytest.approx(0, abs=1e-6)
+
+
+@every_loss
+def test_a_perfect_prediction_costs_nothing_when_classes_are_absent(name):
+    label = torch.full((2, 4, 4), 3)
+    certain = torch.full((2, 7, 4, 4), -200.0)
+    certain[:, 3] = 200.0
+    assert LOSSES[name](certain, label).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 7, 12])
+def test_a_uniform_prediction_costs_the_closed_form(num_classes):
+    label = torch.arange(num_classes).repeat(6).view(1, 6, num_classes)
+    uniform = torch.zeros(1, num_classes, 6, num_classes)
+    assert cross_entropy(uniform, label).item() == pytest.approx(math.log(num_classes))
+    assert dice_published(uniform, label).item() == pytest.approx(1 - 1 / num_classes)
+    # With equally frequent classes both sums of the denominator are n, so the class-wise form agrees.
+    assert dice(uniform, label).item() == pytest.approx(1 - 1 / num_classes)
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_logits_at_void_pixels_change_nothing(seed):
+    logits, label = _batch(seed)
+    void = (label == IGNORE_INDEX).unsqueeze(1)
+    other = torch.where(void, 20 * _batch(seed + 1)[0], logits)
+    for loss in LOSSES.values():
+        assert loss(other, label).item() == pytest.approx(loss(logits, label).item(), rel=1e-5)
+
+
+@every_loss
+def test_void_pixels_get_no_gradient(name):
+    logits, label = _batch(3)
+    leaf = logits.requires_grad_()
+    LOSSES[name](leaf, label).backward()
+    void = (label == IGNORE_INDEX).unsqueeze(1).expand_as(leaf)
+    assert leaf.grad[void].abs().max() == 0
+    assert leaf.grad[~void].abs().max() > 0
+
+
+@every_loss
+def test_an_all_void_batch_costs_zero_and_can_be_back_propagated(name):
+    logits, label = _batch(4, void=1.1)
+    leaf = logits.requires_grad_()
+    loss = LOSSES[name](leaf, label)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(leaf.grad, torch.zeros_like(leaf))
+
+
+@every_loss
+def test_half_precision_logits_are_summed_in_float32(name):
+    logits, label = _batch(5, size=(1, 300, 300), void=0.0)
+    half = logits.half()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = LOSSES[name](half, label)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(REFERENCES[name](*_pixels(half, label)), rel=1e-5)
+
+
+def test_dice_keeps_its_precision_over_millions_of_pixels():
+    # Adding 0.3 one by one in float32 is off by a sixth once the sum passes a million.
+    logits = torch.tensor([0.3, 0.7]).log().view(1, 2, 1, 1).expand(1, 2, 2000, 2000)
+    label = torch.zeros(1, 2000, 2000, dtype=torch.int64)
+    assert dice(logits, label).item() == pytest.approx(1 - 2 * 0.3 / 1.3, rel=1e-4)
+
+
+def test_dice_weighs_classes_alike_and_the_published_form_weighs_pixels():
+    label = torch.zeros(1, 10, 10, dtype=torch.int64)
+    label[0, 0, 0] = 1
+    blind = torch.stack([torch.full((1, 10, 10), 100.0), torch.zeros(1, 10, 10)], dim=1)
+    assert dice_published(blind, label).item() == pytest.approx(0.01)
+    assert dice(blind, label).item() == pytest.approx(1 - (2 * 99 / 199) / 2, rel=1e-5)
+
+
+def test_auxiliary_outputs_are_weighed_and_summed():
+    outputs = [_batch(seed)[0] for seed in range(3)]
+    _, label = _batch(0)
+    output = SegmentationOutput(logits=outputs[0], auxiliary=tuple(outputs[1:]), features=outputs[0])
+    main, first, second = (cross_entropy(logits, label).item() for logits in outputs)
+    loss = SegmentationLoss("cross_entropy", auxiliary_weight=0.4)
+    assert loss(output, label).item() == pytest.approx(main + 0.4 * (first + second))
+
+
+def test_no_auxiliary_weight_trains_the_main_output_only():
+    main, label = _batch(0)
+    auxiliary = torch.full_like(main, float("nan"))
+    output = SegmentationOutput(logits=main, auxiliary=(auxiliary,), features=main)
+    assert SegmentationLoss("dice", auxiliary_weight=0.0)(output, label).item() == dice(main, label).item()
+
+
+def test_an_unknown_loss_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown loss 'dise' \(did you mean 'dice'\?\)"):
+        SegmentationLoss("dise")
+
+
+def test_a_negative_auxiliary_weight_is_refused():
+    with pytest.raises(ConfigError, match="auxiliary_weight must be >= 0, got -1"):
+        SegmentationLoss("dice", auxiliary_weight=-1.0)

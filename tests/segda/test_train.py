@@ -1,0 +1,208 @@
+"""The loop on real parts: procedural scenes on disk, the real network, the real checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segda.checkpoint import load_segmenter, read_checkpoint
+from segda.config import TrainConfig
+from segda.datasets.scenes import generate_scenes
+from segda.errors import TrainingDivergedError, WeightsError
+from segda.splits import data_fingerprint
+from segda.train import train
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return generate_scenes(tmp_path_factory.mktemp("data") / "scenes", size=SIZE, train=6, val=3, seed=1)
+
+
+def configure(root: Path, cache: Path, **changes: Any) -> TrainConfig:
+    plain: dict[str, Any] = {
+        "data": {
+            "source": {"dataset": "scenes", "domain": "urban", "root": root},
+            "target": {"dataset": "scenes", "domain": "rural", "root": root},
+            "height": SIZE,
+            "width": SIZE,
+            "augmentation": "nadir_color",
+            "cache": cache,
+        },
+        "model": {"pretrained": "none"},
+        "method": {"name": "source_only"},
+        "steps": 4,
+        "report_every": 2,
+        "batch_size": 2,
+        "precision": "fp32",
+        "optimizer": {"lr": 0.01},
+    }
+    for path, value in changes.items():
+        *parents, leaf = path.split("__")
+        place = plain
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = value
+    return TrainConfig.model_validate(plain)
+
+
+class Reports(list):
+    def __call__(self, step, metrics, checkpoint):
+        assert checkpoint.is_file()
+        self.append((step, dict(metrics)))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(folder / "checkpoint.pt")["method"]
+
+
+@pytest.fixture(scope="module")
+def finished(scenes, tmp_path_factory) -> tuple[Path, Reports, TrainConfig]:
+    folder = tmp_path_factory.mktemp("run")
+    reports = Reports()
+    config = configure(scenes, folder / "cache", method={"name": "adversarial", "discriminator": "dwd"})
+    train(config, reports, folder=folder / "run")
+    return folder / "run", reports, config
+
+
+def test_reports_come_every_report_every_steps_with_stable_names(finished):
+    _, reports, _ = finished
+    assert [step for step, _ in reports] == [2, 4]
+    assert {"train/loss_seg", "train/loss_adv", "train/loss_discriminator", "source/val/miou"} <= set(reports[0][1])
+    assert not any(name.startswith("oracle/") for name in reports[0][1])
+    assert {"oracle/target/miou", "target/largest_class_share", "target/missing_classes"} <= set(reports[1][1])
+
+
+def test_a_finished_run_leaves_a_complete_folder(finished):
+    folder, reports, config = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "checkpoint.pt",
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "examples_source.png",
+        "examples_target.png",
+    }
+    result = json.loads((folder / "result.json").read_text())
+    assert result["splits"]["oracle/target"]["miou"] == reports[-1][1]["oracle/target/miou"]
+    assert result["data_fingerprint"] == data_fingerprint(config)
+    assert result["uses_target_labels"] is False
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+
+
+def test_the_confusion_matrix_of_the_result_gives_its_miou(finished):
+    folder, _, _ = finished
+    split = json.loads((folder / "result.json").read_text())["splits"]["source/val"]
+    matrix = np.array(split["confusion"], dtype=np.float64)
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+    iou = matrix.diagonal()[union > 0] / union[union > 0]
+    assert split["miou"] == pytest.approx(iou.mean())
+    assert split["num_images"] == 3
+
+
+def test_a_finished_run_asked_again_reports_only_what_was_not_acknowledged(finished):
+    folder, reports, config = finished
+    again = Reports()
+    result = train(config, again, folder=folder, acknowledged=2)
+    assert again == reports[1:]
+    assert result.metrics == reports[-1][1]
+
+
+def test_the_trained_segmenter_is_read_back(finished):
+    folder, _, config = finished
+    segmenter, read = load_segmenter(folder / "checkpoint.pt")
+    assert read == config
+    assert not segmenter.training
+    assert torch.equal(segmenter.state_dict()["classifier.weight"], weights(folder)["segmenter.classifier.weight"])
+
+
+@pytest.mark.parametrize("method", [{"name": "source_only"}, {"name": "adversarial", "levels": "multi"}])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(scenes, tmp_path, method):
+    config = configure(scenes, tmp_path / "cache", method=method, report_every=1)
+    whole = Reports()
+    train(config, whole, folder=tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_two(step, metrics, checkpoint):
+        if step == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config, stop_at_two, folder=tmp_path / "parts")
+    rest = Reports()
+    train(config, rest, folder=tmp_path / "parts", acknowledged=2)
+
+    assert [step for step, _ in rest] == [3, 4]
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "parts")[name]), name
+    # Times differ from run to run; everything else must not.
+    for (_, one), (_, other) in zip(whole[2:], rest, strict=True):
+        for name in one.keys() - {"train/seconds_per_step", "train/images_per_second"}:
+            assert one[name] == other[name], name
+
+
+def test_target_training_labels_filled_with_garbage_change_nothing(scenes, tmp_path):
+    """The wall: adaptation never opens them, so even unreadable files do no harm."""
+    copy = generate_scenes(tmp_path / "scenes", size=SIZE, train=6, val=3, seed=1)
+    for label in (copy / "Train" / "Rural" / "masks_png").iterdir():
+        label.write_bytes(b"garbage")
+    method = {"name": "adversarial", "discriminator": "dwd"}
+    for root, folder in ((scenes, "clean"), (copy, "poisoned")):
+        config = configure(root, tmp_path / f"cache-{folder}", method=method, oracle="never")
+        train(config, Reports(), folder=tmp_path / folder)
+    for name, value in weights(tmp_path / "clean").items():
+        assert torch.equal(value, weights(tmp_path / "poisoned")[name]), name
+
+
+def test_the_upper_bound_says_that_it_used_target_labels(scenes, tmp_path):
+    train(configure(scenes, tmp_path / "cache", method={"name": "target_only"}), Reports(), folder=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["uses_target_labels"] is True
+
+
+def test_a_diverging_run_ends_with_a_named_error(scenes, tmp_path):
+    config = configure(scenes, tmp_path / "cache", optimizer__lr=1e30, steps=40, report_every=40)
+    with pytest.raises(TrainingDivergedError, match=r"NaN or infinite at step \d+ of 40"):
+        train(config, Reports(), folder=tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_folder_with_a_run_of_another_configuration_is_left_alone(finished, scenes):
+    folder, _, config = finished
+    before = (folder / "checkpoint.pt").read_bytes()
+    other = configure(scenes, config.data.cache, optimizer__lr=0.02)
+    with pytest.raises(WeightsError, match="another configuration"):
+        train(other, Reports(), folder=folder)
+    assert (folder / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_one_clear_error(finished, tmp_path):
+    folder, _, _ = finished
+    broken = tmp_path / "checkpoint.pt"
+    broken.write_bytes((folder / "checkpoint.pt").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt cannot be read as a checkpoint"):
+        read_checkpoint(broken)
+
+
+def test_example_pictures_show_one_row_per_image(finished):
+    folder, _, _ = finished
+    with Image.open(folder / "examples_target.png") as picture:
+        assert picture.width >= 3 * SIZE
+        assert picture.height >= 3 * SIZE
+
+
+def test_fingerprint_ignores_places_but_not_what_is_computed(scenes, tmp_path):
+    config = configure(scenes, tmp_path / "cache")
+    moved = configure(tmp_path / "elsewhere", tmp_path / "other-cache", data__workers=3, device="cpu")
+    assert config.fingerprint() == moved.fingerprint()
+    assert config.fingerprint() != configure(scenes, tmp_path / "cache", seed=1).fingerprint()
+    assert config.fingerprint() != configure(scenes, tmp_path / "cache", optimizer__lr=0.011).fingerprint()

@@ -1,0 +1,120 @@
+import os
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # fakes.py; see also `ray_cluster`
+
+# Ray, MLflow and what they use warn about their own code.
+OTHERS_WARNINGS = (r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            for warning in OTHERS_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One Ray of two processors for all tests; workers find fakes.py."""
+    from sweeps import runner  # sets Ray's environment first
+
+    ray = runner.ray
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def make_spec():
+    def make(**changes):
+        import fakes
+
+        from sweeps.spec import SweepSpec
+
+        return SweepSpec.model_validate(fakes.plain_spec(**changes))
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path):
+    from sweeps.store import Store
+
+    return Store.at(tmp_path / "runs")
+
+
+@pytest.fixture
+def ledger(store):
+    from sweeps.ledger import Ledger
+
+    with Ledger.open(store.ledger) as opened:
+        yield opened
+
+
+@pytest.fixture
+def begun(ledger):
+    """Add a sweep to the ledger."""
+
+    def begin(spec):
+        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        return spec
+
+    return begin
+
+
+@pytest.fixture
+def no_profiling(monkeypatch):
+    """Let the runner take figures from `fakes.profile`."""
+    import fakes
+
+    from sweeps import runner
+
+    def profile_all(architectures, *, device, ledger, call):
+        return ((architecture, fakes.profile(architecture)) for architecture in architectures)
+
+    monkeypatch.setattr(runner, "profile_all", profile_all)
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory):
+    """An empty MLflow database, made once because that takes seconds."""
+    from sweeps.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").get_experiment_by_name("none")
+    return path
+
+
+@pytest.fixture
+def mlflow_store(store, mlflow_template):
+    """A store whose MLflow database exists already."""
+    store.root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(mlflow_template, store.mlflow)
+    return store
+
+
+@pytest.fixture
+def executed(store):
+    """Count how often each step of each trial was trained: (number, step) -> times."""
+
+    def count(name="demo"):
+        import fakes
+
+        lines = (store.sweep(name) / fakes.EXECUTED).read_text().splitlines()
+        return Counter((int(line[:4]), int(line.rpartition(" ")[2])) for line in lines)
+
+    return count

@@ -1,0 +1,261 @@
+"""The decisions of a running sweep, without an executor."""
+
+import math
+from dataclasses import replace
+
+import fakes
+import pytest
+
+from segda.errors import ConfigError
+from sweeps.coordinator import MAX_LOST, Coordinator, Wait
+from sweeps.profiles import reachable
+from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+
+
+@pytest.fixture
+def coordinate(begun, ledger, store):
+    """Start a sweep, or go on with it when it is in the ledger."""
+
+    def start(spec, listener=None):
+        if spec.name not in {sweep.name for sweep in ledger.sweeps()}:
+            begun(spec)
+        return Coordinator(
+            spec,
+            ledger=ledger,
+            store=store,
+            profiles={architecture: fakes.profile(architecture) for architecture in reachable(spec)},
+            fingerprint=fakes.fingerprint,
+            listener=listener,
+        )
+
+    return start
+
+
+def point(step, value=0.5, **metrics):
+    values = {"source/val/miou": value, "target/largest_class_share": 0.5, "target/missing_classes": 0.0}
+    return {"event": "point", "step": step, "timestamp": 1000.0 + step, "metrics": values | metrics}
+
+
+def complete(coordinator, task, value=0.5):
+    assert not coordinator.on_message(task.number, task.attempt, point(6, value))
+    assert coordinator.on_message(task.number, task.attempt, {"event": "finished"})
+
+
+def test_a_row_is_running_in_the_ledger_before_its_task_is_handed_out(coordinate, make_spec, ledger):
+    task = coordinate(make_spec()).next_task()
+    record = ledger.trial("demo", task.number)
+    assert record.state is TrialState.RUNNING
+    assert record.attempt == task.attempt == 1
+    assert task.config["optimizer"]["lr"] == record.params["optimizer.lr"]
+
+
+def test_no_more_trials_run_at_once_than_the_budget_allows(coordinate, make_spec):
+    coordinator = coordinate(make_spec())
+    first, second = coordinator.next_task(), coordinator.next_task()
+    assert {first.number, second.number} == {0, 1}
+    assert coordinator.next_task() is Wait.NOT_NOW
+
+
+def test_a_sweep_is_done_when_its_trials_are_spent_and_none_runs(coordinate, make_spec):
+    coordinator = coordinate(make_spec(budget={"trials": 2, "concurrency": 2}))
+    first, second = coordinator.next_task(), coordinator.next_task()
+    complete(coordinator, first)
+    assert coordinator.next_task() is Wait.NOT_NOW
+    complete(coordinator, second)
+    assert coordinator.next_task() is Wait.DONE
+
+
+def test_references_come_before_proposals(coordinate, make_spec):
+    spec = make_spec(references={"upper_bound": {"method.name": "target_only", "optimizer.lr": 0.025}})
+    record = coordinate(spec).records
+    assert record == []
+    coordinator = coordinate(spec)
+    task = coordinator.next_task()
+    assert coordinator.records[0].kind is TrialKind.REFERENCE
+    assert coordinator.records[0].name == "upper_bound"
+    assert task.config["method"]["name"] == "target_only"
+    coordinator.next_task()
+    assert coordinator.records[1].kind is TrialKind.SEARCH
+
+
+def test_a_message_of_a_replaced_attempt_changes_nothing_and_stops_the_worker(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec())
+    task = coordinator.next_task()
+    coordinator.on_lost(task.number, task.attempt, "node died")
+    again = coordinator.next_task()
+    assert (again.number, again.attempt) == (task.number, 2)
+    assert coordinator.on_message(task.number, task.attempt, point(1))
+    assert ledger.points("demo", task.number) == []
+    assert not coordinator.on_message(again.number, again.attempt, point(1))
+    assert [kept.step for kept in ledger.points("demo", task.number)] == [1]
+
+
+def test_a_lost_trial_continues_after_the_last_acknowledged_step(coordinate, make_spec):
+    coordinator = coordinate(make_spec())
+    task = coordinator.next_task()
+    coordinator.on_message(task.number, task.attempt, point(1))
+    coordinator.on_message(task.number, task.attempt, point(2))
+    coordinator.on_lost(task.number, task.attempt, "node died")
+    again = coordinator.next_task()
+    assert again.acknowledged == 2
+    assert again.folder == task.folder
+
+
+def test_a_trial_that_loses_three_workers_fails(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec())
+    for _ in range(MAX_LOST):
+        task = coordinator.next_task()
+        assert task.number == 0
+        coordinator.on_lost(task.number, task.attempt, "killed")
+    record = ledger.trial("demo", 0)
+    assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.WORKER_LOST)
+    assert coordinator.next_task().number == 1
+
+
+def test_lost_workers_are_counted_over_restarts_but_interruptions_are_not(coordinate, make_spec, ledger):
+    spec = make_spec()
+    for _ in range(MAX_LOST - 1):
+        coordinator = coordinate(spec)
+        task = coordinator.next_task()
+        coordinator.on_lost(task.number, task.attempt, "killed")
+    for _ in range(3):
+        coordinate(spec).next_task()
+    assert ledger.trial("demo", 0).state is TrialState.RUNNING
+    coordinator = coordinate(spec)
+    task = coordinator.next_task()
+    coordinator.on_lost(task.number, task.attempt, "killed")
+    assert ledger.trial("demo", 0).state is TrialState.FAILED
+
+
+def test_a_restart_continues_what_ran_and_repeats_nothing_that_finished(coordinate, make_spec, ledger):
+    spec = make_spec()
+    before = coordinate(spec)
+    first, second = before.next_task(), before.next_task()
+    complete(before, first)
+    before.on_message(second.number, second.attempt, point(3))
+    after = coordinate(spec)
+    assert ledger.trial("demo", second.number).state is TrialState.QUEUED
+    again = after.next_task()
+    assert (again.number, again.attempt, again.acknowledged) == (second.number, 2, 3)
+    assert after.next_task().number == 2
+
+
+def test_the_search_proposes_the_same_after_a_restart(coordinate, make_spec, ledger):
+    def proposals(name, restart):
+        spec = make_spec(name=name, budget={"trials": 4, "concurrency": 1})
+        coordinator = coordinate(spec)
+        for _ in range(4):
+            complete(coordinator, coordinator.next_task())
+            if restart:
+                coordinator = coordinate(spec)
+        return [record.params for record in ledger.trials(name)]
+
+    assert proposals("whole", restart=False) == proposals("restarted", restart=True)
+
+
+def test_a_pruned_trial_stops_at_the_rung_with_its_value_in_the_ledger(coordinate, make_spec, ledger):
+    scheduler = {"name": "asha", "reduction_factor": 2, "min_steps": 2}
+    coordinator = coordinate(make_spec(scheduler=scheduler))
+    good, bad = coordinator.next_task(), coordinator.next_task()
+    assert not coordinator.on_message(good.number, good.attempt, point(2, 0.9))
+    assert coordinator.on_message(bad.number, bad.attempt, point(2, 0.1))
+    assert ledger.rungs("demo")[2] == {good.number: 0.9, bad.number: 0.1}
+    assert ledger.trial("demo", bad.number).state is TrialState.PRUNED
+    assert ledger.trial("demo", good.number).state is TrialState.RUNNING
+
+
+def test_references_are_never_pruned(coordinate, make_spec, ledger):
+    scheduler = {"name": "asha", "reduction_factor": 2, "min_steps": 2}
+    references = {"bound": {"method.name": "target_only", "optimizer.lr": 0.025}}
+    coordinator = coordinate(make_spec(scheduler=scheduler, references=references))
+    reference, trial = coordinator.next_task(), coordinator.next_task()
+    coordinator.on_message(trial.number, trial.attempt, point(2, 0.9))
+    assert not coordinator.on_message(reference.number, reference.attempt, point(2, 0.1))
+    assert reference.number not in ledger.rungs("demo")[2]
+
+
+def test_an_infeasible_architecture_is_recorded_and_never_handed_out(coordinate, make_spec, ledger):
+    search = {
+        "model.backbone": ["resnet18", "resnet101"],
+        "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True},
+    }
+    spec = make_spec(search=search, constraints=["macs <= 1.5e9"], budget={"trials": 6, "concurrency": 6})
+    coordinator = coordinate(spec)
+    tasks = [coordinator.next_task() for _ in range(6)]
+    assert {task.config["model"]["backbone"] for task in tasks} == {"resnet18"}
+    infeasible = [record for record in ledger.trials("demo") if record.state is TrialState.INFEASIBLE]
+    assert infeasible
+    assert all(record.params["model.backbone"] == "resnet101" and record.attempt == 0 for record in infeasible)
+    assert "macs <= 1.5e+09 is broken: 8e+09" in infeasible[0].error
+
+
+def test_a_sweep_without_any_feasible_architecture_is_refused_with_figures(coordinate, make_spec):
+    with pytest.raises(ConfigError, match=r"no architecture .* macs <= 1000 is broken: 1e\+09"):
+        coordinate(make_spec(constraints=["macs <= 1e3"]))
+
+
+def test_the_best_trials_are_trained_again_with_the_other_seeds(coordinate, make_spec, ledger):
+    spec = make_spec(seeds=[0, 1, 2], finalists=1, budget={"trials": 3, "concurrency": 1})
+    coordinator = coordinate(spec)
+    for value in (0.5, 0.7, 0.6):
+        complete(coordinator, coordinator.next_task(), value)
+    tasks = []
+    while not isinstance(task := coordinator.next_task(), Wait):
+        tasks.append(task)
+        complete(coordinator, task, 0.9)
+    assert task is Wait.DONE
+    replicates = [record for record in ledger.trials("demo") if record.kind is TrialKind.REPLICATE]
+    assert [(record.parent, record.seed) for record in replicates] == [(1, 1), (1, 2)]
+    assert [task.config["seed"] for task in tasks] == [1, 2]
+    assert len({record.key for record in ledger.trials("demo")}) == 5
+
+
+@pytest.mark.parametrize(
+    ("metrics", "failure"),
+    [({}, FailureClass.INVALID), ({"source/val/miou": math.nan}, FailureClass.DIVERGED)],
+    ids=["missing", "nan"],
+)
+def test_a_training_without_a_usable_objective_fails_instead_of_being_complete(
+    coordinate, make_spec, ledger, metrics, failure
+):
+    coordinator = coordinate(make_spec())
+    task = coordinator.next_task()
+    message = point(6)
+    message["metrics"] = {"train/loss_seg": 1.0} | metrics
+    coordinator.on_message(task.number, task.attempt, message)
+    coordinator.on_message(task.number, task.attempt, {"event": "finished"})
+    record = ledger.trial("demo", task.number)
+    assert (record.state, record.failure) == (TrialState.FAILED, failure)
+    assert "source/val/miou" in record.error
+
+
+def test_a_completed_trial_keeps_no_trace_of_an_earlier_lost_worker(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec())
+    task = coordinator.next_task()
+    coordinator.on_lost(task.number, task.attempt, "killed")
+    complete(coordinator, coordinator.next_task())
+    record = ledger.trial("demo", task.number)
+    assert (record.state, record.failure, record.error) == (TrialState.COMPLETE, None, None)
+
+
+def test_listeners_hear_what_happens_in_order(coordinate, make_spec):
+    heard = []
+
+    def listen(kind: str, record: TrialRecord | None, message: str) -> None:
+        heard.append((kind, record.number if record else None))
+
+    coordinator = coordinate(make_spec(), listen)
+    task = coordinator.next_task()
+    coordinator.on_message(task.number, task.attempt, {"event": "started", "worker": "host:1"})
+    complete(coordinator, task)
+    assert heard == [("started", 0), ("point", 0), ("complete", 0)]
+
+
+def test_moved_data_are_read_from_the_new_place(coordinate, make_spec):
+    spec = make_spec()
+    coordinate(spec).next_task()
+    base = dict(spec.base)
+    base["data"] = base["data"] | {"source": base["data"]["source"] | {"root": "/elsewhere"}}
+    moved = replace(coordinate(type(spec).model_validate(spec.canonical() | {"base": base})).next_task())
+    assert moved.config["data"]["source"]["root"] == "/elsewhere"
+    assert moved.attempt == 2

@@ -1,0 +1,113 @@
+"""Sweeps on a real Ray with fake training."""
+
+import time
+
+import fakes
+import pytest
+
+from segda.errors import DeviceError
+from sweeps.runner import run_sweep
+from sweeps.trial import FailureClass, TrialKind, TrialState
+
+pytestmark = pytest.mark.usefixtures("ray_cluster", "no_profiling")
+
+
+@pytest.fixture
+def sweep(begun, ledger, store):
+    """Run a sweep to its end and return (outcome, trials)."""
+
+    def run(spec, train="fakes:quadratic", **options):
+        begun(spec)
+        outcome = run_sweep(spec, ledger=ledger, store=store, train=train, fingerprint=fakes.fingerprint, **options)
+        return outcome, ledger.trials(spec.name)
+
+    return run
+
+
+def states(trials):
+    return [trial.state for trial in trials]
+
+
+def test_a_sweep_trains_every_step_of_every_trial_once(sweep, make_spec, ledger, executed, store):
+    spec = make_spec(references={"bound": {"method.name": "target_only", "optimizer.lr": 0.025}})
+    outcome, trials = sweep(spec)
+    assert outcome.exit_code == 0
+    assert states(trials) == [TrialState.COMPLETE] * 4
+    assert executed() == {(number, step): 1 for number in range(4) for step in range(1, 7)}
+    assert [len(ledger.points("demo", trial.number)) for trial in trials] == [6] * 4
+    assert all(trial.worker and trial.attempt == 1 for trial in trials)
+    assert ledger.sweep("demo").state == "finished"
+    assert not store.executor("demo").exists()
+
+
+def test_asha_stops_the_worse_trials_early(sweep, make_spec, executed):
+    spec = make_spec(
+        base=make_spec().base | {"steps": 9},
+        scheduler={"name": "asha", "reduction_factor": 2, "min_steps": 1},
+        budget={"trials": 8, "concurrency": 1},
+    )
+    _, trials = sweep(spec)
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    assert pruned
+    best = max(trials, key=lambda trial: trial.metrics["source/val/miou"])
+    assert best.state is TrialState.COMPLETE
+    count = executed()
+    assert all(count[(trial.number, trial.step + 1)] == 0 for trial in pruned)
+
+
+def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make_spec, executed):
+    _, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:dies_once")
+    assert (trials[0].state, trials[0].attempt, trials[0].step) == (TrialState.COMPLETE, 2, 6)
+    assert executed() == {(0, step): 1 for step in range(1, 7)}
+
+
+@pytest.mark.slow  # three processes are started and killed
+def test_a_trial_that_kills_every_worker_fails_and_the_sweep_ends(sweep, make_spec):
+    _, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:always_dies")
+    assert (trials[0].state, trials[0].failure, trials[0].attempt) == (
+        TrialState.FAILED,
+        FailureClass.WORKER_LOST,
+        3,
+    )
+
+
+def test_failures_are_told_apart_and_end_no_sweep(sweep, make_spec, store):
+    references = {f"case{case}": {"optimizer.momentum": case / 10, "optimizer.lr": 0.01} for case in range(1, 7)}
+    _, trials = sweep(
+        make_spec(references=references, budget={"trials": 1, "concurrency": 1}), train="fakes:fails_by_seed"
+    )
+    found = {trial.name: trial.failure for trial in trials if trial.kind is TrialKind.REFERENCE}
+    assert found == {
+        "case1": FailureClass.DIVERGED,
+        "case2": FailureClass.OUT_OF_MEMORY,
+        "case3": FailureClass.INVALID,
+        "case4": FailureClass.ERROR,
+        "case5": FailureClass.INVALID,
+        "case6": FailureClass.DIVERGED,
+    }
+    assert all(trial.state is TrialState.FAILED and trial.attempt == 1 for trial in trials)
+    assert trials[2].error == "ConfigError: class list has two lines"
+    assert "KeyError: 'bug'" in (store.trial(trials[3]) / "error.txt").read_text()
+
+
+def test_a_request_that_no_node_can_meet_is_refused_at_once(sweep, make_spec):
+    started = time.monotonic()
+    with pytest.raises(DeviceError, match=r"needs 1 CPUs and 4 GPUs .* has 1 node \(2 CPUs and 0 GPUs\)"):
+        sweep(make_spec(resources={"cpus": 1, "gpus": 4}))
+    assert time.monotonic() - started < 5
+
+
+def test_spent_hours_queue_the_running_trials_and_a_larger_budget_finishes_them(
+    sweep, make_spec, ledger, store, executed
+):
+    spec = make_spec(base=make_spec().base | {"steps": 30}, budget={"trials": 2, "concurrency": 2, "hours": 3 / 3600})
+    outcome, trials = sweep(spec, train="fakes:slow")
+    assert outcome.out_of_time
+    assert outcome.exit_code == 0
+    assert TrialState.RUNNING not in states(trials)
+    assert TrialState.QUEUED in states(trials)
+    assert ledger.sweep("demo").info["seconds"] >= 3
+    longer = type(spec).model_validate(spec.canonical() | {"budget": {"trials": 2, "concurrency": 2, "hours": 1}})
+    run_sweep(longer, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
+    assert states(ledger.trials("demo")) == [TrialState.COMPLETE] * 2
+    assert set(executed()) == {(number, step) for number in range(2) for step in range(1, 31)}
