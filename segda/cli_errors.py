@@ -23,7 +23,7 @@ def run_cli(
     """Run a command line and end the process with the matching exit code.
 
     Args:
-        group: the program.
+        group: the program; its name is what help and messages call it.
         arguments: words of the command line without the program's name; None reads those of the process.
         interrupted: what to say after Ctrl-C.
 
@@ -31,10 +31,14 @@ def run_cli(
         SystemExit: always, with 0, 2 or 130.
         Exception: a bug passes through, so that Python prints its traceback and exits with 1.
     """
+    words = list(arguments) if arguments is not None else sys.argv[1:]
     try:
-        # Without standalone mode click hands exceptions over and returns the code given to `Context.exit`.
-        code = group.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:  # `segda` alone: the help is the answer
+        # Not `group.main`, which puts an empty line before whatever is said about Ctrl-C.
+        with group.make_context(group.name, words) as context:
+            group.invoke(context)
+    except click.exceptions.Exit as ended:  # --help, --version
+        sys.exit(ended.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group alone: its help is the answer
         click.echo(error.format_message(), err=True)
         sys.exit(EXIT_USER_ERROR)
     except click.ClickException as error:
@@ -44,7 +48,7 @@ def run_cli(
     except (click.Abort, KeyboardInterrupt):
         click.echo(interrupted, err=True)
         sys.exit(EXIT_INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(0)
 
 
 def _fail(message: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segda.datasets.base import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, read_image
+from segda.datasets.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, read_image
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.files import replacing
 from segda.pictures import Palette, color_table, overlay

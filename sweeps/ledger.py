@@ -114,26 +114,30 @@ class Ledger:
             ConfigError: the file is missing (`create=False`), is no ledger, was written by another version, or the
                 database cannot be reached.
         """
-        is_url = isinstance(location, str) and "://" in location
-        url = sa.make_url(str(location)) if is_url else sa.URL.create("sqlite", database=str(location))
-        shown = url.render_as_string(hide_password=True) if is_url else str(location)
-        is_sqlite = url.get_backend_name() == "sqlite"
-        if is_sqlite and not create and not Path(str(url.database)).is_file():
-            raise ConfigError(
-                f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store"
-            )
-        if is_sqlite and url.database:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(url, **({"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {}))
+        shown = str(location)
+        try:
+            is_url = isinstance(location, str) and "://" in location
+            url = sa.make_url(str(location)) if is_url else sa.URL.create("sqlite", database=str(location))
+            shown = url.render_as_string(hide_password=True) if is_url else shown
+            is_sqlite = url.get_backend_name() == "sqlite"
+            if is_sqlite and not create and not Path(str(url.database)).is_file():
+                raise ConfigError(
+                    f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store"
+                )
+            if is_sqlite and url.database:
+                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(url, **({"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {}))
+        except (OSError, ImportError, sa.exc.ArgumentError) as error:
+            raise ConfigError(f"cannot open the ledger {shown}: {error}; name another file or database") from error
         if is_sqlite:
             prepare_sqlite(engine)
         ledger = cls(engine)
         try:
             with ledger._write() as connection:
                 check_schema(connection, shown)
-        except (sa.exc.DatabaseError, sa.exc.InterfaceError) as error:
+        except sa.exc.DBAPIError as error:
             ledger.close()
-            reason = str(error.orig).strip().splitlines()[0]
+            reason = " ".join(str(error.orig).split())
             raise ConfigError(f"cannot open the ledger {shown}: {reason}; name another file or database") from error
         except ConfigError:
             ledger.close()
@@ -200,7 +204,7 @@ class Ledger:
             rows = connection.execute(sa.select(SWEEP).order_by(SWEEP.c.created, SWEEP.c.name)).mappings()
             return [SweepRecord(**row) for row in rows]
 
-    def update_sweep(self, name: str, **changes: Any) -> None:
+    def update_sweep(self, name: str, /, **changes: Any) -> None:
         """Change fields of a sweep.
 
         Args:
@@ -257,7 +261,7 @@ class Ledger:
             query = sa.select(TRIAL).where(TRIAL.c.sweep == sweep).order_by(TRIAL.c.number)
             return [_trial_record(row) for row in connection.execute(query).mappings()]
 
-    def update_trial(self, sweep: str, number: int, **changes: Any) -> None:
+    def update_trial(self, sweep: str, number: int, /, **changes: Any) -> None:
         """Change fields of a trial; what identifies it cannot change.
 
         Args:

@@ -48,11 +48,11 @@ class _Plain(sa.TypeDecorator[Any]):
         return _decode(value)
 
 
-_tables = sa.MetaData()
-_schema = sa.Table("ledger_schema", _tables, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
+TABLES = sa.MetaData()
+_schema = sa.Table("ledger_schema", TABLES, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
 SWEEP = sa.Table(
     "sweep",
-    _tables,
+    TABLES,
     sa.Column("name", sa.String(200), primary_key=True),
     sa.Column("spec", _Plain, nullable=False),
     sa.Column("info", _Plain, nullable=False),
@@ -62,7 +62,7 @@ SWEEP = sa.Table(
 )
 TRIAL = sa.Table(
     "trial",
-    _tables,
+    TABLES,
     sa.Column("sweep", sa.ForeignKey("sweep.name"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("key", sa.String(64), nullable=False, index=True),
@@ -94,7 +94,7 @@ def _of_trial() -> sa.ForeignKeyConstraint:
 # sqlite_autoincrement: an id is never given twice, so that a reader's cursor stays valid.
 POINT = sa.Table(
     "point",
-    _tables,
+    TABLES,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("sweep", sa.String(200), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
@@ -107,7 +107,7 @@ POINT = sa.Table(
 )
 RUNG = sa.Table(
     "rung",
-    _tables,
+    TABLES,
     sa.Column("sweep", sa.String(200), primary_key=True),
     sa.Column("rung", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
@@ -116,7 +116,7 @@ RUNG = sa.Table(
 )
 EVENT = sa.Table(
     "event",
-    _tables,
+    TABLES,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("sweep", sa.ForeignKey("sweep.name"), nullable=False, index=True),
     sa.Column("number", sa.Integer),
@@ -127,7 +127,7 @@ EVENT = sa.Table(
 )
 PROFILE = sa.Table(
     "profile",
-    _tables,
+    TABLES,
     sa.Column("key", sa.String(200), primary_key=True),
     sa.Column("metrics", _Plain, nullable=False),
 )
@@ -162,11 +162,11 @@ def check_schema(connection: Connection, shown: str) -> None:
                 "version of this program that wrote it, or name another file for new sweeps"
             )
         return
-    foreign = present & _tables.tables.keys()
+    foreign = present & TABLES.tables.keys()
     if foreign:
         raise ConfigError(
             f"{shown} is no ledger, but has tables of the same names ({', '.join(sorted(foreign))}); "
             "name another database"
         )
-    _tables.create_all(connection)
+    TABLES.create_all(connection)
     connection.execute(_schema.insert().values(version=SCHEMA_VERSION))

@@ -192,7 +192,8 @@ def measure(architecture: Architecture, device: Device) -> dict[str, float] | st
 def profile_all(
     architectures: list[Architecture],
     *,
-    device: Device,
+    kind: str,
+    threads: int,
     ledger: Ledger,
     call: Callable[..., Any],
 ) -> Iterator[tuple[Architecture, Profile]]:
@@ -200,13 +201,15 @@ def profile_all(
 
     Args:
         architectures: what is needed.
-        device: where.
+        kind: `cpu` or `cuda`, of the device to measure on.
+        threads: threads that a measurement may use.
         ledger: remembers the figures.
         call: calls a function with arguments on an otherwise idle node and returns what it returns.
 
     Yields:
         Each architecture and what is known about it, in order.
     """
+    device: Device = call(describe_device, kind, threads)
     for architecture in architectures:
         key = profile_key(architecture, device)
         known = ledger.profile(key)

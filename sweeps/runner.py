@@ -44,7 +44,7 @@ from segda.errors import ConfigError, DeviceError
 from segda.splits import data_fingerprint
 from sweeps.coordinator import Coordinator, Listener, Wait
 from sweeps.ledger import Ledger
-from sweeps.profiles import Architecture, Profile, describe_device, profile_all, reachable, sample_config
+from sweeps.profiles import Architecture, Profile, profile_all, reachable, sample_config
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialRecord
@@ -154,7 +154,7 @@ def _execute(coordinator: Coordinator, stopper: "_Stopper") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     request = {"cpu": resources.cpus, "gpu": resources.gpus}
     tune.Tuner(
-        tune.with_resources(_trainable, {name: amount for name, amount in request.items() if amount}),
+        tune.with_resources(_trainable(), {name: amount for name, amount in request.items() if amount}),
         tune_config=tune.TuneConfig(
             search_alg=_Proposer(coordinator),
             scheduler=_Scheduler(coordinator),
@@ -173,9 +173,17 @@ def _execute(coordinator: Coordinator, stopper: "_Stopper") -> None:
     ).fit()
 
 
-def _trainable(config: dict[str, Any]) -> None:
-    """Run one attempt in a Tune worker; messages travel as JSON, which Tune hands on untouched."""
-    run_task(Task(**json.loads(config["task"])), lambda message: tune.report({"message": json.dumps(message)}))
+def _trainable() -> Callable[[dict[str, Any]], None]:
+    """Return the function that runs one attempt in a Tune worker; messages travel as JSON, which Tune hands on untouched.
+
+    A nested function travels by value: workers start seconds sooner because they need not import this module.
+    """
+    work, report, task_type = run_task, tune.report, Task
+
+    def attempt(config: dict[str, Any]) -> None:
+        work(task_type(**json.loads(config["task"])), lambda message: report({"message": json.dumps(message)}))
+
+    return attempt
 
 
 class _Proposer(Searcher):  # type: ignore[misc]
@@ -370,21 +378,34 @@ def _describe_cluster() -> str:
 
 
 def _profiles(spec: SweepSpec, ledger: Ledger, listener: Listener | None) -> dict[Architecture, Profile]:
-    """Measure every architecture that the sweep can reach, each alone on a whole node."""
+    """Measure every architecture that the sweep can reach, in one process that has a whole node for itself."""
     wants_gpu = spec.resources.gpus > 0
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     node = next(node for node in nodes if node.get("GPU", 0) >= (1 if wants_gpu else 0) and node.get("CPU", 0) > 0)
-    remote = {"num_cpus": int(node["CPU"]), "num_gpus": 1 if wants_gpu else 0, "max_calls": 1}
+    threads = int(node["CPU"])
+    actors: list[Any] = []
 
     def call(function: Callable[..., Any], *arguments: Any) -> Any:
-        return ray.get(ray.remote(**remote)(function).remote(*arguments))
+        if not actors:
+            actors.append(ray.remote(num_cpus=threads, num_gpus=int(wants_gpu))(_Alone).remote())
+        return ray.get(actors[0].run.remote(function, *arguments))
 
-    device = call(describe_device, "cuda" if wants_gpu else "cpu", int(node["CPU"]))
     profiles: dict[Architecture, Profile] = {}
-    wanted = reachable(spec)
-    for architecture, profile in profile_all(wanted, device=device, ledger=ledger, call=call):
-        profiles[architecture] = profile
-        if listener is not None:
-            figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())
-            listener("note", None, f"{architecture}: {profile.error or figures}")
+    kind = "cuda" if wants_gpu else "cpu"
+    try:
+        for architecture, profile in profile_all(reachable(spec), kind=kind, threads=threads, ledger=ledger, call=call):
+            profiles[architecture] = profile
+            if listener is not None:
+                figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())
+                listener("note", None, f"{architecture}: {profile.error or figures}")
+    finally:
+        for actor in actors:
+            ray.kill(actor)
     return profiles
+
+
+class _Alone:
+    """Runs functions in one process."""
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)

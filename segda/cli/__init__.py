@@ -14,7 +14,7 @@ from segda.cli.train import train_command
 from segda.cli_errors import run_cli
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group("segda", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="segda")
 @click.option("-v", "--verbose", is_flag=True, help="Show informative log messages too, on standard error.")
 def cli(verbose: bool) -> None:

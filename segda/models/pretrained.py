@@ -105,6 +105,8 @@ def _download(address: str, path: Path, *, name: str) -> None:
         _check_digest(temporary, promised=_promised_digest(path))
         temporary.replace(path)
     except OSError as error:  # URLError and HTTPError are OSErrors too
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise WeightsError(
             f"cannot download the ImageNet weights of {name} from {address} ({reason}); put the file at {path}, or name a "

@@ -117,10 +117,6 @@ def dies_once(config, report, *, folder, acknowledged=0):
     _train(config, report, folder, acknowledged, before_step=before_step)
 
 
-def always_dies(config, report, *, folder, acknowledged=0):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def fails_by_seed(config, report, *, folder, acknowledged=0):
     """Fail in the way that the reference's weight decay asks for."""
     match config.optimizer.momentum:

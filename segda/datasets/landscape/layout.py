@@ -154,16 +154,16 @@ def _country(frame: Frame) -> Layout:
 def _settlements(frame: Frame, main: NDArray[np.float64]) -> Mask:
     """Choose the ground of a village along the main road in two thirds of the tiles, of single farms elsewhere.
 
-    On less land than 250 m square both are rarer, lest small tiles show nothing else.
+    Their number follows the length of the road: on much less land than 250 m square many tiles have none.
     """
     size, rng = frame.size, frame.rng
-    room = min(1.0, size * frame.gsd_m / 250)
+    room = size * frame.gsd_m / 250
     inner = main[frame.inner(main)]
-    village = bool(rng.random() < 0.65 * room)
+    village = bool(rng.random() < 0.65 * min(room, 1.0))
     axis = np.arange(size, dtype=np.float32)
     ragged = 1 + 0.25 * smooth_noise(rng, size, frame.px(25))
     ground = np.zeros((size, size), np.bool_)
-    for _ in range((1 if village else round(3 * room)) if len(inner) else 0):
+    for _ in range((max(round(room), 1) if village else round(3 * room)) if len(inner) else 0):
         x, y = inner[int(rng.integers(len(inner)))].astype(np.float32)
         radius = frame.uniform_px(50, 80) if village else frame.uniform_px(22, 30)
         ground |= np.hypot(axis[None, :] - x, axis[:, None] - y) < radius * ragged

@@ -113,7 +113,7 @@ def test_features_are_the_fused_maps_at_an_eighth() -> None:
 def test_one_image_in_training_is_refused_with_the_remedy() -> None:
     network = BiSeNetV1(resnet18(), num_classes=3)
 
-    with pytest.raises(ConfigError, match="at least 2 images per batch, got 1.*batch_size"):
+    with pytest.raises(ConfigError, match=r"at least 2 images per batch, got 1.*batch_size"):
         network(torch.zeros(1, 3, 32, 32))
 
 

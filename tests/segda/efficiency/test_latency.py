@@ -1,0 +1,135 @@
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segda.efficiency import latency, measure_latency
+from segda.errors import DeviceError
+
+
+class Recorder(nn.Module):
+    """Remembers under which circumstances it was called, in a list that copies share."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+        self.seconds = seconds
+        calls: list[dict[str, Any]] = []
+        self.conv.register_forward_pre_hook(lambda module, args: calls.append(circumstances(module, args[0])))
+        self.calls = lambda: calls
+
+    def forward(self, image: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        return self.conv(image)
+
+
+def circumstances(module: nn.Module, image: Tensor) -> dict[str, Any]:
+    return {
+        "training": module.training,
+        "inference": torch.is_inference_mode_enabled(),
+        "shape": tuple(image.shape),
+        "dtype": (image.dtype, module.weight.dtype),
+        "channels_last": image.is_contiguous(memory_format=torch.channels_last),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
+
+
+def test_every_run_is_made_and_counted() -> None:
+    module = Recorder()
+
+    result = measure_latency(module, input_shape=(1, 3, 8, 10), warmup=3, runs=7)
+
+    assert len(module.calls()) == 3 + 7
+    assert (result.warmup, result.runs) == (3, 7)
+
+
+def test_defaults_on_a_cpu_are_20_and_100_runs() -> None:
+    module = Recorder()
+
+    result = measure_latency(module, input_shape=(1, 3, 4, 4))
+
+    assert (result.warmup, result.runs) == (20, 100)
+    assert len(module.calls()) == 120
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_runs_follow_the_protocol(precision: Any, dtype: torch.dtype) -> None:
+    module = Recorder().train()
+
+    measure_latency(module, input_shape=(2, 3, 8, 10), precision=precision, warmup=1, runs=1)
+
+    expected = {
+        "training": False,
+        "inference": True,
+        "shape": (2, 3, 8, 10),
+        "dtype": (dtype, dtype),
+        "channels_last": True,
+        "cudnn_benchmark": True,
+    }
+    assert module.calls() == [expected, expected]
+
+
+def test_the_module_and_global_settings_are_left_alone() -> None:
+    module = Recorder().train()
+    benchmark = torch.backends.cudnn.benchmark
+
+    measure_latency(module, input_shape=(1, 3, 4, 4), precision="bf16", warmup=1, runs=1)
+
+    assert module.training
+    assert module.conv.weight.dtype == torch.float32
+    assert torch.backends.cudnn.benchmark == benchmark
+
+
+def test_a_slow_module_stops_at_the_time_bound_but_not_before_five_runs() -> None:
+    result = measure_latency(Recorder(seconds=0.02), input_shape=(1, 3, 4, 4), max_seconds=0.05)
+
+    assert result.warmup < 20
+    assert 5 <= result.runs < 100
+    assert result.median_ms >= 20
+
+
+def test_the_time_bound_never_adds_runs() -> None:
+    result = measure_latency(Recorder(), input_shape=(1, 3, 4, 4), warmup=1, runs=2, max_seconds=0.0)
+
+    assert result.runs == 2
+
+
+def test_statistics_are_those_of_the_timed_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [1000.0, 1000.0] + [float(value) for value in range(1, 12)]
+    queue = iter(times)
+    monkeypatch.setattr(latency, "_timed_on_cpu", lambda module, image: next(queue))
+
+    result = measure_latency(Recorder(), input_shape=(1, 3, 4, 4), warmup=2, runs=11)
+
+    timed = np.arange(1, 12)
+    assert result.median_ms == 6
+    assert result.fps == pytest.approx(1000 / 6)
+    assert result.p90_ms == pytest.approx(np.percentile(timed, 90))
+    assert result.p95_ms == pytest.approx(np.percentile(timed, 95))
+    assert result.iqr_ms == pytest.approx(5)
+
+
+def test_an_absent_device_is_an_error() -> None:
+    with pytest.raises(DeviceError):
+        measure_latency(Recorder(), input_shape=(1, 3, 4, 4), device="cuda:99")
+
+
+@pytest.mark.parametrize(("warmup", "runs"), [(0, 5), (1, 0)])
+def test_no_runs_are_refused(warmup: int, runs: int) -> None:
+    with pytest.raises(ValueError, match="at least one warm-up run and one timed run"):
+        measure_latency(Recorder(), input_shape=(1, 3, 4, 4), warmup=warmup, runs=runs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_runs_are_waited_for() -> None:
+    conv = nn.Conv2d(64, 64, 3, padding=1)
+
+    small = measure_latency(conv, input_shape=(1, 64, 64, 64), device="cuda", runs=20)
+    large = measure_latency(conv, input_shape=(1, 64, 2048, 2048), device="cuda", runs=20)
+
+    # Without waiting both would be the time of a launch.
+    assert large.median_ms > 10 * small.median_ms

@@ -1,0 +1,237 @@
+import math
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+
+from segda.config import TrainConfig
+from segda.config_file import load_config, read_document
+from segda.config_problems import LocatedError, error_of
+from segda.errors import ConfigError
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Shape(Part):
+    name: str
+
+
+class Circle(Shape):
+    name: Literal["circle"]
+    radius: float = Field(1.0, gt=0)
+
+
+class Item(Part):
+    label: Literal["day", "dusk"]
+    weight: float = Field(default=1.0, le=1)
+
+
+class Settings(Part):
+    count: int = 1
+    rate: float = 1.0
+    on: bool = True
+    text: str = ""
+    shape: Annotated[SerializeAsAny[Shape] | None, BeforeValidator(Circle.model_validate)] = None
+    items: tuple[Item, ...] = ()
+    named: dict[str, Item] = {}
+
+    @model_validator(mode="after")
+    def _rate_fits(self):
+        if self.rate > 100:
+            raise LocatedError(("rate",), "is too much")
+        return self
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "settings.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1E3", 1000.0),
+        ("-2e+5", -2e5),
+        ("5e-3", 0.005),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("1_000", 1000),
+        ("-3", -3),
+        ("0x10", 16),
+        (".inf", math.inf),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("off", "off"),
+        ("no", "no"),
+        ("12:30", "12:30"),
+        ("010", "010"),
+        ("2024-01-02", "2024-01-02"),
+        ("none", "none"),
+        ("e3", "e3"),
+        ("1e", "1e"),
+    ],
+)
+def test_plain_values_are_read_by_yaml_1_2(write, text, value):
+    came = read_document(write(f"key: {text}\n")).data["key"]
+    assert came == value
+    assert type(came) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("count: 1\nrte: 2\n", "2: rte: unknown key (did you mean 'rate'?)"),
+        ("zzz: 2\n", "1: zzz: unknown key; known: count, rate, on, text, shape, items, named"),
+        ("count: 1.5\n", "1: count: must be a whole number, got 1.5"),
+        ("count: many\n", "1: count: must be a whole number, got 'many'"),
+        ("rate:\n  - 1\n", "1: rate: must be a number, got a list"),
+        ("on: maybe\n", "1: on: must be true or false, got 'maybe'"),
+        ("text: 3\n", "1: text: must be text, got 3"),
+        ("rate: 101\n", "1: rate: is too much"),
+        ("shape: {name: circle, radius: 0}\n", "1: shape.radius: must be greater than 0, got 0"),
+        ("shape:\n  name: circle\n  radios: 2\n", "3: shape.radios: unknown key (did you mean 'radius'?)"),
+        ("shape: {name: circl}\n", "1: shape.name: must be 'circle', got 'circl' (did you mean 'circle'?)"),
+        (
+            "items:\n  - label: day\n  - label: dsk\n",
+            "3: items[1].label: must be one of 'day' or 'dusk', got 'dsk' (did you mean 'dusk'?)",
+        ),
+        ("items:\n  - {label: day, wight: 1}\n", "2: items[0].wight: unknown key (did you mean 'weight'?)"),
+        ("items: [{}]\n", "1: items[0].label: a value is required, none came"),
+        ("named:\n  a: {label: day, weight: 2}\n", "2: named.a.weight: must be at most 1, got 2"),
+        ("named:\n  a.b: {lable: day}\n", "2: named.a.b.lable: unknown key (did you mean 'label'?) (and 1 more)"),
+        ("items: 3\n", "1: items: must be a list, got 3"),
+        ("named: [a]\n", "1: named: must be a mapping `key: value`, got a list"),
+        ("count: x\nrate: y\n\non: z\n", "1: count: must be a whole number, got 'x' (and 2 more)"),
+        ("text:\n  " + "x" * 99 + "\nrate: " + "y" * 99, "3: rate: must be a number, got '" + "y" * 59 + "..."),
+    ],
+)
+def test_a_wrong_value_is_told_in_one_line_with_its_line_number(write, text, message):
+    path = write(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path, Settings)
+    assert str(error.value) == f"{path}:{message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "1: expected a mapping `key: value`, the file is empty"),
+        ("# only a comment\n", "1: expected a mapping `key: value`, the file is empty"),
+        ("- 1\n", "1: expected a mapping `key: value`, a list came"),
+        ("\nhello\n", "2: expected a mapping `key: value`, a single value came"),
+        ("count: 1\nrate: [1, 2\ntext: a\n", "3: not valid YAML: expected ',' or ']', but got ':'"),
+        ("count: 1\n\trate: 2\n", "2: not valid YAML: found character '\\t' that cannot start any token"),
+        (
+            "count: 1\ntext: &a b\nrate: 2\ncount: 3\n",
+            "4: count: the key is given twice, first in line 1; keep one of them",
+        ),
+        ("items:\n  - label: a\n    label: b\n", "3: label: the key is given twice, first in line 2; keep one of them"),
+        ("count: *missing\n", "1: not valid YAML: found undefined alias 'missing'"),
+        ("a: 1\n---\nb: 2\n", "2: not valid YAML: but found another document"),
+        ("a: 1\nb: '\x07'\n", "2: not valid YAML: character 7 is not allowed"),
+    ],
+)
+def test_what_is_no_mapping_is_told_in_one_line(write, text, message):
+    path = write(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path, Settings)
+    assert str(error.value) == f"{path}:{message}"
+
+
+def test_a_file_cannot_run_code(write):
+    path = write("text: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ConfigError, match=r"settings.yaml:1: not valid YAML: could not determine a constructor"):
+        load_config(path, Settings)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: there is no such file$"):
+        load_config(tmp_path / "nothing.yaml", Settings)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(ConfigError, match=r": cannot be read: "):
+        load_config(tmp_path, Settings)
+
+
+def test_text_in_another_encoding_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"count: 1\ntext: caf\xe9\n")
+    with pytest.raises(ConfigError, match=r":2: not UTF-8 text"):
+        load_config(path, Settings)
+
+
+def test_endless_nesting_is_refused(write):
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load_config(write("a: " + "[" * 5000), Settings)
+
+
+def test_merged_mappings_may_be_overridden_and_keep_their_lines(write):
+    path = write("named:\n  a: &a {label: day, weight: 1}\n  b:\n    <<: *a\n    weight: 7\n")
+    with pytest.raises(ConfigError, match=r":5: named.b.weight: must be at most 1, got 7$"):
+        load_config(path, Settings)
+    fine = load_config(write("named:\n  a: &a {label: day, weight: 1}\n  b:\n    <<: *a\n    weight: 0.5\n"), Settings)
+    assert fine.named["b"].weight == 0.5
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+    path = tmp_path / "bom.yaml"
+    path.write_text("count: 3\n", encoding="utf-8-sig")
+    assert load_config(path, Settings).count == 3
+
+
+def test_data_without_a_file_name_their_origin():
+    with pytest.raises(ValueError) as error:
+        Settings.model_validate({"rate": "fast"})
+    assert str(error_of(error.value, Settings, {}, where="request")) == "request: rate: must be a number, got 'fast'"
+
+
+TRAINING = """\
+data:
+  source: {dataset: camvid, domain: day}
+  target: {dataset: camvid, domain: dusk}
+  height: 96
+  width: 128
+method:
+  name: adversarial
+  lambda_adv: 1e-3
+optimizer:
+  lr: 5e-3
+steps: 1e3
+"""
+
+
+def test_a_training_file_is_read(write):
+    config = load_config(write(TRAINING), TrainConfig)
+    assert config.optimizer.lr == 0.005
+    assert config.steps == 1000
+    assert config.method.name == "adversarial"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("5e-3", "-1", "10: optimizer.lr: must be greater than 0, got -1"),
+        ("lambda_adv", "lambda_avd", "8: method.lambda_avd: unknown key (did you mean 'lambda_adv'?)"),
+        ("lambda_adv: 1e-3", "lambda_adv: -1", "8: method.lambda_adv: must be at least 0, got -1"),
+        ("adversarial", "adversaril", "6: method: unknown method 'adversaril' (did you mean 'adversarial'?)"),
+        ("dusk", "dsk", "3: data.target: data set camvid has no domain 'dsk' (did you mean 'dusk'?)"),
+        ("lr: 5e-3", "name: sdg", "10: optimizer.name: must be one of 'sgd', 'adam', 'adamw' or 'rmsprop', got 'sdg'"),
+        ("steps: 1e3", "", "1: steps: a value is required, none came"),
+    ],
+)
+def test_a_wrong_training_file_names_line_key_and_nearest_name(write, old, new, message):
+    path = write(TRAINING.replace(old, new))
+    with pytest.raises(ConfigError) as error:
+        load_config(path, TrainConfig)
+    assert str(error.value).startswith(f"{path}:{message}")
+    assert "\n" not in str(error.value)

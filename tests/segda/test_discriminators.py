@@ -1,0 +1,209 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segda.discriminators import CP, DISCRIMINATORS, DWD, FCD, TFD, build_discriminator, cp_rank, tucker_ranks
+from segda.efficiency import count_macs
+from segda.errors import ConfigError
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def random_probs(num_classes: int = 19, side: int = 64, seed: int = 0) -> Tensor:
+    """Blocky softmax maps, about as confident as a trained network's."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = 3 * torch.randn(4, num_classes, side // 8, side // 8, generator=generator)
+    return functional.interpolate(coarse, scale_factor=8, mode="nearest").softmax(dim=1)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (65, 127), (176, 240)])
+def test_the_output_is_one_logit_per_32_pixels(name: str, height: int, width: int) -> None:
+    with torch.device("meta"):
+        discriminator = build_discriminator(name, num_classes=5)
+
+    logits = discriminator(torch.empty(2, 5, height, width, device="meta"))
+
+    assert logits.shape == (2, 1, height // 32, width // 32)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_an_input_below_32_pixels_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="at least 32 x 32 pixels, got 31 x 64"):
+        build_discriminator(name, num_classes=5)(torch.zeros(1, 5, 31, 64))
+
+
+@pytest.mark.parametrize("num_classes", [7, 12, 19])
+def test_the_dense_discriminator_has_the_published_layers(num_classes: int) -> None:
+    widths = (num_classes, 64, 128, 256, 512, 1)
+    expected = sum(i * o * 16 + o for i, o in pairwise(widths))
+
+    assert count(FCD(num_classes)) == expected
+    assert num_classes != 19 or expected == 2_781_121
+
+
+@pytest.mark.parametrize(("num_classes", "expected"), [(19, 191_364), (12, 190_797), (7, 190_392)])
+def test_the_depthwise_discriminator_has_the_published_number_of_parameters(num_classes: int, expected: int) -> None:
+    assert count(DWD(num_classes)) == expected
+
+
+# A complete Tucker decomposition also has two 4x4 factors over kernel positions in each of the five layers.
+@pytest.mark.parametrize(("rank", "published"), [(0.5, 1_389_763), (0.25, 698_442), (0.1, 279_006)])
+def test_tucker_counts_equal_the_published_ones_less_the_absorbed_factors(rank: float, published: int) -> None:
+    assert count(TFD(19, rank=rank)) == published - 5 * 2 * 4 * 4
+
+
+def test_tucker_ranks_equal_the_published_ones() -> None:
+    widths = (19, 64, 128, 256, 512, 1)
+    ranks = [tucker_ranks(i, o, fraction=0.5) for i, o in pairwise(widths)]
+
+    assert ranks == [(11, 38), (41, 81), (81, 162), (162, 324), (8, 1)]
+
+
+# A complete CP decomposition also has one weight per term.
+@pytest.mark.parametrize(
+    ("rank", "terms", "published"),
+    [
+        (0.5, [107, 328, 669, 1351, 8], 1_393_553),
+        (0.25, [53, 164, 334, 676, 4], 697_403),
+        (0.1, [21, 66, 134, 270, 2], 279_655),
+    ],
+)
+def test_cp_ranks_and_counts_equal_the_published_ones(rank: float, terms: list[int], published: int) -> None:
+    widths = (19, 64, 128, 256, 512, 1)
+
+    assert [cp_rank(i, o, fraction=rank) for i, o in pairwise(widths)] == terms
+    assert count(CP(19, rank=rank)) == published - sum(terms)
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(19, 64), (256, 512), (512, 1), (2, 64)])
+def test_tucker_ranks_stay_within_the_channels_and_keep_the_fraction(
+    in_channels: int, out_channels: int, fraction: float
+) -> None:
+    in_rank, out_rank = tucker_ranks(in_channels, out_channels, fraction=fraction)
+
+    assert 1 <= in_rank <= in_channels
+    assert 1 <= out_rank <= out_channels
+    if in_channels > 100 and out_channels > 100:
+        kept = in_channels * in_rank + in_rank * out_rank * 16 + out_rank * out_channels
+        assert kept == pytest.approx(fraction * in_channels * out_channels * 16, rel=0.05)
+
+
+def test_multiply_accumulates_at_512_x_1024_equal_the_published_ones() -> None:
+    # A sixteenth of the area in each, because all layers are convolutions.
+    macs = {
+        name: 16 * count_macs(build_discriminator(name, num_classes=19, rank=rank), input_shape=(1, 19, 128, 256))
+        for name, rank in (("fcd", 1.0), ("dwd", 1.0), ("tfd", 0.5), ("cp", 0.1))
+    }
+
+    assert macs["fcd"] == pytest.approx(15.44e9, rel=1e-3)
+    assert macs["dwd"] == pytest.approx(1.068e9, rel=1e-3)
+    assert macs["cp"] == pytest.approx(2.99e9, rel=1e-3)
+    assert macs["tfd"] < 0.6 * macs["fcd"]
+
+
+def dense_kernel(layer: nn.Sequential) -> Tensor:
+    """Multiply the factors of a layer out, with the layer itself: the kernel is its answer to unit impulses."""
+    in_channels = layer[0].in_channels
+    impulses = torch.zeros(in_channels, in_channels, 10, 10)
+    impulses[range(in_channels), range(in_channels), 4, 4] = 1
+    with torch.no_grad():
+        # Stride 2 shows every other position: four shifts of the impulse show all 16.
+        shifted = [impulses.roll((row, column), dims=(2, 3)) for row in range(2) for column in range(2)]
+        answers = [layer(image) - layer(torch.zeros_like(image)) for image in shifted]
+    values = torch.stack(answers)
+    return values[values != 0]
+
+
+@pytest.mark.parametrize(("name", "rank"), [("tfd", 0.5), ("tfd", 0.1), ("cp", 0.5), ("cp", 0.1), ("dwd", 0.5)])
+def test_factors_start_with_the_spread_of_a_dense_kernel(name: str, rank: float) -> None:
+    torch.manual_seed(0)
+    discriminator = build_discriminator(name, num_classes=19, rank=rank)
+    factorized, dense = discriminator.layers[4], FCD(19).layers[4]
+
+    kernel = dense_kernel(factorized)
+
+    assert kernel.numel() >= 0.95 * dense.weight.numel()
+    assert kernel.square().mean().sqrt().item() == pytest.approx(dense.weight.square().mean().sqrt().item(), rel=0.2)
+
+
+@pytest.mark.parametrize(("name", "rank"), [("tfd", 0.5), ("tfd", 0.1), ("cp", 0.5), ("cp", 0.1), ("dwd", 0.5)])
+def test_outputs_vary_with_the_input_as_much_as_those_of_the_dense_discriminator(name: str, rank: float) -> None:
+    probs = random_probs()
+
+    def spread(name: str, rank: float) -> float:
+        spreads = []
+        for seed in range(5):
+            torch.manual_seed(seed)
+            with torch.no_grad():
+                logits = build_discriminator(name, num_classes=19, rank=rank)(probs)
+            spreads.append(logits.var(dim=0).mean())
+        return torch.stack(spreads).mean().sqrt().item()
+
+    ratio = spread(name, rank) / spread("fcd", 1.0)
+
+    assert 1 / 3 < ratio < 3
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_a_discriminator_learns_to_tell_confident_from_uncertain(name: str) -> None:
+    torch.manual_seed(0)
+    discriminator = build_discriminator(name, num_classes=5, rank=0.1)
+    confident = (random_probs(5, side=32, seed=1) * 50).softmax(dim=1)
+    uncertain = torch.full_like(confident, 0.2)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
+
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = (
+            functional.softplus(-discriminator(confident)).mean() + functional.softplus(discriminator(uncertain)).mean()
+        )
+        loss.backward()
+        optimizer.step()
+
+    with torch.no_grad():
+        assert (discriminator(confident) > 0).all()
+        assert (discriminator(uncertain) < 0).all()
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    discriminator = build_discriminator(name, num_classes=4, rank=0.3)
+    discriminator(random_probs(4, side=32)).sum().backward()
+
+    assert all(parameter.grad is not None for parameter in discriminator.parameters())
+
+
+@pytest.mark.parametrize("name", ["tfd", "cp"])
+@pytest.mark.parametrize("rank", [0.0, -0.5, 1.5])
+def test_a_rank_outside_of_its_range_is_refused(name: str, rank: float) -> None:
+    with pytest.raises(ConfigError, match=r"in \(0, 1\], got"):
+        build_discriminator(name, num_classes=5, rank=rank)
+
+
+def test_only_factorized_discriminators_read_the_rank() -> None:
+    sizes = {
+        name: [count(build_discriminator(name, num_classes=5, rank=rank)) for rank in (0.2, 0.6)]
+        for name in DISCRIMINATORS
+    }
+
+    assert {name for name, (few, many) in sizes.items() if few < many} == {
+        name for name, kind in DISCRIMINATORS.items() if kind.has_rank
+    }
+    assert {name for name, (few, many) in sizes.items() if few == many} == {"fcd", "dwd"}
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'dwd'"):
+        build_discriminator("dwf", num_classes=5)
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 2 classes, got 1"):
+        build_discriminator("fcd", num_classes=1)

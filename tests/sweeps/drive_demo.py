@@ -1,0 +1,38 @@
+"""A driver that can be killed: `python drive_demo.py STORE TRAIN NUM_TRIALS`; begins the sweep or goes on with it."""
+
+import sys
+
+import click
+import fakes
+
+from segda.cli_errors import run_cli
+from sweeps import cli, runner
+from sweeps.ledger import Ledger
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+
+
+def no_measuring(architectures, *, kind, threads, ledger, call):
+    return ((architecture, fakes.profile(architecture)) for architecture in architectures)
+
+
+@click.command()
+@click.argument("root")
+@click.argument("train")
+@click.argument("trials", type=int)
+@click.option("--tracking")
+@click.pass_context
+def drive(context, root, train, trials, tracking):
+    store = Store.at(root)
+    runner.profile_all = no_measuring
+    spec = SweepSpec.model_validate(
+        fakes.plain_spec(budget={"trials": trials, "concurrency": 2}, tracking={"uri": tracking})
+    )
+    with Ledger.open(store.ledger) as ledger:
+        if not ledger.sweeps():
+            cli.begin(spec, ledger=ledger, source="test")
+        context.exit(cli.drive(spec, ledger=ledger, store=store, train=train, fingerprint=fakes.fingerprint))
+
+
+if __name__ == "__main__":
+    run_cli(drive, sys.argv[1:])

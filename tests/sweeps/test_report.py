@@ -1,0 +1,389 @@
+import io
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from records import CLASSES, PROFILE, replicate, trial
+from rich.console import Console
+
+from segda.errors import ConfigError
+from sweeps import plots, report_text
+from sweeps.report import cost_bounds, load_view, summary_table, write_report
+from sweeps.trial import FailureClass, TrialKind, TrialState
+
+# A whole PNG of one pixel.
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301010018dd8db0"
+    "0000000049454e44ae426082"
+)
+VOID_ELEMENTS = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Reads a page: what it loads, its tables, its ids; an element that is closed in the wrong order is an error."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.loads, self.ids, self.tables, self.text = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.loads += [attrs[name] for name in ("src", "srcset", "data", "poster") if attrs.get(name)]
+        self.loads += [attrs["href"]] if tag in ("link", "base") and "href" in attrs else []
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in VOID_ELEMENTS:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("script", "style"):
+            return
+        self.text.append(data)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+
+def table(page, heading):
+    """Return the rows of the table that has a heading, as dictionaries."""
+    (rows,) = [rows for rows in page.tables if rows and heading in rows[0]]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+
+def markdown_table(text, heading):
+    """Return the rows of the Markdown table under a heading as dictionaries."""
+    lines = text.split(f"## {heading}\n", 1)[1].splitlines()
+    lines = list(itertools.dropwhile(lambda line: not line.startswith("|"), lines))
+    lines = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert set("".join(rows[1])) <= set("-: ")
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+@pytest.fixture(autouse=True)
+def short_script(request, monkeypatch):
+    """Reading megabytes of plotly.js in every test takes most of the time; one test keeps the true script."""
+    if "true_script" not in request.keywords.get("usefixtures", pytest.mark.usefixtures()).args:
+        monkeypatch.setattr(plots, "plotly_script", lambda: "/* plotly.js v0 */")
+
+
+@pytest.fixture
+def spec(make_spec):
+    return make_spec(
+        question="Which <discriminator> is best?",
+        search={
+            "method.name": ["source_only", "adversarial"],
+            "method.discriminator": {"choices": ["fcd", "dwd"], "when": {"method.name": "adversarial"}},
+            "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True},
+        },
+        constraints=["fps >= 30"],
+        seeds=[0, 1],
+        budget={"trials": 5, "concurrency": 1},
+        references={"upper_bound": {"method.name": "target_only"}},
+    )
+
+
+@pytest.fixture
+def records():
+    best = trial(1, 0.62, 0.45, discriminator="dwd")
+    return [
+        trial(0, 0.60, 0.40, method="source_only"),
+        best,
+        trial(2, 0.58, 0.48, discriminator="fcd", profile=PROFILE | {"macs": 2e9, "fps": 70.0, "latency_ms": 14.3}),
+        trial(3, 0.61, 0.05, metrics={"target/largest_class_share": 0.99}),
+        trial(
+            4,
+            0.2,
+            state=TrialState.FAILED,
+            failure=FailureClass.DIVERGED,
+            error="loss | became NaN <b>here</b>",
+            attempt=1,
+            step=30,
+        ),
+        trial(5, 0.3, state=TrialState.PRUNED, step=30),
+        trial(6, 0.4, 0.55, method="target_only", kind=TrialKind.REFERENCE, name="upper_bound"),
+        replicate(7, best, 0.60, 0.43, seed=1),
+    ]
+
+
+@pytest.fixture
+def written(ledger, store, spec, records, begun):
+    """A finished sweep in the ledger, with files of the trials that were trained."""
+    begun(spec)
+    for record in records:
+        ledger.add_trial(record)
+        if record.state is TrialState.COMPLETE:
+            folder = store.trial(record)
+            folder.mkdir(parents=True)
+            iou = dict.fromkeys(CLASSES, record.metrics["source/val/miou"])
+            target = dict.fromkeys(CLASSES, record.metrics["oracle/target/miou"]) | {"Sky": None}
+            splits = {"source/val": {"iou": iou}, "oracle/target": {"iou": target}}
+            content = {"classes": list(CLASSES), "splits": splits, "precision": "float32"}
+            (folder / "result.json").write_text(json.dumps(content))
+            (folder / "environment.json").write_text(json.dumps({"device_name": "Example CPU", "python": "3.11"}))
+            for domain in ("source", "target"):
+                (folder / f"examples_{domain}.png").write_bytes(PIXEL)
+    return spec
+
+
+@pytest.fixture
+def pages(ledger, store, written):
+    paths = write_report(ledger, store, written.name)
+    return paths.html.read_text(encoding="utf-8"), paths.markdown.read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing_from_a_network_and_is_well_formed(pages):
+    page = Page(pages[0])
+    assert page.loads
+    assert all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert "@import" not in pages[0].split("</style>")[0]
+    assert "url(" not in pages[0].split("</style>")[0]
+    assert "default-src 'none'" in pages[0]
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_the_script_of_the_figures_is_in_the_page_once(pages):
+    assert pages[0].count("plotly.js v") == 1
+    for name in ("pareto", "criterion", "parallel", "classes"):
+        assert f'id="figure-{name}"' in pages[0]
+
+
+def test_both_tables_of_trials_hold_every_trial_with_its_figures(pages, records):
+    html_rows = table(Page(pages[0]), "kind")
+    text_rows = markdown_table(pages[1], "All trials")
+    assert [row["trial"] for row in html_rows] == [str(record.number) for record in records]
+    assert [row["trial"] for row in text_rows] == ["0", "1 ★", "2", "3", "4", "5", "6", "7"]
+    assert text_rows[1] == {
+        "trial": "1 ★",
+        "kind": "search",
+        "state": "complete",
+        "method": "adversarial × dwd",
+        "parameters": "lr 0.02",
+        "seed": "0",
+        "steps": "100",
+        "source mIoU %": "62.0",
+        "target mIoU % (oracle)": "45.0",
+        "MACs G": "3",
+        "params M": "12",
+        "latency ms": "20",
+        "fps": "50",
+    }
+    assert html_rows[1]["sourcemIoU %"] == "62.0"
+    assert text_rows[7]["kind"] == "replicate of 1"
+
+
+def test_the_pick_is_said_with_reason_seeds_and_context_in_both_files(pages):
+    for text in (" ".join("".join(Page(pages[0]).text).split()), pages[1]):
+        assert "Trial 1 (adversarial × dwd, lr 0.02) has the best source/val/miou, 62.0% with seed 0" in text
+        assert "The runner-up, trial 0" in text
+        assert "61.0 ± 1.4" in text
+        assert "44.0 ± 1.4" in text
+        assert "mean ± std of 2 seeds (0, 1)" in text
+        assert "oracle, not used for choosing" in text
+        assert "Example CPU" in text
+        assert "camvid / day val" in text
+        assert "camvid / dusk test" in text
+
+
+def test_each_criterion_is_listed_with_its_regret(pages):
+    chosen, oracle = markdown_table(pages[1], "What each criterion picks")
+    assert (chosen["trial"], chosen["regret (points)"]) == ("1", "3.0")
+    assert (oracle["trial"], oracle["regret (points)"], oracle["reads target labels"]) == ("2", "0.0", "yes")
+
+
+def test_a_collapsed_trial_is_listed_with_the_reason(pages):
+    assert "trial 3: one class covers 99.0% of the target's pixels" in pages[1]
+
+
+def test_failures_are_shown_with_class_and_line_and_cannot_inject_markup(pages):
+    (row,) = markdown_table(pages[1], "Failures")
+    assert row["class"] == "diverged"
+    assert row["what happened"] == r"loss \| became NaN &lt;b>here&lt;/b>"
+    (row,) = table(Page(pages[0]), "what happened")
+    assert row["what happened"] == "loss | became NaN <b>here</b>"
+    assert "<discriminator>" not in pages[0]
+
+
+def test_classes_are_compared_on_both_splits_with_a_dash_for_absent_ones(pages):
+    sky = next(row for row in markdown_table(pages[1], "Classes") if row["class"] == "Sky")
+    assert sky["picked: trial 1 (source val)"] == "62.0"
+    assert sky["upper_bound: trial 6 (source val)"] == "40.0"
+    assert sky["picked: trial 1 (target, oracle)"] == "–"
+
+
+def test_efficiency_names_the_conditions(pages):
+    light, usual = markdown_table(pages[1], "Efficiency")
+    assert (light["trials"], light["input"], light["MACs G"]) == ("2", "32 x 64", "2")
+    assert usual["trials"].startswith("0, 1, 3")
+    assert "Measured on Example CPU, one image at a time, precision auto, computed in float32" in pages[1]
+
+
+def test_the_pictures_of_pick_source_only_and_upper_bound_are_in_the_page(pages):
+    page = Page(pages[0])
+    assert len(page.loads) == 6
+    shown = "".join(page.text)
+    for title in ("target: picked: trial 1", "target: source only: trial 0", "source: upper_bound: trial 6"):
+        assert title in shown
+
+
+def test_what_limits_the_trust_is_said(ledger, store, written):
+    lines = " ".join(report_text.warning_lines(load_view(ledger, store, written.name)))
+    assert "The choice loses 3.0 points of target mIoU" in lines
+    assert "1 trial failed" in lines
+    assert "Latency and fps were measured on Example CPU" in lines
+    assert "one seed only" not in lines
+    assert "not finished" not in lines
+
+
+def test_a_single_seed_and_a_missing_baseline_are_said(ledger, store, make_spec, begun):
+    begun(make_spec())
+    ledger.add_trial(trial(0))
+    lines = " ".join(report_text.warning_lines(load_view(ledger, store, "demo")))
+    assert "one seed only" in lines
+    assert "No source-only network" in lines
+    assert "1 of 3 search trials" in lines
+
+
+def test_a_value_at_the_end_of_its_range_is_said(ledger, store, make_spec, begun):
+    begun(make_spec())  # optimizer.lr from 1e-3 to 1e-1, logarithmic
+    ledger.add_trial(trial(0, params={"optimizer.lr": 0.095}))
+    assert any(
+        "0.095, lies at the upper end" in line for line in report_text.warning_lines(load_view(ledger, store, "demo"))
+    )
+    spec = load_view(ledger, store, "demo").spec
+    assert report_text._edge(spec, "optimizer.lr", 0.0011) == "lower end"
+    assert report_text._edge(spec, "optimizer.lr", 0.01) is None
+    assert report_text._edge(spec, "batch_size", 4) is None
+
+
+def test_a_replicate_that_collapsed_is_said(ledger, store, make_spec, begun):
+    begun(make_spec(seeds=[0, 1]))
+    first = trial(0)
+    ledger.add_trial(first)
+    ledger.add_trial(replicate(1, first, 0.6, metrics={"target/largest_class_share": 0.99}))
+    lines = report_text.warning_lines(load_view(ledger, store, "demo"))
+    assert any(line.startswith("With seed 1 the picked configuration looks collapsed (trial 1)") for line in lines)
+
+
+def test_an_oracle_sweep_is_marked_in_every_table(ledger, store, make_spec, begun):
+    begun(make_spec(selection="oracle"))
+    for number in range(3):
+        ledger.add_trial(trial(number, 0.5 + 0.01 * number, 0.5 - 0.01 * number))
+    paths = write_report(ledger, store, "demo")
+    text = paths.markdown.read_text(encoding="utf-8")
+    assert text.count("chosen with target labels (oracle)") >= 3
+    assert "oracle, used for choosing" in text
+    assert "Target labels were used to choose" in text
+    assert "oracle, not used" not in text + paths.html.read_text(encoding="utf-8")
+
+
+def test_a_sweep_without_trials_has_a_report(ledger, store, make_spec, begun):
+    begun(make_spec())
+    paths = write_report(ledger, store, "demo")
+    page = Page(paths.html.read_text(encoding="utf-8"))
+    text = " ".join("".join(page.text).split())
+    assert "No pick yet" in text
+    assert "no search trial yet" in text
+    assert "No trial has reported yet" in text
+    assert "none" not in paths.markdown.read_text(encoding="utf-8").split("## All trials")[1].split("##")[0].lower()
+
+
+def test_a_running_sweep_has_a_report_that_says_what_is_missing(ledger, store, make_spec, begun):
+    begun(make_spec())
+    ledger.add_trial(trial(0, metrics={}, state=TrialState.QUEUED, step=0, profile={}))
+    attempt = ledger.start_attempt("demo", 0, worker="host:1")
+    for step, value in ((1, 0.2), (2, 0.3)):
+        metrics = {"source/val/miou": value}
+        ledger.add_point("demo", 0, attempt=attempt, step=step, timestamp=1.0, metrics=metrics)
+    ledger.add_trial(trial(1, 0.5, state=TrialState.QUEUED, step=0))
+    with store.driving("demo"):
+        driven = load_view(ledger, store, "demo")
+    view = load_view(ledger, store, "demo")
+    assert view.curves == {0: [(1, 0.2), (2, 0.3)], 1: []}
+    assert any("2 of 2 trials still to end" in line for line in report_text.warning_lines(view))
+    assert any("sweeps resume demo" in line for line in report_text.warning_lines(view))
+    assert not any("sweeps resume demo" in line for line in report_text.warning_lines(driven))
+    paths = write_report(ledger, store, "demo")
+    assert 'id="figure-curves"' in paths.html.read_text(encoding="utf-8")
+    assert "1 running" in paths.markdown.read_text(encoding="utf-8")
+
+
+def test_damaged_result_files_are_left_out(ledger, store, written, records, caplog):
+    (store.trial(records[1]) / "result.json").write_text('{"classes": [')
+    (store.trial(records[0]) / "result.json").write_text("[]")
+    view = load_view(ledger, store, written.name)
+    assert 1 not in view.results
+    assert 0 not in view.results
+    assert "cannot be read" in caplog.text
+    write_report(ledger, store, written.name)
+
+
+def test_a_space_that_no_longer_fits_costs_the_importance_and_not_the_report(ledger, store, make_spec, begun, caplog):
+    begun(make_spec())
+    ledger.add_trial(trial(0, params={"batch_size": 4}))
+    assert load_view(ledger, store, "demo").importance == {}
+    assert "no parameter importance" in caplog.text
+
+
+def test_importance_is_that_of_the_search(ledger, store, make_spec, begun):
+    spec = make_spec(search={"optimizer.lr": {"low": 1e-3, "high": 1, "log": True}, "loss.auxiliary_weight": "default"})
+    begun(spec)
+    for number in range(20):
+        params = {"optimizer.lr": 0.01 + 0.02 * number, "loss.auxiliary_weight": 0.1 + 0.04 * (number * 7 % 20)}
+        ledger.add_trial(trial(number, 0.3 + 0.01 * number, params=params))
+    view = load_view(ledger, store, "demo")
+    assert next(iter(view.importance)) == "optimizer.lr"
+    paths = write_report(ledger, store, "demo")
+    rows = markdown_table(paths.markdown.read_text(encoding="utf-8"), "Importance of the parameters")
+    assert [row["parameter"] for row in rows] == list(view.importance)
+    assert 'id="figure-importance"' in paths.html.read_text(encoding="utf-8")
+
+
+def test_a_sweep_file_of_another_version_is_refused_in_one_line(ledger, store, make_spec):
+    ledger.create_sweep("demo", spec=make_spec().canonical() | {"flavor": 1}, info={})
+    with pytest.raises(ConfigError, match="demo.*flavor") as raised:
+        load_view(ledger, store, "demo")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_report_replaces_the_old_one_and_leaves_no_other_file(ledger, store, written):
+    first = write_report(ledger, store, written.name)
+    before = first.html.stat().st_ino
+    second = write_report(ledger, store, written.name)
+    assert second == first
+    assert second.html.stat().st_ino != before
+    assert {path.name for path in first.html.parent.glob("*report*")} == {"report.html", "report.md"}
+    assert not list(first.html.parent.glob(".report*"))
+
+
+def test_an_unknown_sweep_is_refused(ledger, store):
+    with pytest.raises(ConfigError, match="no sweep 'nothing'"):
+        write_report(ledger, store, "nothing")
+
+
+def test_lower_limits_on_fps_are_drawn_as_upper_limits_on_latency(make_spec):
+    spec = make_spec(constraints=["fps >= 40", "macs <= 5e9", "latency_ms >= 1"])
+    bounds = cost_bounds(spec)
+    assert [(bound.cost, bound.limit) for bound in bounds] == [("latency_ms", 25.0), ("macs", 5e9)]
+
+
+def test_the_terminal_table_marks_the_pick(ledger, store, written):
+    console = Console(width=220, record=True, file=io.StringIO())
+    console.print(summary_table(load_view(ledger, store, written.name)))
+    text = console.export_text()
+    assert "1 ★" in text
+    assert "0 ★" not in text
+    assert "target mIoU % (oracle)" in text
+    assert "8 trials: 6 complete, 1 pruned, 1 failed" in text
