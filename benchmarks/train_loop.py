@@ -4,8 +4,8 @@
 
 Three ways to train the same BiSeNet-ResNet-18 on the same images take turns, so that a change of the machine's speed hits all:
 
-- common: the loop that most research repositories share. Each sample is opened and resized with PIL, float32 NCHW, one-hot dice on the
-  softmax, an optimizer step, and accuracy and IoU of each training image in NumPy.
+- common: the loop that most research repositories share. Each sample is opened and resized with PIL, float32 NCHW, one-hot dice
+  on the softmax, an optimizer step, and the IoU of each training image in NumPy.
 - segda: `segda.train`'s own step: cached images, augmentation recipe, normalization on the device, bf16 where the processor has it,
   channels_last. Loader included.
 - segda, pre-loaded: the same step on batches that were put in memory before.
@@ -204,8 +204,12 @@ def main() -> None:
             print(f"  {name:<12}{statistics.median(values):8.1f}  [{min(values):.1f}, {max(values):.1f}]")
         speedups = [a / b for a, b in zip(rounds["common"], rounds["segda"], strict=True)]
         shares = [a / b for a, b in zip(rounds["pre-loaded"], rounds["segda"], strict=True)]
-        print(f"common / segda, round by round: {statistics.median(speedups):.2f} [{min(speedups):.2f}, {max(speedups):.2f}]")
-        print(f"throughput with loader / pre-loaded: {statistics.median(shares):.3f} [{min(shares):.3f}, {max(shares):.3f}]")
+        print(
+            f"common / segda, round by round: {statistics.median(speedups):.2f} [{min(speedups):.2f}, {max(speedups):.2f}]"
+        )
+        print(
+            f"throughput with loader / pre-loaded: {statistics.median(shares):.3f} [{min(shares):.3f}, {max(shares):.3f}]"
+        )
         total = arguments.rounds * arguments.steps
         for name, loop in (("common", common), ("segda", ours), ("pre-loaded", preloaded)):
             parts = ", ".join(f"{part} {seconds / total * 1000:.1f}" for part, seconds in loop.spent.items())

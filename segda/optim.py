@@ -37,7 +37,8 @@ def build_optimizer(
     Raises:
         ValueError: if the name is unknown.
     """
-    weights, vectors = [], []
+    weights: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for parameter in parameters:
         (weights if parameter.ndim > 1 else vectors).append(parameter)
     groups = [

@@ -264,7 +264,7 @@ class _Run:
         """Back-propagate each group's loss into its own parameters only, then update all groups."""
         last = len(losses) - 1
         for index, (group, loss) in enumerate(losses.items()):
-            self.scaler.scale(loss).backward(inputs=self.groups[group], retain_graph=index < last)
+            torch.autograd.backward(self.scaler.scale(loss), inputs=self.groups[group], retain_graph=index < last)
         clip = self.config.optimizer.grad_clip
         if clip is not None:
             self.scaler.unscale_(self.optimizers["segmenter"])

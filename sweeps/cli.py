@@ -33,18 +33,15 @@ from sweeps.worker import DEFAULT_TRAIN
 DEFAULT_STORE = "runs"
 
 
-class _DataRoot(click.ParamType):
-    """NAME=PATH."""
-
-    name = "NAME=PATH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        if isinstance(value, tuple):
-            return value
-        name, separator, path = str(value).partition("=")
-        if not separator or not name or not path:
-            self.fail(f"expected NAME=PATH, e.g. camvid=/data/camvid, got {value!r}", param, ctx)
-        return name, Path(path).expanduser().resolve()
+def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """Read NAME=PATH options."""
+    roots = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not name or not path:
+            raise click.BadParameter(f"expected NAME=PATH, e.g. camvid=/data/camvid, got {value!r}")
+        roots[name] = Path(path).expanduser().resolve()
+    return roots
 
 
 def _examples(*lines: str) -> str:
@@ -77,7 +74,8 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "roots": click.option(
             "--data-root",
             "roots",
-            type=_DataRoot(),
+            metavar="NAME=PATH",
+            callback=_parse_roots,
             multiple=True,
             help="Where a data set lies; repeat for several. [default: the variable SEGDA_<NAME>_ROOT]",
         ),
@@ -124,9 +122,9 @@ def sweeps() -> None:
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @_options("roots")
-def check(file: Path, roots: tuple[tuple[str, Path], ...]) -> None:
+def check(file: Path, roots: dict[str, Path]) -> None:
     """Check a sweep file and show what it would do."""
-    spec = load_spec(file, roots=dict(roots))
+    spec = load_spec(file, roots=roots)
     space = SearchSpace.from_spec(spec)
     sample = sample_config(spec)
     console = Console()
@@ -198,7 +196,7 @@ def run(
     store_root: Path,
     ledger_url: str | None,
     address: str | None,
-    roots: tuple[tuple[str, Path], ...],
+    roots: dict[str, Path],
     trials: int | None,
     hours: float | None,
     name: str | None,
@@ -207,7 +205,7 @@ def run(
 
     Ctrl-C stops it and keeps every checkpoint; `sweeps resume` goes on.
     """
-    spec = changed(load_spec(file, roots=dict(roots)), name=name, trials=trials, hours=hours)
+    spec = changed(load_spec(file, roots=roots), name=name, trials=trials, hours=hours)
     store = Store.at(store_root)
     with _open(store, ledger_url) as ledger:
         begin(spec, ledger=ledger, source=str(file))
@@ -229,7 +227,7 @@ def resume(
     store_root: Path,
     ledger_url: str | None,
     address: str | None,
-    roots: tuple[tuple[str, Path], ...],
+    roots: dict[str, Path],
     trials: int | None,
     hours: float | None,
 ) -> None:
@@ -239,7 +237,7 @@ def resume(
     """
     store = Store.at(store_root)
     with _open(store, ledger_url, create=False) as ledger:
-        spec = changed(stored_spec(ledger, name), roots=dict(roots), trials=trials, hours=hours)
+        spec = changed(stored_spec(ledger, name), roots=roots, trials=trials, hours=hours)
         ledger.update_sweep(name, spec=spec.canonical())
         ledger.add_event(name, "resumed", "a new driver goes on with it")
         context.exit(drive(spec, ledger=ledger, store=store, address=address))
@@ -260,6 +258,7 @@ def status(name: str | None, store_root: Path, ledger_url: str | None) -> None:
         if name is not None:
             Console().print(summary_table(load_view(ledger, store, name)))
             return
+        stopped: list[str] = []
         table = Table("sweep", "state", "complete", "pruned", "failed", "infeasible", "open", "begun")
         for sweep in ledger.sweeps():
             states = [record.state for record in ledger.trials(sweep.name)]
@@ -269,11 +268,14 @@ def status(name: str | None, store_root: Path, ledger_url: str | None) -> None:
             ]
             state = sweep.state or "new"
             if state == "running" and not store.is_driven(sweep.name):
-                state = f"stopped; sweeps resume {sweep.name}"
+                state = "stopped"
+                stopped.append(sweep.name)
             begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.created))
             left = len(states) - sum(counts)
             table.add_row(sweep.name, state.replace("_", " "), *(str(count) for count in counts), str(left), begun)
         Console().print(table)
+        for name in stopped:
+            click.echo(f"{name} lost its driver; go on with `sweeps resume {name}`")
 
 
 @sweeps.command(

@@ -293,11 +293,10 @@ class Coordinator:
     def _on_point(self, record: TrialRecord, message: Message) -> bool:
         step, metrics = int(message["step"]), message["metrics"]
         visible = visible_metrics(metrics, self.spec.selection)
-        value = visible.get(self.spec.scheduler.metric)
-        prunable = record.kind is TrialKind.SEARCH and value is not None
-        if prunable and step in self._scheduler.rung_steps:
+        value = visible.get(self.spec.scheduler.metric) if record.kind is TrialKind.SEARCH else None
+        if value is not None and step in self._scheduler.rung_steps:
             # Before the point: once a point is acknowledged the worker does not send it again.
-            self.ledger.add_rung(self.spec.name, record.number, rung=step, value=float(value))
+            self.ledger.add_rung(self.spec.name, record.number, rung=step, value=value)
         self.ledger.add_point(
             self.spec.name,
             record.number,
@@ -308,9 +307,9 @@ class Coordinator:
         )
         record = self._records[record.number] = self.ledger.trial(self.spec.name, record.number)
         self._tell("point", record)
-        if not prunable or step >= int(record.config["steps"]):
+        if value is None or step >= int(record.config["steps"]):
             return False
-        decision = self._scheduler.decide(step, float(value), self.ledger.rungs(self.spec.name))
+        decision = self._scheduler.decide(step, value, self.ledger.rungs(self.spec.name))
         if decision.stop:
             self._finish(record, TrialState.PRUNED, message=decision.reason)
         return bool(decision.stop)

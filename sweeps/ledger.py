@@ -127,7 +127,9 @@ class Ledger:
             if is_sqlite and url.database:
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
             engine = sa.create_engine(url, **({"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {}))
-        except (OSError, ImportError, sa.exc.ArgumentError) as error:
+        except ImportError as error:
+            raise ConfigError(f"cannot open the ledger {shown}: {error}; install that driver or name a file") from error
+        except (OSError, sa.exc.ArgumentError) as error:
             raise ConfigError(f"cannot open the ledger {shown}: {error}; name another file or database") from error
         if is_sqlite:
             prepare_sqlite(engine)

@@ -41,6 +41,9 @@ from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
 
 log = logging.getLogger(__name__)
+# Both tell every step of making a database.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 CONNECT_SECONDS = 5.0
 PERIOD_SECONDS = 1.0

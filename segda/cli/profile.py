@@ -64,9 +64,7 @@ def profile_command(
         raise ConfigError("profile needs a CONFIG.yaml or all of --classes, --height and --width")
     for option, name, known in (("--model", model, MODELS), ("--backbone", backbone, BACKBONES)):
         if name not in known:
-            raise ConfigError(
-                f"{option} {name!r} is unknown{nearest(name, known)}; known: {', '.join(sorted(known))}"
-            )
+            raise ConfigError(f"{option} {name!r} is unknown{nearest(name, known)}; known: {', '.join(sorted(known))}")
 
     import torch
 

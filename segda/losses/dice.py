@@ -32,7 +32,7 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
         num_classes = probs.shape[1]
         at_label = (probs.gather(1, index) * valid).flatten()
         flat = index.flatten()
-        # These sums grow one pixel at a time: in float32 a large batch would lose a sixth of them to rounding.
+        # These sums grow one pixel at a time: in float32, past a million, 0.3 would be rounded to 0.25 before each addition.
         zeros = probs.new_zeros(num_classes, dtype=torch.float64)
         overlap = zeros.index_add(0, flat, at_label.double())
         count = zeros.index_add(0, flat, valid.flatten().double())

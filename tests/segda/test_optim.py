@@ -45,6 +45,8 @@ def test_a_step_behind_the_horizon_has_rate_zero_not_a_complex_number():
 
 
 def test_every_group_is_scaled_by_its_own_base_rate():
-    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": lr, "initial_lr": lr} for lr in (0.1, 1.0)])
+    optimizer = torch.optim.SGD(
+        [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr, "initial_lr": lr} for lr in (0.1, 1.0)]
+    )
     set_learning_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5]

@@ -20,14 +20,11 @@ def no_measuring(architectures, *, kind, threads, ledger, call):
 @click.argument("root")
 @click.argument("train")
 @click.argument("trials", type=int)
-@click.option("--tracking")
 @click.pass_context
-def drive(context, root, train, trials, tracking):
+def drive(context, root, train, trials):
     store = Store.at(root)
     runner.profile_all = no_measuring
-    spec = SweepSpec.model_validate(
-        fakes.plain_spec(budget={"trials": trials, "concurrency": 2}, tracking={"uri": tracking})
-    )
+    spec = SweepSpec.model_validate(fakes.plain_spec(budget={"trials": trials, "concurrency": 2}))
     with Ledger.open(store.ledger) as ledger:
         if not ledger.sweeps():
             cli.begin(spec, ledger=ledger, source="test")

@@ -78,7 +78,9 @@ def test_hover_texts_carry_the_configuration_and_escape_it(trials):
     assert "lr 0.02" in text
     assert "trial 9" in text
     assert "<script>" not in text
-    assert "<script>" not in plots.to_html(cost_plots.pareto_figure([nasty]), element="x").split("window.PLOTLYENV", 1)[1]
+    assert (
+        "<script>" not in plots.to_html(cost_plots.pareto_figure([nasty]), element="x").split("window.PLOTLYENV", 1)[1]
+    )
 
 
 @pytest.mark.parametrize("trials", [[], [trial(0, state=TrialState.RUNNING)], [trial(0, profile={})]])
@@ -152,3 +154,9 @@ def test_methods_keep_one_color_and_one_shape_each(trials):
 def test_no_button_of_a_figure_sends_data_away(trials):
     text = plots.to_html(cost_plots.pareto_figure(trials), element="x")
     assert '"modeBarButtonsToRemove": ["lasso2d", "select2d", "sendChartToCloud", "sendDataToCloud"]' in text
+
+
+def test_the_script_of_the_figures_can_stand_inside_a_page():
+    script = plots.plotly_script()
+    assert "plotly.js v" in script[:500]
+    assert "</script" not in script.lower()

@@ -1,5 +1,6 @@
 """Sweeps on a real Ray with fake training."""
 
+import signal
 import time
 
 import fakes
@@ -87,7 +88,21 @@ def test_a_request_that_no_node_can_meet_is_refused_at_once(sweep, make_spec):
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.slow  # two starts of a worker
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_queues_what_runs_and_gives_its_exit_code(sweep, make_spec, number, code, ledger):
+    def listen(kind, record, message):
+        if kind == "point":
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    outcome, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:slow", listener=listen)
+    assert outcome.exit_code == code
+    assert states(trials) == [TrialState.QUEUED]
+    assert trials[0].step == 1
+    assert ledger.sweep("demo").state == "interrupted"
+    assert signal.getsignal(number) is before
+
+
 def test_spent_hours_queue_the_running_trial_and_a_larger_budget_finishes_it(sweep, make_spec, ledger, store, executed):
     budget = {"trials": 1, "concurrency": 1, "hours": 1e-9}
     spec = make_spec(budget=budget)

@@ -117,10 +117,10 @@ def test_a_deleted_run_is_built_again_with_all_its_points(tracker, client, ledge
 
 def test_no_run_stays_running_after_the_end(tracker, client, ledger, spec):
     ends = {
-        0: dict(state=TrialState.COMPLETE),
-        1: dict(state=TrialState.PRUNED),
-        2: dict(state=TrialState.FAILED, failure=FailureClass.DIVERGED, error="loss became NaN"),
-        3: dict(state=TrialState.QUEUED),
+        0: {"state": TrialState.COMPLETE},
+        1: {"state": TrialState.PRUNED},
+        2: {"state": TrialState.FAILED, "failure": FailureClass.DIVERGED, "error": "loss became NaN"},
+        3: {"state": TrialState.QUEUED},
     }
     for number, end in ends.items():
         add(ledger, spec, number)

@@ -1,0 +1,206 @@
+"""The command line: what people type, read and get wrong."""
+
+import io
+
+import fakes
+import pytest
+import yaml
+from rich.console import Console
+
+from segda.cli_errors import run_cli
+from sweeps import cli
+from sweeps.ledger import Ledger
+from sweeps.progress import Board, LineView, LiveView, duration
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+
+@pytest.fixture
+def call(capsys, store):
+    """Run the program and return (exit code, output, errors)."""
+
+    def invoke(*words):
+        with pytest.raises(SystemExit) as ended:
+            run_cli(cli.sweeps, [str(word) for word in words])
+        shown = capsys.readouterr()
+        return ended.value.code, shown.out, shown.err
+
+    return invoke
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    path = tmp_path / "demo.yaml"
+    path.write_text(yaml.safe_dump(fakes.plain_spec()))
+    return path
+
+
+def record(number=0, **changes):
+    fields = {
+        "sweep": "demo",
+        "number": number,
+        "key": f"key{number}",
+        "kind": TrialKind.SEARCH,
+        "params": {"optimizer.lr": 0.01},
+        "config": {"steps": 6, "method": {"name": "source_only"}},
+        "seed": 0,
+    }
+    return TrialRecord(**(fields | changes))
+
+
+@pytest.mark.parametrize("command", ["check", "run", "resume", "status", "report", "sync"])
+def test_every_command_teaches_with_an_example(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"  sweeps {command}" in out.split("Examples:")[1]
+
+
+def test_check_shows_what_a_sweep_would_do(call, sweep_file, tmp_path):
+    (tmp_path / "camvid").mkdir()
+    code, out, _ = call("check", sweep_file, "--data-root", f"camvid={tmp_path / 'camvid'}")
+    assert code == 0
+    assert "optimizer.lr" in out
+    assert "trials: 3 (3 of the search, 0 references, 0 replicates)" in out
+    assert "steps: 18 at most (6 per trial)" in out
+    assert "(found)" in out
+
+
+def test_check_fails_when_a_data_set_is_missing_and_says_which(call, sweep_file, monkeypatch):
+    monkeypatch.delenv("SEGDA_CAMVID_ROOT", raising=False)
+    code, out, error = call("check", sweep_file)
+    assert code == 2
+    assert "optimizer.lr" in out
+    assert "1 data set is missing: camvid" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml"),
+        (["status"], "no ledger"),
+        (["resume", "demo"], "no ledger"),
+        (["check", "x.yaml", "--data-root", "camvid"], "expected NAME=PATH"),
+        (["status", "--stor", "x"], "--store"),
+    ],
+)
+def test_what_people_get_wrong_is_one_line_and_exit_code_2(call, tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = call(*words)
+    assert code == 2
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert expected in error
+
+
+def test_running_a_sweep_twice_leads_to_resume(call, sweep_file, ledger, store):
+    cli.begin(cli.load_spec(sweep_file), ledger=ledger, source="demo.yaml")
+    code, _, error = call("run", sweep_file, "--store", store.root)
+    assert code == 2
+    assert "sweeps resume demo" in error
+    code, _, error = call("run", sweep_file, "--store", store.root, "--trials", "9")
+    assert code == 2
+    assert "--name" in error
+
+
+def test_an_unreachable_mlflow_is_one_line_before_anything_is_trained(call, tmp_path, ledger, store):
+    path = tmp_path / "demo.yaml"
+    path.write_text(yaml.safe_dump(fakes.plain_spec(tracking={"uri": "http://127.0.0.1:9"})))
+    code, _, error = call("run", path, "--store", store.root)
+    assert code == 2
+    assert error.startswith("Error: MLflow at http://127.0.0.1:9 cannot be used: ")
+    assert error.count("\n") == 1
+    assert ledger.trials("demo") == []
+
+
+def test_resume_names_the_nearest_sweep(call, begun, make_spec, store):
+    begun(make_spec())
+    code, _, error = call("resume", "deno", "--store", store.root)
+    assert code == 2
+    assert "did you mean 'demo'?" in error
+
+
+def test_the_command_line_replaces_budget_name_and_roots(make_spec, tmp_path):
+    spec = cli.changed(make_spec(), name="other", roots={"camvid": tmp_path}, trials=9, hours=2.5)
+    assert (spec.name, spec.budget.trials, spec.budget.hours) == ("other", 9, 2.5)
+    assert spec.base["data"]["target"]["root"] == str(tmp_path)
+    assert spec.fingerprint() == make_spec(name="other").fingerprint()
+
+
+def test_status_tells_a_dead_driver_from_a_living_one(call, begun, make_spec, ledger, store):
+    spec = begun(make_spec())
+    ledger.update_sweep("demo", state="running")
+    ledger.add_trial(record(config=spec.train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")))
+    store.sweep("demo").mkdir()
+    _, out, _ = call("status", "--store", store.root)
+    assert "demo lost its driver; go on with `sweeps resume demo`" in out
+    with store.driving("demo"):
+        _, out, _ = call("status", "--store", store.root)
+    assert "running" in out
+    assert "resume" not in out
+
+
+def test_a_second_driver_of_a_sweep_is_refused(store):
+    with store.driving("demo"), pytest.raises(cli.ConfigError, match="is being run by process"), store.driving("demo"):
+        pass
+    with store.driving("demo"):
+        assert store.is_driven("demo")
+    assert not store.is_driven("demo")
+
+
+def test_status_and_report_read_a_sweep_without_ray_and_mlflow(call, begun, make_spec, ledger, store):
+    spec = begun(make_spec())
+    config = spec.train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")
+    ledger.add_trial(record(config=config, state=TrialState.COMPLETE, metrics={"source/val/miou": 0.5}, step=6))
+    code, out, _ = call("status", "demo", "--store", store.root)
+    assert code == 0
+    assert "complete" in out
+    code, out, _ = call("report", "demo", "--store", store.root)
+    assert code == 0
+    assert store.report("demo").is_file()
+
+
+def test_a_ledger_can_be_another_database(call, tmp_path, begun, make_spec):
+    with Ledger.open(tmp_path / "other.db") as other:
+        other.create_sweep("elsewhere", spec=make_spec().canonical(), info={})
+    _, out, _ = call("status", "--ledger", f"sqlite:///{tmp_path / 'other.db'}")
+    assert "elsewhere" in out
+
+
+# What is shown while a sweep runs
+
+
+def test_without_a_terminal_each_event_is_one_line(make_spec):
+    text = io.StringIO()
+    with LineView(Board(make_spec(), []), Console(file=text, width=200)) as shown:
+        shown("started", record(state=TrialState.RUNNING, worker="host:1"), "")
+        shown("point", record(state=TrialState.RUNNING, step=3, metrics={"source/val/miou": 0.25}), "")
+        shown("note", None, "search ended")
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 4
+    assert lines[0].endswith("on host:1")
+    assert "trial 0 step 3/6 source/val/miou 0.2500 (source_only, lr 0.01)" in lines[1]
+    assert lines[2].endswith("search ended")
+    assert "0/3 trials" in lines[3]
+
+
+def test_the_live_view_shows_best_and_running_trials(make_spec):
+    text = io.StringIO()
+    shown = LiveView(Board(make_spec(), []), Console(file=text, width=160, force_terminal=True))
+    with shown:
+        shown("complete", record(0, state=TrialState.COMPLETE, step=6, metrics={"source/val/miou": 0.25}), "")
+        shown("complete", record(1, state=TrialState.COMPLETE, step=6, metrics={"source/val/miou": 0.75}), "")
+        shown("point", record(2, state=TrialState.RUNNING, step=3, worker="host:7"), "")
+    assert "best: trial 1" in text.getvalue()
+    assert "host:7" in text.getvalue()
+    assert "2/3 trials" in text.getvalue()
+
+
+def test_time_left_follows_from_the_steps_of_this_driver(make_spec):
+    board = Board(make_spec(), [record(0, state=TrialState.COMPLETE, step=6)])
+    assert board.left is None  # what an earlier driver did says nothing about speed
+    board.hear("complete", record(1, state=TrialState.COMPLETE, step=6), "")
+    board._started -= 12  # six steps in twelve seconds, six steps to go
+    assert board.left == pytest.approx(12, rel=0.1)
+
+
+def test_spans_are_written_for_people():
+    assert [duration(seconds) for seconds in (3, 65, 3725)] == ["3 s", "1 min 05 s", "1 h 02 min"]
