@@ -104,6 +104,8 @@ def predict_raster(
     """Predict a georeferenced raster of any size in constant memory.
 
     The network sees the raster at its own ground resolution: resample it first if the network was trained at another.
+    Each pixel is decided by one window, so a network that pools over its whole input (BiSeNet does) may leave seams between
+    windows; a larger window has fewer.
 
     Args:
         segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.

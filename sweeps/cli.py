@@ -31,6 +31,7 @@ from sweeps.worker import DEFAULT_TRAIN
 # Ray and MLflow take seconds to import; commands that only read do without them.
 
 DEFAULT_STORE = "runs"
+_WIDTH_OF_FILES = 200
 
 
 def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -127,7 +128,7 @@ def check(file: Path, roots: dict[str, Path]) -> None:
     spec = load_spec(file, roots=roots)
     space = SearchSpace.from_spec(spec)
     sample = sample_config(spec)
-    console = Console()
+    console = _console()
     console.print(f"[bold]{spec.name}[/bold]: {spec.question or 'no question given'}")
     table = Table("parameter", "values", "when", title="search space", title_justify="left")
     for row in space.describe():
@@ -256,7 +257,8 @@ def status(name: str | None, store_root: Path, ledger_url: str | None) -> None:
     store = Store.at(store_root)
     with _open(store, ledger_url, create=False) as ledger:
         if name is not None:
-            Console().print(summary_table(load_view(ledger, store, name)))
+            console = _console()
+            console.print(summary_table(load_view(ledger, store, name), width=console.width))
             return
         stopped: list[str] = []
         table = Table("sweep", "state", "complete", "pruned", "failed", "infeasible", "open", "begun")
@@ -273,7 +275,7 @@ def status(name: str | None, store_root: Path, ledger_url: str | None) -> None:
             begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.created))
             left = len(states) - sum(counts)
             table.add_row(sweep.name, state.replace("_", " "), *(str(count) for count in counts), str(left), begun)
-        Console().print(table)
+        _console().print(table)
         for name in stopped:
             click.echo(f"{name} lost its driver; go on with `sweeps resume {name}`")
 
@@ -314,6 +316,11 @@ def sync(name: str, store_root: Path, ledger_url: str | None) -> None:
 
 
 # What the commands share
+
+
+def _console() -> Console:
+    """Return a console; a file or a pipe gets tables as wide as they want to be."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_FILES)
 
 
 def _open(store: Store, ledger_url: str | None, *, create: bool = True) -> Ledger:
@@ -402,7 +409,7 @@ def drive(
     from sweeps.runner import run_sweep
     from sweeps.tracking import Tracker
 
-    console = Console()
+    console = _console()
     tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
     tracker.start()
     try:
@@ -419,7 +426,7 @@ def drive(
         paths = write_report(ledger, store, spec.name)
     finally:
         is_synced = tracker.stop()
-    console.print(summary_table(load_view(ledger, store, spec.name)))
+    console.print(summary_table(load_view(ledger, store, spec.name), width=console.width))
     click.echo(f"report:  {paths.html}")
     click.echo(f"MLflow:  {tracker.where}")
     if not is_synced:

@@ -41,8 +41,8 @@ class Wait(Enum):
 class Coordinator:
     """Owner of a running sweep's decisions; used by one thread.
 
-    A listener hears (kind, trial, message); kinds are `started`, `point`, `complete`, `pruned`, `infeasible`, `failed`, `lost`,
-    `queued` and `note`.
+    Set `closing` to hand nothing more out; `is_done` says that nothing is left to do. A listener hears (kind, trial, message);
+    kinds are `started`, `point`, `complete`, `pruned`, `infeasible`, `failed`, `lost`, `queued` and `note`.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Coordinator:
         self._search = Search(spec, SearchSpace.from_spec(spec), list(self._records.values()))
         self._scheduler: Asha | NoScheduler = build_scheduler(spec)
         self.closing = False
+        self.is_done = False
 
     # What happens
 
@@ -129,9 +130,10 @@ class Coordinator:
         if running >= self.spec.budget.concurrency:
             return Wait.NOT_NOW
         record = self._queued() or self._reference() or self._proposal() or self._replicate()
-        if record is None:
-            return Wait.NOT_NOW if running else Wait.DONE
-        return self._start(record)
+        if record is not None:
+            return self._start(record)
+        self.is_done = not running
+        return Wait.DONE if self.is_done else Wait.NOT_NOW
 
     def _start(self, record: TrialRecord) -> Task:
         attempt = self.ledger.start_attempt(self.spec.name, record.number, worker="")

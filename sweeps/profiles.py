@@ -2,7 +2,8 @@
 
 Latency is a property of an architecture on a device, not of a trial: measured while other trials share the device it would be
 noise. So every architecture that a sweep can reach is measured before its first trial starts, by one task that takes a whole
-node (all its processors, one GPU), for batch 1 at the size that the sweep's images have.
+node (all its processors, one GPU), for batch 1 at the size that the sweep's images have. On a processor it computes with
+as many threads as a trial has (`resources.cpus`).
 """
 
 import hashlib

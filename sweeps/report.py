@@ -40,6 +40,8 @@ from sweeps.trial import TrialState
 
 __all__ = ["ReportPaths", "SweepView", "load_view", "summary_table", "write_report"]
 
+_SETTINGS_FROM = 140  # columns of a terminal from which the settings of a trial have room beside its figures
+
 
 @dataclass(frozen=True)
 class ReportPaths:
@@ -212,26 +214,29 @@ def _examples(view: SweepView) -> list[Example]:
     return examples
 
 
-def summary_table(view: SweepView) -> Table:
+def summary_table(view: SweepView, *, width: int) -> Table:
     """Return the trials as a table for the terminal, the picked one marked.
 
     Args:
         view: the sweep.
+        width: columns of the terminal; the trials' settings are shown where they fit on a line.
     """
+    is_wide = width >= _SETTINGS_FROM
     table = Table(title=f"{view.record.name}: {state_line(view)}", caption=context_line(view), caption_justify="left")
-    for name in ("trial", "state", "method", "parameters"):
-        table.add_column(name, overflow="fold")
-    for name in ("seed", "steps", "source mIoU %", "target mIoU % (oracle)", "MACs G", "params M", "latency ms", "fps"):
-        table.add_column(name, justify="right")
+    for name in ("trial", "state", "method"):
+        table.add_column(name, no_wrap=True)
+    if is_wide:
+        table.add_column("settings", overflow="fold")
+    for name in ("steps", "source\nmIoU %", "target mIoU\n% (oracle)", "MACs\nG", "params\nM", "latency\nms", "fps"):
+        table.add_column(name, justify="right", no_wrap=True)
     number = view.picked.number if view.picked else None
     for row in analysis.trial_rows(view.trials):
         is_picked = row.number == number
         table.add_row(
             f"{row.number} ★" if is_picked else str(row.number),
-            row.state.value if row.kind == "search" else f"{row.state.value} ({row.kind})",
-            row.method,
-            row.params,
-            str(row.seed),
+            row.state.value,
+            row.method if row.kind == "search" else f"{row.method}\n({row.kind})",
+            *([f"{row.params}, seed {row.seed}"] if is_wide else []),
             str(row.steps),
             percent(row.source_miou),
             percent(row.target_miou),

@@ -126,25 +126,22 @@ def run_sweep(
         )
         clock = _Clock(ledger, spec)
         with _signals() as received:
-            stopper = _Stopper(coordinator, clock, received)
             ledger.update_sweep(spec.name, state="running")
             try:
                 if not clock.is_over():
-                    _execute(coordinator, stopper)
+                    _execute(coordinator, _Stopper(coordinator, clock, received))
             finally:
-                out_of_time = clock.is_over() and received.by is None
-                reason = "out of time" if out_of_time else "interrupted"
-                coordinator.release(reason)
+                out_of_time = clock.is_over() and received.by is None and not coordinator.is_done
+                coordinator.release("the hours are spent" if out_of_time else "interrupted")
                 clock.save()
-                unfinished = any(not record.state.is_finished for record in coordinator.records)
-                ended = received.by is not None or unfinished or stopper.requested
-                ledger.update_sweep(spec.name, state=reason.replace(" ", "_") if ended else "finished")
+                state = "out_of_time" if out_of_time else "interrupted"
+                ledger.update_sweep(spec.name, state="finished" if coordinator.is_done else state)
                 shutil.rmtree(store.executor(spec.name), ignore_errors=True)
         return SweepOutcome(
             name=spec.name,
             trials=tuple(coordinator.records),
             interrupted=received.by,
-            out_of_time=out_of_time and unfinished,
+            out_of_time=out_of_time,
         )
 
 
@@ -247,7 +244,6 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         self._clock = clock
         self._received = received
         self._said_waiting: set[tuple[int, int]] = set()
-        self.requested = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -255,10 +251,10 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
     def stop_all(self) -> bool:
         self._clock.tick()
         if self._received.by is not None or self._clock.is_over():
-            self.requested = self._coordinator.closing = True
+            self._coordinator.closing = True
         else:
             self._say_waiting()
-        return self.requested
+        return self._coordinator.closing
 
     def _say_waiting(self) -> None:
         # Tune waits in silence for resources that a cluster does not have any more.
@@ -382,12 +378,13 @@ def _profiles(spec: SweepSpec, ledger: Ledger, listener: Listener | None) -> dic
     wants_gpu = spec.resources.gpus > 0
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     node = next(node for node in nodes if node.get("GPU", 0) >= (1 if wants_gpu else 0) and node.get("CPU", 0) > 0)
-    threads = int(node["CPU"])
+    # The task keeps all processors from others; it computes with as many threads as a trial, the size that the sweep file names.
+    threads = max(1, int(spec.resources.cpus))
     actors: list[Any] = []
 
     def call(function: Callable[..., Any], *arguments: Any) -> Any:
         if not actors:
-            actors.append(ray.remote(num_cpus=threads, num_gpus=int(wants_gpu))(_Alone).remote())
+            actors.append(ray.remote(num_cpus=int(node["CPU"]), num_gpus=int(wants_gpu))(_Alone).remote())
         return ray.get(actors[0].run.remote(function, *arguments))
 
     profiles: dict[Architecture, Profile] = {}

@@ -40,6 +40,10 @@ def test_a_sweep_trains_every_step_of_every_trial_once(sweep, make_spec, ledger,
     assert ledger.sweep("demo").state == "finished"
     assert not store.executor("demo").exists()
 
+    again = run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
+    assert again.exit_code == 0
+    assert list(again.trials) == trials  # nothing was left to do
+
 
 def test_asha_stops_the_worse_trials_early(sweep, make_spec, executed):
     spec = make_spec(
