@@ -45,7 +45,7 @@ types: .venv/.installed
 
 tests: .venv/.installed
 	@echo "== Tests"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: .venv/.installed
 	$(BIN)/ruff format .

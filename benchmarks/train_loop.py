@@ -2,7 +2,8 @@
 
     python benchmarks/train_loop.py [--camvid PATH] [--rounds 5] [--steps 8]
 
-Three ways to train the same BiSeNet-ResNet-18 on the same images take turns, so that a change of the machine's speed hits all:
+Three ways to train the same BiSeNet-ResNet-18 on the same images take turns, each in a process of its own, so that a change of the
+machine's speed hits all and none has the settings of another:
 
 - common: the loop that most research repositories share. Each sample is opened and resized with PIL, float32 NCHW, one-hot dice
   on the softmax, an optimizer step, and the IoU of each training image in NumPy.
@@ -15,22 +16,28 @@ where the time of each goes. Without --camvid (or SEGDA_CAMVID_ROOT) the procedu
 """
 
 import argparse
+import itertools
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from segda.allocator import keep_freed_memory
 from segda.config import TrainConfig
 from segda.datasets import DATASETS, Sample, resolve_root
 from segda.datasets.loaders import RawBatch
 from segda.datasets.scenes import generate_scenes
+from segda.device import resolve_precision
 from segda.environment import device_name
 from segda.models import build_segmenter
 from segda.splits import open_splits
@@ -103,12 +110,21 @@ class SegdaLoop:
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.run = _Run(config, open_splits(config, progress=True), torch.device("cpu"), folder, resumed=False)
         self.run.method.train()
+        keep_freed_memory()  # as `segda.train.train` does on a CPU
         self.spent = {"loader": 0.0, "to float, normalize": 0.0, "forward, loss": 0.0, "backward, update": 0.0}
 
-    def step(self, batches: Iterator[RawBatch]) -> None:
+    @property
+    def batches(self) -> Iterator[RawBatch]:
+        return self.run.labeled_batches
+
+    @batches.setter
+    def batches(self, batches: Iterator[RawBatch]) -> None:
+        self.run.labeled_batches = batches
+
+    def step(self) -> None:
         run = self.run
         began = time.perf_counter()
-        raw = next(batches)
+        raw = next(self.batches)
         began = self._note("loader", began)
         assert raw.label is not None
         labeled = LabeledBatch(run._image(raw), raw.label.long())
@@ -126,94 +142,102 @@ class SegdaLoop:
         return now
 
 
-def timed(step: Callable[[], None], steps: int) -> float:
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return (time.perf_counter() - began) / steps * 1000
-
-
-def repeat(batches: list[RawBatch]) -> Iterator[RawBatch]:
-    while True:
-        yield from batches
+def serve(way: str, plain: dict[str, Any], folder: Path, connection: Connection) -> None:
+    """Make steps when told to, in a process of its own; answer with milliseconds per step and where they went."""
+    config = TrainConfig.model_validate(plain)
+    loop: CommonLoop | SegdaLoop
+    if way == "common":
+        source = config.data.source
+        samples = DATASETS[source.dataset].samples(
+            resolve_root(source.dataset, source.root), domain=source.domain, split="train"
+        )
+        loop = CommonLoop(config, samples, num_classes=len(DATASETS[source.dataset].classes))
+    else:
+        loop = SegdaLoop(config, folder / way)
+        loaders = loop.run.loading()
+        if way == "pre-loaded":
+            loop.batches = itertools.cycle([next(loop.batches) for _ in range(16)])
+            loaders.close()
+    while steps := connection.recv():
+        loop.spent = dict.fromkeys(loop.spent, 0.0)
+        began = time.perf_counter()
+        for _ in range(steps):
+            loop.step()
+        total = (time.perf_counter() - began) / steps * 1000
+        connection.send((total, {part: seconds / steps * 1000 for part, seconds in loop.spent.items()}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=Path, default=os.environ.get("SEGDA_CAMVID_ROOT"), help="root of CamVid")
-    parser.add_argument("--augmentation", default="aug3")
+    parser.add_argument("--loss", choices=("dice", "cross_entropy"), default="dice", help="segda's; common has dice")
+    parser.add_argument("--augmentation", default="aug3", help="segda's; common has none")
     parser.add_argument("--height", type=int, default=176)
     parser.add_argument("--width", type=int, default=240)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="steps of each way per round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=5, help="steps of each way per round")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if arguments.camvid:
-            names = ("camvid", arguments.camvid, "day", "dusk")
+            dataset, root, source, target = "camvid", arguments.camvid, "day", "dusk"
         else:
-            names = ("scenes", generate_scenes(folder / "scenes", size=256, train=32, val=4), "urban", "rural")
-        dataset, root, source, target = names
-        config = TrainConfig.model_validate(
-            {
-                "data": {
-                    "source": {"dataset": dataset, "domain": source, "root": root},
-                    "target": {"dataset": dataset, "domain": target, "root": root},
-                    "height": arguments.height,
-                    "width": arguments.width,
-                    "augmentation": arguments.augmentation,
-                    "cache": folder / "cache",
-                },
-                "model": {"pretrained": "none"},
-                "method": {"name": "source_only"},
-                "loss": {"name": "dice"},
-                "steps": 100_000,
-                "batch_size": arguments.batch_size,
-                "oracle": "never",
-            }
-        )
-        samples = DATASETS[dataset].samples(resolve_root(dataset, root), domain=source, split="train")
-        common = CommonLoop(config, samples, num_classes=len(DATASETS[dataset].classes))
-        ours, preloaded = SegdaLoop(config, folder), SegdaLoop(config, folder)
-        with preloaded.run.loading():
-            memory = repeat([next(preloaded.run.labeled_batches) for _ in range(16)])
-        with ours.run.loading():
-            ways: dict[str, Callable[[], None]] = {
-                "common": common.step,
-                "segda": lambda: ours.step(ours.run.labeled_batches),
-                "pre-loaded": lambda: preloaded.step(memory),
-            }
-            for step in ways.values():
-                timed(step, 3)
-            for loop in (common, ours, preloaded):
-                loop.spent = dict.fromkeys(loop.spent, 0.0)
-            rounds: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(arguments.rounds):
-                for name, step in ways.items():
-                    rounds[name].append(timed(step, arguments.steps))
+            root = generate_scenes(folder / "scenes", size=256, train=32, val=4)
+            dataset, source, target = "scenes", "urban", "rural"
+        plain = {
+            "data": {
+                "source": {"dataset": dataset, "domain": source, "root": root},
+                "target": {"dataset": dataset, "domain": target, "root": root},
+                "height": arguments.height,
+                "width": arguments.width,
+                "augmentation": arguments.augmentation,
+                "cache": folder / "cache",
+            },
+            "model": {"pretrained": "none"},
+            "method": {"name": "source_only"},
+            "loss": {"name": arguments.loss},
+            "steps": 100_000,
+            "batch_size": arguments.batch_size,
+            "oracle": "never",
+        }
+        open_splits(TrainConfig.model_validate(plain), progress=True)
+        context = multiprocessing.get_context("spawn")
+        ways: dict[str, Connection] = {}
+        for way in ("common", "segda", "pre-loaded"):
+            ways[way], theirs = context.Pipe()
+            context.Process(target=serve, args=(way, plain, folder, theirs), daemon=True).start()
+        rounds: dict[str, list[float]] = {way: [] for way in ways}
+        parts: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for number in range(arguments.rounds + 1):
+            for way, connection in ways.items():
+                connection.send(arguments.steps)
+                total, spent = connection.recv()
+                if number > 0:  # the first round warms up
+                    rounds[way].append(total)
+                    parts[way].append(spent)
+        for connection in ways.values():
+            connection.send(0)
 
-        print(
-            f"\nBiSeNet-ResNet-18, supervised, {dataset} {arguments.height}x{arguments.width}, batch {arguments.batch_size}, "
-            f"dice, {arguments.augmentation}; {device_name(torch.device('cpu'))}, {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}, {str(ours.run.dtype).removeprefix('torch.')}"
+    precision = str(resolve_precision("auto", torch.device("cpu"))).removeprefix("torch.")
+    print(
+        f"\nBiSeNet-ResNet-18, supervised, {dataset} {arguments.height}x{arguments.width}, batch {arguments.batch_size}; "
+        f"segda: {arguments.loss}, {arguments.augmentation}, {precision}; {device_name(torch.device('cpu'))}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    print(f"{arguments.rounds} rounds of {arguments.steps} steps each, in turns; ms per step: median [min, max]")
+    for way, values in rounds.items():
+        where = ", ".join(
+            f"{part} {statistics.median(spent[part] for spent in parts[way]):.1f}" for part in parts[way][0]
         )
-        print(f"{arguments.rounds} rounds of {arguments.steps} steps each, in turns; ms per step: median [min, max]")
-        for name, values in rounds.items():
-            print(f"  {name:<12}{statistics.median(values):8.1f}  [{min(values):.1f}, {max(values):.1f}]")
-        speedups = [a / b for a, b in zip(rounds["common"], rounds["segda"], strict=True)]
-        shares = [a / b for a, b in zip(rounds["pre-loaded"], rounds["segda"], strict=True)]
-        print(
-            f"common / segda, round by round: {statistics.median(speedups):.2f} [{min(speedups):.2f}, {max(speedups):.2f}]"
-        )
-        print(
-            f"throughput with loader / pre-loaded: {statistics.median(shares):.3f} [{min(shares):.3f}, {max(shares):.3f}]"
-        )
-        total = arguments.rounds * arguments.steps
-        for name, loop in (("common", common), ("segda", ours), ("pre-loaded", preloaded)):
-            parts = ", ".join(f"{part} {seconds / total * 1000:.1f}" for part, seconds in loop.spent.items())
-            print(f"where the time goes, {name}: {parts} ms")
+        print(f"  {way:<12}{statistics.median(values):8.1f}  [{min(values):.1f}, {max(values):.1f}]  medians: {where}")
+    for name, one, other in (
+        ("speed-up over the common loop", "common", "segda"),
+        ("throughput with loader / pre-loaded", "pre-loaded", "segda"),
+    ):
+        ratios = [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
+        print(f"{name}, round by round: {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
 
 
 if __name__ == "__main__":

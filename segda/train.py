@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from segda.allocator import keep_freed_memory
 from segda.checkpoint import read_checkpoint, restore_checkpoint, save_checkpoint
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
@@ -156,6 +157,8 @@ class _Run:
         torch.manual_seed(config.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
+        else:
+            keep_freed_memory()
         # A resumed run gets all weights from its checkpoint: ImageNet's need not be at hand any more.
         segmenter = build_segmenter(
             config.model.name,
