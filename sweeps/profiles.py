@@ -196,6 +196,7 @@ def profile_all(
     kind: str,
     threads: int,
     ledger: Ledger,
+    sweep: str,
     call: Callable[..., Any],
 ) -> Iterator[tuple[Architecture, Profile]]:
     """Look architectures up in the ledger and measure those that are not there.
@@ -205,12 +206,14 @@ def profile_all(
         kind: `cpu` or `cuda`, of the device to measure on.
         threads: threads that a measurement may use.
         ledger: remembers the figures.
+        sweep: the sweep that asks; the device is noted beside it.
         call: calls a function with arguments on an otherwise idle node and returns what it returns.
 
     Yields:
         Each architecture and what is known about it, in order.
     """
     device: Device = call(describe_device, kind, threads)
+    ledger.update_sweep(sweep, info=dict(ledger.sweep(sweep).info) | {"device": asdict(device)})
     for architecture in architectures:
         key = profile_key(architecture, device)
         known = ledger.profile(key)

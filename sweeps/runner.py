@@ -226,7 +226,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._coordinator.on_lost(trial.config["number"], trial.config["attempt"], "it ended without a last message")
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        error = trial.get_pickled_error() or trial.get_error() or "unknown error"
+        error = trial.get_pickled_error() or trial.get_error() or "its process died"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # A dead actor's message begins with its cause, a traceback ends with it.
         line = lines[0] if isinstance(error, ray.exceptions.RayActorError) else lines[-1]
@@ -389,8 +389,9 @@ def _profiles(spec: SweepSpec, ledger: Ledger, listener: Listener | None) -> dic
 
     profiles: dict[Architecture, Profile] = {}
     kind = "cuda" if wants_gpu else "cpu"
+    measured = profile_all(reachable(spec), kind=kind, threads=threads, ledger=ledger, sweep=spec.name, call=call)
     try:
-        for architecture, profile in profile_all(reachable(spec), kind=kind, threads=threads, ledger=ledger, call=call):
+        for architecture, profile in measured:
             profiles[architecture] = profile
             if listener is not None:
                 figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())

@@ -83,7 +83,7 @@ def no_profiling(monkeypatch):
 
     from sweeps import runner
 
-    def profile_all(architectures, *, kind, threads, ledger, call):
+    def profile_all(architectures, *, kind, threads, ledger, sweep, call):
         return ((architecture, fakes.profile(architecture)) for architecture in architectures)
 
     monkeypatch.setattr(runner, "profile_all", profile_all)

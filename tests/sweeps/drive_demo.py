@@ -12,7 +12,7 @@ from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 
-def no_measuring(architectures, *, kind, threads, ledger, call):
+def no_measuring(architectures, *, kind, threads, ledger, sweep, call):
     return ((architecture, fakes.profile(architecture)) for architecture in architectures)
 
 

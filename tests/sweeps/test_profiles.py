@@ -60,7 +60,13 @@ def test_a_gpus_figures_do_not_depend_on_the_processors_threads(architecture):
     assert one == two
 
 
-def test_figures_are_measured_once_and_remembered(architecture, ledger):
+@pytest.fixture
+def sweep(ledger):
+    ledger.create_sweep("some", spec={}, info={"environment": {}})
+    return "some"
+
+
+def test_figures_are_measured_once_and_remembered(architecture, ledger, sweep):
     called = []
 
     def call(function, *arguments):
@@ -68,16 +74,20 @@ def test_figures_are_measured_once_and_remembered(architecture, ledger):
         return CPU if function is describe_device else {"macs": 5.0}
 
     for _ in range(2):
-        found = dict(profile_all([architecture], kind="cpu", threads=1, ledger=ledger, call=call))
+        found = dict(profile_all([architecture], kind="cpu", threads=1, ledger=ledger, sweep=sweep, call=call))
         assert found == {architecture: Profile(metrics={"macs": 5.0})}
     assert called.count(measure) == 1
+    assert ledger.sweep(sweep).info == {
+        "environment": {},
+        "device": {"kind": CPU.kind, "name": CPU.name, "threads": CPU.threads},
+    }
 
 
-def test_a_network_that_cannot_be_built_is_an_obstacle_not_a_crash(architecture, ledger, make_spec):
+def test_a_network_that_cannot_be_built_is_an_obstacle_not_a_crash(architecture, ledger, sweep, make_spec):
     def call(function, *arguments):
         return CPU if function is describe_device else "it cannot be built"
 
-    found = dict(profile_all([architecture], kind="cpu", threads=1, ledger=ledger, call=call))
+    found = dict(profile_all([architecture], kind="cpu", threads=1, ledger=ledger, sweep=sweep, call=call))
     assert found[architecture].obstacle(make_spec()) == "it cannot be built"
 
 
