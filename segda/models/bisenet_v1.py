@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from segda.errors import ConfigError
-from segda.models.blocks import ConvBNReLU, initialize_kaiming, resize
+from segda.models.blocks import ConvBNReLU, enlarge_scores, initialize_kaiming, resize
 from segda.models.resnet import Pyramid, ResNet
 from segda.types import SegmentationOutput
 
@@ -158,20 +158,11 @@ class BiSeNetV1(nn.Module):
 
         context = [resize(level, size=detail_size) for level in (middle, deep)]
         features = self.fusion(torch.cat([detail, *context], dim=1))
-        logits = _enlarge(self.classifier(features), size=size)
+        logits = enlarge_scores(self.classifier(features), sizes=[size])
 
         if not (self.training if auxiliary is None else auxiliary):
             return SegmentationOutput(logits, (), features)
         # In the literal order the heads sit between two interpolations; two do not equal one, so both stay.
         coarse = [head(level) for head, level in zip(self.auxiliary_heads, (middle, deep), strict=True)]
-        enlarged = tuple(_enlarge(resize(scores, size=detail_size), size=size) for scores in coarse)
+        enlarged = tuple(enlarge_scores(scores, sizes=[detail_size, size]) for scores in coarse)
         return SegmentationOutput(logits, enlarged, features)
-
-
-def _enlarge(scores: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Bring scores to the image's size in at least single precision.
-
-    Losses want that precision anyway, and converting few pixels is cheaper than many. On a CPU the half-precision
-    interpolation is the slower one, too.
-    """
-    return resize(scores.float() if scores.dtype.itemsize < 4 else scores, size=size)

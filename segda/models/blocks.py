@@ -1,5 +1,9 @@
 """Parts that several networks share."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,6 +45,42 @@ def resize(features: Tensor, *, size: tuple[int, int]) -> Tensor:
     if features.shape[-2:] == size:
         return features
     return functional.interpolate(features, size=size, mode="bilinear", align_corners=False)
+
+
+def enlarge_scores(scores: Tensor, *, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """Resize class scores bilinearly from size to size, in at least single precision.
+
+    Losses want that precision anyway, and converting few pixels is cheaper than many. In training on a CPU the whole chain is
+    two small matrix products, one over rows and one over columns: the same sums as `resize`, but the gradient of PyTorch's
+    interpolation runs over single pixels there and takes more than twice as long.
+
+    Args:
+        scores: float [B, C, h, w].
+        sizes: heights and widths to go through; the last one is the result's.
+
+    Returns:
+        float32 (or float64, if the scores are) [B, C, *sizes[-1]].
+    """
+    scores = scores.float() if scores.dtype.itemsize < 4 else scores
+    if scores.device.type != "cpu" or not (torch.is_grad_enabled() and scores.requires_grad):
+        for size in sizes:
+            scores = resize(scores, size=size)
+        return scores
+    rows = _interpolation((scores.shape[2], *(height for height, _ in sizes)), scores.dtype)
+    columns = _interpolation((scores.shape[3], *(width for _, width in sizes)), scores.dtype)
+    with torch.autocast("cpu", enabled=False):
+        return rows @ (scores.contiguous() @ columns.T)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(lengths: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return the matrix [lengths[-1], lengths[0]] of linear interpolation through all lengths, `align_corners=False`."""
+    with torch.inference_mode(mode=False), torch.no_grad():
+        matrix = torch.eye(lengths[0], dtype=torch.float64)
+        for length in lengths[1:]:
+            if len(matrix) != length:
+                matrix = functional.interpolate(matrix.T[None], size=length, mode="linear", align_corners=False)[0].T
+        return matrix.to(dtype).contiguous()
 
 
 def initialize_kaiming(module: nn.Module) -> None:
