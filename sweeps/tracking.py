@@ -128,6 +128,7 @@ class Tracker:
         self._client: MlflowClient | None = None
         self._runs: dict[int, str] = {}
         self._sent_states: dict[int, TrialState] = {}
+        self._sent_profiles: set[int] = set()
         self._sent_files: dict[int, set[str]] = defaultdict(set)
         self._parent = ""
         self._cursor = 0
@@ -357,13 +358,7 @@ class Tracker:
         self._runs[record.number] = run.info.run_id
         self._ledger.update_trial(self._spec.name, record.number, run_id=run.info.run_id)
         params = flatten(config.canonical())
-        self._log(
-            run.info.run_id,
-            params=[Param(name, value) for name, value in params.items()],
-            metrics=[
-                Metric(f"profile/{name}", value, _ms(record.created), 0) for name, value in record.profile.items()
-            ],
-        )
+        self._log(run.info.run_id, params=[Param(name, value) for name, value in params.items()])
 
     def _log(self, run_id: str, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = ()) -> None:
         for start in range(0, len(metrics), BATCH_METRICS):
@@ -375,17 +370,35 @@ class Tracker:
         while points := self._ledger.points_after(self._spec.name, self._cursor, limit=_POINTS_PER_PASS):
             by_trial: dict[int, list[Metric]] = defaultdict(list)
             for point in points:
-                by_trial[point.number] += _metrics(point)
+                by_trial[point.number] += self._metrics(point)
             for number, metrics in by_trial.items():
                 if number not in self._runs:  # its row came after the trials were read
                     self._create_run(self._ledger.trial(self._spec.name, number))
                 self._log(self._runs[number], metrics=metrics)
+                self._send_profile(records.get(number) or self._ledger.trial(self._spec.name, number))
             self._cursor = points[-1].id
             self._mlflow.set_tag(self._parent, _CURSOR, str(self._cursor))
+
+    def _metrics(self, point: Point) -> list[Metric]:
+        # MLflow's plots open with a run's first metric: the one that the sweep is about. The others follow by name.
+        headline = self._spec.objectives[0].metric
+        names = sorted(point.metrics, key=lambda name: (name != headline, name))
+        return [Metric(_allowed(name), point.metrics[name], _ms(point.timestamp), point.step) for name in names]
+
+    def _send_profile(self, record: TrialRecord) -> None:
+        """Send the efficiency of a trial's architecture, behind its first metrics."""
+        if record.number not in self._sent_profiles:
+            profile = [
+                Metric(f"profile/{name}", record.profile[name], _ms(record.created), 0)
+                for name in sorted(record.profile)
+            ]
+            self._log(self._runs[record.number], metrics=profile)
+            self._sent_profiles.add(record.number)
 
     def _send_state(self, record: TrialRecord) -> None:
         run_id = self._runs[record.number]
         if record.state.is_finished:
+            self._send_profile(record)
             self._send_files(record)
         tags = {
             "sweep.state": str(record.state),
@@ -468,12 +481,9 @@ def _ms(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _metrics(point: Point) -> list[Metric]:
-    # MLflow allows fewer characters in names than data sets use in theirs.
-    return [
-        Metric(re.sub(r"[^\w\-. :/]", "_", name), value, _ms(point.timestamp), point.step)
-        for name, value in point.metrics.items()
-    ]
+def _allowed(name: str) -> str:
+    """Return a metric's name as MLflow takes it: it allows fewer characters than data sets use in names of classes."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def _read(path: Path) -> dict[str, Any]:

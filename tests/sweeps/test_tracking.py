@@ -83,6 +83,15 @@ def test_each_trial_is_one_run_under_the_sweep_with_params_and_recorded_times(tr
     assert ledger.trial("demo", 0).run_id == run.info.run_id
 
 
+def test_the_first_metric_of_a_run_is_the_objective_which_is_what_plots_open_with(tracker, client, ledger, spec):
+    add(ledger, spec, 0)
+    report(ledger, spec, 0, 1, 0.25)
+    synced(tracker())
+    names = list(runs(client, spec)[0].data.metrics)
+    assert names[0] == spec.objectives[0].metric
+    assert names[1:] == sorted(names[1:], key=lambda name: (name.startswith("profile/"), name))
+
+
 def test_sending_everything_again_changes_nothing(tracker, client, ledger, spec):
     add(ledger, spec, 0)
     report(ledger, spec, 0, 1)
