@@ -53,6 +53,7 @@ def test_make_targets_of_the_readme_exist_and_are_what_ci_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_other_command_of_the_readme_succeeds(folder, request):
     everything = [command for command in commands() if not command.startswith("make ")]
     # `make demo` makes the scenes before anything needs them.
