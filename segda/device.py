@@ -8,7 +8,7 @@ import torch
 from segda.errors import DeviceError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -56,7 +56,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("precision fp16 needs a CUDA device, got cpu; use bf16, fp32 or auto")
     if precision != "auto":
-        return _DTYPES[precision]
+        return DTYPES[precision]
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segda.datasets.cache import resize_image
 from segda.datasets.loaders import normalize
 from segda.device import autocast
 from segda.errors import OutOfMemoryError
@@ -74,7 +74,7 @@ def predict_batch(
     seen = size or (max(height, SMALLEST_SIDE), max(width, SMALLEST_SIDE))
     try:
         # Torch wants writable memory; the permuted view has channels_last strides, which `normalize` keeps.
-        resized = np.stack([_resize(image, size) for image in images]) if size is not None else images
+        resized = np.stack([resize_image(image, size) for image in images]) if size is not None else images
         image = normalize(torch.from_numpy(np.require(resized, requirements=["C", "W"])).permute(0, 3, 1, 2).to(device))
         if size is None and seen != (height, width):
             image = functional.pad(image, (0, seen[1] - width, 0, seen[0] - height), mode="replicate")
@@ -90,10 +90,3 @@ def predict_batch(
         ) from error
     result: ByteArray = prediction.cpu().numpy()
     return result
-
-
-def _resize(image: ByteArray, size: tuple[int, int]) -> ByteArray:
-    """Resize uint8 [H, W, 3] as training images are: by area averaging when it shrinks, else bilinearly."""
-    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation), dtype=np.uint8)

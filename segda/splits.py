@@ -22,6 +22,35 @@ class Splits(NamedTuple):
     oracle: DecodedSplit | None  # the target's labelled split; read for reports only
 
 
+def open_split(
+    config: TrainConfig, domain: DomainConfig, name: str, *, with_labels: bool, progress: bool = False
+) -> DecodedSplit:
+    """Decode (or find in the cache) one split at the size of a run's images.
+
+    Args:
+        config: the run.
+        domain: its source or target.
+        name: split of the domain.
+        with_labels: whether to decode labels; otherwise no label file is opened.
+        progress: whether to draw a progress bar while decoding.
+
+    Raises:
+        DatasetNotFoundError: if the root, split or list is missing.
+        CorruptSampleError: if a sample cannot be used.
+    """
+    return decoded_split(
+        DATASETS[domain.dataset],
+        resolve_root(domain.dataset, domain.root),
+        domain=domain.domain,
+        split=name,
+        height=config.data.height,
+        width=config.data.width,
+        with_labels=with_labels,
+        cache=config.data.cache,
+        progress=progress,
+    )
+
+
 def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
     """Decode (or find in the cache) the images that a run reads.
 
@@ -39,17 +68,7 @@ def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
     """
 
     def split(domain: DomainConfig, name: str, *, labels: bool) -> DecodedSplit:
-        return decoded_split(
-            DATASETS[domain.dataset],
-            resolve_root(domain.dataset, domain.root),
-            domain=domain.domain,
-            split=name,
-            height=config.data.height,
-            width=config.data.width,
-            with_labels=labels,
-            cache=config.data.cache,
-            progress=progress,
-        )
+        return open_split(config, domain, name, with_labels=labels, progress=progress)
 
     source, target = config.data.source, config.data.target
     source_splits = DATASETS[source.dataset].splits(source.domain)

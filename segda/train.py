@@ -150,8 +150,7 @@ class _Run:
         self.device = device
         self.folder = folder
         self.dtype = resolve_precision(config.precision, device)
-        self.dataset = DATASETS[config.data.source.dataset]
-        self.num_classes = len(self.dataset.classes)
+        num_classes = len(DATASETS[config.data.source.dataset].classes)
         self.step = 0
         self.history: list[dict[str, Any]] = []
         torch.manual_seed(config.seed)
@@ -162,7 +161,7 @@ class _Run:
         # A resumed run gets all weights from its checkpoint: ImageNet's need not be at hand any more.
         segmenter = build_segmenter(
             config.model.name,
-            num_classes=self.num_classes,
+            num_classes=num_classes,
             backbone=config.model.backbone,
             pretrained="none" if resumed else config.model.pretrained,
             weights_file=config.model.weights_file,
@@ -171,7 +170,7 @@ class _Run:
             segmenter,
             config=config.method,
             loss=SegmentationLoss(config.loss.name, auxiliary_weight=config.loss.auxiliary_weight),
-            num_classes=self.num_classes,
+            num_classes=num_classes,
         )
         self.method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.method.parameter_groups()

@@ -13,6 +13,7 @@ from scipy import stats
 
 from segda.methods import METHODS
 from segda.tunable import Scalar
+from sweeps.fields import value_at
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 SOURCE_MIOU = "source/val/miou"
@@ -200,36 +201,21 @@ def finite(values: Mapping[str, float], name: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def config_value(config: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a dotted path of a nested configuration, or None.
-
-    Example:
-        >>> config_value({"model": {"name": "bisenet_v1"}}, "model.name")
-        'bisenet_v1'
-    """
-    value: Any = config
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
-
-
 def method_name(trial: TrialRecord) -> str:
     """Return the name of the trial's adaptation method."""
-    return str(config_value(trial.config, "method.name") or trial.params.get("method.name") or "unknown")
+    return str(value_at(trial.config, "method.name") or trial.params.get("method.name") or "unknown")
 
 
 def method_label(trial: TrialRecord) -> str:
     """Return the method with its discriminator, e.g. `adversarial × fcd`."""
-    discriminator = config_value(trial.config, "method.discriminator") or trial.params.get("method.discriminator")
+    discriminator = value_at(trial.config, "method.discriminator") or trial.params.get("method.discriminator")
     return f"{method_name(trial)} × {discriminator}" if discriminator else method_name(trial)
 
 
 def model_label(trial: TrialRecord) -> str:
     """Return the network with its trunk, e.g. `bisenet_v1 (resnet18)`."""
-    name = config_value(trial.config, "model.name") or "unknown"
-    backbone = config_value(trial.config, "model.backbone")
+    name = value_at(trial.config, "model.name") or "unknown"
+    backbone = value_at(trial.config, "model.backbone")
     return f"{name} ({backbone})" if backbone else str(name)
 
 
@@ -289,7 +275,7 @@ def trial_rows(trials: Iterable[TrialRecord]) -> list[TrialRow]:
             params=short_params(trial.params),
             seed=trial.seed,
             steps=trial.step,
-            planned_steps=config_value(trial.config, "steps"),
+            planned_steps=value_at(trial.config, "steps"),
             source_miou=finite(trial.metrics, SOURCE_MIOU),
             target_miou=finite(trial.metrics, TARGET_MIOU),
             macs=finite(trial.profile, "macs"),
@@ -517,7 +503,7 @@ def architecture_rows(trials: Iterable[TrialRecord]) -> list[ArchitectureRow]:
     groups: dict[tuple[str, int | None, int | None, tuple[tuple[str, float], ...]], list[int]] = {}
     for trial in trials:
         if trial.profile:
-            height, width = config_value(trial.config, "data.height"), config_value(trial.config, "data.width")
+            height, width = value_at(trial.config, "data.height"), value_at(trial.config, "data.width")
             key = (model_label(trial), height, width, tuple(sorted(trial.profile.items())))
             groups.setdefault(key, []).append(trial.number)
     rows = [

@@ -16,7 +16,7 @@ import torch
 
 from segda.config import ModelConfig, TrainConfig
 from segda.datasets import DATASETS
-from segda.device import resolve_device, resolve_precision
+from segda.device import Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
 from segda.environment import device_name
 from segda.errors import ConfigError, SegdaError
@@ -25,7 +25,6 @@ from sweeps.ledger import Ledger
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # Raise it when what is measured changes: profiles of older versions are then measured again.
 VERSION = 1
 _PRECISIONS: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {

@@ -7,7 +7,8 @@ from typing import Any
 
 from segda.tunable import Scalar
 from sweeps import analysis
-from sweeps.analysis import MeanInterval, config_value
+from sweeps.analysis import MeanInterval
+from sweeps.fields import value_at
 from sweeps.report_view import SweepView
 from sweeps.selection import collapse
 from sweeps.spec import SweepSpec
@@ -28,7 +29,7 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
     scheduler = spec.scheduler.name
     started = [trial.started for trial in view.trials if trial.started is not None]
     finished = [trial.finished for trial in view.trials if trial.finished is not None]
-    size = f"{config_value(config, 'data.height')} x {config_value(config, 'data.width')} pixels (height x width)"
+    size = f"{value_at(config, 'data.height')} x {value_at(config, 'data.width')} pixels (height x width)"
     criterion = (
         "oracle: reads target labels" if spec.selection == "oracle" else f"{spec.selection}: reads no target label"
     )
@@ -39,7 +40,7 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("source", view.source_split),
         ("target", f"{view.target_split} (its labels are oracle figures)"),
         ("images", size),
-        ("training", f"{config_value(config, 'steps')} steps, batch {config_value(config, 'batch_size')} per domain"),
+        ("training", f"{value_at(config, 'steps')} steps, batch {value_at(config, 'batch_size')} per domain"),
         ("budget", ", ".join(f"{name} {value}" for name, value in budget.items()) or "not limited"),
         ("search", f"{spec.sampler.name}, seed {spec.seed}; scheduler {scheduler}"),
         ("training seeds", f"{', '.join(str(seed) for seed in spec.seeds)}; {count(spec.finalists, 'finalist')}"),
@@ -53,7 +54,7 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
 
 def precision_text(view: SweepView) -> str:
     """Return the precision that was asked for, and the one that networks computed in."""
-    asked = str(config_value(view.sample, "precision") or "auto")
+    asked = str(value_at(view.sample, "precision") or "auto")
     used = sorted({str(result["precision"]) for result in view.results.values() if result.get("precision")})
     return f"{asked}, computed in {', '.join(used)}" if used else asked
 
@@ -83,7 +84,7 @@ def warning_lines(view: SweepView) -> list[str]:
             "Target labels were used to choose (selection: oracle). The figures are upper limits, not what an unlabelled "
             "target would give."
         )
-    budget_trials = config_value(view.record.spec, "budget.trials")
+    budget_trials = value_at(view.record.spec, "budget.trials")
     searched = sum(trial.kind is TrialKind.SEARCH for trial in view.trials)
     if view.unfinished:
         lines.append(

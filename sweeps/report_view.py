@@ -14,7 +14,8 @@ from segda.config_problems import error_of
 from segda.datasets import DATASETS
 from segda.errors import SegdaError
 from sweeps import analysis
-from sweeps.analysis import SOURCE_MIOU, TARGET_MIOU, config_value, finite
+from sweeps.analysis import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.fields import value_at
 from sweeps.ledger import Event, Ledger, SweepRecord
 from sweeps.search import Search
 from sweeps.selection import CRITERIA, Selection, select, source_only_baseline
@@ -114,22 +115,22 @@ class SweepView:
     @property
     def target_split(self) -> str:
         """Name of the split that oracle figures are from."""
-        dataset = DATASETS.get(str(config_value(self.sample, "data.target.dataset")))
+        dataset = DATASETS.get(str(value_at(self.sample, "data.target.dataset")))
         return f"{self._domain('target')} {dataset.report_split if dataset else 'labelled split'}"
 
     def _domain(self, side: str) -> str:
-        names = [config_value(self.sample, f"data.{side}.{part}") for part in ("dataset", "domain")]
+        names = [value_at(self.sample, f"data.{side}.{part}") for part in ("dataset", "domain")]
         return " / ".join(str(name) for name in names if name) or side
 
     @property
     def device(self) -> str:
         """Maker's name of the device that efficiency was measured on: as noted, or else where the first trial ran."""
-        measured = config_value(self.record.info, "device.name")
+        measured = value_at(self.record.info, "device.name")
         if measured:
             return str(measured)
         if self.devices:
             return self.devices[0]
-        return str(config_value(self.record.info, "environment.device_name") or "a device that was not recorded")
+        return str(value_at(self.record.info, "environment.device_name") or "a device that was not recorded")
 
     @property
     def devices(self) -> list[str]:

@@ -117,25 +117,14 @@ def _reported_splits(config: "TrainConfig") -> tuple[str, ...]:
 
 def _open_split(config: "TrainConfig", name: str) -> "DecodedSplit":
     """Decode a labelled split named source/<split> or target/<split> at the size of the configuration."""
-    from segda.datasets import DATASETS, resolve_root
-    from segda.datasets.cache import decoded_split
+    from segda.datasets import DATASETS
     from segda.errors import ConfigError
+    from segda.splits import open_split
 
     role, separator, split = name.partition("/")
     domains = {"source": config.data.source, "target": config.data.target}
     if role not in domains or not separator:
         raise ConfigError(f"--split expects source/<split> or target/<split>, e.g. target/test, got {name!r}")
     domain = domains[role]
-    dataset = DATASETS[domain.dataset]
-    dataset.check_split(domain=domain.domain, split=split)
-    return decoded_split(
-        dataset,
-        resolve_root(domain.dataset, domain.root),
-        domain=domain.domain,
-        split=split,
-        height=config.data.height,
-        width=config.data.width,
-        with_labels=True,
-        cache=config.data.cache,
-        progress=sys.stderr.isatty(),
-    )
+    DATASETS[domain.dataset].check_split(domain=domain.domain, split=split)
+    return open_split(config, domain, split, with_labels=True, progress=sys.stderr.isatty())

@@ -234,7 +234,7 @@ def _build(
             def decode(index: int) -> list[str]:
                 sample = samples[index]
                 image, label = dataset.read(sample, with_label=with_labels)
-                images.write(index, _resize_image(image, size))
+                images.write(index, resize_image(image, size))
                 if labels is None or label is None or sample.label is None:
                     return [sample.name, _digest(sample.image)]
                 labels.write(index, _resize_label(label, size))
@@ -294,8 +294,16 @@ class _ArrayFile:
             offset += written
 
 
-def _resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize an image uint8 [h, w, 3] to (height, width)."""
+def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize an image as training images are: by area averaging when it shrinks, else bilinearly.
+
+    Args:
+        image: uint8 [h, w, 3].
+        size: height and width of the result.
+
+    Returns:
+        uint8 [*size, 3]; the argument itself if it has that size already.
+    """
     height, width = size
     if image.shape[:2] == size:
         return image

@@ -5,11 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from segda.device import DTYPES
 from segda.models.logits_only import inference_segmenter
 
 Precision = Literal["fp32", "bf16", "fp16"]
-
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def deploy(module: nn.Module, *, device: torch.device, precision: Precision) -> nn.Module:
