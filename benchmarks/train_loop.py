@@ -42,7 +42,8 @@ from segda.device import resolve_precision
 from segda.environment import device_name
 from segda.models import build_segmenter
 from segda.splits import open_splits
-from segda.train import _Run
+from segda.team import Team
+from segda.training_run import TrainingRun
 from segda.types import IGNORE_INDEX, IMAGE_MEAN, IMAGE_STD, LabeledBatch, UnlabeledBatch
 
 
@@ -109,7 +110,8 @@ class SegdaLoop:
     """The library's own step, on its loader or on batches in memory."""
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
-        self.run = _Run(config, open_splits(config, progress=True), torch.device("cpu"), folder, resumed=False)
+        alone = Team(rank=0, size=1, device=torch.device("cpu"))
+        self.run = TrainingRun(config, open_splits(config, progress=True), alone, folder, resumed=False)
         self.run.method.train()
         keep_freed_memory()  # as `segda.train.train` does on a CPU
         self.spent = {"loader": 0.0, "to float, normalize": 0.0, "forward, loss": 0.0, "backward, update": 0.0}
@@ -131,10 +133,10 @@ class SegdaLoop:
         labeled = LabeledBatch(run._image(raw), raw.label.long())
         target = UnlabeledBatch(labeled.image[:0])
         began = self._note("to float, normalize", began)
-        with torch.autocast("cpu", dtype=run.dtype, enabled=run.dtype != torch.float32):
-            output = run.method.training_step(labeled, target, progress=0.0)
+        output = run.gradients.forward(labeled, target, progress=0.0)
         began = self._note("forward, loss", began)
-        run._update(output.losses, 1.0)
+        run.gradients.backward(output.losses)
+        run.update(1.0)
         self._note("backward, update", began)
 
     def _note(self, part: str, began: float) -> float:

@@ -1,5 +1,7 @@
 """What a result was computed with: versions, code and hardware."""
 
+import functools
+import hashlib
 import os
 import platform
 import subprocess
@@ -50,6 +52,20 @@ def describe_environment(device: torch.device | None = None) -> dict[str, str | 
     if torch.version.cuda is not None:
         described["version/cuda"] = torch.version.cuda
     return described
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Return a hash of this library's sources and of the torch that computes, 16 hexadecimal digits.
+
+    Equal for installations that compute the same thing from the same configuration and data.
+    """
+    digest = hashlib.sha256(torch.__version__.encode())
+    root = Path(__file__).parent
+    # Command lines do not compute results.
+    for path in sorted(path for path in root.rglob("*.py") if "cli" not in path.relative_to(root).parts):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def device_name(device: torch.device) -> str:

@@ -32,5 +32,9 @@ class TrainingDivergedError(SegdaError, ArithmeticError):
     """A loss became NaN or infinite; training on would waste the budget."""
 
 
+class ProcessLostError(SegdaError):
+    """One of the processes of a training ended or fell silent; the run goes on from its checkpoint when it is started again."""
+
+
 class OutOfMemoryError(SegdaError, MemoryError):
     """The device ran out of memory during a step."""

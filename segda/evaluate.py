@@ -1,4 +1,4 @@
-"""Score a segmenter on a labelled split, or describe its predictions on an unlabelled one."""
+"""Run a segmenter over a split, and score it on a labelled one."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,6 +11,32 @@ from segda.datasets.cache import DecodedSplit
 from segda.datasets.loaders import RawBatch, evaluation_batches, normalize
 from segda.device import autocast
 from segda.metrics import ConfusionMatrix, SegmentationMetrics
+
+
+def class_scores(
+    segmenter: nn.Module, split: DecodedSplit, *, device: torch.device, dtype: torch.dtype, batch_size: int = 8
+) -> Iterator[tuple[RawBatch, Tensor]]:
+    """Run a segmenter over every image of a split in order; its mode is restored at the end.
+
+    Args:
+        segmenter: maps an image to `SegmentationOutput`.
+        split: decoded images.
+        device: where to compute.
+        dtype: what convolutions compute in.
+        batch_size: images at once.
+
+    Yields:
+        The batch as decoded, and the logits, float [B, C, H, W] on the device.
+    """
+    was_training = segmenter.training
+    segmenter.eval()
+    try:
+        for batch in evaluation_batches(split, batch_size=batch_size):
+            with torch.inference_mode(), autocast(device, dtype):
+                logits = segmenter(normalize(batch.image.to(device, non_blocking=True))).logits
+            yield batch, logits
+    finally:
+        segmenter.train(was_training)
 
 
 def predictions(
@@ -28,16 +54,8 @@ def predictions(
     Yields:
         The batch as decoded, and the predicted train ids, int64 [B, H, W] on the device.
     """
-    was_training = segmenter.training
-    segmenter.eval()
-    try:
-        for batch in evaluation_batches(split, batch_size=batch_size):
-            with torch.inference_mode(), autocast(device, dtype):
-                image = normalize(batch.image.to(device, non_blocking=True))
-                prediction = segmenter(image).logits.argmax(dim=1)
-            yield batch, prediction
-    finally:
-        segmenter.train(was_training)
+    for batch, logits in class_scores(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
+        yield batch, logits.argmax(dim=1)
 
 
 def evaluate(
@@ -78,28 +96,6 @@ def evaluate(
         if progress is not None:
             progress(len(prediction))
     return matrix.compute(unscored=unscored)
-
-
-def predicted_shares(
-    segmenter: nn.Module, split: DecodedSplit, *, num_classes: int, device: torch.device, dtype: torch.dtype
-) -> NDArray[np.float64]:
-    """Return the share of pixels predicted as each class; reads no label.
-
-    Args:
-        segmenter: maps an image to `SegmentationOutput`.
-        split: decoded images, labels not needed.
-        num_classes: number of train ids.
-        device: where to compute.
-        dtype: what convolutions compute in.
-
-    Returns:
-        Shares that sum to 1, float64 [C].
-    """
-    counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
-    for _, prediction in predictions(segmenter, split, device=device, dtype=dtype):
-        counts += torch.bincount(prediction.flatten(), minlength=num_classes)
-    shares: NDArray[np.float64] = (counts / counts.sum()).double().cpu().numpy()
-    return shares
 
 
 def label_shares(split: DecodedSplit, *, num_classes: int) -> NDArray[np.float64]:

@@ -9,12 +9,13 @@ import torch
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
-from segda.evaluate import evaluate, label_shares, predicted_shares, predictions
+from segda.evaluate import class_scores, evaluate, label_shares, predictions
 from segda.files import write_json, write_png
 from segda.methods import Method
 from segda.metrics import SegmentationMetrics
 from segda.pictures import example_grid
 from segda.splits import Splits, splits_fingerprint
+from segda.validators import VALIDATORS, PixelSample
 
 # A class counts as present in the source, and as forgotten on the target, at these shares of pixels.
 PRESENT_SHARE = 0.01
@@ -70,7 +71,7 @@ class Scorer:
             scored["oracle/target"] = self._evaluate(self.splits.oracle)
         self._write_result(folder, scored, step=step, seconds=seconds)
         self._write_examples(folder)
-        return self._metrics(scored) | self._collapse_figures()
+        return self._metrics(scored) | self._target_figures()
 
     def _evaluate(self, split: DecodedSplit) -> SegmentationMetrics:
         return evaluate(
@@ -92,19 +93,20 @@ class Scorer:
                     metrics[f"{split}/iou/{name}"] = iou
         return metrics
 
-    def _collapse_figures(self) -> dict[str, float]:
-        """Describe the predictions on unlabelled target images: a collapsed network forgets classes."""
-        shares = predicted_shares(
-            self.method.segmenter,
-            self.splits.target,
-            num_classes=self.num_classes,
-            device=self.device,
-            dtype=self.dtype,
-        )
+    def _target_figures(self) -> dict[str, float]:
+        """Describe the predictions on unlabelled target images: whether the network forgets classes, and the validators."""
+        images = self.splits.target
+        counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self.device)
+        sample = PixelSample(len(images.names))
+        for _, logits in class_scores(self.method.segmenter, images, device=self.device, dtype=self.dtype):
+            counts += torch.bincount(logits.argmax(dim=1).flatten(), minlength=self.num_classes)
+            sample.add(logits)
+        shares = (counts / counts.sum()).double().cpu().numpy()
         present = label_shares(self.splits.source_val, num_classes=self.num_classes) > PRESENT_SHARE
         return {
             "target/largest_class_share": float(shares.max()),
             "target/missing_classes": float(np.count_nonzero(present & (shares < FORGOTTEN_SHARE))),
+            **{f"target/validator/{name}": score(sample.probs) for name, score in VALIDATORS.items()},
         }
 
     def _write_result(

@@ -1,7 +1,6 @@
 """Shared by all tests: where real data may lie, and miniature data to train on."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,13 @@ def camvid_root() -> Path:
     return root
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tests run beside each other: one thread each, and the same sums whatever the machine."""
-    before = torch.get_num_threads()
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_from_the_start() -> None:
+    """What fixtures of modules train must give the same sums as what tests train."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tests run beside each other: one thread each, and the same sums whatever the machine and the tests before."""
+    torch.set_num_threads(1)

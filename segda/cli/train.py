@@ -27,12 +27,29 @@ from segda.cli.output import data_root_option, output, percent, plain_table, pro
     help="Replace one value of the configuration, e.g. optimizer.lr=0.01; may be repeated.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Short for --set steps=N.")
+@click.option(
+    "--micro-batch",
+    type=click.IntRange(min=2),
+    metavar="M",
+    help="Pass M images of each domain through the network at once and add up the gradients: needs less memory, for the same batch "
+    "size.  [default: the whole batch]",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Train with N processes on this machine, each on its part of every batch and, with CUDA, on a GPU of its own.",
+)
 def train_command(
     config_file: Path,
     folder: Path | None,
     roots: Mapping[str, Path],
     assignments: tuple[str, ...],
     steps: int | None,
+    micro_batch: int | None,
+    processes: int,
 ) -> None:
     """Train one network as CONFIG.yaml says, and score it.
 
@@ -54,6 +71,7 @@ def train_command(
       segda train day_to_dusk.yaml --data-root camvid=data/camvid
       segda train day_to_dusk.yaml --set method.lambda_adv=0.003 --set device=cuda
       segda train day_to_dusk.yaml --steps 20 --folder runs/quick_look
+      segda train day_to_dusk.yaml --set device=cuda --processes 2 --micro-batch 2
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.cli.overrides import read_train_config
     from segda.splits import open_splits
@@ -83,7 +101,7 @@ def train_command(
             shown["source mIoU"] = metrics["source/val/miou"]
             show(step)
 
-        train(config, report, folder=folder, on_step=on_step)
+        train(config, report, folder=folder, on_step=on_step, micro_batch=micro_batch, processes=processes)
     _print_result(json.loads((folder / "result.json").read_text()), folder)
 
 

@@ -51,6 +51,8 @@ def training_batches(
     start_step: int = 0,
     steps: int,
     workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Generator[RawBatch, None, None]:
     """Yield augmented batches; every epoch is a new permutation, and a batch may reach over the end of an epoch.
 
@@ -63,6 +65,8 @@ def training_batches(
         start_step: batches of the stream to leave out.
         steps: number of batches to yield, beginning with batch `start_step`.
         workers: processes that augment; 0: a background thread.
+        rank: which part of each batch to yield, from 0.
+        ranks: equal parts that each batch is cut into. Readers of all parts together see what one reader of whole batches sees.
 
     Returns:
         A generator. Closing it, or reading it to its end, ends thread and processes.
@@ -77,9 +81,14 @@ def training_batches(
             "batches need batch_size >= 1 and start_step, steps, workers, seed >= 0; got "
             f"batch_size {batch_size}, start_step {start_step}, steps {steps}, workers {workers}, seed {seed}"
         )
+    if not 0 <= rank < ranks or batch_size % ranks:
+        raise ConfigError(
+            f"a batch of {batch_size} cannot be cut into {ranks} equal parts of which to read number {rank}; "
+            "parts are counted from 0 and their number divides batch_size"
+        )
     height, width = size
     draws = _Draws(split, build_recipe(recipe, height=height, width=width), seed=seed)
-    batches = _BatchNumbers(batch_size, range(start_step, start_step + steps))
+    batches = _BatchNumbers(batch_size, range(start_step, start_step + steps), rank, ranks)
     return _from_workers(draws, batches, workers) if workers else _from_thread(draws, batches)
 
 
@@ -159,14 +168,18 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
 
 @dataclass(frozen=True)
 class _BatchNumbers:
-    """The draw numbers of each batch."""
+    """The draw numbers of each batch, or of one of its equal parts."""
 
     batch_size: int
     steps: range
+    rank: int
+    ranks: int
 
     def __iter__(self) -> Iterator[list[int]]:
+        part = self.batch_size // self.ranks
         for step in self.steps:
-            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+            first = step * self.batch_size + self.rank * part
+            yield list(range(first, first + part))
 
     def __len__(self) -> int:
         return len(self.steps)

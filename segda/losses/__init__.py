@@ -25,7 +25,11 @@ class SegmentationLoss:
     Attributes:
         name: key of `LOSSES`.
         auxiliary_weight: alpha; zero skips the auxiliary outputs.
+        share: factor on the next loss, a scalar tensor, where a batch arrives in pieces whose losses are averaged: the labelled
+            pixels of the piece over the mean of all pieces. A mean over pixels is then the batch's own; Dice is weighted like it.
     """
+
+    share: Tensor | None = None
 
     def __init__(self, name: str, *, auxiliary_weight: float = 1.0) -> None:
         """Choose the loss.
@@ -61,4 +65,4 @@ class SegmentationLoss:
         if self.auxiliary_weight > 0:
             for logits in output.auxiliary:
                 total = total + self.auxiliary_weight * self._loss(logits, label)
-        return total
+        return total if self.share is None else self.share * total

@@ -1,8 +1,9 @@
-"""Dice losses: overlap of predicted probabilities and label."""
+"""Dice losses: overlap of predicted probabilities and label; sums run over the pixels of all ranks, see `segda.distributed`."""
 
 import torch
 from torch import Tensor
 
+from segda.distributed import global_sum
 from segda.types import IGNORE_INDEX
 
 
@@ -37,9 +38,11 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
         overlap = zeros.index_add(0, flat, at_label.double())
         count = zeros.index_add(0, flat, valid.flatten().double())
         predicted = (probs * valid).sum(dim=(0, 2, 3))
+        overlap, count, predicted = global_sum(torch.stack([overlap, count, predicted.double()]))
         present = count > 0
         score = 2 * overlap / torch.where(present, predicted + count, 1.0)
-        return (((1 - score) * present).sum() / present.sum().clamp(min=1)).float()
+        loss: Tensor = ((1 - score) * present).sum() / present.sum().clamp(min=1)
+        return loss.float()
 
 
 def dice_published(logits: Tensor, label: Tensor) -> Tensor:
@@ -60,4 +63,5 @@ def dice_published(logits: Tensor, label: Tensor) -> Tensor:
         valid, index = _void(label)
         probs = logits.float().softmax(dim=1)
         missing = (1 - probs.gather(1, index)) * valid
-        return missing.sum() / valid.sum().clamp(min=1)
+        loss: Tensor = global_sum(missing.sum()) / global_sum(valid.sum()).clamp(min=1)
+        return loss

@@ -63,7 +63,6 @@ class Adversarial(Method):
         levels = 1
         if config.levels == "multi":
             levels += int(segmenter.num_auxiliary)  # type: ignore[arg-type]
-        self.lambdas = [config.lambda_adv, *([config.lambda_adv_auxiliary] * (levels - 1))]
         self.discriminators = nn.ModuleList(
             build_discriminator(config.discriminator, num_classes=num_classes, rank=config.rank) for _ in range(levels)
         )
@@ -82,12 +81,14 @@ class Adversarial(Method):
         multi = self.config.levels == "multi"
         target_output = self.segmenter(target.image, auxiliary=multi)
 
-        source_levels = [source_output.logits, *source_output.auxiliary][: len(self.lambdas)]
+        levels = len(self.discriminators)
+        lambdas = [self.config.lambda_adv, *([self.config.lambda_adv_auxiliary] * (levels - 1))]
+        source_levels = [source_output.logits, *source_output.auxiliary][:levels]
         target_levels = [target_output.logits, *target_output.auxiliary]
         loss_adv = torch.zeros((), device=loss_seg.device)
         loss_discriminator = torch.zeros((), device=loss_seg.device)
         for weight, discriminator, source_logits, target_logits in zip(
-            self.lambdas, self.discriminators, source_levels, target_levels, strict=True
+            lambdas, self.discriminators, source_levels, target_levels, strict=True
         ):
             source_domain = discriminator(_probs(source_logits.detach()))
             target_domain = discriminator(_probs(target_logits))

@@ -39,7 +39,8 @@ class Method(nn.Module, ABC):
     logger or file. `progress` is all it knows of time.
 
     Attributes:
-        Config: the method's settings.
+        Config: the method's settings; weights of loss terms are named `lambda_...` and read from `config` in every step, since they
+            may change in the middle of a run.
         supervision: which domain's labelled training images arrive as the first batch. `target` is for upper bounds; their
             results are marked as having used target labels.
         needs_target: whether unlabelled target images are used; if not, the target batch holds no images.

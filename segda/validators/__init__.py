@@ -1,0 +1,25 @@
+"""Label-free scores by which trained networks can be compared on the target: higher is better for every one of them.
+
+Each is a function on class probabilities of a fixed sample of the target's pixels (see `PixelSample`). None can be believed
+alone: all but one reward a network that is surely wrong as much as one that is surely right, and the other one rewards collapse.
+Who ranks by them must first reject collapsed networks, as `sweeps.selection.choice` does.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from segda.validators.diversity import batch_nuclear_norm, information_maximization
+from segda.validators.entropy import negative_entropy
+from segda.validators.neighborhood import soft_neighborhood_density
+from segda.validators.sample import PixelSample
+
+# Name in sweep files and reports -> score of probabilities, float [N, P, C] for P pixels of each of N images.
+VALIDATORS: dict[str, Callable[[Tensor], float]] = {
+    "entropy": negative_entropy,
+    "im": information_maximization,
+    "bnm": batch_nuclear_norm,
+    "snd": soft_neighborhood_density,
+}
+
+__all__ = ["VALIDATORS", "PixelSample"]
