@@ -6,13 +6,15 @@ BIN := .venv/bin
 DEMO := demo
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test check format lint types tests lock clean
+.PHONY: help demo test check format lint types tests lock images stack clean
 
 help:
 	@echo "make demo    run a small sweep on built-in data and write its report to $(DEMO)/"
 	@echo "make test    set up, then check format, lint, types and run the tests (what CI runs)"
 	@echo "make format  rewrite the sources in the project's format"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
+	@echo "make images  build the images of the sweep and of MLflow"
+	@echo "make stack   build everything and run the demo in a cluster of containers"
 	@echo "make clean   remove $(DEMO)/ and caches (not .venv)"
 
 .venv/.installed: requirements.lock pyproject.toml
@@ -55,9 +57,17 @@ format: .venv/.installed
 lock:
 	$(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --disable-pip-version-check "torch==2.13.0" "setuptools>=77"
-	.lock/bin/python -m pip install --disable-pip-version-check ".[dev]"
+	.lock/bin/python -m pip install --disable-pip-version-check ".[dev,cluster]"
 	.lock/bin/python -m pip freeze --all --exclude pip --exclude segda | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock build *.egg-info
+
+# Both need Docker; see docker/README.md.
+images:
+	docker build --file docker/Dockerfile --target cpu --tag sweeps:cpu .
+	docker build --file docker/Dockerfile --target mlflow --tag sweeps-mlflow:cpu .
+
+stack:
+	docker/run-stack
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
