@@ -20,6 +20,7 @@ FIXED_FIELDS: Mapping[str, str] = {
     "steps": _FIDELITY,
     "report_every": _FIDELITY,
     "oracle": _FIDELITY,
+    "schedule.changes": "the scheduler pbt makes them; name others under base",
     "device": _PLACE,
     "data.workers": _PLACE,
     "data.cache": _PLACE,

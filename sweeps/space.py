@@ -28,6 +28,23 @@ def same(first: Scalar, second: Scalar) -> bool:
     return first == second and isinstance(first, bool) is isinstance(second, bool)
 
 
+def identity(params: Mapping[str, Scalar]) -> frozenset[tuple[str, str, str]]:
+    """Return what two equal sets of parameters have in common; numbers count as equal to 12 digits.
+
+    Example:
+        >>> identity({"batch_size": 4}) == identity({"batch_size": 4.0})
+        True
+        >>> identity({"model.dropout": True}) == identity({"model.dropout": 1})
+        False
+    """
+    return frozenset(
+        (path, "number", f"{value:.12g}")
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else (path, type(value).__name__, str(value))
+        for path, value in params.items()
+    )
+
+
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -113,7 +130,10 @@ class Float:
 
     def contains(self, value: Scalar) -> bool:
         """Return whether a value can come out."""
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+        if not isinstance(value, int | float) or isinstance(value, bool) or not self.low <= value <= self.high:
+            return False
+        position = 0.0 if self.step is None else (value - self.low) / self.step
+        return math.isclose(position, round(position), abs_tol=1e-8)
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{_details(self.log, self.step)}"

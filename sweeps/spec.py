@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,11 +33,17 @@ from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, known_paths, value_at, with_values
+from sweeps.schedulers.lineage import changes_of, first_values
 from sweeps.space import Searched
-from sweeps.spec_checks import EFFICIENCY, check_spec, resolve_search
+from sweeps.spec_checks import EFFICIENCY, SELECTIONS, check_spec, resolve_search
 
 # What a sweep does and judges does not depend on these; a sweep may be resumed with others.
-_OUTSIDE_FINGERPRINT = frozenset({"question", "budget", "finalists", "seeds", "references", "resources", "tracking"})
+OUTSIDE_FINGERPRINT = frozenset(
+    {
+        *("question", "budget", "finalists", "seeds", "references", "resources", "tracking"),
+        *("reuse", "storage", "on_end"),
+    }
+)
 
 
 class _Part(BaseModel):
@@ -89,22 +96,69 @@ def _constraint(value: Any) -> Any:
     return {"metric": match[1], "operator": match[2], "bound": bound}
 
 
-class SchedulerConfig(_Part):
-    """Early stopping of trials."""
+def _selection(name: str) -> str:
+    if name not in SELECTIONS:
+        raise ValueError(f"unknown criterion {name!r}{nearest(name, SELECTIONS)}; known: {', '.join(SELECTIONS)}")
+    return name
 
-    name: Literal["asha", "none"] = Field(default="none", description="asha: asynchronous successive halving")
-    reduction_factor: int = Field(default=3, ge=2, description="one in so many trials goes on at a rung")
-    min_steps: int = Field(default=100, ge=1, description="first rung, training steps")
+
+class SchedulerConfig(_Part):
+    """Early stopping of trials by one metric; `sweeps.schedulers.rivals` says why that is sound with several objectives."""
+
+    name: Literal["asha", "median", "pbt", "none"] = Field(
+        default="none",
+        description="asha: asynchronous successive halving; median: stops what is worse than the median of the others; "
+        "pbt: population based training, the worst go on as changed copies of the best",
+    )
+    reduction_factor: int = Field(default=3, ge=2, description="asha: one in so many trials goes on at a rung")
+    min_steps: int = Field(
+        default=100,
+        ge=1,
+        description="training steps before a trial may be stopped; asha: the first rung; median: rounded up to the next report",
+    )
+    min_trials: int = Field(
+        default=4, ge=1, description="median: other trials that must have come as far before one is stopped"
+    )
+    interval: int = Field(default=100, ge=1, description="pbt: training steps between comparisons")
+    quantile: float = Field(
+        default=0.25, gt=0, le=0.5, description="pbt: share of the trials that is replaced, and that is copied from"
+    )
+    resample: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="pbt: probability that a setting is drawn anew, not multiplied by 0.8 or 1.2",
+    )
     metric: str = Field(
-        default="source/val/miou", description="reported metric that trials are compared by; larger is better"
+        default="source/val/miou",
+        description="reported metric that trials are compared by; larger is better. With cost objectives only trials that cost no "
+        "more are compared with",
     )
 
 
 class SamplerConfig(_Part):
     """Who proposes configurations."""
 
-    name: Literal["tpe", "random"] = Field(default="tpe", description="tpe: tree-structured Parzen estimator")
-    startup_trials: int = Field(default=10, ge=1, description="trials that tpe proposes at random before it learns")
+    name: Literal["auto", "tpe", "nsga2", "gp", "random", "grid", "qmc"] = Field(
+        default="auto",
+        description="tpe: tree-structured Parzen estimator; nsga2: genetic; gp: Gaussian process, slow but thrifty; "
+        "qmc: quasi-random; grid: every combination, spread evenly; auto: grid if the budget covers the space, qmc if it is too "
+        "small to learn from, else tpe",
+    )
+    startup_trials: int = Field(default=10, ge=1, description="tpe, gp: trials proposed at random before they learn")
+    reproducible: bool = Field(
+        default=False,
+        description="a trial depends on those `budget.concurrency` numbers before it and earlier, and waits for them: the same "
+        "sweep then proposes and stops the same trials however fast they are",
+    )
+    first: tuple[dict[str, Scalar], ...] = Field(
+        (),
+        description="known-good points to train first: dotted path -> value of every searched parameter that exists there",
+    )
+    warm_start: tuple[str, ...] = Field(
+        (),
+        description="earlier sweeps of the same ledger; the sampler learns from their fully trained trials that fit the space",
+    )
 
 
 class BudgetConfig(_Part):
@@ -114,6 +168,17 @@ class BudgetConfig(_Part):
     hours: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="wall-clock hours over all runs; unset: no limit"
     )
+    gpu_hours: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="hours that trials may occupy GPUs, summed over GPUs; unset: no limit",
+    )
+    target: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="value of the first objective at which the search ends; unset: it goes on",
+    )
     concurrency: int = Field(default=1, ge=1, description="trials that run at the same time")
 
 
@@ -121,13 +186,41 @@ class ResourcesConfig(_Part):
     """What one trial occupies."""
 
     cpus: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="processor cores; fractions share one")
-    gpus: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="GPUs; fractions below 1 share one")
+    gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
+        default=0.0,
+        description="GPUs; fractions below 1 share one; auto: a probe finds how many trials a GPU holds and still gains from",
+    )
+    processes: int = Field(
+        default=1, ge=1, description="processes that train one trial together, each on a share of the batch"
+    )
+    custom: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="other Ray resources that a node must have, e.g. {accelerator_type:A100: 0.01}"
+    )
+    watchdog_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="minutes without a report after which a trial is taken for hung",
+    )
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of a trial; one as long as `auto` is not resolved."""
+        return 1.0 if self.gpus == "auto" else self.gpus
+
+    @model_validator(mode="after")
+    def _processes_fit(self) -> Self:
+        if self.num_gpus and self.processes > 1 and self.gpus != self.processes:
+            raise LocatedError(
+                ("processes",), f"each process needs a GPU of its own: set gpus to {self.processes}, it is {self.gpus}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_beyond_one(self) -> Self:
         for name in ("cpus", "gpus"):
             value = getattr(self, name)
-            if value > 1 and not float(value).is_integer():
+            if value != "auto" and value > 1 and not float(value).is_integer():
                 raise LocatedError((name,), f"must be whole beyond 1, got {value:g}")
         return self
 
@@ -137,6 +230,12 @@ class TrackingConfig(_Part):
 
     uri: str | None = Field(default=None, description="MLflow server or store; unset: mlflow.db in the store folder")
     experiment: str | None = Field(default=None, description="MLflow experiment; unset: the sweep's name")
+    register_as: str | None = Field(
+        default=None, description="name in MLflow's model registry under which the picked network is put at the end"
+    )
+    system_metrics: bool = Field(
+        default=False, description="log load and memory of the workers' machines with each report"
+    )
 
 
 def _raw_search(value: Any) -> Any:
@@ -188,8 +287,10 @@ class SweepSpec(_Part):
         ],
         ...,
     ] = Field((), description="bounds on efficiency; an architecture that breaks one is never trained")
-    selection: Literal["source_validation", "oracle"] = Field(
-        "source_validation", description="oracle: target labels may steer the search, and every table says so"
+    selection: Annotated[str, AfterValidator(_selection), WithJsonSchema({"enum": list(SELECTIONS)})] = Field(
+        "source_validation",
+        description="how the network to use is chosen. source_validation: mean IoU on the source; entropy, im, bnm, snd: a score "
+        "of the predictions on unlabelled target images; oracle: target labels may steer the search, and every table says so",
     )
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()
@@ -204,6 +305,18 @@ class SweepSpec(_Part):
     )
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
+    reuse: bool = Field(
+        default=True, description="take a result that the ledger has instead of computing the same thing again"
+    )
+    storage: str | None = Field(
+        default=None,
+        description="where checkpoints are kept as well, any fsspec address such as s3://bucket/path; for nodes without a "
+        "shared folder",
+    )
+    on_end: str | None = Field(
+        default=None,
+        description="command that is run when the sweep ends, with SWEEP_NAME, SWEEP_STATE and SWEEP_REPORT set",
+    )
 
     @field_validator("base")
     @classmethod
@@ -229,7 +342,9 @@ class SweepSpec(_Part):
 
     def plain_config(self, params: Mapping[str, Scalar], *, seed: int) -> dict[str, Any]:
         """Return the training configuration of a trial as unchecked plain data; see `train_config`."""
-        config = with_values(self.base, {**params, "seed": seed})
+        config = with_values(self.base, {**first_values(params), "seed": seed})
+        if changes := changes_of(params):
+            config["schedule"] = dict(config.get("schedule") or {}) | {"changes": changes}
         method = config.get("method")
         if isinstance(method, dict) and method.get("name") in METHODS:
             own = METHODS[method["name"]].Config.model_fields
@@ -264,17 +379,23 @@ class SweepSpec(_Part):
         Budget, resources, references, further seeds, tracking and the places of data are left out: a sweep may be resumed with
         others.
         """
-        plain = {key: value for key, value in self.canonical().items() if key not in _OUTSIDE_FINGERPRINT}
-        plain["base"] = _without_places(plain["base"])
+        plain = {key: value for key, value in self.canonical().items() if key not in OUTSIDE_FINGERPRINT}
+        plain["base"] = without_places(plain["base"])
         plain["first_seed"] = self.seeds[0]
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _without_places(base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def without_places(base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a sweep's `base` without the fields that only say where data lie and how they are read.
+
+    Args:
+        base: the part, plain data.
+        prefix: dotted path that it stands at.
+    """
     places = set(PATH_FIELDS) | {"device", "data.workers"}
     return {
-        key: _without_places(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        key: without_places(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in base.items()
         if f"{prefix}{key}" not in places
     }

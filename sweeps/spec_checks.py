@@ -11,7 +11,10 @@ from segda.datasets import DATASETS
 from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Choice, Scalar
+from segda.validators import VALIDATORS
 from sweeps.fields import FIXED_FIELDS, METHOD, declared_range, fields_of, known_paths, value_at
+from sweeps.schedulers.checks import check_scheduler, check_settings
+from sweeps.search.checks import check_sampler
 from sweeps.space import Float, SearchSpace, same
 
 if TYPE_CHECKING:
@@ -19,7 +22,13 @@ if TYPE_CHECKING:
 
 EFFICIENCY = ("num_parameters", "macs", "latency_ms", "latency_p90_ms", "latency_p95_ms", "fps", "peak_memory_bytes")
 _SCORES = ("miou", "pixel_accuracy")
-_LABEL_FREE = ("target/largest_class_share", "target/missing_classes")  # reported at the end of a training
+_VALIDATORS = tuple(f"target/validator/{name}" for name in VALIDATORS)
+_LABEL_FREE = (
+    "target/largest_class_share",
+    "target/missing_classes",
+    *_VALIDATORS,
+)  # reported at the end of a training
+SELECTIONS = ("source_validation", *VALIDATORS, "oracle")
 
 
 # Before the search part is validated
@@ -166,9 +175,11 @@ def check_spec(spec: "SweepSpec") -> None:
         _check_metric(spec, sample, where, objective.metric, [*known, *_LABEL_FREE, *EFFICIENCY])
         if objective.metric in [other.metric for other in spec.objectives[:index]]:
             raise LocatedError(where, f"{objective.metric} is an objective already; keep one of them")
-    _check_options(spec)
-    if spec.scheduler.name == "asha":
-        _check_asha(spec, sample, known)
+    _check_options(spec, space)
+    if spec.scheduler.name != "none":
+        _check_metric(spec, sample, ("scheduler", "metric"), spec.scheduler.metric, known)
+    reported = [objective.metric for objective in spec.objectives if objective.metric not in EFFICIENCY]
+    check_scheduler(spec, sample, reported=reported)
 
 
 def _check_seeds(spec: "SweepSpec") -> None:
@@ -313,33 +324,7 @@ def _check_metric(spec: "SweepSpec", sample: TrainConfig, where: Location, metri
         raise LocatedError(where, f"unknown metric {metric!r}{hint}")
 
 
-def _check_options(spec: "SweepSpec") -> None:
-    """Refuse settings that do nothing."""
-    for part, name, idle in (("scheduler", spec.scheduler.name, "none"), ("sampler", spec.sampler.name, "random")):
-        if name != idle:
-            continue
-        config = getattr(spec, part)
-        for key, field in type(config).model_fields.items():
-            if key != "name" and getattr(config, key) != field.default:
-                raise LocatedError((part, key), f"has no effect with {part} {idle}; leave it out")
-
-
-def _check_asha(spec: "SweepSpec", sample: TrainConfig, known: Iterable[str]) -> None:
-    scheduler = spec.scheduler
-    _check_metric(spec, sample, ("scheduler", "metric"), scheduler.metric, known)
-    if scheduler.metric.startswith("oracle/") and sample.oracle != "always":
-        raise LocatedError(
-            ("scheduler", "metric"),
-            f"{scheduler.metric} is reported along the way only with base.oracle: always, it is {sample.oracle}",
-        )
-    if scheduler.min_steps >= sample.steps:
-        raise LocatedError(
-            ("scheduler", "min_steps"),
-            f"must be smaller than base.steps {sample.steps}, got {scheduler.min_steps}; otherwise nothing is ever stopped",
-        )
-    if scheduler.min_steps % sample.report_every:
-        raise LocatedError(
-            ("scheduler", "min_steps"),
-            f"must be a multiple of base.report_every {sample.report_every}, got {scheduler.min_steps}; trials are "
-            "compared when they report",
-        )
+def _check_options(spec: "SweepSpec", space: SearchSpace) -> None:
+    """Refuse settings that do nothing or cannot work."""
+    check_settings(spec)
+    check_sampler(spec, space)

@@ -1,14 +1,8 @@
 """Where a sweep keeps its files."""
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from segda.errors import ConfigError
 from sweeps.trial import TrialRecord
 
 
@@ -16,7 +10,8 @@ from sweeps.trial import TrialRecord
 class Store:
     """The folder of all sweeps of a project.
 
-    Every node must see it under the same path, because workers write their checkpoints into it.
+    Workers write their checkpoints into it, so every node sees it under the same path; or each node has a folder of its own under
+    that path, and the sweep names a storage address that all of them reach (see `sweeps.execution.remote`).
 
     Attributes:
         root: the folder, absolute.
@@ -45,7 +40,7 @@ class Store:
 
     @property
     def mlartifacts(self) -> Path:
-        """Folder of MLflow's artifacts when MLflow is the file above."""
+        """Folder of MLflow's artifacts when MLflow is a database that is written to directly, and no server."""
         return self.root / "mlartifacts"
 
     def sweep(self, name: str) -> Path:
@@ -54,6 +49,8 @@ class Store:
 
     def trial(self, record: TrialRecord) -> Path:
         """Return the folder of a trial; its name holds the number, to sort by, and the key, to recognize.
+
+        Its last three parts are also the trial's place under a storage address.
 
         Example:
             >>> from sweeps.trial import TrialKind
@@ -75,42 +72,3 @@ class Store:
     def executor(self, name: str) -> Path:
         """Return the folder that Ray Tune may fill while a sweep runs; nothing in it is ever read again."""
         return self.sweep(name) / ".executor"
-
-    @contextlib.contextmanager
-    def driving(self, name: str) -> Iterator[None]:
-        """Be the only process that drives a sweep while the block runs; the system lets go when the process dies.
-
-        Args:
-            name: the sweep.
-
-        Raises:
-            ConfigError: another process drives it.
-        """
-        with self._lock(name) as (file, is_ours):
-            if not is_ours:
-                file.seek(0)
-                raise ConfigError(
-                    f"sweep {name!r} is being run by process {file.read().strip() or 'unknown'}; wait for it or stop it first"
-                )
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {os.uname().nodename}\n")
-            file.flush()
-            yield
-
-    def is_driven(self, name: str) -> bool:
-        """Return whether a process drives the sweep now."""
-        if not self.sweep(name).is_dir():
-            return False
-        with self._lock(name) as (_, is_ours):
-            return not is_ours
-
-    @contextlib.contextmanager
-    def _lock(self, name: str) -> Iterator[tuple[IO[str], bool]]:
-        self.sweep(name).mkdir(parents=True, exist_ok=True)
-        with (self.sweep(name) / ".driver").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield file, False
-            else:
-                yield file, True

@@ -35,18 +35,18 @@ class TrialKind(StrEnum):
 
 
 class FailureClass(StrEnum):
-    """Why an attempt ended without a result."""
+    """Why an attempt ended without a result; `sweeps.execution.failures` says what is done about each."""
 
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
-    INVALID = "invalid"  # the configuration or the data cannot be used
+    INVALID = "invalid"  # the configuration cannot be used
+    DATA = "data"  # a file is missing or cannot be read
+    STORAGE = "storage"  # the storage address did not take or give a trial's files
     ERROR = "error"  # an exception in the training code
-    WORKER_LOST = "worker_lost"  # process or node died; tried again
-
-    @property
-    def is_retried(self) -> bool:
-        """Whether another attempt may succeed: the machine failed, not the configuration."""
-        return self is FailureClass.WORKER_LOST
+    HANG = "hang"  # no report for longer than the watchdog waits
+    WORKER_LOST = "worker_lost"  # its process died
+    NODE_LOST = "node_lost"  # its machine died or left
+    PREEMPTED = "preempted"  # its machine was taken away with notice
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ class TrialRecord:
         run_id: MLflow run.
         created, started, finished: seconds since 1970.
         worker: node and process that runs or ran it, e.g. `host:1234`.
+        device: what it computes on there, e.g. `cpu` or `GPU 0`.
+        seconds: how long workers have had it so far, over all attempts.
+        micro_batch: images of each domain per forward and backward pass after it ran out of memory; None: the whole batch.
+        reused: where its result was taken from, `sweep/number`, because the same had been computed there.
     """
 
     sweep: str
@@ -96,17 +100,22 @@ class TrialRecord:
     started: float | None = None
     finished: float | None = None
     worker: str | None = None
+    device: str | None = None
+    seconds: float = 0.0
+    micro_batch: int | None = None
+    reused: str | None = None
 
 
-def trial_key(config: Mapping[str, Any], data_fingerprint: str) -> str:
+def trial_key(config: Mapping[str, Any], data_fingerprint: str, code: str) -> str:
     """Return the identity of a training run.
 
     Args:
         config: `TrainConfig.canonical()`, which holds seed and fidelity (`steps`) too.
         data_fingerprint: hash of the data sets' contents.
+        code: identity of the code that computes it.
 
     Returns:
         16 hexadecimal digits; equal for runs that compute the same thing.
     """
-    text = json.dumps({"config": config, "data": data_fingerprint}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"config": config, "data": data_fingerprint, "code": code}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,10 +1,14 @@
 import os
 import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # fakes.py; see also `ray_cluster`
@@ -23,11 +27,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One Ray of two processors for all tests; workers find fakes.py."""
-    from sweeps import runner  # sets Ray's environment first
+    from sweeps.execution import runner  # sets Ray's environment first
 
     ray = runner.ray
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
@@ -36,6 +41,48 @@ def ray_cluster():
     )
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """URL of a PostgreSQL server that runs for the tests; skips where the programs are not installed."""
+    programs = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    search = os.pathsep.join([*programs, os.environ.get("PATH", "")])
+    initdb, pg_ctl = (shutil.which(name, path=search) for name in ("initdb", "pg_ctl"))
+    if initdb is None or pg_ctl is None:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not installed")
+    # Outside of pytest's folder, which is closed to others: as the administrator, the server must be run by another user.
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    as_user = []
+    if os.geteuid() == 0:
+        folder.chmod(0o755)
+        shutil.chown(folder, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+
+    def run(*command):
+        subprocess.run([*as_user, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+    data = str(folder / "data")
+    run(initdb, "-D", data, "-U", "sweeps", "-A", "trust", "--no-sync")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    run(pg_ctl, "-D", data, "-l", str(folder / "log"), "-o", options, "-w", "start")
+    yield f"postgresql+psycopg2://sweeps@127.0.0.1:{port}/postgres"
+    run(pg_ctl, "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgresql(postgresql_server):
+    """URL of an empty PostgreSQL database."""
+    engine = sa.create_engine(postgresql_server)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return postgresql_server
 
 
 @pytest.fixture
@@ -59,7 +106,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def ledger(store):
-    from sweeps.ledger import Ledger
+    from sweeps.ledger.database import Ledger
 
     with Ledger.open(store.ledger) as opened:
         yield opened
@@ -81,12 +128,12 @@ def no_profiling(monkeypatch):
     """Let the runner take figures from `fakes.profile`."""
     import fakes
 
-    from sweeps import runner
+    from sweeps.execution import cluster
 
     def profile_all(architectures, *, kind, threads, ledger, sweep, call):
         return ((architecture, fakes.profile(architecture)) for architecture in architectures)
 
-    monkeypatch.setattr(runner, "profile_all", profile_all)
+    monkeypatch.setattr(cluster, "profile_all", profile_all)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ import click
 import fakes
 
 from segda.cli_errors import run_cli
-from sweeps import cli, runner
-from sweeps.ledger import Ledger
+from sweeps.cli.driving import begin, drive
+from sweeps.execution import cluster
+from sweeps.ledger.database import Ledger
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
@@ -21,15 +22,15 @@ def no_measuring(architectures, *, kind, threads, ledger, sweep, call):
 @click.argument("train")
 @click.argument("trials", type=int)
 @click.pass_context
-def drive(context, root, train, trials):
+def main(context, root, train, trials):
     store = Store.at(root)
-    runner.profile_all = no_measuring
+    cluster.profile_all = no_measuring
     spec = SweepSpec.model_validate(fakes.plain_spec(budget={"trials": trials, "concurrency": 2}))
     with Ledger.open(store.ledger) as ledger:
         if not ledger.sweeps():
-            cli.begin(spec, ledger=ledger, source="test")
-        context.exit(cli.drive(spec, ledger=ledger, store=store, train=train, fingerprint=fakes.fingerprint))
+            begin(spec, ledger=ledger, source="test")
+        context.exit(drive(spec, ledger=ledger, store=store, train=train, fingerprint=fakes.fingerprint))
 
 
 if __name__ == "__main__":
-    run_cli(drive, sys.argv[1:])
+    run_cli(main, sys.argv[1:])

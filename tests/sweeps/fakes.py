@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError, TrainingDivergedError
-from sweeps.profiles import Profile
+from sweeps.planning.profiles import Profile
 
 EXECUTED = "executed.txt"
 
@@ -117,7 +117,24 @@ def dies_once(config, report, *, folder, acknowledged=0):
     _train(config, report, folder, acknowledged, before_step=before_step)
 
 
-def fails_by_seed(config, report, *, folder, acknowledged=0):
+def hangs_once(config, report, *, folder, acknowledged=0):
+    marker = folder / "hung"
+
+    def before_step(step):
+        if step == 3 and not marker.exists():
+            marker.touch()
+            time.sleep(3600)
+
+    _train(config, report, folder, acknowledged, before_step=before_step)
+
+
+def needs_small_micro_batches(config, report, *, folder, acknowledged=0, micro_batch=None):
+    if (micro_batch or config.batch_size) > 2:
+        raise MemoryError("no memory left")
+    _train(config, report, folder, acknowledged)
+
+
+def fails_by_seed(config, report, *, folder, acknowledged=0, micro_batch=None):
     """Fail in the way that the reference's weight decay asks for."""
     match config.optimizer.momentum:
         case 0.1:

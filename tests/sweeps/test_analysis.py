@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from records import PROFILE, replicate, trial
 from scipy import stats
 
-from sweeps import analysis
+from sweeps.report import analysis, labels, network_tables, tables
+from sweeps.selection import seeds
+from sweeps.selection.choice import CRITERIA, select
 from sweeps.trial import TrialKind, TrialState
 
 figures = st.integers(0, 6).map(lambda value: value / 8)
@@ -57,7 +59,7 @@ def test_only_fully_trained_candidates_enter_the_front(changes):
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
 def test_mean_and_interval_agree_with_scipy(values):
-    got = analysis.mean_interval(values)
+    got = seeds.mean_interval(values)
     error = float(stats.sem(values))
     assert got.n == len(values)
     assert got.mean == pytest.approx(np.mean(values))
@@ -71,21 +73,21 @@ def test_mean_and_interval_agree_with_scipy(values):
 
 def test_the_interval_of_two_values_has_the_closed_form():
     # One degree of freedom is the Cauchy distribution, whose 97.5 % point is tan(0.475 pi); std / sqrt(2) is half the gap.
-    got = analysis.mean_interval([0.4, 0.5])
+    got = seeds.mean_interval([0.4, 0.5])
     assert got.high - got.mean == pytest.approx(math.tan(0.475 * math.pi) * 0.05)
 
 
 def test_one_value_has_a_mean_and_no_interval():
-    assert analysis.mean_interval([0.5]) == analysis.MeanInterval(n=1, mean=0.5, std=None, low=None, high=None)
+    assert seeds.mean_interval([0.5]) == seeds.MeanInterval(n=1, mean=0.5, std=None, low=None, high=None)
     with pytest.raises(ValueError, match="at least one"):
-        analysis.mean_interval([])
+        seeds.mean_interval([])
 
 
 def test_replicates_are_grouped_with_the_trial_that_they_repeat():
     first, other = trial(0, 0.6, 0.4), trial(1, 0.5, 0.3)
     repeated = [replicate(2, first, 0.62, 0.5, seed=1), replicate(3, first, 0.64, 0.6, seed=2)]
     unfinished = replicate(4, other, 0.9, state=TrialState.RUNNING)
-    (group,) = analysis.seed_groups([first, other, *repeated, unfinished])
+    (group,) = seeds.seed_groups([first, other, *repeated, unfinished], metric="source/val/miou")
     assert (group.number, group.seeds) == (0, (0, 1, 2))
     assert group.source.mean == pytest.approx(0.62)
     assert group.target.mean == pytest.approx(0.5)
@@ -94,7 +96,8 @@ def test_replicates_are_grouped_with_the_trial_that_they_repeat():
 
 def test_a_target_mean_needs_a_target_figure_of_every_seed():
     first = trial(0)
-    (group,) = analysis.seed_groups([first, replicate(1, first, 0.6, metrics={"oracle/target/miou": None})])
+    trials = [first, replicate(1, first, 0.6, metrics={"oracle/target/miou": None})]
+    (group,) = seeds.seed_groups(trials, metric="source/val/miou")
     assert group.target is None
     assert group.source.n == 2
 
@@ -110,7 +113,7 @@ def test_method_rows_count_the_budget_and_choose_by_source_validation():
         trial(6, 0.9, 0.9, discriminator="dwd", kind=TrialKind.REPLICATE),
         trial(7, 0.9, 0.9, method="target_only", kind=TrialKind.REFERENCE),
     ]
-    adapted, plain = analysis.method_rows(trials)
+    adapted, plain = tables.method_rows(trials)
     assert (adapted.method, plain.method) == ("adversarial × dwd", "source_only")
     assert (adapted.trials, adapted.complete, adapted.pruned, adapted.infeasible, adapted.failed) == (5, 2, 1, 1, 1)
     assert adapted.steps == 240
@@ -119,18 +122,37 @@ def test_method_rows_count_the_budget_and_choose_by_source_validation():
 
 
 def test_a_method_without_a_finished_trial_has_no_figures():
-    (row,) = analysis.method_rows([trial(0, state=TrialState.RUNNING)])
+    (row,) = tables.method_rows([trial(0, state=TrialState.RUNNING)])
     assert (row.trials, row.complete, row.best, row.source_miou) == (1, 0, None, None)
 
 
-def test_regret_is_what_the_choice_loses_against_the_oracle():
-    chosen, best = trial(0, 0.6, 0.40), trial(1, 0.5, 0.47)
-    first, second = analysis.regret_rows({"source_validation": chosen, "oracle": best}, oracle=best)
-    assert first.regret == pytest.approx(0.07)
-    assert second.regret == 0.0
-    (row,) = analysis.regret_rows({"source_validation": chosen}, oracle=None)
-    assert row.regret is None
-    assert row.target_miou == 0.40
+def choices(trials, spec):
+    return {criterion: select(trials, spec, criterion=criterion) for criterion in CRITERIA}
+
+
+def test_regret_is_what_the_choice_loses_against_the_oracle(make_spec):
+    trials = [trial(0, 0.6, 0.40, metrics={"target/validator/im": 0.1}), trial(1, 0.5, 0.47)]
+    rows = {row.criterion: row for row in tables.criterion_rows(trials, choices(trials, make_spec()))}
+    assert rows["source_validation"].regret == pytest.approx(0.07)
+    assert rows["source_validation"].target_miou == 0.40
+    assert rows["oracle"].regret == 0.0
+    assert (rows["im"].picked.number, rows["im"].figure) == (0, 0.1)
+    assert rows["snd"].picked is None
+    assert rows["snd"].regret is None
+
+
+def test_each_criterion_is_correlated_with_the_target_over_what_qualifies(make_spec):
+    figures = [(0.1, 0.5, 3.0), (0.2, 0.2, 2.0), (0.3, 0.9, 4.0)]
+    trials = [
+        trial(number, source, target, metrics={"target/validator/im": score})
+        for number, (source, target, score) in enumerate(figures)
+    ]
+    trials.append(trial(3, 0.9, 0.0, metrics={"target/validator/im": 9.0, "target/largest_class_share": 1.0}))
+    rows = {row.criterion: row for row in tables.criterion_rows(trials, choices(trials, make_spec()))}
+    assert (rows["source_validation"].correlation, rows["source_validation"].candidates) == (pytest.approx(0.5), 3)
+    assert rows["im"].correlation == pytest.approx(1.0)
+    assert rows["entropy"].correlation is None
+    assert rows["oracle"].correlation is None
 
 
 def test_rank_correlation_is_that_of_ranks_over_candidates_only():
@@ -153,16 +175,18 @@ def test_rank_correlation_needs_three_trials_and_different_figures(pairs):
 def test_the_closed_share_is_zero_for_source_only_and_one_for_the_upper_bound():
     floor, ceiling = trial(0, 0.6, 0.4, method="source_only"), trial(1, 0.5, 0.6, method="target_only")
     networks = {"floor": floor, "ceiling": ceiling, "adapted": trial(2, 0.6, 0.45), "hurt": trial(3, 0.6, 0.3)}
-    rows = analysis.gap_rows(networks, source_only=floor, upper_bound=ceiling)
+    rows = network_tables.gap_rows(networks, source_only=floor, upper_bound=ceiling)
     assert [row.closed for row in rows] == [pytest.approx(value) for value in (0.0, 1.0, 0.25, -0.5)]
     assert [row.gap for row in rows] == [pytest.approx(value) for value in (0.2, -0.1, 0.15, 0.3)]
 
 
 def test_the_closed_share_is_unknown_without_an_upper_bound():
-    (row,) = analysis.gap_rows({"a": trial(0)}, source_only=trial(0), upper_bound=None)
+    (row,) = network_tables.gap_rows({"a": trial(0)}, source_only=trial(0), upper_bound=None)
     assert row.closed is None
     assert (
-        analysis.gap_rows({"a": trial(0, metrics={"oracle/target/miou": None})}, source_only=None, upper_bound=None)
+        network_tables.gap_rows(
+            {"a": trial(0, metrics={"oracle/target/miou": None})}, source_only=None, upper_bound=None
+        )
         == []
     )
 
@@ -172,39 +196,39 @@ def test_class_rows_keep_the_order_of_the_data_set_and_mark_absent_classes():
         "classes": ["Sky", "Car", "Road"],
         "splits": {"source/val": {"iou": {"Road": 0.9, "Sky": 0.8, "Car": None}}},
     }
-    rows = analysis.class_rows([(first, "source/val"), (None, "source/val"), (first, "oracle/target")])
+    rows = network_tables.class_rows([(first, "source/val"), (None, "source/val"), (first, "oracle/target")])
     assert rows == [
-        analysis.ClassRow("Sky", (0.8, None, None)),
-        analysis.ClassRow("Car", (None, None, None)),
-        analysis.ClassRow("Road", (0.9, None, None)),
+        network_tables.ClassRow("Sky", (0.8, None, None)),
+        network_tables.ClassRow("Car", (None, None, None)),
+        network_tables.ClassRow("Road", (0.9, None, None)),
     ]
-    assert analysis.class_rows([(None, "source/val")]) == []
+    assert network_tables.class_rows([(None, "source/val")]) == []
 
 
 def test_an_architecture_is_listed_once_with_all_its_trials():
     heavy = PROFILE | {"macs": 9e9}
-    rows = analysis.architecture_rows([trial(0, profile=heavy), trial(1), trial(2), trial(3, profile={})])
+    rows = network_tables.architecture_rows([trial(0, profile=heavy), trial(1), trial(2), trial(3, profile={})])
     assert [(row.trials, row.profile["macs"]) for row in rows] == [((1, 2), 3e9), ((0,), 9e9)]
     assert (rows[0].model, rows[0].height, rows[0].width) == ("bisenet_v1 (resnet18)", 32, 64)
 
 
 def test_a_trial_row_shows_what_is_known_and_none_for_the_rest():
     unmeasured = {"oracle/target/miou": None, "source/val/miou": math.nan}
-    (row,) = analysis.trial_rows([trial(4, metrics=unmeasured, profile={"macs": 3e9}, step=40)])
+    (row,) = tables.trial_rows([trial(4, metrics=unmeasured, profile={"macs": 3e9}, step=40)])
     assert (row.source_miou, row.target_miou, row.fps, row.macs) == (None, None, None, 3e9)
     assert (row.number, row.method, row.params) == (4, "adversarial × fcd", "lr 0.05")
     assert (row.steps, row.planned_steps) == (40, 100)
 
 
 def test_rows_say_why_a_trial_exists():
-    rows = analysis.trial_rows(
+    rows = tables.trial_rows(
         [trial(2, kind=TrialKind.REPLICATE, parent=0), trial(0), trial(1, kind=TrialKind.REFERENCE, name="bound")]
     )
     assert [row.kind for row in rows] == ["search", "reference: bound", "replicate of 0"]
 
 
 def test_names_that_would_be_alike_keep_their_path():
-    assert analysis.short_params({"optimizer.lr": 0.1, "discriminator_optimizer.lr": 0.2, "loss.name": "focal"}) == (
+    assert labels.short_params({"optimizer.lr": 0.1, "discriminator_optimizer.lr": 0.2, "loss.name": "focal"}) == (
         "optimizer.lr 0.1, discriminator_optimizer.lr 0.2, loss focal"
     )
 

@@ -1,6 +1,10 @@
 """The command line: what people type, read and get wrong."""
 
 import io
+import subprocess
+import sys
+import threading
+import time
 
 import fakes
 import pytest
@@ -9,8 +13,12 @@ from rich.console import Console
 
 from segda.cli_errors import run_cli
 from sweeps import cli
-from sweeps.ledger import Ledger
-from sweeps.progress import Board, LineView, LiveView, duration
+from sweeps.cli.driving import _run_hook, begin, changed
+from sweeps.execution.progress import Board, LineView, LiveView, duration
+from sweeps.ledger import lease
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.lease import Lease
+from sweeps.spec import load_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
@@ -47,7 +55,7 @@ def record(number=0, **changes):
     return TrialRecord(**(fields | changes))
 
 
-@pytest.mark.parametrize("command", ["check", "run", "resume", "status", "report", "sync"])
+@pytest.mark.parametrize("command", sorted(cli.sweeps.commands))
 def test_every_command_teaches_with_an_example(call, command):
     code, out, _ = call(command, "--help")
     assert code == 0
@@ -92,7 +100,7 @@ def test_what_people_get_wrong_is_one_line_and_exit_code_2(call, tmp_path, monke
 
 
 def test_running_a_sweep_twice_leads_to_resume(call, sweep_file, ledger, store):
-    cli.begin(cli.load_spec(sweep_file), ledger=ledger, source="demo.yaml")
+    begin(load_spec(sweep_file), ledger=ledger, source="demo.yaml")
     code, _, error = call("run", sweep_file, "--store", store.root)
     assert code == 2
     assert "sweeps resume demo" in error
@@ -118,8 +126,69 @@ def test_resume_names_the_nearest_sweep(call, begun, make_spec, store):
     assert "did you mean 'demo'?" in error
 
 
+def test_resume_under_other_rules_wants_to_be_told_so(call, begun, make_spec, store, tmp_path):
+    begun(make_spec())
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(fakes.plain_spec(sampler={"name": "tpe"}, budget={"trials": 9, "concurrency": 2})))
+    code, out, error = call("resume", "demo", "--file", path, "--store", store.root)
+    assert code == 2
+    assert "sampler.name" in out
+    assert "budget.trials" in out
+    assert "sampler.name changes which trials are proposed" in error
+    assert "--accept-changes" in error
+
+
+def test_resume_under_another_training_is_refused_with_the_way_out(call, begun, make_spec, store, tmp_path):
+    begun(make_spec())
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(fakes.plain_spec(base=fakes.plain_spec()["base"] | {"steps": 60})))
+    code, _, error = call("resume", "demo", "--file", path, "--accept-changes", "--store", store.root)
+    assert code == 2
+    assert "base.steps changes what trials compute" in error
+    assert "warm_start: [demo]" in error
+
+
+def test_stop_says_when_there_is_nothing_to_stop(call, begun, make_spec, store):
+    begun(make_spec())
+    code, out, _ = call("stop", "demo", "--store", store.root)
+    assert code == 0
+    assert "nothing drives sweep 'demo' now" in out
+
+
+def test_stop_asks_the_driver_and_waits_until_it_has_ended(call, begun, make_spec, store, ledger, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    begun(make_spec())
+    mine = lease.Lease(ledger, "demo")
+
+    def drive():
+        with mine.held(lambda: 0.0):
+            while not mine.stop_requested:
+                time.sleep(0.01)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    while ledger.sweep("demo").driver is None:
+        time.sleep(0.01)
+    code, out, _ = call("stop", "demo", "--store", store.root)
+    driver.join()
+    assert code == 0
+    assert "stopped demo; go on with `sweeps resume demo`" in out
+
+
+def test_the_hook_hears_of_the_end_and_its_failure_ends_nothing(make_spec, tmp_path, capsys):
+    report = tmp_path / "report.html"
+    _run_hook(
+        make_spec(on_end=f'echo "$SWEEP_NAME $SWEEP_STATE $SWEEP_REPORT" > {tmp_path}/told'),
+        state="finished",
+        report=report,
+    )
+    assert (tmp_path / "told").read_text() == f"demo finished {report}\n"
+    _run_hook(make_spec(on_end="exit 3"), state="finished", report=report)
+    assert "on_end failed with exit code 3" in capsys.readouterr().err
+
+
 def test_the_command_line_replaces_budget_name_and_roots(make_spec, tmp_path):
-    spec = cli.changed(make_spec(), name="other", roots={"camvid": tmp_path}, trials=9, hours=2.5)
+    spec = changed(make_spec(), name="other", roots={"camvid": tmp_path}, trials=9, hours=2.5)
     assert (spec.name, spec.budget.trials, spec.budget.hours) == ("other", 9, 2.5)
     assert spec.base["data"]["target"]["root"] == str(tmp_path)
     assert spec.fingerprint() == make_spec(name="other").fingerprint()
@@ -131,19 +200,11 @@ def test_status_tells_a_dead_driver_from_a_living_one(call, begun, make_spec, le
     ledger.add_trial(record(config=spec.train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")))
     store.sweep("demo").mkdir()
     _, out, _ = call("status", "--store", store.root)
-    assert "demo lost its driver; go on with `sweeps resume demo`" in out
-    with store.driving("demo"):
+    assert "stopped: its driver is gone; go on with `sweeps resume demo`" in out
+    with Lease(ledger, "demo").held(lambda: 0.0):
         _, out, _ = call("status", "--store", store.root)
     assert "running" in out
     assert "resume" not in out
-
-
-def test_a_second_driver_of_a_sweep_is_refused(store):
-    with store.driving("demo"), pytest.raises(cli.ConfigError, match="is being run by process"), store.driving("demo"):
-        pass
-    with store.driving("demo"):
-        assert store.is_driven("demo")
-    assert not store.is_driven("demo")
 
 
 def test_status_and_report_read_a_sweep_without_ray_and_mlflow(call, begun, make_spec, ledger, store):
@@ -204,3 +265,10 @@ def test_time_left_follows_from_the_steps_of_this_driver(make_spec):
 
 def test_spans_are_written_for_people():
     assert [duration(seconds) for seconds in (3, 65, 3725)] == ["3 s", "1 min 05 s", "1 h 02 min"]
+
+
+def test_sigterm_in_the_first_moment_says_to_try_again():
+    # A process that has installed its handler and imports for seconds.
+    program = "import os, signal, threading; from sweeps.main import main; "
+    program += "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start(); main()"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120).returncode == 75

@@ -7,9 +7,18 @@ import fakes
 import pytest
 
 from segda.errors import ConfigError
-from sweeps.coordinator import MAX_LOST, Coordinator, Wait
-from sweeps.profiles import reachable
+from sweeps.execution.coordinator import Coordinator, Wait
+from sweeps.execution.failures import POLICIES, Policy
+from sweeps.planning.profiles import reachable
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+
+MAX_LOST = POLICIES[FailureClass.WORKER_LOST].retries + 1
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Try again at once."""
+    monkeypatch.setattr(Policy, "pause", lambda policy, failures: 0.0)
 
 
 @pytest.fixture
@@ -101,7 +110,23 @@ def test_a_lost_trial_continues_after_the_last_acknowledged_step(coordinate, mak
     assert again.folder == task.folder
 
 
-def test_a_trial_that_loses_three_workers_fails(coordinate, make_spec, ledger):
+def test_time_with_workers_is_added_up_over_attempts(coordinate, make_spec, ledger, monkeypatch):
+    from sweeps.execution import coordinator as module
+
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    coordinator = coordinate(make_spec(resources={"gpus": 0.5}))
+    for _ in range(2):
+        task = coordinator.next_task()
+        now[0] += 500  # waiting for a worker costs nothing
+        coordinator.on_message(task.number, task.attempt, {"event": "started", "worker": "host:1", "device": "GPU 0"})
+        now[0] += 60
+        coordinator.on_lost(task.number, task.attempt, "killed")
+    assert ledger.trial("demo", 0).seconds == pytest.approx(120)
+    assert coordinator.gpu_hours == pytest.approx(0.5 * 120 / 3600)
+
+
+def test_a_trial_that_loses_too_many_workers_in_a_row_fails(coordinate, make_spec, ledger):
     coordinator = coordinate(make_spec())
     for _ in range(MAX_LOST):
         task = coordinator.next_task()
@@ -110,6 +135,75 @@ def test_a_trial_that_loses_three_workers_fails(coordinate, make_spec, ledger):
     record = ledger.trial("demo", 0)
     assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.WORKER_LOST)
     assert coordinator.next_task().number == 1
+
+
+def test_workers_lost_with_progress_between_them_are_no_reason_to_give_up(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec())
+    for step in range(1, 6):
+        task = coordinator.next_task()
+        coordinator.on_message(task.number, task.attempt, point(step))
+        coordinator.on_lost(task.number, task.attempt, "killed")
+    assert ledger.trial("demo", 0).state is TrialState.QUEUED
+
+
+def test_preempted_trials_are_never_given_up(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec())
+    for _ in range(20):
+        task = coordinator.next_task()
+        coordinator.on_lost(task.number, task.attempt, "taken away", failure=FailureClass.PREEMPTED)
+    assert ledger.trial("demo", 0).state is TrialState.QUEUED
+
+
+def test_a_failed_trial_waits_while_others_go_on(coordinate, make_spec, monkeypatch):
+    monkeypatch.setattr(Policy, "pause", lambda policy, failures: 3600.0)
+    coordinator = coordinate(make_spec(budget={"trials": 2, "concurrency": 1}))
+    task = coordinator.next_task()
+    coordinator.on_lost(task.number, task.attempt, "killed")
+    other = coordinator.next_task()
+    assert other.number == 1
+    complete(coordinator, other)
+    assert coordinator.next_task() is Wait.NOT_NOW
+    assert not coordinator.is_done
+
+
+def test_out_of_memory_halves_the_micro_batch_until_it_fits_or_cannot_be_halved(coordinate, make_spec, ledger):
+    spec = make_spec()
+    base = spec.base | {"batch_size": 8}
+    coordinator = coordinate(make_spec(base=base))
+    sizes = []
+    while (task := coordinator.next_task()).number == 0:
+        sizes.append(task.micro_batch)
+        failed = {"event": "failed", "failure": "out_of_memory", "error": "CUDA out of memory"}
+        coordinator.on_message(task.number, task.attempt, failed)
+    assert sizes == [None, 4, 2]
+    record = ledger.trial("demo", 0)
+    assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.OUT_OF_MEMORY)
+    assert record.micro_batch == 2
+    assert record.config["batch_size"] == 8
+
+
+def test_a_micro_batch_that_fits_is_kept_over_restarts(coordinate, make_spec, ledger):
+    spec = make_spec()
+    coordinator = coordinate(spec)
+    task = coordinator.next_task()
+    failed = {"event": "failed", "failure": "out_of_memory", "error": "CUDA out of memory"}
+    coordinator.on_message(task.number, task.attempt, failed)
+    again = coordinate(spec).next_task()
+    assert (again.number, again.micro_batch) == (0, 2)
+    assert any("micro-batches of 2" in event.message for event in ledger.events("demo"))
+
+
+def test_a_process_that_its_watchdog_ended_is_a_hang(coordinate, make_spec, ledger, store):
+    coordinator = coordinate(make_spec())
+    for _ in range(POLICIES[FailureClass.HANG].retries + 1):
+        task = coordinator.next_task()
+        folder = store.trial(ledger.trial("demo", task.number))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hang.txt").write_text("Thread 0x1 (most recent call first):")
+        coordinator.on_lost(task.number, task.attempt, "its process died")
+    record = ledger.trial("demo", 0)
+    assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.HANG)
+    assert "hang.txt" in record.error
 
 
 def test_lost_workers_are_counted_over_restarts_but_interruptions_are_not(coordinate, make_spec, ledger):
@@ -189,6 +283,15 @@ def test_an_infeasible_architecture_is_recorded_and_never_handed_out(coordinate,
     assert "macs <= 1.5e+09 is broken: 8e+09" in infeasible[0].error
 
 
+def test_a_reference_that_breaks_a_constraint_is_not_trained_either(coordinate, make_spec, ledger):
+    references = {"large": {"model.backbone": "resnet101", "optimizer.lr": 0.01}}
+    coordinator = coordinate(make_spec(references=references, constraints=["macs <= 2e9"]))
+    assert coordinator.next_task().number == 1
+    record = ledger.trial("demo", 0)
+    assert (record.name, record.state, record.attempt) == ("large", TrialState.INFEASIBLE, 0)
+    assert "macs <= 2e+09 is broken: 8e+09" in record.error
+
+
 def test_a_sweep_without_any_feasible_architecture_is_refused_with_figures(coordinate, make_spec):
     with pytest.raises(ConfigError, match=r"no architecture .* macs <= 1000 is broken: 1e\+09"):
         coordinate(make_spec(constraints=["macs <= 1e3"]))
@@ -259,3 +362,119 @@ def test_moved_data_are_read_from_the_new_place(coordinate, make_spec):
     moved = replace(coordinate(type(spec).model_validate(spec.canonical() | {"base": base})).next_task())
     assert moved.config["data"]["source"]["root"] == "/elsewhere"
     assert moved.attempt == 2
+
+
+# Reproducible searches
+
+
+def test_a_reproducible_search_waits_for_the_trials_that_it_builds_on(coordinate, make_spec):
+    spec = make_spec(sampler={"name": "random", "reproducible": True}, budget={"trials": 4, "concurrency": 2})
+    coordinator = coordinate(spec)
+    first, second = coordinator.next_task(), coordinator.next_task()
+    complete(coordinator, second)
+    assert coordinator.next_task() is Wait.NOT_NOW  # trial 2 builds on trial 0
+    complete(coordinator, first)
+    assert coordinator.next_task().number == 2
+    assert coordinator.next_task().number == 3
+
+
+def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(coordinate, make_spec, ledger, store, tmp_path):
+    from sweeps.ledger.database import Ledger
+
+    def run(name, order):
+        spec = make_spec(
+            sampler={"name": "tpe", "startup_trials": 2, "reproducible": True},
+            scheduler={"name": "asha", "min_steps": 1, "reduction_factor": 2},
+            budget={"trials": 8, "concurrency": 2},
+            reuse=False,
+        )
+        with Ledger.open(tmp_path / f"{name}.db") as own:
+            own.create_sweep("demo", spec=spec.canonical(), info={})
+            coordinator = Coordinator(
+                spec,
+                ledger=own,
+                store=store,
+                profiles={architecture: fakes.profile(architecture) for architecture in reachable(spec)},
+                fingerprint=fakes.fingerprint,
+            )
+            running = {}
+            while not coordinator.is_done:
+                while not isinstance(task := coordinator.next_task(), Wait):
+                    running[task.number] = [task, 0]
+                if not running:
+                    continue
+                number = order(running)
+                task, step = running[number]
+                value = fakes.quality(spec.train_config(own.trial("demo", number).params, seed=0)) * (0.5 + step / 12)
+                stopped = coordinator.on_message(number, task.attempt, point(step + 1, value))
+                running[number][1] += 1
+                if not stopped and step + 1 == 6:
+                    stopped = coordinator.on_message(number, task.attempt, {"event": "finished"})
+                if stopped:
+                    del running[number]
+            return [(record.params, record.state, record.step) for record in own.trials("demo")]
+
+    older_first, newer_first = run("older", min), run("newer", max)
+    assert older_first == newer_first
+    assert TrialState.PRUNED in {state for _, state, _ in older_first}
+
+
+# Budgets
+
+
+def test_the_search_ends_when_the_target_value_is_reached(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec(budget={"trials": 3, "concurrency": 1, "target": 0.7}))
+    complete(coordinator, coordinator.next_task(), 0.6)
+    complete(coordinator, coordinator.next_task(), 0.8)
+    assert coordinator.next_task() is Wait.DONE
+    assert any("trial 1 reached budget.target 0.7" in event.message for event in ledger.events("demo"))
+
+
+# Results that are there already
+
+
+def finish_files(store, record):
+    folder = store.trial(record)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("checkpoint.pt", "result.json"):
+        (folder / name).write_text(f"{name} of {record.sweep}")
+
+
+@pytest.fixture
+def twins(coordinate, make_spec, ledger, store):
+    """A finished sweep, and another one that proposes the same."""
+    coordinator = coordinate(make_spec(budget={"trials": 1, "concurrency": 1}))
+    complete(coordinator, coordinator.next_task(), 0.8)
+    finish_files(store, ledger.trial("demo", 0))
+
+    def other(**changes):
+        return make_spec(name="twin", budget={"trials": 1, "concurrency": 1}, **changes)
+
+    return other
+
+
+def test_the_same_is_not_trained_twice_also_across_sweeps(coordinate, twins, ledger, store):
+    coordinator = coordinate(twins())
+    assert coordinator.next_task() is Wait.DONE
+    assert coordinator.is_done
+    first, second = ledger.trial("demo", 0), ledger.trial("twin", 0)
+    assert second.state is TrialState.COMPLETE
+    assert second.reused == "demo/0"
+    assert second.attempt == 0
+    assert second.metrics == first.metrics
+    assert [point.step for point in ledger.points("twin", 0)] == [6]
+    assert (store.trial(second) / "checkpoint.pt").read_text() == "checkpoint.pt of demo"
+
+
+def test_a_sweep_can_insist_on_training_again(coordinate, twins):
+    assert coordinate(twins(reuse=False)).next_task().number == 0
+
+
+def test_a_result_whose_files_are_gone_is_computed_again(coordinate, twins, ledger, store):
+    (store.trial(ledger.trial("demo", 0)) / "result.json").unlink()
+    assert coordinate(twins()).next_task().number == 0
+
+
+def test_other_data_are_no_reason_to_take_a_result_over(coordinate, twins, monkeypatch):
+    monkeypatch.setattr(fakes, "fingerprint", lambda config: "other data")
+    assert coordinate(twins()).next_task().number == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.ledger import Ledger
+from sweeps.ledger.database import Ledger
 from sweeps.tracking import MlflowClient, default_uri
 from sweeps.trial import TrialState
 

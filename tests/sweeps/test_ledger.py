@@ -15,8 +15,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from segda.errors import ConfigError
-from sweeps import ledger_tables
-from sweeps.ledger import Ledger
+from sweeps.ledger import tables as ledger_tables
+from sweeps.ledger.database import Ledger
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
 
 
@@ -37,8 +37,17 @@ def record(number=0, **changes):
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def sqlite_ledger(tmp_path):
     with Ledger.open(tmp_path / "runs" / "ledger.db") as opened:
+        opened.create_sweep("demo", spec={"name": "demo"}, info={"commit": "abc"})
+        yield opened
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request, tmp_path):
+    is_sqlite = request.param == "sqlite"
+    place = tmp_path / "runs" / "ledger.db" if is_sqlite else request.getfixturevalue("postgresql")
+    with Ledger.open(place) as opened:
         opened.create_sweep("demo", spec={"name": "demo"}, info={"commit": "abc"})
         yield opened
 
@@ -86,8 +95,8 @@ def test_values_that_json_lacks_survive(ledger):
     assert math.isnan(ledger.rungs("demo")[1][0])
 
 
-def test_the_stored_text_is_json_that_any_database_takes(ledger, tmp_path):
-    ledger.add_trial(record(metrics={"a": math.nan}))
+def test_the_stored_text_is_json_that_any_database_takes(sqlite_ledger, tmp_path):
+    sqlite_ledger.add_trial(record(metrics={"a": math.nan}))
     stored = sqlite3.connect(tmp_path / "runs" / "ledger.db")
     text = stored.execute("SELECT metrics FROM trial").fetchone()[0]
     stored.close()
@@ -110,7 +119,14 @@ def test_trials_are_ordered_by_number(ledger):
 def test_a_number_is_given_once(ledger):
     ledger.add_trial(record())
     with pytest.raises(ConfigError, match=r"trial 0 of sweep 'demo' exists already; only one"):
-        ledger.add_trial(record())
+        ledger.add_trial(record(created=5.0))
+
+
+def test_adding_a_trial_again_after_a_lost_answer_changes_nothing(ledger):
+    ledger.add_trial(record(created=5.0))
+    ledger.update_trial("demo", 0, step=3)
+    ledger.add_trial(record(created=5.0))
+    assert [item.step for item in ledger.trials("demo")] == [3]
 
 
 def test_a_taken_sweep_name_is_refused_with_two_ways_out(ledger):
@@ -309,7 +325,7 @@ def test_one_of_many_threads_gets_each_attempt(ledger):
 WRITER = """
 import sys
 from pathlib import Path
-from sweeps.ledger import Ledger
+from sweeps.ledger.database import Ledger
 from sweeps.trial import TrialKind, TrialRecord
 
 ledger = Ledger.open(Path(sys.argv[1]))
@@ -372,8 +388,8 @@ def test_two_ledgers_on_one_file_wait_for_each_other(tmp_path):
         assert [len(opened.events(f"s{index}")) for index in range(4)] == [20] * 4
 
 
-def test_the_database_is_set_to_survive_a_crash(ledger):
-    with ledger._reader.connect() as connection:
+def test_the_database_is_set_to_survive_a_crash(sqlite_ledger):
+    with sqlite_ledger._reader.connect() as connection:
         pragmas = {
             name: connection.execute(sa.text(f"PRAGMA {name}")).scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -394,7 +410,7 @@ def test_a_ledger_of_another_version_is_refused_with_what_to_do(tmp_path):
     stored.execute("UPDATE ledger_schema SET version = 99")
     stored.commit()
     stored.close()
-    with pytest.raises(ConfigError, match=r"has schema version 99, this program reads version 1; use the version"):
+    with pytest.raises(ConfigError, match=r"has schema version 99, this program reads version 2; use the version"):
         Ledger.open(path)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segda.errors import ConfigError
-from sweeps.profiles import (
+from sweeps.planning.profiles import (
     Architecture,
     Device,
     Profile,

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import itertools
 import json
@@ -9,8 +10,12 @@ from records import CLASSES, PROFILE, replicate, trial
 from rich.console import Console
 
 from segda.errors import ConfigError
-from sweeps import plots, report_text
-from sweeps.report import cost_bounds, load_view, summary_table, write_report
+from sweeps.ledger.lease import Lease
+from sweeps.report import plots
+from sweeps.report import text as report_text
+from sweeps.report.summary import summary_table
+from sweeps.report.sweep_report import cost_bounds, write_report
+from sweeps.report.view import load_view
 from sweeps.trial import FailureClass, TrialKind, TrialState
 
 # A whole PNG of one pixel.
@@ -96,9 +101,9 @@ def spec(make_spec):
 
 @pytest.fixture
 def records():
-    best = trial(1, 0.62, 0.45, discriminator="dwd")
+    best = trial(1, 0.62, 0.45, discriminator="dwd", seconds=65.0, attempt=2, micro_batch=2)
     return [
-        trial(0, 0.60, 0.40, method="source_only"),
+        trial(0, 0.60, 0.40, method="source_only", metrics={"target/validator/im": 0.9}),
         best,
         trial(2, 0.58, 0.48, discriminator="fcd", profile=PROFILE | {"macs": 2e9, "fps": 70.0, "latency_ms": 14.3}),
         trial(3, 0.61, 0.05, metrics={"target/largest_class_share": 0.99}),
@@ -178,6 +183,8 @@ def test_both_tables_of_trials_hold_every_trial_with_its_figures(pages, records)
         "params M": "12",
         "latency ms": "20",
         "fps": "50",
+        "time on workers": "1 min 05 s",
+        "notes": "2 attempts, micro-batches of 2",
     }
     assert html_rows[1]["sourcemIoU %"] == "62.0"
     assert text_rows[7]["kind"] == "replicate of 1"
@@ -197,9 +204,15 @@ def test_the_pick_is_said_with_reason_seeds_and_context_in_both_files(pages):
 
 
 def test_each_criterion_is_listed_with_its_regret(pages):
-    chosen, oracle = markdown_table(pages[1], "What each criterion picks")
-    assert (chosen["trial"], chosen["regret (points)"]) == ("1", "3.0")
-    assert (oracle["trial"], oracle["regret (points)"], oracle["reads target labels"]) == ("2", "0.0", "yes")
+    rows = {row["criterion"]: row for row in markdown_table(pages[1], "What each criterion picks")}
+    chosen, score, oracle = rows["source_validation (this sweep)"], rows["im"], rows["oracle"]
+    assert (chosen["trial"], chosen["its figure"], chosen["regret (points, oracle)"]) == ("1", "62.0", "3.0")
+    assert (chosen["rank correlation (oracle)"], chosen["candidates"]) == ("-0.50", "3")
+    assert (score["trial"], score["its figure"], score["reads target labels"]) == ("0", "0.9", "no")
+    assert (oracle["trial"], oracle["regret (points, oracle)"], oracle["reads target labels"]) == ("2", "0.0", "yes")
+    assert oracle["rank correlation (oracle)"] == "–"
+    html_rows = table(Page(pages[0]), "reads target labels")
+    assert [row["trial"] for row in html_rows] == [row["trial"] for row in rows.values()]
 
 
 def test_a_collapsed_trial_is_listed_with_the_reason(pages):
@@ -213,6 +226,73 @@ def test_failures_are_shown_with_class_and_line_and_cannot_inject_markup(pages):
     (row,) = table(Page(pages[0]), "what happened")
     assert row["what happened"] == "loss | became NaN <b>here</b>"
     assert "<discriminator>" not in pages[0]
+
+
+def test_the_infeasible_region_shows_obstacles_failing_values_and_retries(ledger, store, make_spec, begun):
+    spec = begun(make_spec(constraints=["fps >= 30"]))
+    slow = PROFILE | {"fps": 12.0}
+    lr = "optimizer.lr"
+    ledger.add_trial(trial(0, params={lr: 0.002}))
+    ledger.add_trial(trial(1, params={lr: 0.09}, state=TrialState.FAILED, failure=FailureClass.DIVERGED))
+    broken = "fps >= 30 is broken: 12"
+    ledger.add_trial(trial(2, params={lr: 0.002}, state=TrialState.INFEASIBLE, profile=slow, error=broken))
+    ledger.add_event("demo", "lost", "out_of_memory on node1:7: no memory; goes on", number=0)
+    paths = write_report(ledger, store, spec.name)
+    text, page = paths.markdown.read_text(encoding="utf-8"), Page(paths.html.read_text(encoding="utf-8"))
+    (obstacle,) = markdown_table(text, "Infeasible region")
+    assert (obstacle["why"], obstacle["proposals"], obstacle["trials"]) == ("fps >= 30 is broken: 12", "1", "2")
+    low, high = table(page, "share failed %")
+    assert (low["value"], low["trials"], low["share failed %"], low["how"]) == (
+        "0.001 to 0.00316",
+        "2",
+        "50.0",
+        "1 constraint",
+    )
+    assert (high["value"], high["share failed %"], high["of all %"], high["how"]) == (
+        "0.0316 to 0.1",
+        "100.0",
+        "66.7",
+        "1 diverged",
+    )
+    diverged, memory = table(page, "failed attempts")
+    assert (memory["class"], memory["tried again"], memory["given up"]) == ("out of memory", "1", "0")
+    assert (diverged["class"], diverged["tried again"], diverged["given up"]) == ("diverged", "0", "1")
+    assert "figure-region" in page.ids
+
+
+def test_the_comparison_of_finalists_is_shown_seed_by_seed(ledger, store, make_spec, begun):
+    begun(make_spec(seeds=[0, 1, 2], finalists=2))
+    first, second = trial(0, 0.62), trial(1, 0.60)
+    records = [first, second]
+    for parent, figures in ((first, (0.50, 0.51)), (second, (0.55, 0.54))):
+        records += [replicate(0, parent, value, seed=seed) for seed, value in enumerate(figures, start=1)]
+    for number, record in enumerate(records):
+        ledger.add_trial(dataclasses.replace(record, number=number))
+    paths = write_report(ledger, store, "demo")
+    (row,) = table(Page(paths.html.read_text(encoding="utf-8")), "the advantage holds")
+    assert (row["finalist"], row["against"], row["n"], row["further common seeds"]) == ("1", "0", "2", "1, 2")
+    assert (row["ahead bysource_validation, mean"], row["the advantage holds"]) == ("4.0", "yes")
+    assert "ahead by (source_validation, mean)" in paths.markdown.read_text(encoding="utf-8")
+
+
+def test_two_seeds_are_too_few_to_compare_finalists_and_that_is_said(ledger, store, make_spec, begun):
+    begun(make_spec(seeds=[0, 1], finalists=2))
+    ledger.add_trial(trial(0))
+    lines = " ".join(report_text.warning_lines(load_view(ledger, store, "demo")))
+    assert "with `seeds: [0, 1]` the rank of the search decides" in lines
+
+
+def test_a_sweep_that_selects_by_a_validator_shows_its_scores_over_seeds(ledger, store, make_spec, begun):
+    begun(make_spec(selection="im", seeds=[0, 1]))
+    first = trial(0, metrics={"target/validator/im": 1.25})
+    ledger.add_trial(first)
+    ledger.add_trial(replicate(1, first, 0.6, metrics={"target/validator/im": 1.75}))
+    text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
+    (row,) = markdown_table(text.replace("### Rep", "## Rep"), "Repetitions over seeds")
+    assert row["im (mean ± std)"] == "1.5 ± 0.35"
+    assert (
+        "has the best target/validator/im" in text or "only candidate that qualifies; its target/validator/im" in text
+    )
 
 
 def test_classes_are_compared_on_both_splits_with_a_dash_for_absent_ones(pages):
@@ -307,7 +387,7 @@ def test_a_running_sweep_has_a_report_that_says_what_is_missing(ledger, store, m
         metrics = {"source/val/miou": value}
         ledger.add_point("demo", 0, attempt=attempt, step=step, timestamp=1.0, metrics=metrics)
     ledger.add_trial(trial(1, 0.5, state=TrialState.QUEUED, step=0))
-    with store.driving("demo"):
+    with Lease(ledger, "demo").held(lambda: 0.0):
         driven = load_view(ledger, store, "demo")
     view = load_view(ledger, store, "demo")
     assert view.curves == {0: [(1, 0.2), (2, 0.3)], 1: []}

@@ -2,12 +2,14 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import fakes
 import pytest
 
-from segda.errors import DeviceError
-from sweeps.runner import run_sweep
+from segda.errors import ConfigError, DeviceError
+from sweeps.execution.runner import run_sweep
+from sweeps.ledger import lease
 from sweeps.trial import FailureClass, TrialKind, TrialState
 
 pytestmark = pytest.mark.usefixtures("ray_cluster", "no_profiling")
@@ -80,7 +82,10 @@ def test_failures_are_told_apart_and_end_no_sweep(sweep, make_spec, store):
         "case5": FailureClass.INVALID,
         "case6": FailureClass.DIVERGED,
     }
-    assert all(trial.state is TrialState.FAILED and trial.attempt == 1 for trial in trials)
+    # Memory is tried again with half of the batch of four at a time.
+    attempts = {trial.name: trial.attempt for trial in trials}
+    assert attempts == dict.fromkeys(attempts, 1) | {"case2": 2}
+    assert {trial.state for trial in trials} == {TrialState.FAILED}
     assert trials[2].error == "ConfigError: class list has two lines"
     assert "KeyError: 'bug'" in (store.trial(trials[3]) / "error.txt").read_text()
 
@@ -111,13 +116,95 @@ def test_spent_hours_queue_the_running_trial_and_a_larger_budget_finishes_it(swe
     budget = {"trials": 1, "concurrency": 1, "hours": 1e-9}
     spec = make_spec(budget=budget)
     outcome, trials = sweep(spec)
-    assert outcome.out_of_time
+    assert outcome.reason == "budget.hours is spent"
     assert outcome.exit_code == 0
     assert trials == []  # the hours were spent before the first
     longer = type(spec).model_validate(
         spec.canonical() | {"base": spec.base | {"steps": 300}, "budget": budget | {"hours": 6 / 3600}}
     )
     outcome = run_sweep(longer, ledger=ledger, store=store, train="fakes:slow", fingerprint=fakes.fingerprint)
-    assert outcome.out_of_time
+    assert outcome.reason == "budget.hours is spent"
     assert [trial.state for trial in outcome.trials] == [TrialState.QUEUED]
     assert ledger.sweep("demo").info["seconds"] >= 6
+    assert ledger.sweep("demo").state == "out_of_budget"
+
+
+def test_a_request_from_elsewhere_ends_a_sweep_like_sigterm(sweep, make_spec, ledger, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+
+    def listen(kind, record, message):
+        if kind == "point" and record.step == 1:
+            ledger.update_info("demo", **{lease.STOP_REQUEST: time.time()})
+
+    outcome, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:slow", listener=listen)
+    assert outcome.exit_code == 75
+    assert outcome.reason == "stopped by `sweeps stop`"
+    assert states(trials) == [TrialState.QUEUED]
+    assert ledger.sweep("demo").driver is None
+
+
+def test_a_driver_whose_lease_was_taken_ends_and_writes_no_more(sweep, make_spec, ledger, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+    thief = lease.Lease(ledger, "demo")
+
+    def listen(kind, record, message):
+        if kind == "point" and record.step == 1:
+            monkeypatch.setattr(lease, "is_alive", lambda driver, seen: False)
+            thief.take()
+
+    with pytest.raises(ConfigError, match="another process has taken over"):
+        sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:slow", listener=listen)
+    assert ledger.sweep("demo").driver == thief.holder
+    assert states(ledger.trials("demo")) == [TrialState.RUNNING]  # what becomes of it is the new driver's business
+
+
+def test_memory_that_does_not_suffice_is_answered_with_smaller_micro_batches(sweep, make_spec, executed):
+    spec = make_spec(base=make_spec().base | {"batch_size": 8}, budget={"trials": 1, "concurrency": 1})
+    _, trials = sweep(spec, train="fakes:needs_small_micro_batches")
+    assert (trials[0].state, trials[0].micro_batch, trials[0].attempt) == (TrialState.COMPLETE, 2, 3)
+    assert executed() == {(0, step): 1 for step in range(1, 7)}
+
+
+def test_a_trial_that_hangs_is_ended_by_its_watchdog_and_tried_again(sweep, make_spec):
+    resources = {"watchdog_minutes": 0.15}
+    _, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}, resources=resources), train="fakes:hangs_once")
+    assert (trials[0].state, trials[0].attempt) == (TrialState.COMPLETE, 2)
+
+
+def test_two_identical_sweeps_on_one_store_train_once(sweep, make_spec, executed):
+    sweep(make_spec())
+    _, trials = sweep(make_spec(name="again"))
+    assert states(trials) == [TrialState.COMPLETE] * 3
+    assert [trial.reused for trial in trials] == ["demo/0", "demo/1", "demo/2"]
+
+
+def test_two_sweeps_of_one_store_run_at_once_without_touching_each_other(make_spec, begun, ledger, store):
+    specs = [
+        begun(make_spec(name=name, seed=index, budget={"trials": 3})) for index, name in enumerate(("demo", "other"))
+    ]
+
+    def run(spec):
+        return run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(run, specs))
+    assert all(outcome.is_done for outcome in outcomes)
+    for spec in specs:
+        trials = ledger.trials(spec.name)
+        assert states(trials) == [TrialState.COMPLETE] * 3
+        assert [len(ledger.points(spec.name, trial.number)) for trial in trials] == [6] * 3
+
+
+def test_a_second_driver_of_a_running_sweep_is_refused(sweep, make_spec, ledger, store):
+    spec = make_spec(budget={"trials": 1, "concurrency": 1})
+    refused = []
+
+    def listen(kind, record, message):
+        if kind == "point" and not refused:
+            with pytest.raises(ConfigError, match="is being run by process") as error:
+                run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
+            refused.append(error)
+
+    outcome, _ = sweep(spec, listener=listen)
+    assert refused
+    assert outcome.is_done

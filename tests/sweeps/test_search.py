@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -5,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from segda.errors import ConfigError
-from sweeps.search import MIN_TRIALS_FOR_IMPORTANCE, Search, objective_value
-from sweeps.space import SearchSpace
+from sweeps.execution.failures import POLICIES
+from sweeps.search.proposer import MIN_TRIALS_FOR_IMPORTANCE, Search, objective_value
+from sweeps.space import SearchSpace, identity
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
 
 MIOU = "source/val/miou"
@@ -200,7 +202,7 @@ def test_an_unwanted_architecture_becomes_rare(begin):
 
 
 def told(search, number):
-    return search._trials[number]
+    return search._trials[number].trial
 
 
 def test_how_a_trial_ended_is_told_to_the_sampler(begin):
@@ -329,3 +331,270 @@ def test_an_objective_is_read_from_reports_or_from_the_profile():
     assert objective_value(record, "macs") == 2e9
     assert objective_value(record, "fps") == 50.0
     assert objective_value(record, "latency_ms") is None
+
+
+# Samplers by name
+
+
+@pytest.mark.parametrize("sampler", ["gp", "nsga2", "qmc"])
+@pytest.mark.parametrize("objectives", [PARETO[:1], PARETO], ids=["one objective", "two objectives"])
+def test_every_sampler_proposes_after_a_restart_what_it_would_have(begin, objectives, sampler):
+    # A Gaussian process takes its time for each.
+    settings, trials, checked = ({"startup_trials": 3}, 6, (5,)) if sampler == "gp" else ({}, 20, (6, 19))
+    spec, space = begin(
+        CONDITIONAL, objectives=objectives, sampler={"name": sampler} | settings, constraints=["macs <= 4e9"]
+    )
+    search, records = Search(spec, space, []), {}
+    for number in range(trials):
+        params = search.ask(number)
+        assert space.contains(params)
+        if number in checked:
+            assert Search(spec, space, as_stored(records.values())).ask(number) == params
+        records[number] = outcome(number, params)
+        search.tell(records[number])
+
+
+def test_a_grid_goes_through_every_combination_in_an_order_that_depends_on_the_seed(begin):
+    def order(seed):
+        spec, space = begin(FINITE, sampler={"name": "grid"}, seed=seed)
+        search, seen = Search(spec, space, []), []
+        for number in range(6):
+            assert not search.is_exhausted
+            seen.append(search.ask(number))
+            search.tell(trial(number, seen[-1], miou=0.5))
+        assert search.is_exhausted
+        assert {identity(item) for item in seen} == {identity(item) for item in space.combinations()}
+        return seen
+
+    assert order(0) == order(0)
+    assert any(order(0) != order(seed) for seed in (1, 2))
+
+
+def test_a_grid_does_not_come_back_to_a_combination_that_was_lost(begin):
+    spec, space = begin(FINITE, sampler={"name": "grid"})
+    search, seen = Search(spec, space, []), []
+    for number in range(6):
+        params = search.ask(number)
+        search.tell(trial(number, params, TrialState.FAILED, failure=FailureClass.NODE_LOST))
+        seen.append(params)
+    assert len({identity(params) for params in seen}) == 6
+    assert search.is_exhausted
+
+
+def conditional_score(params):
+    """Best at adversarial, tfd, a weight of 0.001 and a rate of 0.01: 1; the other branch reaches 0.8."""
+    score = 0.8 - 0.2 * abs(math.log10(params["optimizer.lr"]) + 2)
+    if params["method.name"] == "adversarial":
+        score += 0.2 - 0.2 * abs(math.log10(params["method.lambda_adv"]) + 3)
+        score -= 0.1 if params["method.discriminator"] == "fcd" else 0.0
+    return score
+
+
+@pytest.mark.parametrize(
+    ("sampler", "trials", "seeds"), [({"name": "gp", "startup_trials": 10}, 18, 1), ({"name": "nsga2"}, 60, 2)]
+)
+def test_parameters_that_do_not_always_exist_are_learned_too(begin, sampler, trials, seeds):
+    """Drawn at random, the weight would be within a factor of 3 of its best in 1 of 3 trials."""
+    found = []
+    for seed in range(seeds):
+        spec, space = begin(CONDITIONAL, sampler=sampler, seed=seed, budget={"trials": trials})
+        records = run_toy(spec, space, conditional_score, trials=trials)
+        late = [record.params for record in records[-trials // 3 :] if "method.lambda_adv" in record.params]
+        found += [abs(math.log10(params["method.lambda_adv"]) + 3) < 0.5 for params in late]
+    assert len(found) >= trials // 6
+    assert sum(found) > 0.5 * len(found)
+
+
+def front_of(records):
+    """Return the volume between the found front and the corner of no score at a cost of 2, by strips."""
+    pairs = sorted((record.profile["macs"] / 1e9, record.metrics[MIOU]) for record in records)
+    volume, best = 0.0, 0.0
+    for (cost, score), (following, _) in itertools.pairwise([*pairs, (2.0, 0.0)]):
+        best = max(best, score)
+        volume += best * (max(0.0, min(following, 2.0) - min(cost, 2.0)))
+    return volume
+
+
+def test_generations_of_nsga2_evolve_although_the_study_is_built_anew(begin):
+    """More cost buys more score, and all the rest must be right; random search rarely has all of it right."""
+
+    def run(sampler, seed):
+        spec, space = begin(
+            {
+                "optimizer.momentum": {"low": 0.0, "high": 0.9},
+                "schedule.power": {"low": 0.1, "high": 1.0},
+                "optimizer.weight_decay": {"low": 0.0, "high": 1.0},
+                "optimizer.lr": {"low": 0.01, "high": 1.0},
+            },
+            objectives=PARETO,
+            sampler={"name": sampler},
+            budget={"trials": 120},
+            seed=seed,
+        )
+        search, records = Search(spec, space, []), []
+        for number in range(120):
+            params = search.ask(number)
+            waste = abs(params["schedule.power"] - 0.5) + params["optimizer.weight_decay"] + params["optimizer.lr"]
+            spent = params["optimizer.momentum"]
+            records.append(trial(number, params, miou=spent**0.5, macs=1e9 * (spent + waste)))
+            search.tell(records[-1])
+        return records
+
+    evolved, blind = ([run(sampler, seed) for seed in range(2)] for sampler in ("nsga2", "random"))
+    assert min(front_of(records) for records in evolved) > max(front_of(records) for records in blind)
+    # Later generations are better than the first one, which is random.
+    assert all(front_of(records[-24:]) > front_of(records[:24]) for records in evolved)
+
+
+@pytest.mark.parametrize("sampler", ["gp", "nsga2"])
+def test_a_sampler_that_ignores_stopped_trials_still_keeps_away_from_crashes(begin, sampler):
+    """Momentum is better the larger it is, until trials crash at once."""
+    settings, trials = ({"startup_trials": 5}, 12) if sampler == "gp" else ({}, 60)
+    spec, space = begin(PLANE, sampler={"name": sampler} | settings, budget={"trials": trials}, seed=1)
+
+    def objective(params):
+        return None if params["optimizer.momentum"] > 0.45 else params["optimizer.momentum"]
+
+    late = run_toy(spec, space, objective, trials=trials)[-trials // 2 :]
+    # Half of the space crashes, and the best points lie at its edge.
+    assert sum(record.state is TrialState.FAILED for record in late) < 0.4 * len(late)
+    assert max(record.params["optimizer.momentum"] for record in late if record.state is TrialState.COMPLETE) > 0.35
+
+
+# Points to begin with
+
+
+def test_first_points_come_first_and_in_order_and_only_once(begin):
+    points = [
+        {"optimizer.momentum": 0.5, "schedule.power": 0.25},
+        {"optimizer.momentum": 0.125, "schedule.power": 1.0},
+    ]
+    spec, space = begin(PLANE, sampler=TPE | {"first": points})
+    search, records = Search(spec, space, []), [trial(0, {"method.name": "target_only"}, kind=TrialKind.REFERENCE)]
+    # A reference has a number too, and is no proposal.
+    for number in (1, 2, 3):
+        restarted = Search(spec, space, records)
+        params = search.ask(number)
+        assert restarted.ask(number) == params
+        records.append(trial(number, params, miou=0.5))
+    assert [record.params for record in records[1:3]] == points
+    assert records[3].params not in points
+
+
+def test_a_first_point_is_not_proposed_again_by_the_grid(begin):
+    first = {"optimizer.name": "adam", "batch_size": 8}
+    spec, space = begin(FINITE, sampler={"name": "grid", "first": [first]})
+    search = Search(spec, space, [])
+    proposals = [search.ask(number) for number in range(6)]
+    assert proposals[0] == first
+    assert len({identity(params) for params in proposals}) == 6
+
+
+# Results of earlier sweeps
+
+
+def earlier_records(score, *, count=30, **changes):
+    values = [(index + 0.5) / count for index in range(count)]
+    return [
+        trial(
+            index,
+            {"optimizer.momentum": 0.9 * value, "schedule.power": 0.1 + 0.9 * values[(7 * index) % count]},
+            miou=score(value),
+            sweep="earlier",
+            **changes,
+        )
+        for index, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize("objectives", [PARETO[:1], PARETO], ids=["one objective", "two objectives"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_what_an_earlier_sweep_found_guides_the_first_proposals(begin, objectives, sampler):
+    def proposals(score):
+        spec, space = begin(PLANE, objectives=objectives, sampler={"name": sampler, "warm_start": ["earlier"]})
+        search = Search(spec, space, [], earlier=earlier_records(score))
+        assert (search.num_earlier, search.num_unfit) == (30, 0)
+        values = []
+        for number in range(8):
+            params = search.ask(number)
+            search.tell(trial(number, params, miou=score(params["optimizer.momentum"] / 0.9)))
+            values.append(params["optimizer.momentum"])
+        return sum(values) / len(values)
+
+    assert proposals(lambda value: value) > 0.5 > proposals(lambda value: 1 - value) + 0.1
+
+
+def test_results_that_do_not_fit_are_passed_over_and_counted(begin):
+    spec, space = begin(PLANE, sampler=TPE | {"warm_start": ["earlier"]})
+    fits = earlier_records(lambda value: value, count=2)
+    outside = trial(2, {"optimizer.momentum": 0.95, "schedule.power": 0.5}, miou=0.5)
+    incomplete = trial(3, {"optimizer.momentum": 0.5}, miou=0.5)
+    without_objective = trial(4, fits[0].params)
+    other_method = trial(5, fits[0].params | {"method.name": "adversarial"}, miou=0.5)
+    not_trained = trial(6, fits[0].params, TrialState.PRUNED, miou=0.5)
+    repeated = trial(7, fits[0].params, miou=0.5, kind=TrialKind.REPLICATE)
+    earlier = [*fits, outside, incomplete, without_objective, other_method, not_trained, repeated]
+    search = Search(spec, space, [], earlier=earlier)
+    assert (search.num_earlier, search.num_unfit) == (2, 4)
+
+
+def test_what_was_fixed_earlier_and_varies_now_is_taken_from_the_configuration(begin):
+    spec, space = begin(PLANE, sampler=TPE | {"warm_start": ["earlier"]})
+    config = {"schedule": {"power": 0.5}}
+    known = trial(0, {"optimizer.momentum": 0.5}, miou=0.5, config=config)
+    # It varied earlier and is fixed now: only trials at the present value count.
+    same_method = trial(1, known.params | {"method.name": "source_only"}, miou=0.5, config=config)
+    search = Search(spec, space, [], earlier=[known, same_method])
+    assert (search.num_earlier, search.num_unfit) == (2, 0)
+
+
+def test_earlier_results_are_no_proposals_of_this_sweep(begin):
+    spec, space = begin(FINITE, sampler=TPE | {"warm_start": ["earlier"]})
+    earlier = [trial(index, params, miou=0.1 * index) for index, params in enumerate(space.combinations())]
+    search = Search(spec, space, [], earlier=earlier)
+    assert not search.is_exhausted
+    assert len({identity(search.ask(number)) for number in range(6)}) == 6
+    assert search.is_exhausted
+    assert search.importance() == {}
+
+
+# Proposals that do not depend on timing
+
+
+@pytest.mark.parametrize("sampler", [TPE, {"name": "nsga2"}], ids=["tpe", "nsga2"])
+def test_only_settled_trials_influence_a_proposal(begin, sampler):
+    spec, space = begin(CONDITIONAL, sampler=sampler, budget={"trials": 40, "concurrency": 2})
+    search, records = Search(spec, space, []), []
+    for number in range(20):
+        settled = range(number - 2)
+        params = search.ask(number, settled=settled)
+        # A fast machine knows the other two as well, and what comes after.
+        fast = Search(spec, space, [*records, trial(number + 1, params, miou=9.0)])
+        assert fast.ask(number, settled=settled) == params
+        # A slow one does not know how they ended.
+        slow = Search(
+            spec, space, [r if r.number in settled else replace(r, state=TrialState.RUNNING) for r in records]
+        )
+        assert slow.ask(number, settled=settled) == params
+        records.append(outcome(number, params))
+        search.tell(records[-1])
+    assert Search(spec, space, records).ask(20) != Search(spec, space, records).ask(20, settled=range(10))
+
+
+def test_unsettled_trials_are_not_proposed_again_and_exhaust_a_space(begin):
+    spec, space = begin(FINITE)
+    search, seen = Search(spec, space, []), []
+    for number in range(6):
+        assert not search.is_exhausted
+        seen.append(search.ask(number, settled=()))
+        search.tell(trial(number, seen[-1], TrialState.FAILED, failure=FailureClass.NODE_LOST))
+    assert len({identity(params) for params in seen}) == 6
+    assert search.is_exhausted
+
+
+@pytest.mark.parametrize("failure", list(FailureClass))
+def test_only_failures_of_the_configuration_are_told(begin, failure):
+    spec, space = begin(PLANE)
+    search = Search(spec, space, [])
+    search.tell(trial(0, search.ask(0), TrialState.FAILED, failure=failure))
+    assert (told(search, 0) is not None) == POLICIES[failure].blames_configuration

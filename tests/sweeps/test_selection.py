@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from records import PROFILE, replicate, trial
 
 from segda.errors import ConfigError
-from sweeps.selection import collapse, rank, select, source_only_baseline, visible_metrics
+from segda.validators import VALIDATORS
+from sweeps.selection.choice import rank, select, visible_metrics
+from sweeps.selection.guards import collapse, source_only_baseline
 from sweeps.trial import TrialKind, TrialState
 
 
@@ -172,21 +174,27 @@ def test_the_wall_strips_everything_made_from_target_labels(metrics):
     assert visible_metrics(metrics, "oracle") == metrics
 
 
-def test_finalists_with_equal_numbers_of_seeds_are_judged_by_their_mean(make_spec):
-    lucky, steady = trial(0, 0.62), trial(1, 0.60)
-    trials = [lucky, steady, replicate(2, lucky, 0.52), replicate(3, steady, 0.59)]
-    selection = select(trials, make_spec(finalists=2, seeds=[0, 1]))
-    assert selection.picked.number == 1
-    assert "59.5% as a mean over 2 seeds" in selection.reason
-    assert "57.0%: 2.5 points behind" in selection.reason
+def scored(number, name, value, *, target=0.4, **changes):
+    return trial(number, 0.6, target, metrics={f"target/validator/{name}": value}, **changes)
 
 
-def test_finalists_keep_their_rank_until_all_seeds_are_there(make_spec):
-    lucky, steady = trial(0, 0.62), trial(1, 0.60)
-    unfinished = replicate(3, steady, 0.9, state=TrialState.RUNNING)
-    spec = make_spec(finalists=2, seeds=[0, 1])
-    assert select([lucky, steady, replicate(2, lucky, 0.52), unfinished], spec).picked.number == 0
-    assert numbers(rank([lucky, steady, replicate(2, lucky, 0.52), replicate(3, steady, 0.9)], spec)) == [0, 1]
+@pytest.mark.parametrize("name", VALIDATORS)
+def test_a_validator_ranks_by_its_own_score_and_reads_no_target_label(make_spec, name):
+    trials = [scored(0, name, -0.5, target=0.9), scored(1, name, -0.25, target=0.1), scored(2, name, -0.75)]
+    selection = select(trials, make_spec(selection=name))
+    assert selection.ranked == (1, 0, 2)
+    assert f"has the best target/validator/{name}, -0.25 with seed 0" in selection.reason
+    assert "-0.5: 0.25 behind" in selection.reason
+    assert "No target label was read" in selection.reason
+
+
+@pytest.mark.parametrize("name", VALIDATORS)
+def test_the_guards_stand_before_every_validator(make_spec, name):
+    flat = trial(1, metrics={f"target/validator/{name}": 99.0, "target/largest_class_share": 1.0})
+    broken = trial(2, metrics={f"target/validator/{name}": math.nan})
+    selection = select([scored(0, name, 0.1), flat, broken], make_spec(selection=name))
+    assert selection.picked.number == 0
+    assert [number for number, _ in selection.rejected] == [1, 2]
 
 
 def test_a_mean_is_never_set_against_a_single_seed(make_spec):

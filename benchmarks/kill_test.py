@@ -1,0 +1,449 @@
+"""Does a sweep survive everything? 20 processes are killed at random moments, and the table must be the undisturbed sweep's.
+
+    python benchmarks/kill_test.py                         ledger in SQLite
+    python benchmarks/kill_test.py --ledger postgresql     ledger in a PostgreSQL server, which is killed too
+
+Real parts throughout: the `sweeps` command, training of segda on procedural scenes, a Ray of two nodes on this machine, an MLflow
+server, the ledger's database. SIGKILL hits at random moments: the driver, a trial's worker, the MLflow server, the raylet of the
+second node; PostgreSQL is shut down immediately. All are started again after some seconds, the driver with `sweeps resume`.
+
+At the end: no trial lost, no run of MLflow twice, `sweeps audit` finds nothing wrong, and on a processor the final table is, bit
+for bit, the table of the same sweep with the same seed that nobody disturbed (`sampler.reproducible`; times are left out).
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from ray.cluster_utils import Cluster
+
+from sweeps.ledger.database import Ledger
+from sweeps.store import Store
+from sweeps.tracking import MlflowClient
+from sweeps.trial import TrialState
+
+SWEEPS = [sys.executable, "-c", "from sweeps.cli import main; main()"]
+SEGDA = [sys.executable, "-c", "from segda.cli import main; main()"]
+NAME = "kill_test"
+# What depends on the clock and not on the computation.
+TIMED = ("train/seconds_per_step", "train/images_per_second")
+
+
+def sweep_file(folder: Path, *, trials: int, steps: int, seed: int) -> Path:
+    scenes = str(folder / "scenes")
+    plain = {
+        "name": NAME,
+        "question": "Is the table the same whatever is killed?",
+        "base": {
+            "data": {
+                "source": {"dataset": "scenes", "domain": "urban", "root": scenes},
+                "target": {"dataset": "scenes", "domain": "rural", "root": scenes},
+                "height": 64,
+                "width": 64,
+                "cache": str(folder / "cache"),
+            },
+            "model": {"name": "bisenet_v1", "backbone": "resnet18", "pretrained": "none"},
+            "method": {"name": "source_only"},
+            "steps": steps,
+            "report_every": steps // 6,
+            "precision": "fp32",
+        },
+        "search": {
+            "method.name": ["source_only", "adversarial"],
+            "method.lambda_adv": {"low": 1e-4, "high": 1e-2, "log": True, "when": {"method.name": "adversarial"}},
+            "optimizer.lr": {"low": 5e-3, "high": 1e-1, "log": True},
+        },
+        "scheduler": {"name": "asha", "min_steps": steps // 3, "reduction_factor": 2},
+        "sampler": {"name": "tpe", "startup_trials": 4, "reproducible": True},
+        "budget": {"trials": trials, "concurrency": 2},
+        "seed": seed,
+        "seeds": [0, 1],
+    }
+    path = folder / f"{NAME}.yaml"
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for_port(port: int, seconds: float = 240.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port} after {seconds:.0f} s")
+
+
+class MlflowServer:
+    """An MLflow server on a SQLite file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--workers",
+            "1",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        command += ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        log = (self._folder / "mlflow.log").open("ab")
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        wait_for_port(self.port)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class PostgresServer:
+    """A PostgreSQL server of its own in a folder; run by an ordinary user, since it refuses the administrator."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"postgresql+psycopg2://sweeps@127.0.0.1:{self.port}/postgres"
+        self._folder = folder / "postgres"
+        self._folder.mkdir()
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            folder.chmod(0o755)
+            shutil.chown(self._folder, "postgres")
+            self._as_user = ["runuser", "-u", "postgres", "--"]
+        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        self._programs = programs[-1] if programs else Path("/usr/bin")
+        self._run("initdb", "-D", str(self._folder / "data"), "-U", "sweeps", "-A", "trust")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as_user, str(self._programs / program), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        self._run(
+            *("pg_ctl", "-D", str(self._folder / "data"), "-l", str(self._folder / "log"), "-o", options, "-w", "start")
+        )
+
+    def kill(self) -> None:
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
+
+
+@dataclass
+class Kill:
+    """One kill and what followed."""
+
+    at: float
+    what: str
+    detail: str
+    progress: str
+
+
+@dataclass
+class Bench:
+    """The parts of one sweep and how to kill them."""
+
+    folder: Path
+    file: Path
+    ledger_url: str | None
+    mlflow: MlflowServer
+    cluster: Cluster
+    postgres: PostgresServer | None = None
+    kills: list[Kill] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = Store.at(self.folder / "runs")
+        self._driver: subprocess.Popen[bytes] | None = None
+        self._node = self.cluster.add_node(num_cpus=1)
+        self._began = time.monotonic()
+        self.restarts = 0
+
+    def command(self, *words: str) -> list[str]:
+        ledger = ["--ledger", self.ledger_url] if self.ledger_url else []
+        return [*SWEEPS, *words, "--store", str(self.store.root), *ledger]
+
+    def start_driver(self) -> None:
+        words = ("resume", NAME) if self.restarts else ("run", str(self.file))
+        command = self.command(*words, "--address", self.cluster.address, "--tracking", self.mlflow.uri)
+        log = (self.folder / "driver.log").open("ab")
+        self._driver = subprocess.Popen(command, stdout=log, stderr=log)
+        self.restarts += 1
+
+    def poll(self) -> int | None:
+        return self._driver.poll() if self._driver is not None else None
+
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.ledger_url or self.store.ledger)
+
+    def progress(self) -> str:
+        with self.ledger() as ledger:
+            states = Counter(str(record.state) for record in ledger.trials(NAME))
+        return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no trial yet"
+
+    def has_begun(self) -> bool:
+        with contextlib.suppress(Exception), self.ledger() as ledger:
+            return bool(ledger.sweeps())
+        return False
+
+    # What can be killed; each returns what was hit, or None if there was nothing to hit
+
+    def kill_driver(self) -> str | None:
+        if self._driver is None or self._driver.poll() is not None:
+            return None
+        self._driver.kill()
+        self._driver.wait()
+        pid = self._driver.pid
+        self.start_driver()
+        return f"process {pid}; resumed at once"
+
+    def kill_worker(self) -> str | None:
+        with self.ledger() as ledger:
+            running = [record for record in ledger.trials(NAME) if record.state is TrialState.RUNNING and record.worker]
+        if not running:
+            return None
+        victim = random.choice(running)
+        pid = int(str(victim.worker).rpartition(":")[2])
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return None
+        return f"trial {victim.number} at step {victim.step}, process {pid}"
+
+    def kill_mlflow(self) -> str | None:
+        self.mlflow.kill()
+        away = random.uniform(1, 8)
+        time.sleep(away)
+        self.mlflow.start()
+        return f"away for {away:.0f} s and its start"
+
+    def kill_raylet(self) -> str | None:
+        self.cluster.remove_node(self._node, allow_graceful=False)
+        away = random.uniform(1, 5)
+        time.sleep(away)
+        self._node = self.cluster.add_node(num_cpus=1)
+        return f"second node, another one joins after {away:.0f} s"
+
+    def kill_postgres(self) -> str | None:
+        if self.postgres is None:
+            return None
+        self.postgres.kill()
+        away = random.uniform(0, 5)
+        time.sleep(away)
+        self.postgres.start()
+        return f"immediate shutdown, away for {away:.0f} s"
+
+    def disturb(self, num_kills: int) -> None:
+        """Kill until the number is reached, then let the sweep end."""
+        ways: list[tuple[str, Callable[[], str | None]]] = [
+            ("driver", self.kill_driver),
+            ("worker", self.kill_worker),
+            ("MLflow server", self.kill_mlflow),
+            ("raylet", self.kill_raylet),
+        ]
+        if self.postgres is not None:
+            ways.append(("PostgreSQL", self.kill_postgres))
+        while len(self.kills) < num_kills:
+            time.sleep(random.uniform(1, 7))
+            if self.poll() == 0:
+                return
+            self.revive()
+            # Each way about equally often, in random order.
+            fewest = min(sum(kill.what == name for kill in self.kills) for name, _ in ways)
+            rare = [way for way in ways if sum(kill.what == way[0] for kill in self.kills) <= fewest + 1]
+            name, way = random.choice(rare)
+            progress = self.progress()
+            detail = way()
+            if detail is not None:
+                self.kills.append(Kill(time.monotonic() - self._began, name, detail, progress))
+                print(f"  {len(self.kills):2d} {name}: {detail} ({progress})", flush=True)
+
+    def revive(self) -> None:
+        """Resume a driver that ended by itself because of what was killed around it."""
+        code = self.poll()
+        if code not in (None, 0):
+            print(f"  driver ended with {code}; resumed", flush=True)
+            self.start_driver()
+
+    def finish(self, minutes: float = 20.0) -> None:
+        deadline = time.monotonic() + 60 * minutes
+        while self.poll() != 0:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the sweep does not end; see driver.log")
+            self.revive()
+            time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def bench(folder: Path, *, backend: str, trials: int, steps: int, seed: int) -> Iterator[Bench]:
+    """Start Ray, MLflow and the database around a new sweep; all of it is gone at the end."""
+    folder.mkdir()
+    shutil.copytree(folder.parent / "scenes", folder / "scenes")
+    mlflow = MlflowServer(folder)
+    mlflow.start()
+    postgres = PostgresServer(folder) if backend == "postgresql" else None
+    if postgres is not None:
+        postgres.start()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made = Bench(
+        folder=folder,
+        file=sweep_file(folder, trials=trials, steps=steps, seed=seed),
+        ledger_url=postgres.url if postgres else None,
+        mlflow=mlflow,
+        cluster=cluster,
+        postgres=postgres,
+    )
+    try:
+        yield made
+    finally:
+        if made._driver is not None and made._driver.poll() is None:
+            made._driver.kill()
+        cluster.shutdown()
+        mlflow.kill()
+        if postgres is not None:
+            postgres.kill()
+
+
+def table_of(ledger: Ledger) -> list[tuple[object, ...]]:
+    """Everything that a sweep found, without what depends on the clock."""
+
+    def untimed(metrics: object) -> dict[str, float]:
+        return {name: value for name, value in dict(metrics).items() if name not in TIMED}  # type: ignore[call-overload]
+
+    return [
+        (
+            *(
+                record.number,
+                record.key,
+                str(record.kind),
+                dict(record.params),
+                record.seed,
+                str(record.state),
+                record.step,
+            ),
+            [(point.step, untimed(point.metrics)) for point in ledger.points(NAME, record.number)],
+        )
+        for record in ledger.trials(NAME)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ledger", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=24, help="of the search; more last longer")
+    parser.add_argument("--steps", type=int, default=48, help="per trial, a multiple of 6")
+    parser.add_argument("--seed", type=int, default=0, help="of the sweep and of the moments")
+    parser.add_argument("--keep", type=Path, help="folder to work in, kept; default: a temporary one")
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    # Workers must compute with one thread each, wherever they run.
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with contextlib.ExitStack() as stack:
+        root = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o755)
+        made = [*SEGDA, *f"datasets make scenes {root / 'scenes'} --size 64 --train 24 --val 8".split()]
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        settings = {
+            "backend": arguments.ledger,
+            "trials": arguments.trials,
+            "steps": arguments.steps,
+            "seed": arguments.seed,
+        }
+        sys.exit(0 if compare(root, arguments.kills, settings) else 1)
+
+
+def compare(root: Path, num_kills: int, settings: dict[str, object]) -> bool:
+    from sweeps.audit.audit import audit
+
+    print("undisturbed sweep", flush=True)
+    began = time.monotonic()
+    with bench(root / "undisturbed", **settings) as calm:  # type: ignore[arg-type]
+        calm.start_driver()
+        calm.finish()
+        with calm.ledger() as ledger:
+            expected = table_of(ledger)
+    calm_seconds = time.monotonic() - began
+    print(f"disturbed sweep, {num_kills} kills", flush=True)
+    began = time.monotonic()
+    with bench(root / "disturbed", **settings) as wild:  # type: ignore[arg-type]
+        wild.start_driver()
+        while not wild.has_begun():
+            time.sleep(0.2)
+        wild.disturb(num_kills)
+        wild.finish()
+        subprocess.run(wild.command("sync", NAME), check=True, stdout=subprocess.DEVNULL)
+        seconds = time.monotonic() - began
+        with wild.ledger() as ledger:
+            found = table_of(ledger)
+            events = Counter(event.message.split(" on ")[0] for event in ledger.events(NAME) if event.kind == "lost")
+            checks = audit(NAME, ledger=ledger, store=wild.store)
+            attempts = sum(record.attempt for record in ledger.trials(NAME))
+        client = MlflowClient(wild.mlflow.uri)
+        runs = client.search_runs([client.get_experiment_by_name(NAME).experiment_id], max_results=1000)
+    numbers = Counter(run.data.tags.get("sweep.number", "sweep") for run in runs)
+    console = Console(width=150)
+    shown = Table(
+        "#", "at", "killed", "detail", "trials at that moment", title=f"kills, ledger in {settings['backend']}"
+    )
+    for index, kill in enumerate(wild.kills, 1):
+        shown.add_row(str(index), f"{kill.at:.0f} s", kill.what, kill.detail, kill.progress)
+    console.print(shown)
+    differing = [mine[0] for mine, theirs in zip(found, expected, strict=False) if mine != theirs]
+    failed = [check for check in checks if not check.ok]
+    verdicts = {
+        f"{len(wild.kills)} kills": len(wild.kills) >= num_kills,
+        f"{len(found)} trials, {len(expected)} undisturbed": len(found) == len(expected),
+        f"final table differs in {len(differing)} trials {differing or ''}": not differing,
+        f"{sum(count - 1 for count in numbers.values())} runs of MLflow twice, {len(numbers)} in all": (
+            set(numbers.values()) == {1} and len(numbers) == len(found) + 1
+        ),
+        f"runs of MLflow in state {sorted({run.info.status for run in runs})}": {run.info.status for run in runs}
+        <= {"FINISHED", "FAILED"},
+        f"audit: {len(checks) - len(failed)} of {len(checks)} checks hold {[str(check) for check in failed] or ''}": not failed,
+    }
+    for text, holds in verdicts.items():
+        console.print(f"{'ok    ' if holds else 'FAILED'} {text}", markup=False)
+    console.print(
+        f"{wild.restarts} drivers, {attempts} attempts for {len(found)} trials, lost attempts: {dict(events)}; "
+        f"{seconds:.0f} s disturbed, {calm_seconds:.0f} s undisturbed"
+    )
+    return all(verdicts.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""What does the orchestrator cost?
+
+    python benchmarks/overhead.py            all three parts
+    python benchmarks/overhead.py --part many
+
+trials   no-op trials (one report each) through `sweeps` with its ledger on disk, against the same trials through bare Ray Tune with
+         random search; both with the same Ray, two at a time, in turns.
+long     one real training of about half a minute as a sweep of one trial, against `segda.train` by itself; time in the training
+         loop and time of the whole process.
+many     1,000 no-op trials on a simulated cluster of 64 accelerators (a Ray resource; 64 trials at a time): time per trial and the
+         driver's memory when 100, 300 and 1,000 trials have ended. Nothing may grow with the number of trials that are done.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from segda.config import TrainConfig
+from segda.train import Report
+from sweeps.planning.profiles import Profile
+from sweeps.spec import SweepSpec
+
+HERE = Path(__file__).parent
+SEARCH = {"optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
+MARKS = (100, 300, 1000)
+
+
+def no_op(config: TrainConfig, report: Report, *, folder: Path, acknowledged: int = 0) -> None:
+    """A training that is over at once; it has the contract of `segda.train.train`."""
+    report(config.steps, {"source/val/miou": config.optimizer.lr}, folder / "checkpoint.pt")
+
+
+def plain_spec(*, trials: int, concurrency: int, scenes: str = "/nowhere", **changes: object) -> dict[str, object]:
+    data = {"dataset": "scenes", "root": scenes}
+    return {
+        "name": "overhead",
+        "base": {
+            "data": {
+                "source": data | {"domain": "urban"},
+                "target": data | {"domain": "rural"},
+                "height": 64,
+                "width": 64,
+            },
+            "model": {"name": "bisenet_v1", "backbone": "resnet18", "pretrained": "none"},
+            "method": {"name": "source_only"},
+            "steps": 1,
+            "report_every": 1,
+            "precision": "fp32",
+        },
+        "search": SEARCH,
+        "sampler": {"name": "random"},
+        "budget": {"trials": trials, "concurrency": concurrency},
+        "reuse": False,
+    } | changes
+
+
+# Each of these runs in a process of its own.
+
+
+def run_no_ops(root: str, trials: str, concurrency: str) -> None:
+    """Run no-op trials through sweeps on a simulated cluster and print marks."""
+    from sweeps.execution import cluster, runner
+    from sweeps.ledger.database import Ledger
+    from sweeps.store import Store
+
+    cluster.profile_all = lambda architectures, **_: ((item, Profile({"macs": 1e9})) for item in architectures)
+    custom = {"accelerator": 1} if int(concurrency) > 2 else {}
+    spec = SweepSpec.model_validate(
+        plain_spec(trials=int(trials), concurrency=int(concurrency), resources={"cpus": 1, "custom": custom})
+    )
+    start_ray(runner.ray, int(concurrency))
+    store = Store.at(root)
+    ended, began, process = 0, 0.0, psutil.Process()
+
+    def hear(kind: str, record: object, message: str) -> None:
+        nonlocal ended, began
+        if kind == "started" and not began:
+            began = time.monotonic()
+        if kind == "complete":
+            ended += 1
+            if ended in MARKS or ended == int(trials):
+                print("mark", ended, time.monotonic() - began, process.memory_info().rss, flush=True)
+
+    with Ledger.open(store.ledger) as ledger:
+        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        runner.run_sweep(
+            spec, ledger=ledger, store=store, train="overhead:no_op", fingerprint=lambda _: "data", listener=hear
+        )
+
+
+def run_bare_tune(root: str, trials: str, concurrency: str) -> None:
+    """Run the same trials through Ray Tune alone and print a mark."""
+    from sweeps.execution import runner  # sets the same environment for Ray
+
+    ray, tune = runner.ray, runner.tune
+    start_ray(ray, int(concurrency))
+    first: list[float] = []
+
+    def trainable(config: dict[str, float]) -> None:
+        tune.report({"miou": config["lr"]})
+
+    class Noting(tune.Callback):  # type: ignore[misc]
+        def on_trial_result(self, **_: object) -> None:
+            first.append(time.monotonic())
+
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space={"lr": tune.loguniform(1e-3, 1e-1)},
+        tune_config=tune.TuneConfig(num_samples=int(trials), max_concurrent_trials=int(concurrency), reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=root, verbose=0, callbacks=[Noting()]),
+    ).fit()
+    print("mark", trials, first[-1] - first[0], psutil.Process().memory_info().rss, flush=True)
+
+
+def start_ray(ray: object, concurrency: int) -> None:
+    resources = {"accelerator": 64} if concurrency > 2 else {}
+    ray.init(  # type: ignore[attr-defined]
+        num_cpus=concurrency,
+        resources=resources,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": f"{HERE}:{HERE.parent}"}},
+    )
+
+
+def child(part: str, *words: str) -> list[tuple[int, float, int]]:
+    """Run a part in a process of its own; return its marks: (trials, seconds, bytes)."""
+    with tempfile.TemporaryDirectory() as root:
+        command = [sys.executable, __file__, "--child", part, root, *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    marks = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("mark ")]
+    return [(int(trials), float(seconds), int(size)) for trials, seconds, size in marks]
+
+
+def part_trials(console: Console, rounds: int, trials: int) -> None:
+    ways = {"bare Ray Tune": "run_bare_tune", "sweeps": "run_no_ops"}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, part in ways.items():
+            seconds[name].append(child(part, str(trials), "2")[-1][1] / trials)
+    table = Table(
+        "way", "ms per trial", "of bare Ray Tune", title=f"{trials} no-op trials, 2 at a time, {rounds} rounds in turns"
+    )
+    base = statistics.median(seconds["bare Ray Tune"])
+    for name, values in seconds.items():
+        middle = statistics.median(values)
+        shown = f"{1000 * middle:.1f} [{1000 * min(values):.1f}, {1000 * max(values):.1f}]"
+        table.add_row(name, shown, f"{middle / base:.2f}")
+    console.print(table)
+
+
+def part_many(console: Console, trials: int) -> None:
+    marks = child("run_no_ops", str(trials), "64")
+    table = Table(
+        "trials ended", "ms per trial since the mark before", "driver's memory, MiB", title="no-op trials, 64 at a time"
+    )
+    before, at = 0, 0.0
+    for ended, seconds, size in marks:
+        table.add_row(str(ended), f"{1000 * (seconds - at) / (ended - before):.1f}", f"{size / 2**20:.0f}")
+        before, at = ended, seconds
+    console.print(table)
+
+
+def run_bare_training(root: str, scenes: str, steps: str) -> None:
+    """Train once with the library alone and print the seconds that the training took."""
+    import torch
+
+    from segda.train import train
+
+    torch.set_num_threads(1)
+    spec = long_spec(scenes, int(steps))
+    began = time.monotonic()
+    train(spec.train_config({"optimizer.lr": 0.02}, seed=0), lambda *_: None, folder=Path(root) / "run")
+    print("mark", 1, time.monotonic() - began, 0, flush=True)
+
+
+def run_sweep_training(root: str, scenes: str, steps: str) -> None:
+    """Train the same as a sweep of one trial and print the seconds that its worker had it."""
+    from sweeps.execution import cluster, runner
+    from sweeps.ledger.database import Ledger
+    from sweeps.store import Store
+
+    cluster.profile_all = lambda architectures, **_: ((item, Profile({"macs": 1e9})) for item in architectures)
+    spec, store = long_spec(scenes, int(steps)), Store.at(root)
+    start_ray(runner.ray, 1)
+    with Ledger.open(store.ledger) as ledger:
+        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        runner.run_sweep(spec, ledger=ledger, store=store)
+        print("mark", 1, ledger.trial(spec.name, 0).seconds, 0, flush=True)
+
+
+def long_spec(scenes: str, steps: int) -> SweepSpec:
+    plain = plain_spec(trials=1, concurrency=1, scenes=scenes, search={"optimizer.lr": [0.02]})
+    plain["base"] = plain["base"] | {"steps": steps, "report_every": max(1, steps // 10)}  # type: ignore[operator]
+    return SweepSpec.model_validate(plain)
+
+
+def part_long(console: Console, rounds: int, steps: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = f"from segda.cli import main; main()|datasets make scenes {folder} --size 64 --train 24 --val 8".split(
+            "|"
+        )
+        subprocess.run([sys.executable, "-c", made[0], *made[1].split()], check=True, capture_output=True)
+        ways = {"segda.train": "run_bare_training", "sweeps, one trial": "run_sweep_training"}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        whole: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, part in ways.items():
+                began = time.monotonic()
+                seconds[name].append(child(part, folder, str(steps))[-1][1])
+                whole[name].append(time.monotonic() - began)
+    table = Table(
+        "way",
+        "training, s",
+        "ratio",
+        "whole process, s",
+        "ratio",
+        title=f"one training of {steps} steps, {rounds} rounds in turns",
+    )
+    for name in ways:
+        row = [name]
+        for values in (seconds, whole):
+            middle, base = statistics.median(values[name]), statistics.median(values["segda.train"])
+            row += [f"{middle:.1f} [{min(values[name]):.1f}, {max(values[name]):.1f}]", f"{middle / base:.2f}"]
+        table.add_row(*row)
+    console.print(table)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        globals()[sys.argv[2]](*sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["trials", "long", "many"], help="default: all")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=200, help="of part `trials`")
+    parser.add_argument("--steps", type=int, default=300, help="of part `long`; about half a minute")
+    parser.add_argument("--many", type=int, default=1000, help="trials of part `many`")
+    arguments = parser.parse_args()
+    console = Console(width=120)
+    if arguments.part in (None, "trials"):
+        part_trials(console, arguments.rounds, arguments.trials)
+    if arguments.part in (None, "long"):
+        part_long(console, arguments.rounds, arguments.steps)
+    if arguments.part in (None, "many"):
+        part_many(console, arguments.many)
+
+
+if __name__ == "__main__":
+    main()

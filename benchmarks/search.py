@@ -1,0 +1,229 @@
+"""How much training does a search need until it has found what a full grid would have found?
+
+    python benchmarks/search.py --table search_table.json   # first trains the table for ten minutes; later runs replay it
+
+First every combination of a small real task is trained once, with `segda.train`: procedural rural scenes to urban ones at
+64 x 64 pixels, a BiSeNet-ResNet-18 for 120 steps, plain or adversarial, over learning rate, augmentation and weight of the
+adversarial loss. Their learning curves are the table. Then `sweeps` searches the same space again and again, with its own
+coordinator, ledger, samplers and early stopping, but instead of training, a trial reports what the table says it would have (as
+in NAS-Bench-101, Ying et al., ICML 2019). So five seeds of each strategy cost seconds, and all meet the same trainings.
+
+One trial runs at a time. Counted is the compute, in training steps of all trials so far, until a trial was trained in full that is
+as good as the best of the grid, to 1 %. Three questions:
+
+- Source steers, and the source judges: how well does it search?
+- Source steers, and the target judges: how soon is the network there that is best on the target, though no label of it was read?
+  Where source and target disagree about what is good this is luck; their rank correlation over the grid says how much they agree.
+- The target steers too (`selection: oracle`): what would its labels be worth to the search?
+
+A strategy that stops trials early may stop the best one for good: then it never gets there, and the table says how often it did.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from segda.config import TrainConfig
+from segda.datasets.scenes import generate_scenes
+from segda.files import write_json
+from segda.train import train
+from sweeps.execution.coordinator import Coordinator, Wait
+from sweeps.ledger.database import Ledger
+from sweeps.planning.profiles import Architecture, Profile
+from sweeps.space import SearchSpace, identity
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+from sweeps.trial import TrialState
+
+SOURCE, TARGET = "source/val/miou", "oracle/target/miou"
+WITHIN = 0.01  # of the best value, relative
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "grid": {"sampler": {"name": "grid"}},
+    "random": {"sampler": {"name": "random"}},
+    "TPE": {"sampler": {"name": "tpe", "startup_trials": 6}},
+    "TPE + ASHA": {
+        "sampler": {"name": "tpe", "startup_trials": 6},
+        "scheduler": {"name": "asha", "min_steps": 40, "reduction_factor": 3},
+    },
+}
+
+
+def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
+    """The task as a sweep."""
+    plain = {
+        "name": "search",
+        "base": {
+            "data": {
+                "source": {"dataset": "scenes", "domain": "rural", "root": str(root)},
+                "target": {"dataset": "scenes", "domain": "urban", "root": str(root)},
+                "height": 64,
+                "width": 64,
+                "cache": str(root / "cache"),
+            },
+            "model": {"name": "bisenet_v1", "backbone": "resnet18", "pretrained": "none"},
+            "optimizer": {"name": "sgd", "weight_decay": 1e-4},
+            "steps": steps,
+            "report_every": 20,
+            "batch_size": 4,
+            "device": "cpu",
+            "oracle": "always",
+        },
+        "search": {
+            "method.name": ["source_only", "adversarial"],
+            "optimizer.lr": [0.003, 0.01, 0.03, 0.1],
+            "data.augmentation": ["none", "nadir_color"],
+            "method.lambda_adv": {"choices": [0.001, 0.01, 0.1], "when": {"method.name": "adversarial"}},
+        },
+        "budget": {"trials": 1000, "concurrency": 1},
+        "reuse": False,
+    }
+    return SweepSpec.model_validate(plain | changes)
+
+
+def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:
+    """Train what the table does not have yet; it is written after each training, so an interrupted run goes on."""
+    table: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"steps": steps, "curves": []}
+    if table["steps"] != steps:
+        raise SystemExit(f"{path} holds trainings of {table['steps']} steps, not {steps}; name another file")
+    done = {identity(curve["params"]) for curve in table["curves"]}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "scenes"
+        spec = spec_of(root, steps=steps)
+        combinations = list(SearchSpace.from_spec(spec).combinations())
+        missing = [params for params in combinations if identity(params) not in done]
+        if missing:
+            generate_scenes(root, size=64, train=40, val=16, seed=0)
+        for index, params in enumerate(missing):
+            began = time.perf_counter()
+            points: list[tuple[int, Mapping[str, float]]] = []
+
+            def report(
+                step: int,
+                metrics: Mapping[str, float],
+                checkpoint: Path,
+                points: list[tuple[int, Mapping[str, float]]] = points,
+            ) -> None:
+                points.append((step, {name: metrics[name] for name in (SOURCE, TARGET) if name in metrics}))
+
+            train(spec.train_config(params, seed=0), report, folder=Path(folder) / f"trial{index}")
+            seconds = time.perf_counter() - began
+            table["curves"].append({"params": params, "points": points, "seconds": seconds})
+            write_json(path, table)
+            print(f"{index + 1} of {len(missing)}: {params} {points[-1][1]} {seconds:.1f} s", flush=True)
+    curves: list[dict[str, Any]] = table["curves"]
+    return curves
+
+
+def search(
+    curves: list[dict[str, Any]], steps: int, seed: int, steers: str, changes: Mapping[str, Any]
+) -> list[tuple[dict[str, float], int, bool]]:
+    """Search once with one strategy; see `replay`."""
+    changes = {
+        "objectives": [{"metric": steers, "direction": "maximize"}],
+        "selection": "oracle" if steers == TARGET else "source_validation",
+    } | dict(changes)
+    if "scheduler" in changes:
+        changes["scheduler"] = changes["scheduler"] | {"metric": steers}
+    with tempfile.TemporaryDirectory() as folder:
+        return replay(spec_of(Path("scenes"), steps=steps, seed=seed, **changes), curves, Path(folder))
+
+
+def replay(spec: SweepSpec, curves: list[dict[str, Any]], folder: Path) -> list[tuple[dict[str, float], int, bool]]:
+    """Search once; return each trial's last figures in the table, the steps that it took, and whether it was trained in full."""
+    by_params = {identity(curve["params"]): curve for curve in curves}
+    profiles = {
+        Architecture.of(spec.train_config(params, seed=0)): Profile(metrics={"macs": 1.0})
+        for params in SearchSpace.from_spec(spec).combinations()
+    }
+    with Ledger.open(folder / "ledger.db") as ledger:
+        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        coordinator = Coordinator(
+            spec, ledger=ledger, store=Store.at(folder), profiles=profiles, fingerprint=_no_fingerprint
+        )
+        while not isinstance(task := coordinator.next_task(), Wait):
+            curve = by_params[identity(coordinator.records[task.number].params)]
+            messages = [
+                {"event": "point", "step": step, "metrics": metrics, "timestamp": float(step)}
+                for step, metrics in curve["points"]
+            ]
+            for message in [{"event": "started", "worker": "table"}, *messages, {"event": "finished"}]:
+                if coordinator.on_message(task.number, task.attempt, message):
+                    break
+        return [
+            (by_params[identity(record.params)]["points"][-1][1], record.step, record.state is TrialState.COMPLETE)
+            for record in coordinator.records
+        ]
+
+
+def _no_fingerprint(config: TrainConfig) -> str:
+    return "table"
+
+
+def steps_until(trials: list[tuple[dict[str, float], int, bool]], metric: str, best: float) -> float:
+    """Return the steps of all trials up to the first fully trained one that is as good as the best; infinite if there is none."""
+    spent = itertools.accumulate(steps for _, steps, _ in trials)
+    reached = (
+        total
+        for (figures, _, is_complete), total in zip(trials, spent, strict=True)
+        if is_complete and figures[metric] >= (1 - WITHIN) * best
+    )
+    return next(reached, math.inf)
+
+
+def shown(values: list[float], steps: int) -> list[str]:
+    """Median in steps and in full trainings, smallest to largest, how often it got there."""
+    median = statistics.median_low(values)
+    reached = [value for value in values if math.isfinite(value)]
+    spread = f"{min(reached) / steps:.1f} to {max(reached) / steps:.1f}" if reached else "-"
+    middle = [f"{median:.0f}", f"{median / steps:.1f}"] if math.isfinite(median) else ["never", "never"]
+    return [*middle, spread, f"{len(reached)} of {len(values)}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, default=Path("search_table.json"), help="file of the trained grid")
+    parser.add_argument("--steps", type=int, default=120, help="of a full training; a multiple of 20, more than 40")
+    parser.add_argument("--seeds", type=int, default=5, help="searches of each strategy")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    curves = train_table(options.table, steps=options.steps)
+    last = [curve["points"][-1][1] for curve in curves]
+    best = {metric: max(figures[metric] for figures in last) for metric in (SOURCE, TARGET)}
+    console = Console(width=120)
+    for metric, name in ((SOURCE, "source"), (TARGET, "target")):
+        good = sum(figures[metric] >= (1 - WITHIN) * best[metric] for figures in last)
+        middle = statistics.median(figures[metric] for figures in last)
+        console.print(f"{name}: best {best[metric]:.4f}, {good} of {len(last)} within 1 %, median {middle:.4f}")
+    agreement = spearmanr([figures[SOURCE] for figures in last], [figures[TARGET] for figures in last]).statistic
+    console.print(f"rank correlation of source and target over the grid: {agreement:.2f}")
+    questions = ((SOURCE, SOURCE, "source steers, source judges"), (SOURCE, TARGET, "source steers, target judges"))
+    for steers, judges, name in (*questions, (TARGET, TARGET, "target steers and judges (oracle)")):
+        table = Table(
+            "strategy",
+            *("steps", "trainings", "from to", "got there"),
+            title=f"compute to the grid's best: {name} ({options.seeds} seeds, median)",
+            title_justify="left",
+        )
+        for strategy, changes in STRATEGIES.items():
+            found = [
+                steps_until(search(curves, options.steps, seed, steers, changes), judges, best[judges])
+                for seed in range(options.seeds)
+            ]
+            table.add_row(strategy, *shown(found, options.steps))
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

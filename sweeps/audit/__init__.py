@@ -1,0 +1,1 @@
+"""Proofs: nothing lost, nothing twice, and the same result again."""

@@ -1,0 +1,262 @@
+"""Proof that a sweep lost nothing and counted nothing twice: every trial once, every step once, ledger = files = MLflow.
+
+Only reads. What the files in the trials' folders say is compared in `sweeps.audit.files`, what MLflow says in `sweeps.tracking`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sweeps.audit.files import History, check_checkpoints, check_folders, check_keys, check_metric_files, segda_history
+from sweeps.audit.findings import Check, check, same
+from sweeps.execution.worker import DEFAULT_TRAIN
+from sweeps.fields import value_at
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.lease import is_alive
+from sweeps.ledger.records import Point
+from sweeps.schedulers.lineage import first_values
+from sweeps.schedulers.stopping import build_scheduler
+from sweeps.selection.choice import visible_metrics
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What the ledger has of a sweep."""
+
+    spec: SweepSpec
+    records: Sequence[TrialRecord]
+    points: Mapping[int, Sequence[Point]]
+    rungs: Mapping[int, Mapping[int, float]]
+    is_driven: bool
+
+
+def audit(
+    name: str,
+    *,
+    ledger: Ledger,
+    store: Store,
+    mlflow: bool = True,
+    train: str = DEFAULT_TRAIN,
+    history: History = segda_history,
+) -> list[Check]:
+    """Check everything that can be checked about a sweep.
+
+    A sweep may be audited while it runs; then nothing is said about what is on its way.
+
+    Args:
+        name: the sweep.
+        ledger: where it is.
+        store: where its files are.
+        mlflow: whether to compare MLflow too.
+        train: training function that it ran, as `module:name`.
+        history: reads the reports out of a checkpoint of that function.
+
+    Returns:
+        Claims, and what contradicts them.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    record = ledger.sweep(name)
+    spec = SweepSpec.model_validate(dict(record.spec))
+    records = ledger.trials(name)
+    sweep = _Sweep(
+        spec=spec,
+        records=records,
+        points={trial.number: ledger.points(name, trial.number) for trial in records},
+        rungs=ledger.rungs(name),
+        is_driven=is_alive(record.driver, record.driver_seen),
+    )
+    checks = [
+        _numbers(sweep),
+        _once(sweep),
+        check_keys(records, store, train=train),
+        _states(sweep),
+        _untrained(sweep),
+        _steps(sweep),
+        _last_figures(sweep),
+        _rungs(sweep),
+        _reused(sweep, ledger),
+        check_folders(records, store),
+        check_metric_files(records, sweep.points, store, is_elsewhere=spec.storage is not None),
+        check_checkpoints(records, sweep.points, store, is_elsewhere=spec.storage is not None, history=history),
+    ]
+    if mlflow:
+        from sweeps.tracking import compare  # takes seconds
+
+        checks += compare(spec, ledger=ledger, store=store, is_driven=sweep.is_driven)
+    return checks
+
+
+def _numbers(sweep: _Sweep) -> Check:
+    numbers = [record.number for record in sweep.records]
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
+    return check(
+        "trials are numbered without a gap", len(numbers), (f"there is no trial {number}" for number in missing)
+    )
+
+
+def _once(sweep: _Sweep) -> Check:
+    def problems() -> Iterator[str]:
+        names = Counter(record.name for record in sweep.records if record.kind is TrialKind.REFERENCE)
+        yield from (f"reference {name} is there {times} times" for name, times in names.items() if times > 1)
+        repeated = Counter(
+            (record.parent, record.seed) for record in sweep.records if record.kind is TrialKind.REPLICATE
+        )
+        for (parent, seed), times in repeated.items():
+            if times > 1:
+                yield f"trial {parent} is repeated {times} times with seed {seed}"
+        searched = {record.number for record in sweep.records if record.kind is TrialKind.SEARCH}
+        for record in sweep.records:
+            if record.kind is TrialKind.REPLICATE and record.parent not in searched:
+                yield f"trial {record.number} repeats trial {record.parent}, which is no trial of the search"
+            wrong = [
+                path for path, value in first_values(record.params).items() if value_at(record.config, path) != value
+            ]
+            if wrong:
+                yield f"trial {record.number}: its configuration does not have the proposed {', '.join(wrong)}"
+
+    return check("each reference and each repetition is there once, with its settings", len(sweep.records), problems())
+
+
+def _states(sweep: _Sweep) -> Check:
+    def problems() -> Iterator[str]:
+        for record in sweep.records:
+            which = f"trial {record.number} is {record.state}"
+            if record.state is TrialState.RUNNING and not sweep.is_driven:
+                yield f"{which}, but no driver works on the sweep; go on with `sweeps resume {record.sweep}`"
+            if record.state is TrialState.RUNNING and record.attempt < 1:
+                yield f"{which} without an attempt"
+            if record.state is TrialState.FAILED and (record.failure is None or not record.error):
+                yield f"{which} without a reason"
+            if not record.state.is_finished:
+                if record.finished is not None:
+                    yield f"{which} and has a time at which it ended"
+                continue
+            if record.finished is None:
+                yield f"{which} without a time at which it ended"
+            elif record.started is not None and record.finished < record.started:
+                yield f"{which} and ended before it began"
+            is_trained = record.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if is_trained and record.reused is None and (record.attempt < 1 or record.started is None):
+                yield f"{which} without having been handed to a worker"
+
+    return check("states, attempts and times fit together", len(sweep.records), problems())
+
+
+def _untrained(sweep: _Sweep) -> Check:
+    infeasible = [record for record in sweep.records if record.state is TrialState.INFEASIBLE]
+    trained = (record.number for record in infeasible if record.attempt or sweep.points[record.number])
+    return check(
+        "no infeasible architecture was trained", len(infeasible), (f"trial {number} was" for number in trained)
+    )
+
+
+def _steps(sweep: _Sweep) -> Check:
+    def problems() -> Iterator[str]:
+        for record in sweep.records:
+            points = sweep.points[record.number]
+            steps = [point.step for point in points]
+            expected = _expected_steps(record)
+            doubled = sorted(step for step, times in Counter(steps).items() if times > 1)
+            yield from (f"trial {record.number} has step {step} more than once" for step in doubled)
+            missing = sorted(set(expected) - set(steps))
+            if missing:
+                yield f"trial {record.number} lacks the report of step {', '.join(map(str, missing[:5]))}"
+            foreign = sorted(set(steps) - set(expected))
+            if foreign:
+                yield f"trial {record.number} has a report of step {', '.join(map(str, foreign[:5]))}, where none is due"
+            if sorted(points, key=lambda point: point.id) != points:
+                yield f"reports of trial {record.number} arrived out of order"
+            if record.state is TrialState.COMPLETE and record.step != record.config["steps"]:
+                yield f"trial {record.number} is complete at step {record.step} of {record.config['steps']}"
+
+    count = sum(len(points) for points in sweep.points.values())
+    return check("every report is there once, in order, and none is missing", count, problems())
+
+
+def _expected_steps(record: TrialRecord) -> list[int]:
+    """Return the steps at which a trial that has come so far must have reported."""
+    every, last = int(record.config["report_every"]), int(record.config["steps"])
+    steps = list(range(every, record.step + 1, every))
+    return [*steps, last] if record.step == last and last % every else steps
+
+
+def _last_figures(sweep: _Sweep) -> Check:
+    def problems() -> Iterator[str]:
+        for record in sweep.records:
+            points = sweep.points[record.number]
+            newest: dict[str, float] = {}
+            for point in points:
+                newest |= point.metrics
+            last = points[-1].step if points else 0
+            if record.step != last:
+                yield f"trial {record.number} is at step {record.step}, its last report is of step {last}"
+            if newest.keys() != record.metrics.keys() or not all(
+                same(value, record.metrics[name]) for name, value in newest.items()
+            ):
+                yield f"trial {record.number}: its figures are not those of its last reports"
+
+    return check("each trial's step and figures are those of its last report", len(sweep.records), problems())
+
+
+def _rungs(sweep: _Sweep) -> Check:
+    steps = build_scheduler(sweep.spec).rung_steps
+    metric = sweep.spec.scheduler.metric
+
+    def problems() -> Iterator[str]:
+        by_number = {record.number: record for record in sweep.records}
+        for rung, values in sweep.rungs.items():
+            for number, value in values.items():
+                points = {point.step: point.metrics for point in sweep.points.get(number, ())}
+                if number not in by_number:
+                    yield f"rung {rung} has a value of trial {number}, which does not exist"
+                elif rung in points:
+                    reported = visible_metrics(points[rung], sweep.spec.selection).get(metric)
+                    if reported is None or not same(value, reported):
+                        yield f"rung {rung}: trial {number} reported {metric} {reported}, the rung has {value}"
+                elif by_number[number].state.is_finished:
+                    # A rung is written before its report, so an open trial may be between the two.
+                    yield f"rung {rung} has a value of trial {number}, which did not report at that step"
+        for record in sweep.records:
+            if record.kind is not TrialKind.SEARCH:
+                continue
+            for point in sweep.points[record.number]:
+                is_due = point.step in steps and metric in visible_metrics(point.metrics, sweep.spec.selection)
+                if is_due and record.number not in sweep.rungs.get(point.step, {}):
+                    yield f"rung {point.step} lacks the value of trial {record.number}"
+
+    count = sum(len(values) for values in sweep.rungs.values())
+    return check("what early stopping compares is what trials reported", count, problems())
+
+
+def _reused(sweep: _Sweep, ledger: Ledger) -> Check:
+    reused = [record for record in sweep.records if record.reused is not None]
+
+    def problems() -> Iterator[str]:
+        for record in reused:
+            origin, _, number = str(record.reused).rpartition("/")
+            found = {trial.number: trial for trial in ledger.trials(origin)}.get(int(number))
+            which = f"trial {record.number} was taken over from trial {record.reused}"
+            if found is None:
+                yield f"{which}, which the ledger does not have"
+                continue
+            if found.key != record.key:
+                yield f"{which}, which computes something else"
+            if record.state is not TrialState.COMPLETE or found.state is not TrialState.COMPLETE:
+                yield f"{which}, but they are {record.state} and {found.state}"
+            if not _same_reports(sweep.points[record.number], ledger.points(origin, found.number)):
+                yield f"{which}, which has other reports"
+
+    return check("results that were taken over are those of an identical trial", len(reused), problems())
+
+
+def _same_reports(first: Sequence[Point], second: Sequence[Point]) -> bool:
+    return [point.step for point in first] == [point.step for point in second] and all(
+        mine.metrics.keys() == other.metrics.keys()
+        and all(same(value, other.metrics[name]) for name, value in mine.metrics.items())
+        for mine, other in zip(first, second, strict=True)
+    )

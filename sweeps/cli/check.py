@@ -1,0 +1,85 @@
+"""`sweeps check`: what a sweep file would do, without doing it."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from segda.config import TrainConfig
+from segda.datasets.base import resolve_root
+from segda.errors import ConfigError, SegdaError
+from sweeps.cli.options import console, examples, options
+from sweeps.planning.profiles import sample_config
+from sweeps.schedulers.rivals import pruning_rule
+from sweeps.search.checks import chosen_sampler
+from sweeps.space import SearchSpace
+from sweeps.spec import SweepSpec, load_spec
+
+
+@click.command(
+    "check",
+    epilog=examples(
+        "sweeps check my_sweep.yaml --data-root camvid=/data/camvid",
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@options("roots")
+def check_command(file: Path, roots: dict[str, Path]) -> None:
+    """Check a sweep file and show what it would do."""
+    spec = load_spec(file, roots=roots)
+    space = SearchSpace.from_spec(spec)
+    sample = sample_config(spec)
+    shown = console()
+    shown.print(f"[bold]{spec.name}[/bold]: {spec.question or 'no question given'}")
+    table = Table("parameter", "values", "when", title="search space", title_justify="left")
+    for row in space.describe():
+        table.add_row(row.path, row.range, row.condition)
+    shown.print(table)
+    for line in _plan(spec, space, sample):
+        shown.print(line, markup=False, highlight=False)
+    missing = _print_roots(sample, shown)
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} data set{'s are' if len(missing) > 1 else ' is'} missing: {', '.join(missing)}"
+        )
+
+
+def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]:
+    combinations = space.num_combinations()
+    architectures = [", ".join(str(value) for value in chosen.values()) for chosen in space.architectures() if chosen]
+    replicates = spec.finalists * (len(spec.seeds) - 1)
+    trials = spec.budget.trials + len(spec.references) + replicates
+    hours = "no limit of time" if spec.budget.hours is None else f"at most {spec.budget.hours:g} hours"
+    chosen = chosen_sampler(spec, space)
+    sampler = chosen if chosen == spec.sampler.name else f"{chosen}, chosen by {spec.sampler.name}"
+    lines = [
+        f"combinations: {combinations if combinations is not None else 'without end (continuous parameters)'}",
+        f"architectures: {'; '.join(architectures) if architectures else f'{sample.model.name}, {sample.model.backbone}'}",
+        f"trials: {trials} ({spec.budget.trials} of the search, {len(spec.references)} references, {replicates} replicates)",
+        f"steps: {trials * sample.steps} at most ({sample.steps} per trial), {hours}, {spec.budget.concurrency} at a time",
+        f"each trial takes {spec.resources.cpus:g} CPUs and {spec.resources.gpus} GPUs",
+        "objectives: " + ", ".join(f"{item.direction} {item.metric}" for item in spec.objectives),
+        "constraints: " + (", ".join(str(item) for item in spec.constraints) or "none"),
+        f"sampler: {sampler}; scheduler: {spec.scheduler.name}; selection: {spec.selection}",
+        pruning_rule(spec),
+    ]
+    if spec.selection == "oracle":
+        lines.append("selection: oracle reads labels of the target domain; its results cannot be had without them")
+    return lines
+
+
+def _print_roots(sample: TrainConfig, shown: Console) -> list[str]:
+    """Print where each data set lies; return those that are missing."""
+    missing = []
+    for domain in {item.dataset: item for item in (sample.data.source, sample.data.target)}.values():
+        try:
+            root = resolve_root(domain.dataset, domain.root)
+            state = f"{root} ({'found' if root.is_dir() else 'missing'})"
+            found = root.is_dir()
+        except SegdaError as error:
+            state, found = str(error), False
+        shown.print(f"data set {domain.dataset}: {state}", markup=False, highlight=False)
+        if not found:
+            missing.append(domain.dataset)
+    return missing

@@ -1,0 +1,93 @@
+"""Options that several commands share, and how commands reach console and ledger."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from sweeps.ledger.database import Ledger
+from sweeps.store import Store
+
+DEFAULT_STORE = "runs"
+_WIDTH_OF_FILES = 200
+
+
+def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """Read NAME=PATH options."""
+    roots = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not name or not path:
+            raise click.BadParameter(f"expected NAME=PATH, e.g. camvid=/data/camvid, got {value!r}")
+        roots[name] = Path(path).expanduser().resolve()
+    return roots
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog that click does not wrap."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add options that several commands share."""
+    known = {
+        "store": click.option(
+            "--store",
+            "store_root",
+            type=click.Path(path_type=Path),
+            default=DEFAULT_STORE,
+            show_default=True,
+            help="Folder of ledger, checkpoints and reports; every node must see it under the same path.",
+        ),
+        "ledger": click.option(
+            "--ledger",
+            "ledger_url",
+            envvar="SWEEPS_LEDGER",
+            metavar="URL",
+            help="Database of the ledger, e.g. postgresql+psycopg2://user@host/db, or the variable SWEEPS_LEDGER. "
+            "[default: ledger.db in the store]",
+        ),
+        "address": click.option(
+            "--address", help="Ray cluster to run on, e.g. auto or 10.0.0.1:6379. [default: this machine alone]"
+        ),
+        "tracking": click.option(
+            "--tracking",
+            envvar="SWEEPS_TRACKING",
+            metavar="URI",
+            help="MLflow server or store instead of tracking.uri of the sweep file, or the variable SWEEPS_TRACKING.",
+        ),
+        "roots": click.option(
+            "--data-root",
+            "roots",
+            metavar="NAME=PATH",
+            callback=_parse_roots,
+            multiple=True,
+            help="Where a data set lies; repeat for several. [default: the variable SEGDA_<NAME>_ROOT]",
+        ),
+        "trials": click.option("--trials", type=click.IntRange(min=1), help="Replace budget.trials of the sweep file."),
+        "hours": click.option(
+            "--hours",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Replace budget.hours of the sweep file; it counts over all resumes.",
+        ),
+    }
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            function = known[name](function)
+        return function
+
+    return decorate
+
+
+def console() -> Console:
+    """Return a console; a file or a pipe gets tables as wide as they want to be."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_FILES)
+
+
+def open_ledger(store: Store, ledger_url: str | None, *, create: bool = True) -> Ledger:
+    """Open the database that --ledger names, or else the file in the store."""
+    return Ledger.open(ledger_url or store.ledger, create=create)

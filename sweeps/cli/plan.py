@@ -1,0 +1,162 @@
+"""`sweeps plan`: what a sweep will take, and which of its branches fails, before the night does."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from segda.cli.output import progress_columns
+from segda.errors import ConfigError
+from segda.splits import data_fingerprint
+from sweeps.cli.driving import changed
+from sweeps.cli.options import console, examples, open_ledger, options
+from sweeps.execution.progress import duration
+from sweeps.ledger.database import Ledger
+from sweeps.planning.coverage import Case, cases
+from sweeps.planning.estimate import Estimate, Tried, estimate, shown_span, verdicts
+from sweeps.planning.machines import Machines, this_machine
+from sweeps.planning.packing import pack_trials
+from sweeps.planning.plan import obstacles, plan_path, save_plan, saved_costs, try_all
+from sweeps.planning.profiles import sample_config
+from sweeps.spec import SweepSpec, load_spec
+from sweeps.store import Store
+
+
+@click.command(
+    "plan",
+    epilog=examples(
+        "sweeps plan my_sweep.yaml --data-root camvid=/data/camvid",
+        "sweeps plan my_sweep.yaml --address auto --store /shared/runs",
+        "sweeps plan my_sweep.yaml --skip-canary --trials 60 --hours 12",
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@options("store", "ledger", "address", "roots", "trials", "hours")
+@click.option("--name", help="Replace the name in the sweep file.")
+@click.option(
+    "--skip-canary",
+    is_flag=True,
+    help="Train nothing; estimate from what the last plan of the sweep measured, e.g. for another budget.",
+)
+def plan_command(
+    file: Path,
+    store_root: Path,
+    ledger_url: str | None,
+    address: str | None,
+    roots: dict[str, Path],
+    trials: int | None,
+    hours: float | None,
+    name: str | None,
+    skip_canary: bool,
+) -> None:
+    """Try every branch of the sweep in FILE for a moment, and estimate what the sweep will take.
+
+    Each branch, each choice and each architecture is trained for a few steps on the real data, scored and saved, in a process of
+    its own. The decoded images stay in the cache, where the sweep finds them. Exit code 2 says that a branch fails.
+    """
+    spec = changed(load_spec(file, roots=roots), name=name, trials=trials, hours=hours)
+    store, shown = Store.at(store_root), console()
+    with open_ledger(store, ledger_url) as ledger, _machines(spec, address) as machines:
+        if not skip_canary:
+            data_fingerprint(sample_config(spec), progress=sys.stderr.isatty())
+            spec = pack_trials(spec, ledger=ledger, gpus=machines.gpus, call=machines.call, say=click.echo)
+        tried = _tried(spec, store, ledger, machines, is_new=not skip_canary)
+    shown.print(_table(tried))
+    failed = [item for item in tried if item.costs is None]
+    found = None
+    if any(item.costs is not None and not item.case.is_reference for item in tried):
+        found = estimate(spec, tried, slots=machines.slots(spec))
+        _print_estimate(spec, found, shown)
+    if not skip_canary:
+        save_plan(store, spec, found, tried)
+        click.echo(f"kept in {plan_path(store, spec.name)}")
+    if failed:
+        listed = "; ".join(f"{item.case.label}: {item.error}" for item in failed)
+        raise ConfigError(f"{len(failed)} of {len(tried)} branches fail: {listed}")
+
+
+@contextlib.contextmanager
+def _machines(spec: SweepSpec, address: str | None) -> Iterator[Machines]:
+    if address is None:
+        yield this_machine()
+        return
+    from sweeps.execution.cluster import idle_node  # Ray takes seconds to import
+
+    with idle_node(spec, address=address) as machines:
+        yield machines
+
+
+def _tried(spec: SweepSpec, store: Store, ledger: Ledger, machines: Machines, *, is_new: bool) -> list[Tried]:
+    """Try what is to be tried, with a progress bar in a terminal and a line for each elsewhere."""
+    found = obstacles(spec, ledger=ledger, call=machines.call)
+    for architecture, obstacle in found.items():
+        if obstacle is not None:
+            click.echo(f"never trained: {architecture}: {obstacle}")
+    to_try: Sequence[Case] = cases(spec, infeasible=frozenset(item for item, obstacle in found.items() if obstacle))
+    if not is_new:
+        return saved_costs(store, spec, to_try)
+    tried = []
+    with progress_columns() as progress:
+        bar = progress.add_task("trying branches", total=len(to_try))
+        for item in try_all(spec, to_try, call=machines.call):
+            tried.append(item)
+            progress.advance(bar)
+            if not progress.console.is_terminal:
+                click.echo(f"{len(tried)}/{len(to_try)} {item.case.label}: {item.error or 'ok'}", err=True)
+    return tried
+
+
+def _table(tried: Sequence[Tried]) -> Table:
+    table = Table(title="what was tried", title_justify="left")
+    table.add_column("branch", overflow="fold")
+    for title in ("per step", "per report", "at the end", "to start", "memory", "disk"):
+        table.add_column(title, justify="right")
+    table.add_column("", overflow="fold")
+    for item in tried:
+        costs = item.costs
+        if costs is None:
+            table.add_row(escape(item.case.label), *[""] * 6, f"[red]fails[/red]: {escape(item.error or '')}")
+            continue
+        times = (costs.seconds_per_step, costs.seconds_per_report, costs.seconds_at_end, costs.seconds_to_start)
+        sizes = (costs.memory_bytes, costs.disk_bytes)
+        table.add_row(
+            escape(item.case.label), *(_seconds(value) for value in times), *(_size(value) for value in sizes), "ok"
+        )
+    return table
+
+
+def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console) -> None:
+    rule = {
+        "none": "every trial trains in full",
+        "asha": f"lower figure: at each rung one trial in {spec.scheduler.reduction_factor} goes on; upper: all train in full",
+        "median": "lower figure: half of the trials stop at the first comparison; upper: all train in full",
+    }
+    lines = [
+        f"trials: {found.trials}, {found.concurrency} at a time"
+        + (f" (budget.concurrency {spec.budget.concurrency})" if found.concurrency < spec.budget.concurrency else ""),
+        f"steps: {shown_span(found.steps, '{:,.0f}'.format)}",
+        f"worker time: {shown_span(found.worker_seconds, duration)}",
+        f"wall time: {shown_span(found.wall_seconds, duration)}",
+    ]
+    if found.gpus_per_trial:
+        lines.append(f"GPU hours: {shown_span(found.gpu_seconds, lambda seconds: f'{seconds / 3600:.3g}')}")
+    lines += [
+        f"disk: {_size(found.disk_bytes)} for checkpoints, scores and pictures of all trials",
+        *verdicts(spec, found),
+        f"assumed: {rule[spec.scheduler.name]}; trials cost the mean of what was tried, one at a time on an idle machine",
+    ]
+    for line in lines:
+        shown.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"

@@ -1,0 +1,101 @@
+"""`sweeps status`: how far sweeps are."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from sweeps.cli.options import console, examples, open_ledger, options
+from sweeps.ledger.database import Ledger
+from sweeps.report.status import read_status
+from sweeps.report.status_table import overview, render
+from sweeps.store import Store
+
+_EVERY_SECONDS = 2.0
+_DAY = 86_400.0
+_LINES_AROUND = 7  # of the terminal that the table of trials does not have
+
+
+def _parse_seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Read the seconds between two looks."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < _DAY:
+        raise click.BadParameter(
+            f"expected seconds, e.g. --watch 10, got {value!r}; the sweep's name stands before --watch"
+        )
+    return seconds
+
+
+@click.command(
+    "status",
+    epilog=examples(
+        "sweeps status",
+        "sweeps status camvid_day_to_dusk",
+        "sweeps status camvid_day_to_dusk --watch",
+        "sweeps status camvid_day_to_dusk --watch 30 --ledger postgresql+psycopg2://user@host/db",
+    ),
+)
+@click.argument("name", required=False)
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value=str(_EVERY_SECONDS),
+    callback=_parse_seconds,
+    metavar="[SECONDS]",
+    help=f"Look again every so many seconds ({_EVERY_SECONDS:g}) until the sweep has ended, or Ctrl-C.",
+)
+@options("store", "ledger")
+def status_command(name: str | None, watch: float | None, store_root: Path, ledger_url: str | None) -> None:
+    """Show all sweeps of a store, or the trials of the sweep NAME.
+
+    It reads nothing but the ledger, so it works on every machine that reaches that, and disturbs nothing.
+    """
+    store = Store.at(store_root)
+    with open_ledger(store, ledger_url, create=False) as ledger:
+        shown = console()
+        if watch is None:
+            shown.print(_look(ledger, name, width=shown.width, rows=None)[0])
+            return
+        try:
+            _watch(lambda: _look(ledger, name, width=shown.width, rows=_rows(shown)), every=watch, shown=shown)
+        except KeyboardInterrupt:
+            return  # the sweep goes on; only looking at it has ended
+
+
+def _rows(shown: Console) -> int | None:
+    return max(1, shown.height - _LINES_AROUND) if shown.is_terminal else None
+
+
+def _look(ledger: Ledger, name: str | None, *, width: int, rows: int | None) -> tuple[RenderableType, bool]:
+    """Return what to show, and whether there is nothing more to come."""
+    if name is None:
+        return overview(ledger), False
+    status = read_status(ledger, name)
+    return render(status, width=width, rows=rows), status.has_ended
+
+
+def _watch(look: Callable[[], tuple[RenderableType, bool]], *, every: float, shown: Console) -> None:
+    """Redraw in place on a terminal; print again and again elsewhere."""
+    if not shown.is_terminal:
+        while True:
+            picture, is_over = look()
+            shown.print(time.strftime("%Y-%m-%d %H:%M:%S"), highlight=False)
+            shown.print(picture)
+            if is_over:
+                return
+            time.sleep(every)
+    with Live(console=shown, auto_refresh=False) as live:
+        while True:
+            picture, is_over = look()
+            live.update(picture, refresh=True)
+            if is_over:
+                return
+            time.sleep(every)

@@ -1,0 +1,54 @@
+"""`sweeps stop`: end a running sweep from any machine."""
+
+import time
+from pathlib import Path
+
+import click
+
+from segda.errors import ConfigError
+from sweeps.cli.options import examples, open_ledger, options
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.lease import LEASE_SECONDS, STOP_REQUEST, is_alive
+from sweeps.store import Store
+
+_POLL_SECONDS = 0.5
+
+
+@click.command(
+    "stop",
+    epilog=examples(
+        "sweeps stop camvid_day_to_dusk",
+        "sweeps stop camvid_day_to_dusk --ledger postgresql+psycopg2://user@host/db",
+    ),
+)
+@click.argument("name")
+@click.option("--no-wait", is_flag=True, help="Do not wait until its driver has ended.")
+@options("store", "ledger")
+def stop_command(name: str, no_wait: bool, store_root: Path, ledger_url: str | None) -> None:
+    """Ask the driver of the sweep NAME, on whatever machine it runs, to end as after Ctrl-C.
+
+    Its trials keep their checkpoints, and `sweeps resume NAME` goes on.
+    """
+    store = Store.at(store_root)
+    with open_ledger(store, ledger_url, create=False) as ledger:
+        if not _is_driven(ledger, name):
+            click.echo(f"nothing drives sweep {name!r} now; there is nothing to stop")
+            return
+        ledger.update_info(name, **{STOP_REQUEST: time.time()})
+        if no_wait:
+            click.echo(f"asked the driver of {name} to end")
+            return
+        # A driver finishes what it is deciding, and gives up its lease last.
+        deadline = time.monotonic() + 2 * LEASE_SECONDS
+        while _is_driven(ledger, name):
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"the driver of {name!r} did not end within {2 * LEASE_SECONDS:.0f} s; look at it with `sweeps status {name}`"
+                )
+            time.sleep(_POLL_SECONDS)
+    click.echo(f"stopped {name}; go on with `sweeps resume {name}`")
+
+
+def _is_driven(ledger: Ledger, name: str) -> bool:
+    record = ledger.sweep(name)
+    return is_alive(record.driver, record.driver_seen)

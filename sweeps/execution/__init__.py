@@ -1,0 +1,1 @@
+"""Running a sweep: decisions over the ledger, Ray as the executor, workers, and what is done about failures."""

@@ -1,0 +1,423 @@
+"""Decides what to run next and what becomes of each message; knows nothing of the executor.
+
+The ledger is the only memory. A row is on disk before its trial is handed out, a report is on disk before the scheduler decides
+on it, and a state is on disk before anybody hears of it; so a driver that dies at any moment finds everything again.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+from segda.config import TrainConfig
+from sweeps.execution.failures import POLICIES, smaller_micro_batch
+from sweeps.execution.proposals import Proposals
+from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
+from sweeps.ledger.database import Ledger
+from sweeps.planning.profiles import Architecture, Profile
+from sweeps.schedulers.copies import copy_at, drop_copies
+from sweeps.schedulers.decision import CONTINUE, Decision
+from sweeps.schedulers.lineage import forked_at
+from sweeps.schedulers.pbt import Pbt, Replacement
+from sweeps.schedulers.rivals import rivals
+from sweeps.schedulers.stopping import build_scheduler
+from sweeps.selection.choice import visible_metrics
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+
+_RETRIED = "lost"  # kind of event: an attempt failed and another one follows
+
+Listener = Callable[[str, TrialRecord | None, str], None]
+
+
+class Wait(Enum):
+    """Why there is no task."""
+
+    NOT_NOW = "not now"  # ask again: something runs or pauses whose end may bring more
+    DONE = "done"
+
+
+class Coordinator:
+    """Owner of a running sweep's decisions; used by one thread.
+
+    Set `closing` to hand nothing more out; `is_done` says that nothing is left to do. A listener hears (kind, trial, message);
+    kinds are `started`, `point`, `complete`, `pruned`, `infeasible`, `failed`, `lost`, `queued` and `note`.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        *,
+        ledger: Ledger,
+        store: Store,
+        profiles: Mapping[Architecture, Profile],
+        fingerprint: Callable[[TrainConfig], str],
+        listener: Listener | None = None,
+        train: str = DEFAULT_TRAIN,
+    ) -> None:
+        """Take over a sweep from its ledger; trials that were running are queued, since their driver is gone.
+
+        Args:
+            spec: the sweep, whose row exists in the ledger.
+            ledger: where it is kept.
+            store: where its files go.
+            profiles: efficiency of every architecture that it can reach.
+            fingerprint: hash of the data that a configuration reads.
+            listener: hears what happens.
+            train: training function as `module:name`.
+
+        Raises:
+            ConfigError: no architecture satisfies the constraints, or trials do not fit the search space.
+        """
+        self.spec = spec
+        self.ledger = ledger
+        self.store = store
+        self.closing = False
+        self.is_done = False
+        self._listener = listener
+        self._train = train
+        self._records = {record.number: record for record in ledger.trials(spec.name)}
+        self._failures = self._failures_in_a_row()
+        self._pauses: dict[int, float] = {}  # trial -> monotonic time before which it is not tried again
+        self._began: dict[int, float] = {}  # trial -> monotonic time at which a worker took it
+        self._scheduler = build_scheduler(spec)
+        self._rungs = ledger.rungs(spec.name)
+        self.release("its driver ended before it did")
+        self._proposals = Proposals(
+            spec,
+            ledger=ledger,
+            store=store,
+            profiles=profiles,
+            fingerprint=fingerprint,
+            train=train,
+            records=self._records,
+            note=self.note,
+        )
+
+    # What happens
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All trials, ordered by number."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    @property
+    def running(self) -> list[TrialRecord]:
+        """Trials that a worker has, or waits to have."""
+        return [record for record in self._records.values() if record.state is TrialState.RUNNING]
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours that trials have occupied GPUs so far, summed over GPUs and drivers."""
+        seconds = sum(self._seconds(record) for record in self._records.values())
+        return seconds * self.spec.resources.num_gpus / 3600
+
+    def note(self, message: str, *, kind: str = "note") -> None:
+        """Write an event about the whole sweep down and tell it."""
+        self.ledger.add_event(self.spec.name, kind, message)
+        self._tell("note", None, message)
+
+    def _tell(self, kind: str, record: TrialRecord | None, message: str = "") -> None:
+        if self._listener is not None:
+            self._listener(kind, record, message)
+
+    def _update(self, number: int, **changes: Any) -> TrialRecord:
+        self.ledger.update_trial(self.spec.name, number, **changes)
+        self._records[number] = self.ledger.trial(self.spec.name, number)
+        return self._records[number]
+
+    def _seconds(self, record: TrialRecord) -> float:
+        """Return how long workers have had a trial, the present attempt included."""
+        began = self._began.get(record.number)
+        return record.seconds + (time.monotonic() - began if began is not None else 0.0)
+
+    def _failures_in_a_row(self) -> Counter[int]:
+        """Count each open trial's failed attempts since its last report."""
+        events = [event for event in self.ledger.events(self.spec.name) if event.kind == _RETRIED]
+        found: Counter[int] = Counter()
+        for number in {event.number for event in events if event.number is not None}:
+            if not self._records[number].state.is_finished:
+                last = max((point.timestamp for point in self.ledger.points(self.spec.name, number)), default=0.0)
+                found[number] = sum(event.number == number and event.timestamp > last for event in events)
+        return found
+
+    # What to run next
+
+    def next_task(self) -> Task | Wait:
+        """Return the next attempt to make, with its row marked as running.
+
+        Order: trials that wait to be continued, references, new proposals, and when the search is over its finalists with the
+        other seeds.
+        """
+        if self.closing:
+            return Wait.DONE
+        if len(self.running) >= self.spec.budget.concurrency:
+            return Wait.NOT_NOW
+        record = self._queued()
+        while record is None or record.state.is_finished:
+            record = self._proposals.next()
+            if record is None:
+                self.is_done = all(record.state.is_finished for record in self._records.values())
+                if self.is_done and isinstance(self._scheduler, Pbt):
+                    for record in self._records.values():
+                        drop_copies(self.store.trial(record))
+                return Wait.DONE if self.is_done else Wait.NOT_NOW
+            self._records[record.number] = record
+            if record.state.is_finished:
+                self._on_finished_at_once(record)
+        return self._start(record)
+
+    def _start(self, record: TrialRecord) -> Task:
+        attempt = self.ledger.start_attempt(self.spec.name, record.number, worker="")
+        record = self._records[record.number] = self.ledger.trial(self.spec.name, record.number)
+        # Places (roots, cache) come from the sweep file at hand: data sets may have moved since the row was written.
+        config = self.spec.train_config(record.params, seed=record.seed)
+        resources = self.spec.resources
+        if config.device == "auto" and resources.num_gpus == 0:
+            config = config.model_copy(update={"device": "cpu"})
+        return Task(
+            number=record.number,
+            attempt=attempt,
+            acknowledged=record.step,
+            folder=str(self.store.trial(record)),
+            config=config.model_dump(mode="json"),
+            threads=max(1, int(resources.cpus)),
+            train=self._train,
+            micro_batch=record.micro_batch,
+            processes=resources.processes,
+            watchdog_seconds=resources.watchdog_minutes * 60,
+            storage=self.spec.storage,
+            system_metrics=self.spec.tracking.system_metrics,
+            start_from=self._start_from(record),
+            keep_every=self.spec.scheduler.interval if self.spec.scheduler.name == "pbt" else None,
+        )
+
+    def _start_from(self, record: TrialRecord) -> str | None:
+        if record.kind is not TrialKind.SEARCH or record.parent is None:
+            return None
+        return str(copy_at(self.store.trial(self._records[record.parent]), forked_at(record.params)))
+
+    def _queued(self) -> TrialRecord | None:
+        now = time.monotonic()
+        return next(
+            (
+                record
+                for record in self.records
+                if record.state is TrialState.QUEUED and self._pauses.get(record.number, 0.0) <= now
+            ),
+            None,
+        )
+
+    def _on_finished_at_once(self, record: TrialRecord) -> None:
+        """Take note of a new trial that needs no training."""
+        if record.reused is not None and record.kind is TrialKind.SEARCH:
+            for point in self.ledger.points(self.spec.name, record.number):
+                value = self._pruning_value(record, point.metrics)
+                if value is not None:
+                    self._add_rung(record, point.step, value)
+        if record.kind is TrialKind.SEARCH:
+            self._proposals.tell(record)
+        message = record.error or f"the same was trained as trial {record.reused}"
+        self._tell(str(record.state), record, message)
+
+    # What became of it
+
+    def on_message(self, number: int, attempt: int, message: Message) -> bool:
+        """Handle a worker's message.
+
+        Args:
+            number: the trial.
+            attempt: the worker's attempt.
+            message: see `sweeps.execution.worker.run_task`.
+
+        Returns:
+            Whether the worker must stop.
+        """
+        record = self._records[number]
+        if record.attempt != attempt or record.state is not TrialState.RUNNING:
+            return True
+        match message["event"]:
+            case "started":
+                self._began[number] = time.monotonic()
+                self._tell("started", self._update(number, worker=message["worker"], device=message.get("device")))
+                return False
+            case "point":
+                return self._on_point(record, message)
+            case "finished":
+                self._on_finished(record)
+            case "failed":
+                self._on_failed(record, FailureClass(message["failure"]), message["error"])
+        return True
+
+    def _pruning_value(self, record: TrialRecord, metrics: Mapping[str, float]) -> float | None:
+        if record.kind is not TrialKind.SEARCH:
+            return None
+        return visible_metrics(metrics, self.spec.selection).get(self.spec.scheduler.metric)
+
+    def _add_rung(self, record: TrialRecord, step: int, value: float) -> None:
+        # What a copy has in common with its donor counts once.
+        if step in self._scheduler.rung_steps and step > forked_at(record.params):
+            self.ledger.add_rung(self.spec.name, record.number, rung=step, value=value)
+            self._rungs.setdefault(step, {}).setdefault(record.number, value)
+
+    def _on_point(self, record: TrialRecord, message: Message) -> bool:
+        step, metrics = int(message["step"]), message["metrics"]
+        value = self._pruning_value(record, metrics)
+        if value is not None:
+            # Before the point: once a point is acknowledged the worker does not send it again.
+            self._add_rung(record, step, value)
+        decision = CONTINUE
+        if value is not None and step < int(record.config["steps"]):
+            decision = self._decide(record, step, value)
+        copy = self._replaced(record, decision, step) if isinstance(decision, Replacement) else None
+        # With the point: a driver that dies in between would let the trial go on although it lost here.
+        changes = {"state": TrialState.PRUNED, "finished": time.time()} if decision.stop else {}
+        is_new = self.ledger.add_point(
+            self.spec.name,
+            record.number,
+            attempt=record.attempt,
+            step=step,
+            timestamp=float(message["timestamp"]),
+            metrics=metrics,
+            seconds=self._seconds(record),
+            **changes,
+        )
+        if is_new:
+            self._failures[record.number] = 0
+        self._began[record.number] = time.monotonic()  # what was before is in the record now
+        record = self._records[record.number] = self.ledger.trial(self.spec.name, record.number)
+        self._tell("point", record)
+        if decision.stop:
+            self._end(record, decision.reason)
+        if copy is not None and copy.state.is_finished:
+            self._on_finished_at_once(copy)
+        return decision.stop
+
+    def _replaced(self, record: TrialRecord, decision: Replacement, step: int) -> TrialRecord:
+        """Add the copy that takes a trial's place, before the trial ends: a driver that dies in between finds the copy again."""
+        assert isinstance(self._scheduler, Pbt)
+        params = self._scheduler.explore(self._records[decision.donor].params, number=record.number, step=step)
+        copy = self._proposals.replace(record.number, donor=decision.donor, params=params, step=step)
+        self._records[copy.number] = copy
+        return copy
+
+    def _decide(self, record: TrialRecord, step: int, value: float) -> Decision:
+        if step <= forked_at(record.params):
+            return CONTINUE  # it trains what it has in common with its donor, which was decided on then
+        known = self._proposals.replacement(record.number, step=step)
+        if known is not None:
+            return Decision(
+                stop=True, reason=f"replaced at step {step} by trial {known.number}, a copy of trial {known.parent}"
+            )
+        compared = None
+        if step in self._scheduler.rung_steps:
+            settled = self._proposals.settled(record.number)
+            compared = rivals(record, self._records.values(), self.spec, settled=settled)
+        return self._scheduler.decide(step, value, self._rungs, number=record.number, rivals=compared)
+
+    def _on_finished(self, record: TrialRecord) -> None:
+        wanted = [objective.metric for objective in self.spec.objectives]
+        figures = {**record.profile, **visible_metrics(record.metrics, self.spec.selection)}
+        missing = [metric for metric in wanted if metric not in figures]
+        undefined = [metric for metric in wanted if metric in figures and not math.isfinite(figures[metric])]
+        if missing:
+            error = f"training ended without reporting {', '.join(missing)}; it reported: {', '.join(sorted(figures))}"
+            self._finish(record, TrialState.FAILED, failure=FailureClass.INVALID, error=error)
+        elif undefined:
+            error = f"training ended with {', '.join(f'{metric} = {figures[metric]}' for metric in undefined)}"
+            self._finish(record, TrialState.FAILED, failure=FailureClass.DIVERGED, error=error)
+        else:
+            self._finish(record, TrialState.COMPLETE)
+
+    def _finish(
+        self,
+        record: TrialRecord,
+        state: TrialState,
+        *,
+        failure: FailureClass | None = None,
+        error: str | None = None,
+    ) -> None:
+        seconds = self._seconds(record)
+        record = self._update(
+            record.number, state=state, failure=failure, error=error, finished=time.time(), seconds=seconds
+        )
+        self._end(record, error or "")
+
+    def _end(self, record: TrialRecord, message: str) -> None:
+        """Tell of a trial whose end is in the ledger."""
+        self._began.pop(record.number, None)
+        if record.kind is TrialKind.SEARCH:
+            self._proposals.tell(record)
+        if message:
+            self.ledger.add_event(self.spec.name, str(record.state), message, number=record.number)
+        self._tell(str(record.state), record, message)
+
+    # What failed
+
+    def on_lost(
+        self, number: int, attempt: int, error: str, *, failure: FailureClass = FailureClass.WORKER_LOST
+    ) -> None:
+        """Handle the end of an attempt without a last message: its process or node died.
+
+        Args:
+            number: the trial.
+            attempt: the attempt that ended.
+            error: one line from the executor.
+            failure: what the executor knows of the cause.
+        """
+        record = self._records[number]
+        if record.attempt != attempt or record.state is not TrialState.RUNNING:
+            return
+        if self._was_hung(record):
+            waited = self.spec.resources.watchdog_minutes
+            failure, error = FailureClass.HANG, f"no report for {waited:g} minutes; hang.txt shows where it stood"
+        self._on_failed(record, failure, error)
+
+    def _was_hung(self, record: TrialRecord) -> bool:
+        # The worker's watchdog leaves this file when it ends a process.
+        traces = self.store.trial(record) / "hang.txt"
+        return traces.is_file() and traces.stat().st_size > 0
+
+    def _on_failed(self, record: TrialRecord, failure: FailureClass, error: str) -> None:
+        """Try again, with less memory or after a pause, or give the trial up."""
+        if failure is FailureClass.OUT_OF_MEMORY:
+            smaller = smaller_micro_batch(
+                int(record.config["batch_size"]), record.micro_batch, processes=self.spec.resources.processes
+            )
+            if smaller is not None:
+                message = f"{error}; goes on with micro-batches of {smaller}, the same batch in more passes"
+                self._retry(record, failure, message, micro_batch=smaller)
+                return
+        policy = POLICIES[failure]
+        self._failures[record.number] += 1
+        failures = self._failures[record.number]
+        if policy.retries is not None and failures > policy.retries:
+            tries = f"given up after {failures} attempts without a report; last: " if failures > 1 else ""
+            self._finish(record, TrialState.FAILED, failure=failure, error=f"{tries}{error}")
+            return
+        self._pauses[record.number] = time.monotonic() + policy.pause(failures)
+        self._retry(record, failure, error)
+
+    def _retry(self, record: TrialRecord, failure: FailureClass, error: str, **changes: Any) -> None:
+        seconds = self._seconds(record)
+        self._began.pop(record.number, None)
+        where = f"{failure} on {record.worker or 'an unknown worker'}"
+        self.ledger.add_event(self.spec.name, _RETRIED, f"{where}: {error}", number=record.number)
+        record = self._update(
+            record.number, state=TrialState.QUEUED, failure=failure, error=error, seconds=seconds, **changes
+        )
+        self._tell("lost", record, error)
+
+    def release(self, reason: str) -> None:
+        """Queue every running trial again, to be continued from its checkpoint.
+
+        Args:
+            reason: one line for the trial's record.
+        """
+        for record in self.running:
+            seconds = self._seconds(record)
+            self._began.pop(record.number, None)
+            self._tell("queued", self._update(record.number, state=TrialState.QUEUED, seconds=seconds), reason)

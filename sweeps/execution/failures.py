@@ -1,0 +1,73 @@
+"""What is done about each class of failure: whether it is tried again, how soon, and whether the sampler is to stay away."""
+
+from dataclasses import dataclass
+
+from sweeps.trial import FailureClass
+
+MAX_PAUSE_SECONDS = 60.0
+MIN_MICRO_BATCH = 2  # images; BatchNorm over pooled maps needs two
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a class of failure is handled.
+
+    Attributes:
+        retries: failures in a row, without a new report between them, after which the trial is given up; None: never.
+        pause_seconds: before the first new attempt; doubled with each further one, up to `MAX_PAUSE_SECONDS`.
+        blames_configuration: whether the sampler is told, as a pruned trial with a broken constraint; a trial that the machines
+            failed says nothing about its configuration.
+    """
+
+    retries: int | None
+    pause_seconds: float
+    blames_configuration: bool
+
+    def pause(self, failures: int) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        Args:
+            failures: failures in a row so far, at least 1.
+
+        Example:
+            >>> [Policy(None, 1.0, False).pause(failures) for failures in (1, 2, 3, 20)]
+            [1.0, 2.0, 4.0, 60.0]
+        """
+        return min(self.pause_seconds * 2.0 ** min(failures - 1, 30), MAX_PAUSE_SECONDS)
+
+
+# Out of memory is first answered with smaller micro-batches, see `smaller_micro_batch`; what is here holds when none is left.
+POLICIES: dict[FailureClass, Policy] = {
+    FailureClass.OUT_OF_MEMORY: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
+    FailureClass.DIVERGED: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
+    FailureClass.INVALID: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
+    FailureClass.ERROR: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
+    # A file that one node cannot read another one may; a file that nobody can read is no fault of the configuration.
+    FailureClass.DATA: Policy(retries=1, pause_seconds=5.0, blames_configuration=False),
+    FailureClass.STORAGE: Policy(retries=3, pause_seconds=5.0, blames_configuration=False),
+    FailureClass.HANG: Policy(retries=1, pause_seconds=5.0, blames_configuration=True),
+    FailureClass.WORKER_LOST: Policy(retries=3, pause_seconds=1.0, blames_configuration=False),
+    FailureClass.NODE_LOST: Policy(retries=10, pause_seconds=1.0, blames_configuration=False),
+    FailureClass.PREEMPTED: Policy(retries=None, pause_seconds=0.0, blames_configuration=False),
+}
+
+
+def smaller_micro_batch(batch_size: int, micro_batch: int | None, *, processes: int = 1) -> int | None:
+    """Return the next smaller number of images per forward and backward pass, about half as many.
+
+    Args:
+        batch_size: images of each domain per update, which stays as it is: gradients are accumulated.
+        micro_batch: the present number; unset: the whole share of a process.
+        processes: processes that share a batch.
+
+    Returns:
+        The largest divisor of a process's share that is at most half of the present number; None if it would be less than
+        `MIN_MICRO_BATCH`.
+
+    Example:
+        >>> [smaller_micro_batch(batch, present) for batch, present in ((8, None), (8, 4), (6, None), (4, 2))]
+        [4, 2, 3, None]
+    """
+    share = batch_size // processes
+    half = (micro_batch or share) // 2
+    return next((size for size in range(half, MIN_MICRO_BATCH - 1, -1) if share % size == 0), None)

@@ -1,0 +1,264 @@
+"""Which trial comes next: references, then proposals of the search, then finalists with further seeds."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from segda.config import TrainConfig
+from segda.environment import code_fingerprint
+from segda.errors import ConfigError
+from segda.tunable import Scalar
+from sweeps.execution.reuse import take_over
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import Point
+from sweeps.planning.profiles import Architecture, Profile
+from sweeps.search.proposer import Search, objective_value
+from sweeps.selection.choice import rank
+from sweeps.space import SearchSpace
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+from sweeps.trial import TrialKind, TrialRecord, TrialState, trial_key
+
+MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that break a constraint before the search counts as exhausted
+
+
+def _replaces(number: int, step: int) -> str:
+    return f"replaces {number} at {step}"
+
+
+class Proposals:
+    """Source of a sweep's trials; each is a row in the ledger before anybody hears of it."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        *,
+        ledger: Ledger,
+        store: Store,
+        profiles: Mapping[Architecture, Profile],
+        fingerprint: Callable[[TrainConfig], str],
+        train: str,
+        records: Mapping[int, TrialRecord],
+        note: Callable[[str], None],
+    ) -> None:
+        """Take over a sweep from its ledger.
+
+        Args:
+            spec: the sweep.
+            ledger: where its trials are written.
+            store: where files of earlier trials are.
+            profiles: efficiency of every architecture that it can reach.
+            fingerprint: hash of the data that a configuration reads.
+            train: training function as `module:name`.
+            records: the sweep's trials by number; a view that the owner keeps up to date.
+            note: is told one line when the search ends early.
+
+        Raises:
+            ConfigError: no architecture satisfies the constraints, or trials do not fit the search space.
+        """
+        self._spec = spec
+        self._ledger = ledger
+        self._store = store
+        self._profiles = profiles
+        self._fingerprint = fingerprint
+        self._fingerprints: dict[str, str] = {}
+        self._train = train
+        self._records = records
+        self._note = note
+        self._infeasible_in_a_row = 0
+        self._is_search_over = False
+        self._finalists: list[TrialRecord] | None = None
+        self._check_feasible()
+        self._search = Search(
+            spec,
+            SearchSpace.from_spec(spec),
+            list(records.values()),
+            earlier=[record for name in spec.sampler.warm_start for record in self._earlier(name)],
+        )
+
+    def tell(self, record: TrialRecord) -> None:
+        """Let the search learn how a trial ended."""
+        self._search.tell(record)
+
+    def next(self) -> TrialRecord | None:
+        """Add the next trial to the ledger and return it.
+
+        It may be finished: infeasible, or with a result that was there already.
+
+        Returns:
+            The trial; None if there is none, or none before others have ended.
+        """
+        return self._reference() or self._proposal() or self._replicate()
+
+    def settled(self, number: int) -> frozenset[int] | None:
+        """Return which search trials may influence another one; None: all.
+
+        With `sampler.reproducible` these are the ones `budget.concurrency` places before it and earlier. They have ended before it
+        is proposed, so what they say does not depend on how fast anything ran.
+
+        Args:
+            number: a search trial that exists, or the next new number.
+        """
+        if not self._spec.sampler.reproducible:
+            return None
+        searched = sorted(record.number for record in self._records.values() if record.kind is TrialKind.SEARCH)
+        position = sum(other < number for other in searched)
+        return frozenset(searched[: max(0, position - self._spec.budget.concurrency + 1)])
+
+    def replacement(self, number: int, *, step: int) -> TrialRecord | None:
+        """Return the trial that took the place of another one at a step, or None.
+
+        Args:
+            number: the trial that was replaced.
+            step: when.
+        """
+        name = _replaces(number, step)
+        return next((record for record in self._records.values() if record.name == name), None)
+
+    def replace(self, number: int, *, donor: int, params: Mapping[str, Scalar], step: int) -> TrialRecord:
+        """Add the trial that takes the place of another one: a copy of a third, whose reports so far are its own too.
+
+        Args:
+            number: the trial that is replaced.
+            donor: the trial that is copied.
+            params: of the copy; they differ from the donor's from `step` on.
+            step: number of updates that copy and donor have in common.
+        """
+        original = self._records[donor]
+        points = [point for point in self._ledger.points(self._spec.name, donor) if point.step <= step]
+        return self._add(
+            TrialKind.SEARCH, params, seed=original.seed, parent=donor, name=_replaces(number, step), points=points
+        )
+
+    def _reference(self) -> TrialRecord | None:
+        known = {record.name for record in self._records.values() if record.kind is TrialKind.REFERENCE}
+        for name, params in self._spec.references.items():
+            if name not in known:
+                # A reference is named by a person, yet a constraint says what must not be trained at all.
+                obstacle = self._obstacle(params)
+                return self._add(TrialKind.REFERENCE, params, seed=self._spec.seeds[0], name=name, obstacle=obstacle)
+        return None
+
+    def _proposal(self) -> TrialRecord | None:
+        if self._is_search_over or self._num_proposed() >= self._spec.budget.trials:
+            return None
+        reason = self._reason_to_end()
+        if reason is not None:
+            self._is_search_over = True
+            self._note(f"search ended after {self._num_proposed()} trials: {reason}")
+            return None
+        number = len(self._records)
+        settled = self.settled(number)
+        if settled is not None and not all(self._records[other].state.is_finished for other in settled):
+            return None
+        params = self._search.ask(number, settled=settled)
+        obstacle = self._obstacle(params)
+        self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if obstacle else 0
+        return self._add(TrialKind.SEARCH, params, seed=self._spec.seeds[0], obstacle=obstacle)
+
+    def _obstacle(self, params: Mapping[str, Scalar]) -> str | None:
+        config = self._spec.train_config(params, seed=self._spec.seeds[0])
+        return self._profiles[Architecture.of(config)].obstacle(self._spec)
+
+    def _reason_to_end(self) -> str | None:
+        if self._search.is_exhausted:
+            return "every combination of the search space was proposed; the budget has more trials than there are"
+        if self._infeasible_in_a_row >= MAX_INFEASIBLE_IN_A_ROW:
+            return (
+                f"the last {MAX_INFEASIBLE_IN_A_ROW} proposals broke a constraint; loosen it or leave architectures out that "
+                "cannot meet it"
+            )
+        reached = self._target_reached()
+        return None if reached is None else f"trial {reached} reached budget.target {self._spec.budget.target:g}"
+
+    def _num_proposed(self) -> int:
+        return sum(
+            record.kind is TrialKind.SEARCH and record.parent is None and record.state is not TrialState.INFEASIBLE
+            for record in self._records.values()
+        )
+
+    def _target_reached(self) -> int | None:
+        target, objective = self._spec.budget.target, self._spec.objectives[0]
+        if target is None:
+            return None
+        sign = 1.0 if objective.direction == "maximize" else -1.0
+        for record in self._records.values():
+            if record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE:
+                value = objective_value(record, objective.metric)
+                if value is not None and sign * value >= sign * target:
+                    return record.number
+        return None
+
+    def _replicate(self) -> TrialRecord | None:
+        seeds = self._spec.seeds[1:]
+        is_searching = any(
+            record.kind is TrialKind.SEARCH and not record.state.is_finished for record in self._records.values()
+        )
+        if not seeds or is_searching:
+            return None
+        if self._finalists is None:
+            self._finalists = rank(self._in_order(), self._spec)[: self._spec.finalists]
+        known = {
+            (record.parent, record.seed) for record in self._records.values() if record.kind is TrialKind.REPLICATE
+        }
+        for seed in seeds:
+            for finalist in self._finalists:
+                if (finalist.number, seed) not in known:
+                    return self._add(TrialKind.REPLICATE, finalist.params, seed=seed, parent=finalist.number)
+        return None
+
+    def _add(
+        self,
+        kind: TrialKind,
+        params: Mapping[str, Scalar],
+        *,
+        seed: int,
+        parent: int | None = None,
+        name: str | None = None,
+        obstacle: str | None = None,
+        points: Sequence[Point] = (),
+    ) -> TrialRecord:
+        config = self._spec.train_config(params, seed=seed)
+        now = time.time()
+        record = TrialRecord(
+            sweep=self._spec.name,
+            number=len(self._records),
+            key=trial_key(config.canonical(), self._data(config), f"{self._train} {code_fingerprint()}"),
+            kind=kind,
+            params=dict(params),
+            config=config.model_dump(mode="json"),
+            seed=seed,
+            state=TrialState.QUEUED if obstacle is None else TrialState.INFEASIBLE,
+            parent=parent,
+            name=name,
+            profile=dict(self._profiles[Architecture.of(config)].metrics),
+            error=obstacle,
+            step=points[-1].step if points else 0,
+            metrics={metric: value for point in points for metric, value in point.metrics.items()},
+            created=now,
+            finished=None if obstacle is None else now,
+        )
+        taken = take_over(record, ledger=self._ledger, store=self._store) if self._spec.reuse and not obstacle else None
+        record, points = taken or (record, list(points))
+        self._ledger.add_trial(record, points=points)
+        return record
+
+    def _data(self, config: TrainConfig) -> str:
+        key = config.data.model_dump_json()
+        if key not in self._fingerprints:
+            self._fingerprints[key] = self._fingerprint(config)
+        return self._fingerprints[key]
+
+    def _in_order(self) -> list[TrialRecord]:
+        return [self._records[number] for number in sorted(self._records)]
+
+    def _earlier(self, name: str) -> list[TrialRecord]:
+        self._ledger.sweep(name)  # raises with the nearest name if there is none
+        return self._ledger.trials(name)
+
+    def _check_feasible(self) -> None:
+        obstacles = {architecture: profile.obstacle(self._spec) for architecture, profile in self._profiles.items()}
+        if obstacles and all(obstacles.values()):
+            listed = "; ".join(f"{architecture}: {obstacle}" for architecture, obstacle in obstacles.items())
+            raise ConfigError(
+                f"no architecture of sweep {self._spec.name!r} meets its constraints ({listed}); loosen them or search others"
+            )

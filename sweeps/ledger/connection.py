@@ -1,0 +1,100 @@
+"""How the ledger reaches its database: addresses, file systems that SQLite cannot trust, and servers that restart."""
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import sqlalchemy as sa
+
+from segda.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+RECONNECT_SECONDS = 120.0
+_PAUSE_SECONDS = 0.5
+# Their locks are not reliable, and SQLite loses data without locks (https://www.sqlite.org/faq.html, question 5).
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        *("nfs", "nfs3", "nfs4", "cifs", "smbfs", "smb2", "smb3", "afs", "ncpfs", "lustre", "beegfs", "gpfs", "wekafs"),
+        *(
+            "ceph",
+            "glusterfs",
+            "fuse.glusterfs",
+            "fuse.sshfs",
+            "fuse.s3fs",
+            "fuse.gcsfuse",
+            "fuse.ceph",
+            "fuse.juicefs",
+        ),
+    }
+)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def file_system_of(path: Path) -> str:
+    """Return the type of the file system that a path lies on, e.g. `ext4` or `nfs4`; empty if it cannot be told.
+
+    Args:
+        path: need not exist yet.
+    """
+    place = os.path.realpath(path)
+    best = ("", "")
+    for partition in psutil.disk_partitions(all=True):
+        mount = partition.mountpoint
+        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+        # The last of equals: a later mount hides an earlier one.
+        if inside and len(mount) >= len(best[0]):
+            best = (mount, partition.fstype)
+    return best[1]
+
+
+def check_file_system(path: Path) -> None:
+    """Refuse a SQLite file on a network file system.
+
+    Args:
+        path: the file, which need not exist yet.
+
+    Raises:
+        ConfigError: it lies on one of `NETWORK_FILE_SYSTEMS`.
+    """
+    kind = file_system_of(path)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise ConfigError(
+            f"the ledger {path} would lie on a network file system ({kind}), where SQLite loses data; keep the store on a local "
+            "disk of the driver's machine, or name a PostgreSQL database with --ledger"
+        )
+
+
+def survives_restart(method: Method) -> Method:
+    """Let a method of the ledger try again while a database server is away, for up to `RECONNECT_SECONDS`.
+
+    The method must do no harm when its transaction was committed and only the answer was lost.
+    """
+
+    @functools.wraps(method)
+    def patient(self: Any, *arguments: Any, **options: Any) -> Any:
+        deadline: float | None = None
+        while True:
+            try:
+                return method(self, *arguments, **options)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+                now = time.monotonic()
+                if deadline is None:
+                    deadline = now + RECONNECT_SECONDS
+                    if self.has_server:
+                        log.warning("the ledger's database does not answer (%s); trying again", _line(error))
+                if not self.has_server or now > deadline:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+
+    return patient  # type: ignore[return-value]
+
+
+def _line(error: sa.exc.DBAPIError) -> str:
+    return " ".join(str(error.orig).split())[:200]

@@ -1,0 +1,520 @@
+"""The only truth about a sweep: its file, its trials, what they reported, and what was decided about them.
+
+One process writes (the driver of a sweep), any number read. Every method is one transaction that is on disk when the
+method returns, so a driver killed at any moment finds exactly what it had acknowledged. A SQLite file must lie on a
+local disk: its locks do not work over network file systems; several machines share a PostgreSQL database instead.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from segda.errors import ConfigError
+from segda.names import nearest
+from sweeps.ledger.connection import check_file_system, survives_restart
+from sweeps.ledger.records import Event, Point, SweepRecord, point_record, trial_record
+from sweeps.ledger.tables import BUSY_SECONDS, EVENT, POINT, PROFILE, RUNG, SWEEP, TRIAL, check_schema, prepare_sqlite
+from sweeps.trial import TrialRecord, TrialState
+
+_RECORD_FIELDS = tuple(item.name for item in dataclasses.fields(TrialRecord))
+_IDENTITY = frozenset({"sweep", "number", "key", "kind", "params", "config", "seed", "parent", "name", "created"})
+_TRIAL_CHANGES = frozenset(_RECORD_FIELDS) - _IDENTITY
+_SWEEP_CHANGES = frozenset({"spec", "info", "parent_run_id", "state"})
+
+
+class Ledger:
+    """Sweeps, trials, points, rungs, events and profiles in one database.
+
+    All methods may be called from any thread. Open it with `Ledger.open`, close it with `close()` or a `with` block.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Keep the connection pool of a database whose schema was checked; use `Ledger.open`.
+
+        Args:
+            engine: SQLAlchemy engine.
+        """
+        self.has_server = engine.dialect.name != "sqlite"
+        self._reader = engine
+        self._writer = engine.execution_options(sqlite_begin="IMMEDIATE")
+
+    @classmethod
+    def open(cls, location: Path | str, *, create: bool = True) -> "Ledger":
+        """Open a ledger; make it when it is not there.
+
+        Args:
+            location: SQLite file, or an SQLAlchemy URL such as `postgresql+psycopg2://user@host/database`.
+            create: whether a missing SQLite file is made, with its folder.
+
+        Raises:
+            ConfigError: the file is missing (`create=False`), is no ledger, was written by another version, or the
+                database cannot be reached.
+        """
+        shown = str(location)
+        try:
+            is_url = isinstance(location, str) and "://" in location
+            url = sa.make_url(str(location)) if is_url else sa.URL.create("sqlite", database=str(location))
+            shown = url.render_as_string(hide_password=True) if is_url else shown
+            is_sqlite = url.get_backend_name() == "sqlite"
+            if is_sqlite and not create and not Path(str(url.database)).is_file():
+                raise ConfigError(
+                    f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store"
+                )
+            if is_sqlite and url.database:
+                check_file_system(Path(url.database))
+                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
+            engine = sa.create_engine(url, **options)
+        except ImportError as error:
+            raise ConfigError(f"cannot open the ledger {shown}: {error}; install that driver or name a file") from error
+        except (OSError, sa.exc.ArgumentError) as error:
+            raise ConfigError(f"cannot open the ledger {shown}: {error}; name another file or database") from error
+        if is_sqlite:
+            prepare_sqlite(engine)
+        ledger = cls(engine)
+        try:
+            with ledger.writing() as connection:
+                check_schema(connection, shown)
+        except sa.exc.DBAPIError as error:
+            ledger.close()
+            reason = " ".join(str(error.orig).split())
+            raise ConfigError(f"cannot open the ledger {shown}: {reason}; name another file or database") from error
+        except ConfigError:
+            ledger.close()
+            raise
+        return ledger
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._reader.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Run a block in one transaction that only reads."""
+        with self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Run a block in one transaction that is on disk when the block has ended, and nowhere if it raised."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    # Sweeps
+
+    def create_sweep(self, name: str, *, spec: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+        """Add a sweep.
+
+        Args:
+            name: its name, not taken yet.
+            spec: the sweep file, plain data.
+            info: versions, commit, environment; plain data.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        with self.writing() as connection:
+            if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == name)).first() is not None:
+                raise ConfigError(
+                    f"sweep {name!r} exists already; continue it with `sweeps resume` or give the new one another name"
+                )
+            connection.execute(SWEEP.insert().values(name=name, spec=spec, info=info, created=time.time()))
+
+    @survives_restart
+    def sweep(self, name: str) -> SweepRecord:
+        """Return a sweep.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        with self.reading() as connection:
+            row = connection.execute(sa.select(SWEEP).where(SWEEP.c.name == name)).mappings().first()
+            if row is None:
+                raise unknown_sweep(connection, name)
+            return SweepRecord(**row)
+
+    @survives_restart
+    def sweeps(self) -> list[SweepRecord]:
+        """Return all sweeps, oldest first."""
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(SWEEP).order_by(SWEEP.c.created, SWEEP.c.name)).mappings()
+            return [SweepRecord(**row) for row in rows]
+
+    @survives_restart
+    def update_sweep(self, name: str, /, **changes: Any) -> None:
+        """Change fields of a sweep.
+
+        Args:
+            name: the sweep.
+            **changes: any of `spec`, `info`, `parent_run_id`, `state`.
+
+        Raises:
+            ConfigError: there is no sweep of that name.
+            TypeError: another field was named.
+        """
+        _check_changes(changes, _SWEEP_CHANGES, "sweep")
+        with self.writing() as connection:
+            if connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(**changes)).rowcount == 0:
+                raise unknown_sweep(connection, name)
+
+    @survives_restart
+    def update_info(self, name: str, /, **changes: Any) -> None:
+        """Change entries of a sweep's `info`; the others stay as they are, whoever else changes them meanwhile.
+
+        Args:
+            name: the sweep.
+            **changes: entry -> plain value.
+
+        Raises:
+            ConfigError: there is no sweep of that name.
+        """
+        with self.writing() as connection:
+            query = sa.select(SWEEP.c.info).where(SWEEP.c.name == name).with_for_update()
+            row = connection.execute(query).first()
+            if row is None:
+                raise unknown_sweep(connection, name)
+            connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(info=dict(row.info) | changes))
+
+    # Trials
+
+    @survives_restart
+    def add_trial(self, record: TrialRecord, *, points: Iterable[Point] = ()) -> None:
+        """Add a trial; call it before the trial is handed to anyone.
+
+        Args:
+            record: the trial; its number must be new. `created` of 0 becomes the present time.
+            points: reports that it begins with, because its result is taken over; their ids are given anew.
+
+        Raises:
+            ConfigError: the number is taken (a second driver works on the sweep) or the sweep does not exist.
+        """
+        row = {name: getattr(record, name) for name in _RECORD_FIELDS}
+        row["created"] = record.created or time.time()
+        with self.writing() as connection:
+            if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == record.sweep)).first() is None:
+                raise unknown_sweep(connection, record.sweep)
+            query = sa.select(TRIAL.c.key, TRIAL.c.created).where(_is_trial(record.sweep, record.number))
+            found = connection.execute(query).first()
+            if found is not None and record.created and tuple(found) == (record.key, record.created):
+                return  # ours: the answer to an earlier call was lost
+            if found is not None:
+                raise ConfigError(
+                    f"trial {record.number} of sweep {record.sweep!r} exists already; only one `sweeps run` may work on "
+                    "a sweep: stop the other one"
+                )
+            connection.execute(TRIAL.insert().values(**row))
+            for point in points:
+                connection.execute(
+                    POINT.insert().values(
+                        sweep=record.sweep,
+                        number=record.number,
+                        step=point.step,
+                        timestamp=point.timestamp,
+                        metrics=dict(point.metrics),
+                    )
+                )
+
+    @survives_restart
+    def find_complete(self, key: str) -> TrialRecord | None:
+        """Return the oldest fully trained trial of any sweep that computed the same thing, or None.
+
+        Args:
+            key: its identity, see `sweeps.trial.trial_key`.
+        """
+        query = (
+            sa.select(TRIAL)
+            .where(TRIAL.c.key == key, TRIAL.c.state == TrialState.COMPLETE, TRIAL.c.reused.is_(None))
+            .order_by(TRIAL.c.created)
+        )
+        with self.reading() as connection:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else trial_record(row)
+
+    @survives_restart
+    def trial(self, sweep: str, number: int) -> TrialRecord:
+        """Return a trial.
+
+        Raises:
+            ConfigError: the sweep or the trial does not exist.
+        """
+        with self.reading() as connection:
+            row = connection.execute(sa.select(TRIAL).where(_is_trial(sweep, number))).mappings().first()
+            if row is None:
+                raise _unknown_trial(connection, sweep, number)
+            return trial_record(row)
+
+    @survives_restart
+    def trials(self, sweep: str) -> list[TrialRecord]:
+        """Return the trials of a sweep, ordered by number; none for an unknown sweep."""
+        with self.reading() as connection:
+            query = sa.select(TRIAL).where(TRIAL.c.sweep == sweep).order_by(TRIAL.c.number)
+            return [trial_record(row) for row in connection.execute(query).mappings()]
+
+    @survives_restart
+    def update_trial(self, sweep: str, number: int, /, **changes: Any) -> None:
+        """Change fields of a trial; what identifies it cannot change.
+
+        Args:
+            sweep: the sweep.
+            number: the trial.
+            **changes: any field of `TrialRecord` that does not identify it.
+
+        Raises:
+            ConfigError: the sweep or the trial does not exist.
+            TypeError: another field was named.
+        """
+        _check_changes(changes, _TRIAL_CHANGES, "trial")
+        with self.writing() as connection:
+            if connection.execute(TRIAL.update().where(_is_trial(sweep, number)).values(**changes)).rowcount == 0:
+                raise _unknown_trial(connection, sweep, number)
+
+    @survives_restart
+    def start_attempt(self, sweep: str, number: int, *, worker: str) -> int:
+        """Hand a trial to a worker; whoever worked on it before is stale from now on.
+
+        Args:
+            sweep: the sweep.
+            number: the trial; it becomes RUNNING.
+            worker: node and process, e.g. `host:1234`.
+
+        Returns:
+            Number of the attempt, from 1. The worker must name it in `add_point`.
+
+        Raises:
+            ConfigError: the sweep or the trial does not exist, or the trial is finished.
+        """
+        with self.writing() as connection:
+            query = sa.select(TRIAL.c.attempt, TRIAL.c.state, TRIAL.c.started).where(_is_trial(sweep, number))
+            row = connection.execute(query.with_for_update()).first()
+            if row is None:
+                raise _unknown_trial(connection, sweep, number)
+            if TrialState(row.state).is_finished:
+                raise ConfigError(
+                    f"trial {number} of sweep {sweep!r} is {row.state}; a finished trial is not run again"
+                )
+            connection.execute(
+                TRIAL.update()
+                .where(_is_trial(sweep, number))
+                .values(
+                    state=TrialState.RUNNING,
+                    attempt=row.attempt + 1,
+                    worker=worker,
+                    started=time.time() if row.started is None else row.started,
+                    finished=None,
+                )
+            )
+            return int(row.attempt) + 1
+
+    # Points
+
+    @survives_restart
+    def add_point(
+        self,
+        sweep: str,
+        number: int,
+        *,
+        attempt: int,
+        step: int,
+        timestamp: float,
+        metrics: Mapping[str, float],
+        **changes: Any,
+    ) -> bool:
+        """Acknowledge a report; the trial's `metrics` and `step` follow in the same transaction.
+
+        Args:
+            sweep: the sweep.
+            number: the trial.
+            attempt: what `start_attempt` gave to the reporting worker.
+            step: training step of the report.
+            timestamp: when it was measured, seconds since 1970.
+            metrics: name -> value.
+            **changes: fields of the trial that change in the same transaction, see `update_trial`.
+
+        Returns:
+            Whether it was new: False if the attempt is stale or the step was acknowledged before. Then nothing changed.
+
+        Raises:
+            ConfigError: the sweep or the trial does not exist.
+            TypeError: a field was named that cannot change.
+        """
+        if changes:
+            _check_changes(changes, _TRIAL_CHANGES, "trial")
+        values = {name: float(value) for name, value in metrics.items()}
+        with self.writing() as connection:
+            query = sa.select(TRIAL.c.attempt, TRIAL.c.step, TRIAL.c.metrics).where(_is_trial(sweep, number))
+            row = connection.execute(query.with_for_update()).first()
+            if row is None:
+                raise _unknown_trial(connection, sweep, number)
+            same = sa.and_(POINT.c.sweep == sweep, POINT.c.number == number, POINT.c.step == step)
+            if row.attempt != attempt or connection.execute(sa.select(POINT.c.id).where(same)).first() is not None:
+                return False
+            connection.execute(
+                POINT.insert().values(sweep=sweep, number=number, step=step, timestamp=timestamp, metrics=values)
+            )
+            # A late report of an earlier step must not overwrite newer values.
+            newest = row.metrics | values if step >= row.step else values | row.metrics
+            changes |= {"metrics": newest, "step": max(step, row.step)}
+            connection.execute(TRIAL.update().where(_is_trial(sweep, number)).values(**changes))
+            return True
+
+    @survives_restart
+    def points(self, sweep: str, number: int) -> list[Point]:
+        """Return the reports of a trial, ordered by step."""
+        query = sa.select(POINT).where(POINT.c.sweep == sweep, POINT.c.number == number).order_by(POINT.c.step)
+        with self.reading() as connection:
+            return [point_record(row) for row in connection.execute(query).mappings()]
+
+    @survives_restart
+    def points_after(self, sweep: str, cursor: int, *, limit: int) -> list[Point]:
+        """Return the reports that arrived after another one.
+
+        Args:
+            sweep: the sweep.
+            cursor: `Point.id` of the last one seen; 0 for the beginning.
+            limit: largest number of reports to return.
+
+        Returns:
+            Reports in order of arrival.
+        """
+        query = sa.select(POINT).where(POINT.c.sweep == sweep, POINT.c.id > cursor).order_by(POINT.c.id)
+        with self.reading() as connection:
+            return [point_record(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+    # Rungs
+
+    @survives_restart
+    def add_rung(self, sweep: str, number: int, *, rung: int, value: float) -> None:
+        """Remember the value with which a trial reached a rung; the first one counts.
+
+        Args:
+            sweep: the sweep.
+            number: the trial.
+            rung: training step of the rung.
+            value: the metric that the scheduler prunes on; NaN is kept.
+
+        Raises:
+            ConfigError: the sweep or the trial does not exist.
+        """
+        key = sa.and_(RUNG.c.sweep == sweep, RUNG.c.rung == rung, RUNG.c.number == number)
+        with self.writing() as connection:
+            query = sa.select(TRIAL.c.number).where(_is_trial(sweep, number))
+            if connection.execute(query.with_for_update()).first() is None:
+                raise _unknown_trial(connection, sweep, number)
+            if connection.execute(sa.select(RUNG.c.number).where(key)).first() is None:
+                connection.execute(RUNG.insert().values(sweep=sweep, number=number, rung=rung, value=float(value)))
+
+    @survives_restart
+    def rungs(self, sweep: str) -> dict[int, dict[int, float]]:
+        """Return rung step -> trial number -> value, both ascending."""
+        query = sa.select(RUNG).where(RUNG.c.sweep == sweep).order_by(RUNG.c.rung, RUNG.c.number)
+        found: dict[int, dict[int, float]] = {}
+        with self.reading() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.rung, {})[row.number] = float(row.value)
+        return found
+
+    # Events
+
+    @survives_restart
+    def add_event(
+        self, sweep: str, kind: str, message: str, *, number: int | None = None, timestamp: float | None = None
+    ) -> None:
+        """Note something that happened.
+
+        Args:
+            sweep: the sweep.
+            kind: short word, e.g. `resumed`.
+            message: one line for people.
+            number: the trial that it is about.
+            timestamp: seconds since 1970; unset: now.
+
+        Raises:
+            ConfigError: the sweep does not exist.
+        """
+        when = time.time() if timestamp is None else timestamp
+        with self.writing() as connection:
+            if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == sweep)).first() is None:
+                raise unknown_sweep(connection, sweep)
+            connection.execute(
+                EVENT.insert().values(sweep=sweep, kind=kind, message=message, number=number, timestamp=when)
+            )
+
+    @survives_restart
+    def events(self, sweep: str) -> list[Event]:
+        """Return what happened to a sweep, in order of arrival."""
+        query = sa.select(EVENT).where(EVENT.c.sweep == sweep).order_by(EVENT.c.id)
+        with self.reading() as connection:
+            return [
+                Event(id=row.id, kind=row.kind, message=row.message, number=row.number, timestamp=row.timestamp)
+                for row in connection.execute(query)
+            ]
+
+    # Profiles
+
+    @survives_restart
+    def profile(self, key: str) -> dict[str, float] | None:
+        """Return the remembered efficiency of an architecture on a device, or None.
+
+        Args:
+            key: identity of architecture, input, device and precision.
+        """
+        with self.reading() as connection:
+            row = connection.execute(sa.select(PROFILE.c.metrics).where(PROFILE.c.key == key)).first()
+            return None if row is None else dict(row.metrics)
+
+    @survives_restart
+    def put_profile(self, key: str, metrics: Mapping[str, float]) -> None:
+        """Remember the efficiency of an architecture on a device; a newer one replaces it.
+
+        Args:
+            key: identity of architecture, input, device and precision.
+            metrics: efficiency name -> value.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        with self.writing() as connection:
+            if connection.execute(PROFILE.update().where(PROFILE.c.key == key).values(metrics=values)).rowcount == 0:
+                connection.execute(PROFILE.insert().values(key=key, metrics=values))
+
+
+def _is_trial(sweep: str, number: int) -> sa.ColumnElement[bool]:
+    return sa.and_(TRIAL.c.sweep == sweep, TRIAL.c.number == number)
+
+
+def _check_changes(changes: Mapping[str, Any], allowed: frozenset[str], what: str) -> None:
+    for name in changes:
+        if name not in allowed:
+            raise TypeError(
+                f"{name!r} of a {what} cannot be changed{nearest(name, allowed)}; can: {', '.join(sorted(allowed))}"
+            )
+    if not changes:
+        raise TypeError(f"no change given; can change: {', '.join(sorted(allowed))}")
+
+
+def unknown_sweep(connection: Connection, name: str) -> ConfigError:
+    """Return the error for a sweep that is not there."""
+    known = list(connection.execute(sa.select(SWEEP.c.name).order_by(SWEEP.c.created)).scalars())
+    listed = f"there are: {', '.join(known)}" if known else "there is none yet"
+    return ConfigError(f"no sweep {name!r} in the ledger{nearest(name, known)}; {listed}")
+
+
+def _unknown_trial(connection: Connection, sweep: str, number: int) -> ConfigError:
+    if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == sweep)).first() is None:
+        return unknown_sweep(connection, sweep)
+    last = connection.execute(sa.select(sa.func.max(TRIAL.c.number)).where(TRIAL.c.sweep == sweep)).scalar()
+    have = "it has none yet" if last is None else f"it has 0 to {last}"
+    return ConfigError(f"no trial {number} in sweep {sweep!r}; {have}")

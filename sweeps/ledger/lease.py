@@ -1,0 +1,161 @@
+"""The lease to drive a sweep: at most one process decides about a sweep, wherever the processes are.
+
+It lies in the ledger, is renewed every few seconds, and names its holder. A holder that died on this machine is noticed at once;
+one on another machine loses the lease when it was not renewed for `LEASE_SECONDS`. A driver that finds its lease taken must end:
+whoever has it now has handed out its trials again, and attempt numbers keep the former one's workers from being heard.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import psutil
+import sqlalchemy as sa
+
+from segda.errors import ConfigError
+from sweeps.ledger.connection import survives_restart
+from sweeps.ledger.database import Ledger, unknown_sweep
+from sweeps.ledger.tables import SWEEP
+
+log = logging.getLogger(__name__)
+
+RENEW_SECONDS = 3.0
+LEASE_SECONDS = 60.0  # clocks of the machines that drive sweeps must agree to well within this
+STOP_REQUEST = "stop_requested"  # in a sweep's info
+
+
+class Lease:
+    """One process's claim to drive one sweep.
+
+    Attributes:
+        holder: `host:pid:token` of this claim.
+        is_lost: whether another process took the lease, because this one did not renew it in time.
+        stop_requested: whether somebody asked this driver to end.
+        has_server: see `sweeps.ledger.database.Ledger`.
+    """
+
+    def __init__(self, ledger: Ledger, sweep: str) -> None:
+        """Claim nothing yet.
+
+        Args:
+            ledger: where the sweep is.
+            sweep: its name.
+        """
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.is_lost = False
+        self.stop_requested = False
+        self.has_server = ledger.has_server
+        self._ledger = ledger
+        self._sweep = sweep
+
+    def check_free(self) -> None:
+        """Find out early whether this process may drive the sweep; `held` decides.
+
+        Raises:
+            ConfigError: another process drives it, or there is no such sweep.
+        """
+        record = self._ledger.sweep(self._sweep)
+        if record.driver != self.holder and is_alive(record.driver, record.driver_seen):
+            raise _driven_elsewhere(self._sweep, str(record.driver), float(record.driver_seen or 0.0))
+
+    @survives_restart
+    def take(self) -> None:
+        """Become the only driver of the sweep.
+
+        Raises:
+            ConfigError: another process is, or there is no such sweep.
+        """
+        with self._ledger.writing() as connection:
+            query = sa.select(SWEEP.c.driver, SWEEP.c.driver_seen, SWEEP.c.info).where(SWEEP.c.name == self._sweep)
+            row = connection.execute(query.with_for_update()).first()
+            if row is None:
+                raise unknown_sweep(connection, self._sweep)
+            if row.driver != self.holder and is_alive(row.driver, row.driver_seen):
+                raise _driven_elsewhere(self._sweep, row.driver, row.driver_seen)
+            info = {name: value for name, value in row.info.items() if name != STOP_REQUEST}
+            connection.execute(
+                SWEEP.update()
+                .where(SWEEP.c.name == self._sweep)
+                .values(driver=self.holder, driver_seen=time.time(), info=info)
+            )
+
+    @contextlib.contextmanager
+    def held(self, seconds: Callable[[], float]) -> Iterator[None]:
+        """Take the lease, renew it from a thread while the block runs, and release it.
+
+        A thread, because a driver may be busy for minutes: it measures architectures, or decodes data.
+
+        Args:
+            seconds: returns the wall-clock time that the sweep has taken over all its drivers; kept in the sweep's `info`.
+
+        Raises:
+            ConfigError: another process drives the sweep, or there is no such sweep.
+        """
+        self.take()
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(RENEW_SECONDS):
+                try:
+                    self._renew(seconds())
+                except sa.exc.SQLAlchemyError as error:
+                    log.warning("the lease of sweep %s could not be renewed: %s", self._sweep, error)
+
+        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            if not self.is_lost:
+                self._renew(seconds())
+                self.release()
+
+    @survives_restart
+    def _renew(self, seconds: float) -> None:
+        with self._ledger.writing() as connection:
+            query = sa.select(SWEEP.c.driver, SWEEP.c.info).where(SWEEP.c.name == self._sweep)
+            row = connection.execute(query.with_for_update()).first()
+            if row is None or row.driver != self.holder:
+                self.is_lost = True
+                return
+            self.stop_requested = bool(row.info.get(STOP_REQUEST))
+            connection.execute(
+                SWEEP.update()
+                .where(SWEEP.c.name == self._sweep)
+                .values(driver_seen=time.time(), info=dict(row.info) | {"seconds": seconds})
+            )
+
+    @survives_restart
+    def release(self) -> None:
+        """Let others drive the sweep; nothing happens if another process has the lease already."""
+        with self._ledger.writing() as connection:
+            is_ours = sa.and_(SWEEP.c.name == self._sweep, SWEEP.c.driver == self.holder)
+            connection.execute(SWEEP.update().where(is_ours).values(driver=None, driver_seen=None))
+
+
+def _driven_elsewhere(sweep: str, driver: str, seen: float) -> ConfigError:
+    host, pid, _ = driver.rsplit(":", 2)
+    return ConfigError(
+        f"sweep {sweep!r} is being run by process {pid} on {host}, heard of {time.time() - seen:.0f} s ago; wait for it or stop it "
+        f"with `sweeps stop {sweep}` (a driver that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
+    )
+
+
+def is_alive(driver: str | None, seen: float | None) -> bool:
+    """Return whether a sweep's driver lives, as far as can be told from here.
+
+    Args:
+        driver: `SweepRecord.driver`.
+        seen: `SweepRecord.driver_seen`.
+    """
+    if driver is None or seen is None or time.time() - seen > LEASE_SECONDS:
+        return False
+    host, pid, _ = driver.rsplit(":", 2)
+    return host != socket.gethostname() or psutil.pid_exists(int(pid))

@@ -1,0 +1,178 @@
+"""Tables of the ledger, their version, and how SQLite is made durable."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+
+from segda.errors import ConfigError
+
+SCHEMA_VERSION = 2
+BUSY_SECONDS = 30.0
+_NON_FINITE = "$float"  # JSON has no NaN and no infinity, and PostgreSQL refuses Python's spelling of them
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_NON_FINITE: repr(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_NON_FINITE}:
+            return float(value[_NON_FINITE])
+        return {key: _decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return value
+
+
+class _Plain(sa.TypeDecorator[Any]):
+    """Plain data as JSON; NaN and infinities survive the round trip."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return _encode(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return _decode(value)
+
+
+TABLES = sa.MetaData()
+_schema = sa.Table("ledger_schema", TABLES, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
+SWEEP = sa.Table(
+    "sweep",
+    TABLES,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("spec", _Plain, nullable=False),
+    sa.Column("info", _Plain, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("parent_run_id", sa.String(200)),
+    sa.Column("state", sa.String(40)),
+    sa.Column("driver", sa.String(300)),
+    sa.Column("driver_seen", sa.Double),
+)
+TRIAL = sa.Table(
+    "trial",
+    TABLES,
+    sa.Column("sweep", sa.ForeignKey("sweep.name"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String(64), nullable=False, index=True),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("params", _Plain, nullable=False),
+    sa.Column("config", _Plain, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("parent", sa.Integer),
+    sa.Column("name", sa.String(200)),
+    sa.Column("metrics", _Plain, nullable=False),
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("profile", _Plain, nullable=False),
+    sa.Column("failure", sa.String(20)),
+    sa.Column("error", sa.Text),
+    sa.Column("run_id", sa.String(200)),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("started", sa.Double),
+    sa.Column("finished", sa.Double),
+    sa.Column("worker", sa.String(300)),
+    sa.Column("device", sa.String(200)),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("micro_batch", sa.Integer),
+    sa.Column("reused", sa.String(300)),
+)
+
+
+def _of_trial() -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(["sweep", "number"], ["trial.sweep", "trial.number"])
+
+
+# sqlite_autoincrement: an id is never given twice, so that a reader's cursor stays valid.
+POINT = sa.Table(
+    "point",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("sweep", sa.String(200), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("timestamp", sa.Double, nullable=False),
+    sa.Column("metrics", _Plain, nullable=False),
+    _of_trial(),
+    sa.UniqueConstraint("sweep", "number", "step"),
+    sqlite_autoincrement=True,
+)
+RUNG = sa.Table(
+    "rung",
+    TABLES,
+    sa.Column("sweep", sa.String(200), primary_key=True),
+    sa.Column("rung", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("value", _Plain, nullable=False),
+    _of_trial(),
+)
+EVENT = sa.Table(
+    "event",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("sweep", sa.ForeignKey("sweep.name"), nullable=False, index=True),
+    sa.Column("number", sa.Integer),
+    sa.Column("timestamp", sa.Double, nullable=False),
+    sa.Column("kind", sa.String(60), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+PROFILE = sa.Table(
+    "profile",
+    TABLES,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("metrics", _Plain, nullable=False),
+)
+
+
+def prepare_sqlite(engine: Engine) -> None:
+    """Make SQLite durable, and let a transaction take the write lock at its start."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: DBAPIConnection, _: Any) -> None:
+        # The driver would begin transactions late, on the first change; a reader that turns writer then fails at once
+        # instead of waiting its turn. `_on_begin` begins them.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
+
+
+def check_schema(connection: Connection, shown: str) -> None:
+    """Make the tables in an empty database, or check that they are ours."""
+    present = set(sa.inspect(connection).get_table_names())
+    if _schema.name in present:
+        version = connection.execute(sa.select(_schema.c.version)).scalar_one()
+        if version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"ledger {shown} has schema version {version}, this program reads version {SCHEMA_VERSION}; use the "
+                "version of this program that wrote it, or name another file for new sweeps"
+            )
+        return
+    foreign = present & TABLES.tables.keys()
+    if foreign:
+        raise ConfigError(
+            f"{shown} is no ledger, but has tables of the same names ({', '.join(sorted(foreign))}); "
+            "name another database"
+        )
+    TABLES.create_all(connection)
+    connection.execute(_schema.insert().values(version=SCHEMA_VERSION))

@@ -1,0 +1,186 @@
+"""What a sweep has spent, beside what was planned."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sweeps.execution.progress import duration
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import Event, Point
+from sweeps.planning.estimate import Estimate, Span, shown_span
+from sweeps.planning.packing import recalled
+from sweeps.planning.plan import saved_estimate
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+from sweeps.trial import TrialRecord, TrialState
+
+_RETRIED = "lost"  # kind of event: an attempt failed and another one follows
+_RESUMED = "resumed"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a sweep has spent.
+
+    Attributes:
+        states: how many trials are in each state that occurs.
+        reused: trials whose result was taken from elsewhere instead of being computed.
+        steps: training steps of all trials, without those that were lost and made again.
+        worker_seconds: time that workers had trials, summed.
+        gpu_seconds: time that trials occupied GPUs, summed over GPUs.
+        failed_seconds: worker time of trials that failed for good.
+        retried_seconds: worker time after the last report of attempts that failed and were made again; a bound from above, since
+            the wait for a new worker counts too.
+        retries: how many such attempts there were.
+        drivers: how many drivers the sweep has had.
+        wall_seconds: time that drivers ran.
+        concurrency: trials that may run at the same time.
+        planned: the estimate before the sweep, if there was one.
+    """
+
+    states: Mapping[TrialState, int]
+    reused: int
+    steps: int
+    worker_seconds: float
+    gpu_seconds: float
+    failed_seconds: float
+    retried_seconds: float
+    retries: int
+    drivers: int
+    wall_seconds: float
+    concurrency: int
+    planned: Estimate | None = None
+
+    @property
+    def busy_share(self) -> float:
+        """Share of the places for trials that were occupied while drivers ran, in [0, 1]."""
+        room = self.wall_seconds * self.concurrency
+        return min(1.0, self.worker_seconds / room) if room > 0 else 0.0
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the account as (what, how much), with the plan's figures where there are any."""
+        trials = ", ".join(f"{count} {state}" for state, count in self.states.items()) or "none yet"
+        rows = [
+            ("trials", trials + self._plan(lambda plan: Span(plan.trials, plan.trials), _number)),
+            ("training steps", f"{self.steps:,}" + self._plan(lambda plan: plan.steps, _number)),
+            ("worker time", duration(self.worker_seconds) + self._plan(lambda plan: plan.worker_seconds, duration)),
+            ("wall time", duration(self.wall_seconds) + self._plan(lambda plan: plan.wall_seconds, duration)),
+            ("workers busy", f"{self.busy_share:.0%} of {self.concurrency}"),
+        ]
+        if self.gpu_seconds:
+            rows.append(("GPU hours", _hours(self.gpu_seconds) + self._plan(lambda plan: plan.gpu_seconds, _hours)))
+        if self.reused:
+            rows.append(("taken from earlier results", f"{self.reused} trials"))
+        if self.failed_seconds:
+            rows.append(("spent on trials that failed", self._part(self.failed_seconds)))
+        if self.retries:
+            attempts = f"{self.retries} attempt{'' if self.retries == 1 else 's'}"
+            rows.append(("lost with workers", f"at most {self._part(self.retried_seconds)}, {attempts} made again"))
+        if self.drivers > 1:
+            rows.append(("drivers", str(self.drivers)))
+        return rows
+
+    def _plan(self, figure: Callable[[Estimate], Span], show: Callable[[float], str]) -> str:
+        return "" if self.planned is None else f" (planned: {shown_span(figure(self.planned), show)})"
+
+    def _part(self, seconds: float) -> str:
+        return (
+            f"{duration(seconds)} ({seconds / self.worker_seconds:.1%})" if self.worker_seconds else duration(seconds)
+        )
+
+
+def account(
+    spec: SweepSpec,
+    records: Sequence[TrialRecord],
+    events: Sequence[Event],
+    *,
+    points: Iterable[Point] = (),
+    wall_seconds: float | None = None,
+    planned: Estimate | None = None,
+) -> Account:
+    """Add up what a sweep has spent.
+
+    Args:
+        spec: the sweep; `gpus: auto` counts as a whole GPU per trial.
+        records: its trials.
+        events: what happened to it.
+        points: reports of the trials that lost attempts, any order; without them a lost attempt is taken to have lost everything
+            since the trial began or was lost before.
+        wall_seconds: time that its drivers ran; unset: from the first trial's begin to the last one's end, pauses included.
+        planned: the estimate before it.
+    """
+    worker_seconds = sum(record.seconds for record in records)
+    retried = [event for event in events if event.kind == _RETRIED and event.number is not None]
+    states = Counter(record.state for record in records)
+    return Account(
+        states={state: states[state] for state in TrialState if states[state]},
+        reused=sum(record.reused is not None for record in records),
+        steps=sum(record.step for record in records if record.reused is None),
+        worker_seconds=worker_seconds,
+        gpu_seconds=worker_seconds * spec.resources.num_gpus,
+        failed_seconds=sum(record.seconds for record in records if record.state is TrialState.FAILED),
+        retried_seconds=_retried_seconds(records, retried, points),
+        retries=len(retried),
+        drivers=1 + sum(event.kind == _RESUMED for event in events),
+        wall_seconds=_span_of(records) if wall_seconds is None else wall_seconds,
+        concurrency=spec.budget.concurrency,
+        planned=planned,
+    )
+
+
+def account_of(ledger: Ledger, store: Store, name: str) -> Account:
+    """Add up what a sweep of a ledger has spent.
+
+    Args:
+        ledger: where the sweep is.
+        store: where its plan lies.
+        name: the sweep.
+
+    Raises:
+        ConfigError: there is no sweep of that name.
+    """
+    sweep = ledger.sweep(name)
+    events = ledger.events(name)
+    retried = {event.number for event in events if event.kind == _RETRIED and event.number is not None}
+    seconds = sweep.info.get("seconds")
+    return account(
+        recalled(SweepSpec.model_validate(dict(sweep.spec)), sweep.info),
+        ledger.trials(name),
+        events,
+        points=[point for number in sorted(retried) for point in ledger.points(name, number)],
+        wall_seconds=None if seconds is None else float(seconds),
+        planned=saved_estimate(store, name),
+    )
+
+
+def _retried_seconds(records: Sequence[TrialRecord], retried: Sequence[Event], points: Iterable[Point]) -> float:
+    known = {record.number: record for record in records}
+    # Whatever came last before an attempt was lost is the beginning of what was lost.
+    marks: dict[int, list[float]] = {}
+    for point in points:
+        marks.setdefault(point.number, []).append(point.timestamp)
+    total = 0.0
+    for number in {event.number for event in retried if event.number in known}:
+        record = known[number]
+        mine = [record.started or record.created, *marks.get(number, [])]
+        lost = 0.0
+        for event in sorted((event for event in retried if event.number == number), key=lambda event: event.timestamp):
+            before = [mark for mark in mine if mark <= event.timestamp]
+            lost += event.timestamp - max(before, default=event.timestamp)
+            mine.append(event.timestamp)
+        total += min(lost, record.seconds)
+    return total
+
+
+def _span_of(records: Sequence[TrialRecord]) -> float:
+    begun = [record.started for record in records if record.started is not None]
+    ended = [record.finished for record in records if record.finished is not None and record.started is not None]
+    return max(0.0, max(ended) - min(begun)) if begun and ended else 0.0
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.3g}"

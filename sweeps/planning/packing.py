@@ -1,0 +1,299 @@
+"""How many trials share a GPU when the sweep file says `gpus: auto`.
+
+The configuration that needs the most memory is trained alone for a moment, then by two processes at once on the same GPU, then by
+three, as long as they fit and together still make noticeably more steps per second. What fits for the largest fits for all.
+The answer is remembered in the ledger: it is found once per configuration and kind of GPU.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from segda.config import TrainConfig
+from segda.errors import ConfigError
+from sweeps.ledger.database import Ledger
+from sweeps.planning.canary import CanaryResult, CanaryTask, measure
+from sweeps.planning.coverage import heaviest
+from sweeps.planning.machines import Call, here
+from sweeps.planning.plan import measured_profiles, task_of
+from sweeps.planning.profiles import Architecture
+from sweeps.spec import SweepSpec
+
+# Raise it when what is measured changes: older answers are then found anew.
+VERSION = 1
+USABLE = 0.9  # share of a GPU's memory to fill; fragments and larger scratch space need the rest
+MAX_PER_GPU = 8
+MIN_GAIN = 1.05
+_TIMED_STEPS = 8  # more than the loaders keep ready, so that loading counts as well
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Some copies of a training at once on one device.
+
+    Attributes:
+        steps_per_second: of all copies together.
+        memory_bytes: what they occupied on the device together.
+        error: why they cannot run together, in one line.
+    """
+
+    steps_per_second: float
+    memory_bytes: int
+    error: str | None = None
+
+
+Probe = Callable[[int], ProbeResult]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How many trials share a GPU.
+
+    Attributes:
+        per_gpu: trials at once.
+        reason: why not one more, in one line.
+        rows: what was measured, from one copy on.
+    """
+
+    per_gpu: int
+    reason: str
+    rows: tuple[ProbeResult, ...] = ()
+
+    @property
+    def gpus_per_trial(self) -> float:
+        """The share to ask for; rounded down to Ray's four digits, so that all shares fit.
+
+        Example:
+            >>> [Packing(per_gpu, "").gpus_per_trial for per_gpu in (1, 3, 6)]
+            [1.0, 0.3333, 0.1666]
+        """
+        return 10_000 // self.per_gpu / 10_000
+
+
+def pack(probe: Probe, *, gpu_memory_bytes: int, max_per_gpu: int = MAX_PER_GPU, min_gain: float = MIN_GAIN) -> Packing:
+    """Find how many trials share a device.
+
+    Args:
+        probe: trains so many copies at once; called with 1, 2, 3, ... until one more does not pay.
+        gpu_memory_bytes: of the device; a tenth is left free.
+        max_per_gpu: most copies to try.
+        min_gain: factor on the steps per second of all copies that one more must bring.
+
+    Returns:
+        The packing; a single trial if not even one could be measured, since then it cannot be known what fits.
+    """
+    alone = probe(1)
+    if alone.error is not None:
+        return Packing(1, f"the largest configuration fails alone: {alone.error}")
+    usable = USABLE * gpu_memory_bytes
+    rows = [alone]
+    reason = f"more than {max_per_gpu} are not tried"
+    for copies in range(2, max_per_gpu + 1):
+        before = rows[-1]
+        expected = before.memory_bytes + alone.memory_bytes
+        if expected > usable:
+            reason = f"{copies} would need {_gib(expected)} of {_gib(gpu_memory_bytes)}"
+            break
+        found = probe(copies)
+        rows.append(found)
+        if found.error is not None:
+            reason = f"{copies} fail together: {found.error}"
+        elif found.memory_bytes > usable:
+            reason = f"{copies} need {_gib(found.memory_bytes)} of {_gib(gpu_memory_bytes)}"
+        elif found.steps_per_second < min_gain * before.steps_per_second:
+            reason = f"{copies} make {found.steps_per_second:.3g} steps per second together, {copies - 1} make "
+            reason += f"{before.steps_per_second:.3g}"
+        else:
+            continue
+        return Packing(copies - 1, reason, tuple(rows))
+    return Packing(len(rows), reason, tuple(rows))
+
+
+def run_probe(task: CanaryTask, copies: int) -> ProbeResult:
+    """Train copies of a configuration at once.
+
+    Args:
+        task: the configuration.
+        copies: how many.
+
+    Returns:
+        What they reach together. On a CPU the memory is the sum of what the processes held.
+    """
+    result: CanaryResult = measure(task, copies)
+    if result.error is not None:
+        return ProbeResult(0.0, 0, result.error)
+    on_device = max(costs.device_bytes for costs in result.copies)
+    return ProbeResult(
+        steps_per_second=sum(1 / costs.seconds_per_step for costs in result.copies),
+        memory_bytes=on_device or sum(costs.memory_bytes for costs in result.copies),
+    )
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU.
+
+    Attributes:
+        name: the maker's name.
+        memory_bytes: all of its memory.
+    """
+
+    name: str
+    memory_bytes: int
+
+
+def describe_gpu() -> Gpu:
+    """Describe the GPU that this process computes on first, and give back what the process keeps of its memory unused."""
+    torch.cuda.empty_cache()
+    properties = torch.cuda.get_device_properties(0)
+    return Gpu(name=properties.name, memory_bytes=properties.total_memory)
+
+
+def packing_key(tasks: Sequence[CanaryTask], gpu: Gpu) -> str:
+    """Return the identity of a packing, 16 hexadecimal digits.
+
+    Args:
+        tasks: the configurations of which the largest is probed.
+        gpu: where.
+    """
+    what = []
+    for task in tasks:
+        config = TrainConfig.model_validate(task.config)
+        network = asdict(Architecture.of(config))
+        # The threads too: loading and augmentation may be what limits.
+        sizes = [config.batch_size, *config.data.train_size, config.data.augmentation, config.method.name, task.threads]
+        what.append([network, sizes])
+    text = json.dumps(["packing", VERSION, what, asdict(gpu)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def resolve_packing(spec: SweepSpec, *, probe_runner: Probe, gpus: int, gpu_memory_bytes: int) -> SweepSpec:
+    """Replace `gpus: auto` by a number, and let as many trials run as the GPUs hold.
+
+    A `budget.concurrency` of 2 or more remains a bound; 1, its default, does not.
+
+    Args:
+        spec: the sweep; returned as it is if it names a number.
+        probe_runner: see `pack`; not called on a cluster without GPUs, where a trial takes none.
+        gpus: GPUs of the cluster.
+        gpu_memory_bytes: of the one that is probed.
+    """
+    if spec.resources.gpus != "auto":
+        return spec
+    if gpus == 0:
+        return packed(spec, None, gpus=0)
+    return packed(spec, pack(probe_runner, gpu_memory_bytes=gpu_memory_bytes), gpus=gpus)
+
+
+def packed(spec: SweepSpec, packing: Packing | None, *, gpus: int) -> SweepSpec:
+    """Return a sweep with a packing put in.
+
+    Args:
+        spec: a sweep with `gpus: auto`.
+        packing: what was found; None: there are no GPUs.
+        gpus: GPUs of the cluster.
+    """
+    if packing is None:
+        return spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": 0.0})})
+    slots = packing.per_gpu * gpus
+    # A sweep that went through the ledger has every field set: what the file left out cannot be told from its default.
+    bound = spec.budget.concurrency if spec.budget.concurrency > 1 else slots
+    return spec.model_copy(
+        update={
+            "resources": spec.resources.model_copy(update={"gpus": packing.gpus_per_trial}),
+            "budget": spec.budget.model_copy(update={"concurrency": min(slots, bound)}),
+        }
+    )
+
+
+def recalled(spec: SweepSpec, info: Mapping[str, Any]) -> SweepSpec:
+    """Return a sweep with the packing that its driver noted, see `noted`; as it is if there is none.
+
+    Args:
+        spec: the sweep as its file is.
+        info: of the sweep in the ledger.
+    """
+    found = info.get("packing")
+    if spec.resources.gpus != "auto" or found is None:
+        return spec
+    return spec.model_copy(
+        update={
+            "resources": spec.resources.model_copy(update={"gpus": float(found["gpus"])}),
+            "budget": spec.budget.model_copy(update={"concurrency": int(found["concurrency"])}),
+        }
+    )
+
+
+def noted(spec: SweepSpec) -> dict[str, Any]:
+    """Return what is kept in a sweep's info of its packing, for readers of its ledger.
+
+    Args:
+        spec: the sweep as `pack_trials` returned it.
+    """
+    return {"packing": {"gpus": spec.resources.gpus, "concurrency": spec.budget.concurrency}}
+
+
+def pack_trials(
+    spec: SweepSpec, *, ledger: Ledger, gpus: int, call: Call = here, say: Callable[[str], None] = lambda line: None
+) -> SweepSpec:
+    """Replace `gpus: auto` of a sweep by what its largest configuration allows on the cluster's GPUs.
+
+    Args:
+        spec: the sweep; returned as it is if it names a number.
+        ledger: remembers profiles and packings.
+        gpus: GPUs of the cluster.
+        call: calls a function with arguments on a node whose GPU nobody else uses.
+        say: is told the result in one line.
+
+    Returns:
+        The sweep with numbers in `resources.gpus` and `budget.concurrency`.
+
+    Raises:
+        ConfigError: no architecture meets the constraints.
+    """
+    if spec.resources.gpus != "auto":
+        return spec
+    if gpus == 0:
+        say("gpus: auto finds no GPU; trials run on processors")
+        return packed(spec, None, gpus=0)
+    candidates = heaviest(spec, measured_profiles(spec, ledger=ledger, call=call))
+    if not candidates:
+        raise ConfigError(f"no architecture of sweep {spec.name!r} meets its constraints; loosen them or search others")
+    tasks = [replace(task_of(spec, case), timed_steps=_TIMED_STEPS) for case in candidates]
+    gpu: Gpu = call(describe_gpu)
+    key = packing_key(tasks, gpu)
+    known = ledger.profile(key)
+    if known is not None:
+        packing = Packing(int(known["per_gpu"]), "measured before")
+    else:
+        task = _largest(tasks, call=call)
+        packing = pack(lambda copies: call(run_probe, task, copies), gpu_memory_bytes=gpu.memory_bytes)
+        if packing.rows:
+            ledger.put_profile(key, {"per_gpu": packing.per_gpu, "memory_bytes": packing.rows[0].memory_bytes})
+    found = packed(spec, packing, gpus=gpus)
+    say(
+        f"gpus: auto is {found.resources.gpus:g} GPU per trial on {gpu.name}: {packing.per_gpu} at once ({packing.reason}); "
+        f"{found.budget.concurrency} trials at the same time"
+    )
+    return found
+
+
+def _largest(tasks: Sequence[CanaryTask], *, call: Call) -> CanaryTask:
+    """Return the one of some likely configurations that needs the most memory, by training each for a moment."""
+    if len(tasks) == 1:
+        return tasks[0]
+    results: list[CanaryResult] = [call(measure, task) for task in tasks]
+    for task, result in zip(tasks, results, strict=True):
+        if result.error is not None and "OutOfMemory" in result.error:
+            return task
+    # A branch that fails for another reason says nothing about memory.
+    sizes = [max((costs.memory_bytes for costs in result.copies), default=-1) for result in results]
+    return tasks[sizes.index(max(sizes))]
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB"

@@ -1,0 +1,188 @@
+"""What is tried before a sweep begins: each kind of configuration for a moment, and whether its architectures may be trained.
+
+What comes out is kept beside the sweep, for the account afterwards and for another look at the estimate with another budget.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from segda.errors import ConfigError
+from segda.files import write_json
+from sweeps.ledger.database import Ledger
+from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
+from sweeps.planning.coverage import Case
+from sweeps.planning.estimate import Estimate, Tried
+from sweeps.planning.machines import Call, here
+from sweeps.planning.profiles import Architecture, Device, Profile, describe_device, profile_key, reachable
+from sweeps.planning.profiles import measure as measure_profile
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def obstacles(spec: SweepSpec, *, ledger: Ledger, call: Call = here) -> dict[Architecture, str | None]:
+    """Return why architectures are never trained by a sweep's search; None for those that are.
+
+    Nothing is measured for a sweep without constraints. What is measured is remembered, for `sweeps run` too.
+
+    Args:
+        spec: the sweep.
+        ledger: remembers the figures.
+        call: calls a function with arguments where nothing else computes.
+
+    Raises:
+        ConfigError: no architecture is left, or the space is not comparable, see `reachable`.
+    """
+    architectures = reachable(spec)
+    if not spec.constraints:
+        return dict.fromkeys(architectures)
+    profiles = measured_profiles(spec, ledger=ledger, call=call)
+    found = {architecture: profile.obstacle(spec) for architecture, profile in profiles.items()}
+    if all(found.values()):
+        listed = "; ".join(f"{architecture}: {obstacle}" for architecture, obstacle in found.items())
+        raise ConfigError(
+            f"no architecture of sweep {spec.name!r} meets its constraints ({listed}); loosen them or search others"
+        )
+    return found
+
+
+def measured_profiles(spec: SweepSpec, *, ledger: Ledger, call: Call = here) -> dict[Architecture, Profile]:
+    """Return the efficiency of every architecture that a sweep can reach, measured unless the ledger remembers it.
+
+    Args:
+        spec: the sweep; it need not be in the ledger.
+        ledger: remembers the figures.
+        call: calls a function with arguments where nothing else computes.
+    """
+    kind = "cuda" if spec.resources.num_gpus else "cpu"
+    device: Device = call(describe_device, kind, max(1, int(spec.resources.cpus)))
+    found: dict[Architecture, Profile] = {}
+    for architecture in reachable(spec):
+        key = profile_key(architecture, device)
+        figures = ledger.profile(key) or call(measure_profile, architecture, device)
+        if isinstance(figures, str):
+            found[architecture] = Profile(metrics={}, error=figures)
+        else:
+            ledger.put_profile(key, figures)
+            found[architecture] = Profile(metrics=figures)
+    return found
+
+
+def task_of(spec: SweepSpec, case: Case, *, timed_steps: int = 2) -> CanaryTask:
+    """Return the canary of a configuration, on the device and with the threads that its trials will have.
+
+    Args:
+        spec: the sweep.
+        case: the configuration.
+        timed_steps: fewest training steps to take the time of.
+    """
+    config = spec.train_config(case.params, seed=spec.seeds[0])
+    if config.device == "auto" and spec.resources.num_gpus == 0:
+        config = config.model_copy(update={"device": "cpu"})
+    return CanaryTask(
+        config=config.model_dump(mode="json"),
+        threads=max(1, int(spec.resources.cpus)),
+        processes=spec.resources.processes,
+        timed_steps=timed_steps,
+        timeout_seconds=spec.resources.watchdog_minutes * 60,
+    )
+
+
+def try_all(spec: SweepSpec, cases: Sequence[Case], *, call: Call = here) -> Iterator[Tried]:
+    """Train every configuration for a moment, one after the other, each in a process of its own.
+
+    Args:
+        spec: the sweep.
+        cases: the configurations.
+        call: calls a function with arguments where nothing else computes.
+
+    Yields:
+        What became of each, in order.
+    """
+    for case in cases:
+        result: CanaryResult = call(measure, task_of(spec, case))
+        yield Tried(case, result.copies[0] if result.copies else None, result.error)
+
+
+# The estimate is kept, so that the account afterwards can be compared with it.
+
+
+def plan_path(store: Store, name: str) -> Path:
+    """Return where the last plan of a sweep is kept."""
+    return store.sweep(name) / "plan.json"
+
+
+def save_plan(store: Store, spec: SweepSpec, found: Estimate | None, tried: Sequence[Tried]) -> None:
+    """Keep a plan.
+
+    Args:
+        store: the folder of all sweeps.
+        spec: the sweep.
+        found: the estimate; None if every configuration failed.
+        tried: what it was made from.
+    """
+    content = {
+        "sweep": spec.name,
+        "time": time.time(),
+        "estimate": None if found is None else asdict(found),
+        "tried": [
+            {
+                "label": item.case.label,
+                "params": dict(item.case.params),
+                "task": task_of(spec, item.case).config,
+                "costs": None if item.costs is None else asdict(item.costs),
+                "error": item.error,
+            }
+            for item in tried
+        ],
+    }
+    write_json(plan_path(store, spec.name), content)
+
+
+def saved_estimate(store: Store, name: str) -> Estimate | None:
+    """Return the estimate of a sweep's last plan, or None if it has none."""
+    plain = (_saved(store, name) or {}).get("estimate")
+    return None if plain is None else Estimate.from_plain(plain)
+
+
+def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case]) -> list[Tried]:
+    """Return what the last plan of a sweep found out about configurations that are as they were then.
+
+    Args:
+        store: the folder of all sweeps.
+        spec: the sweep as it is now; another budget changes nothing.
+        cases: the configurations that it can have.
+
+    Raises:
+        ConfigError: there is no plan, or one of other configurations.
+    """
+    known = {
+        json.dumps(item["task"], sort_keys=True): item for item in (_saved(store, spec.name) or {}).get("tried", [])
+    }
+    found = []
+    for case in cases:
+        item = known.get(json.dumps(task_of(spec, case).config, sort_keys=True))
+        if item is None:
+            raise ConfigError(
+                f"{case.label!r} was not tried yet with this sweep file, so there are no figures to use again; leave --skip-canary "
+                "out, or use `sweeps check` for what needs no training"
+            )
+        found.append(Tried(case, None if item["costs"] is None else Costs(**item["costs"]), item["error"]))
+    return found
+
+
+def _saved(store: Store, name: str) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(plan_path(store, name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        log.warning("%s cannot be read; it is left out", plan_path(store, name))
+        return None
+    return content

@@ -1,0 +1,226 @@
+"""Efficiency of an architecture on a device: measured alone, once, and remembered in the ledger.
+
+Latency is a property of an architecture on a device, not of a trial: measured while other trials share the device it would be
+noise. So every architecture that a sweep can reach is measured before its first trial starts, by one task that takes a whole
+node (all its processors, one GPU), for batch 1 at the size that the sweep's images have. On a processor it computes with
+as many threads as a trial has (`resources.cpus`).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from segda.config import ModelConfig, TrainConfig
+from segda.datasets import DATASETS
+from segda.device import Precision, resolve_device, resolve_precision
+from segda.efficiency import profile_segmenter
+from segda.environment import device_name
+from segda.errors import ConfigError, SegdaError
+from segda.models import build_segmenter
+from sweeps.ledger.database import Ledger
+from sweeps.space import SearchSpace
+from sweeps.spec import SweepSpec
+
+# Raise it when what is measured changes: profiles of older versions are then measured again.
+VERSION = 1
+_PRECISIONS: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What decides the efficiency of a segmenter, apart from the device.
+
+    Attributes:
+        name: network.
+        backbone: its trunk.
+        num_classes: channels of its output.
+        height: of the input in pixels.
+        width: of the input in pixels.
+        precision: type that convolutions compute in; auto is resolved on the device.
+    """
+
+    name: str
+    backbone: str
+    num_classes: int
+    height: int
+    width: int
+    precision: Precision
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Architecture":
+        """Return the architecture that a run trains, at the size of its images."""
+        return cls(
+            name=config.model.name,
+            backbone=config.model.backbone,
+            num_classes=len(DATASETS[config.data.source.dataset].classes),
+            height=config.data.height,
+            width=config.data.width,
+            precision=config.precision,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} with {self.backbone} at {self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where architectures are measured.
+
+    Attributes:
+        kind: `cpu` or `cuda`.
+        name: the maker's name.
+        threads: threads that a measurement on the processor uses.
+    """
+
+    kind: str
+    name: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known about an architecture on a device.
+
+    Attributes:
+        metrics: efficiency figures by name; empty if it cannot be built.
+        error: why it cannot be built, one line.
+    """
+
+    metrics: Mapping[str, float]
+    error: str | None = None
+
+    def obstacle(self, spec: SweepSpec) -> str | None:
+        """Return why the architecture must not be trained in a sweep, with figures, or None."""
+        if self.error is not None:
+            return self.error
+        for constraint in spec.constraints:
+            value = self.metrics.get(constraint.metric)
+            if value is not None and not constraint.holds(value):
+                return f"{constraint} is broken: {value:.4g}"
+        return None
+
+
+def sample_config(spec: SweepSpec) -> TrainConfig:
+    """Return some training configuration out of a sweep's space, for what all its trials have in common."""
+    space = SearchSpace.from_spec(spec)
+    return spec.train_config(space.first(next(space.branches())), seed=spec.seeds[0])
+
+
+def reachable(spec: SweepSpec) -> list[Architecture]:
+    """Return the architectures that the trials and references of a sweep can have, without repetition.
+
+    Args:
+        spec: the sweep.
+
+    Raises:
+        ConfigError: the image size or precision is searched: efficiency would not be comparable between trials.
+    """
+    space, sample = SearchSpace.from_spec(spec), sample_config(spec)
+    for parameter in space.parameters:
+        if parameter.path in ("data.height", "data.width", "precision"):
+            raise ConfigError(
+                f"{parameter.path} cannot be searched: latency and macs are compared at one image size and precision; "
+                "put it under base and make a sweep for each value"
+            )
+    models = [
+        ModelConfig.model_validate({path.removeprefix("model."): value for path, value in chosen.items()})
+        for chosen in space.architectures()
+    ]
+    found = [Architecture.of(sample.model_copy(update={"model": model})) for model in models]
+    found += [Architecture.of(spec.train_config(params, seed=spec.seeds[0])) for params in spec.references.values()]
+    return list(dict.fromkeys(found))
+
+
+def profile_key(architecture: Architecture, device: Device) -> str:
+    """Return the identity of a measurement, 16 hexadecimal digits.
+
+    Args:
+        architecture: what is measured.
+        device: where.
+    """
+    # The processor's threads change what it reaches; a GPU's speed hardly depends on them.
+    threads = device.threads if device.kind == "cpu" else None
+    text = json.dumps([VERSION, asdict(architecture), device.kind, device.name, threads], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe_device(kind: str, threads: int) -> Device:
+    """Describe the device that this process would measure on.
+
+    Args:
+        kind: `cpu` or `cuda`.
+        threads: threads that a measurement may use.
+    """
+    return Device(kind=kind, name=device_name(resolve_device(kind)), threads=threads)
+
+
+def measure(architecture: Architecture, device: Device) -> dict[str, float] | str:
+    """Measure an architecture with random weights; call it on a device that nothing else uses.
+
+    Args:
+        architecture: what to measure.
+        device: where; must be this process's.
+
+    Returns:
+        Efficiency figures by name, or one line why the architecture cannot be built.
+    """
+    torch.set_num_threads(device.threads)
+    target = resolve_device(device.kind)
+    try:
+        segmenter = build_segmenter(
+            architecture.name, num_classes=architecture.num_classes, backbone=architecture.backbone, pretrained="none"
+        )
+        profile = profile_segmenter(
+            segmenter,
+            input_shape=(1, 3, architecture.height, architecture.width),
+            device=target.type,
+            precision=_PRECISIONS[resolve_precision(architecture.precision, target)],
+        )
+    except SegdaError as error:
+        return f"{architecture} cannot be built: {' '.join(str(error).split())}"
+    return profile.metrics()
+
+
+def profile_all(
+    architectures: list[Architecture],
+    *,
+    kind: str,
+    threads: int,
+    ledger: Ledger,
+    sweep: str,
+    call: Callable[..., Any],
+) -> Iterator[tuple[Architecture, Profile]]:
+    """Look architectures up in the ledger and measure those that are not there.
+
+    Args:
+        architectures: what is needed.
+        kind: `cpu` or `cuda`, of the device to measure on.
+        threads: threads that a measurement may use.
+        ledger: remembers the figures.
+        sweep: the sweep that asks; the device is noted beside it.
+        call: calls a function with arguments on an otherwise idle node and returns what it returns.
+
+    Yields:
+        Each architecture and what is known about it, in order.
+    """
+    device: Device = call(describe_device, kind, threads)
+    ledger.update_info(sweep, device=asdict(device))
+    for architecture in architectures:
+        key = profile_key(architecture, device)
+        known = ledger.profile(key)
+        if known is None:
+            measured = call(measure, architecture, device)
+            if isinstance(measured, str):
+                yield architecture, Profile(metrics={}, error=measured)
+                continue
+            known = measured
+            ledger.put_profile(key, known)
+        yield architecture, Profile(metrics=known)

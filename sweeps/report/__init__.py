@@ -1,0 +1,1 @@
+"""From the ledger to something that people read: status, tables, figures, pages."""

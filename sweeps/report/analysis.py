@@ -1,0 +1,93 @@
+"""What the figures of a sweep's trials say: pure functions over trial records.
+
+Quality is mean IoU in [0, 1]; only presentation turns it into per cent. Figures made from target labels (`oracle/...`)
+are read here, because a report shows them; what may steer a choice is decided in `sweeps.selection.choice`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from scipy import stats
+
+from segda.methods import METHODS
+from sweeps.report.labels import method_name
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+SOURCE_MIOU = "source/val/miou"
+TARGET_MIOU = "oracle/target/miou"
+
+
+def finite(values: Mapping[str, float], name: str) -> float | None:
+    """Return a figure, or None if it is missing, NaN or infinite."""
+    value = values.get(name)
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def uses_target_labels(trial: TrialRecord) -> bool:
+    """Whether the trial was trained with target labels and so is an upper bound, not a candidate."""
+    method = METHODS.get(method_name(trial))
+    return method is not None and method.supervision == "target"
+
+
+def is_candidate(trial: TrialRecord) -> bool:
+    """Whether a trial is of full fidelity, was proposed by the search and saw no target label."""
+    return trial.state is TrialState.COMPLETE and trial.kind is TrialKind.SEARCH and not uses_target_labels(trial)
+
+
+def pareto_front(trials: Iterable[TrialRecord], *, metric: str, cost: str) -> list[TrialRecord]:
+    """Return the fully trained candidates that no other candidate beats at quality and cost together.
+
+    Only COMPLETE search trials enter: pruned trials are of another fidelity, references saw target labels or are
+    baselines, replicates repeat a candidate. Of trials equal in both figures the one with the smallest number stays.
+
+    Args:
+        trials: records of one sweep.
+        metric: quality to maximize.
+        cost: name in the profile to minimize, e.g. `latency_ms`.
+
+    Returns:
+        The front by rising cost, so by rising quality too.
+    """
+    points = []
+    for trial in trials:
+        quality, price = finite(trial.metrics, metric), finite(trial.profile, cost)
+        if is_candidate(trial) and quality is not None and price is not None:
+            points.append((price, -quality, trial.number, trial))
+    front: list[TrialRecord] = []
+    best = -math.inf
+    for _, negative_quality, _, trial in sorted(points, key=lambda point: point[:3]):
+        if -negative_quality > best:
+            best = -negative_quality
+            front.append(trial)
+    return front
+
+
+def best_by(trials: Iterable[TrialRecord], metric: str) -> TrialRecord | None:
+    """Return the COMPLETE trial with the highest figure; of equals the one with the smallest number."""
+    scored = [
+        (-value, trial.number, trial)
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and (value := finite(trial.metrics, metric)) is not None
+    ]
+    return min(scored, key=lambda item: item[:2])[2] if scored else None
+
+
+def rank_correlation(trials: Iterable[TrialRecord], *, metric: str, against: str) -> tuple[float, int] | None:
+    """Return Spearman's rank correlation of two figures over the fully trained candidates, and their number.
+
+    It says how well a criterion that needs no target label orders the trials as the target labels would.
+
+    Returns:
+        (correlation in [-1, 1], n), or None with fewer than three trials or where a figure never varies.
+    """
+    pairs = [
+        (first, second)
+        for trial in trials
+        if is_candidate(trial)
+        and (first := finite(trial.metrics, metric)) is not None
+        and (second := finite(trial.metrics, against)) is not None
+    ]
+    if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
+        return None
+    first_column, second_column = zip(*pairs, strict=True)
+    return float(stats.spearmanr(first_column, second_column).statistic), len(pairs)

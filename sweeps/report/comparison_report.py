@@ -1,0 +1,57 @@
+"""Several sweeps in one report: one HTML file that needs no network, and the same tables as Markdown."""
+
+import time
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from segda.errors import ConfigError
+from sweeps.ledger.database import Ledger
+from sweeps.report import comparison, comparison_plots, plots
+from sweeps.report.pages import write_page
+from sweeps.report.sweep_report import ReportPaths
+from sweeps.report.text import context_line, date
+from sweeps.report.view import load_view
+from sweeps.store import Store
+
+
+def write_comparison(ledger: Ledger, store: Store, sweeps: Sequence[str]) -> ReportPaths:
+    """Write `comparison_A+B.html` and `.md` into the store.
+
+    Args:
+        ledger: where the sweeps are.
+        store: where their files are and the report goes.
+        sweeps: names of at least two sweeps; they may be running, killed or empty.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ConfigError: there is no such sweep, or one is named twice.
+    """
+    for name in sweeps:
+        if list(sweeps).count(name) > 1:
+            raise ConfigError(f"sweep {name!r} is named twice; a comparison needs different sweeps")
+    views = [load_view(ledger, store, name) for name in sweeps]
+    figures = {
+        "pareto": comparison_plots.joint_pareto_figure(views),
+        "progress": comparison_plots.best_so_far_figure(views),
+    }
+    content = {
+        "views": views,
+        "rows": comparison.sweep_rows(views),
+        "differences": comparison.differences(views),
+        "obstacles": comparison.obstacles(views),
+        "contexts": [(view.record.name, context_line(view)) for view in views],
+        "written": date(time.time()),
+    }
+    stem = store.root / f"comparison_{'+'.join(sweeps)}"
+    paths = ReportPaths(html=stem.with_name(f"{stem.name}.html"), markdown=stem.with_name(f"{stem.name}.md"))
+    drawn = {
+        name: Markup(plots.to_html(figure, element=f"figure-{name}"))
+        for name, figure in figures.items()
+        if figure is not None
+    }
+    write_page(paths.html, "comparison.html.j2", content, figures=drawn, plotly=Markup(plots.plotly_script()))
+    write_page(paths.markdown, "comparison.md.j2", content)
+    return paths

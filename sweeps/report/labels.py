@@ -1,0 +1,70 @@
+"""How trials are named for people: method, network, parameters in short form."""
+
+from collections.abc import Iterable, Mapping
+
+from segda.tunable import Scalar
+from sweeps.fields import value_at
+from sweeps.schedulers.lineage import forked_at
+from sweeps.trial import TrialKind, TrialRecord
+
+# Parameters that the method label already shows.
+_IN_METHOD_LABEL = frozenset({"method.name", "method.discriminator"})
+
+
+def method_name(trial: TrialRecord) -> str:
+    """Return the name of the trial's adaptation method."""
+    return str(value_at(trial.config, "method.name") or trial.params.get("method.name") or "unknown")
+
+
+def method_label(trial: TrialRecord) -> str:
+    """Return the method with its discriminator, e.g. `adversarial × fcd`."""
+    discriminator = value_at(trial.config, "method.discriminator") or trial.params.get("method.discriminator")
+    return f"{method_name(trial)} × {discriminator}" if discriminator else method_name(trial)
+
+
+def model_label(trial: TrialRecord) -> str:
+    """Return the network with its trunk, e.g. `bisenet_v1 (resnet18)`."""
+    name = value_at(trial.config, "model.name") or "unknown"
+    backbone = value_at(trial.config, "model.backbone")
+    return f"{name} ({backbone})" if backbone else str(name)
+
+
+def format_value(value: Scalar) -> str:
+    """Return a parameter value in short form: three significant digits for floats."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return dotted path -> the shortest name that tells it from the others.
+
+    That is the last part, or the one before it where the last part is just `name`; the whole path where two would be alike.
+
+    Example:
+        >>> short_names(["model.name", "optimizer.lr", "batch_size"])
+        {'model.name': 'model', 'optimizer.lr': 'lr', 'batch_size': 'batch_size'}
+    """
+    shortened = {path: path.removesuffix(".name").rpartition(".")[2] for path in paths}
+    taken = list(shortened.values())
+    return {path: name if taken.count(name) == 1 else path for path, name in shortened.items()}
+
+
+def short_params(params: Mapping[str, Scalar]) -> str:
+    """Return the parameters as one short line, without those that the method label shows.
+
+    Example:
+        >>> short_params({"method.name": "adversarial", "optimizer.lr": 0.025, "batch_size": 4})
+        'lr 0.025, batch_size 4'
+    """
+    names = short_names(path for path in params if path not in _IN_METHOD_LABEL)
+    return ", ".join(f"{name} {format_value(params[path])}" for path, name in names.items())
+
+
+def kind_label(trial: TrialRecord) -> str:
+    """Return why the trial exists, with the reference's name or the repeated or copied trial's number."""
+    if trial.kind is TrialKind.REFERENCE and trial.name:
+        return f"reference: {trial.name}"
+    if trial.kind is TrialKind.REPLICATE and trial.parent is not None:
+        return f"replicate of {trial.parent}"
+    if trial.parent is not None:
+        return f"search: copy of {trial.parent} up to step {forked_at(trial.params)}"
+    return trial.kind.value

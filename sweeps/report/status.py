@@ -1,0 +1,142 @@
+"""How far a sweep is, read from the ledger alone: from any machine that reaches it, at any time."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sweeps.execution.progress import duration
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.lease import STOP_REQUEST, is_alive
+from sweeps.ledger.records import SweepRecord
+from sweeps.spec import SweepSpec
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+_ENDED = {
+    "finished": "finished",
+    "interrupted": "interrupted",
+    "out_of_budget": "out of budget",
+}
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """A sweep at one moment.
+
+    Attributes:
+        record: the sweep.
+        spec: its file.
+        trials: its trials, by number.
+        reported: running trial -> when it last reported, seconds since 1970.
+        now: the moment, seconds since 1970.
+    """
+
+    record: SweepRecord
+    spec: SweepSpec
+    trials: Sequence[TrialRecord]
+    reported: Mapping[int, float] = field(default_factory=dict)
+    now: float = 0.0
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a driver works on the sweep."""
+        return is_alive(self.record.driver, self.record.driver_seen)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its driver has ended on purpose; one that died is expected back."""
+        return not self.is_driven and self.record.state in _ENDED
+
+    @property
+    def state(self) -> str:
+        """State of the sweep and its driver, for people."""
+        record = self.record
+        resume = f"go on with `sweeps resume {record.name}`"
+        if self.is_driven and record.driver is not None and record.driver_seen is not None:
+            host, pid, _ = record.driver.rsplit(":", 2)
+            heard = duration(max(0.0, self.now - record.driver_seen))
+            doing = "stopping" if STOP_REQUEST in record.info else "running"
+            return f"{doing}, driven by process {pid} on {host}, heard of {heard} ago"
+        if record.state in _ENDED:
+            return _ENDED[record.state] + ("" if record.state == "finished" else f"; {resume}")
+        if record.state is None and record.driver is None:
+            return f"not started; {resume}"
+        since = "" if record.driver_seen is None else f" and was heard of {duration(self.now - record.driver_seen)} ago"
+        return f"stopped: its driver is gone{since}; {resume}"
+
+    @property
+    def total(self) -> int:
+        """Trials that the sweep will have trained at its end."""
+        spec = self.spec
+        return spec.budget.trials + len(spec.references) + spec.finalists * (len(spec.seeds) - 1)
+
+    def count(self, *states: TrialState) -> int:
+        """Return how many trials are in any of some states."""
+        return sum(trial.state in states for trial in self.trials)
+
+    def value(self, trial: TrialRecord) -> float | None:
+        """Return the first objective of a trial so far, if it is known."""
+        metric = self.spec.objectives[0].metric
+        return trial.metrics.get(metric, trial.profile.get(metric))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The fully trained trial of the search with the best value of the first objective."""
+        sign = 1.0 if self.spec.objectives[0].direction == "maximize" else -1.0
+        scored = [
+            (sign * value, trial)
+            for trial in self.trials
+            if trial.kind is TrialKind.SEARCH
+            and trial.state is TrialState.COMPLETE
+            and (value := self.value(trial)) is not None
+        ]
+        return max(scored, key=lambda item: item[0], default=(0.0, None))[1]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until the end; None if nothing works on the sweep or no trial has come far enough.
+
+        From the worker time per step so far and the mean steps of ended trials: pruning makes trials cheaper than planned.
+        Whatever hours the budget has left are the limit.
+        """
+        trained = [trial for trial in self.trials if trial.step and trial.reused is None]
+        steps = sum(trial.step for trial in trained)
+        seconds = sum(trial.seconds for trial in trained)
+        if not self.is_driven or not steps or not seconds:
+            return None
+        ended = [trial.step for trial in trained if trial.state.is_finished]
+        open_trials = [trial for trial in self.trials if not trial.state.is_finished]
+        planned = max((int(trial.config["steps"]) for trial in self.trials), default=0)
+        mean = sum(ended) / len(ended) if ended else float(planned)
+        done = self.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        fresh = max(0, self.total - done - len(open_trials))
+        remaining = fresh * mean + sum(max(0.0, mean - trial.step) for trial in open_trials)
+        left = remaining * seconds / steps / max(1, self.count(TrialState.RUNNING))
+        hours = self.spec.budget.hours
+        return left if hours is None else min(left, max(0.0, hours * 3600 - self.seconds))
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time that the sweep has taken over all its drivers, as of the driver's last sign of life."""
+        return float(self.record.info.get("seconds", 0.0))
+
+
+def read_status(ledger: Ledger, name: str) -> SweepStatus:
+    """Read how far a sweep is.
+
+    Args:
+        ledger: where the sweep is.
+        name: its name.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    record = ledger.sweep(name)
+    trials = ledger.trials(name)
+    reported = {}
+    for trial in trials:
+        if trial.state is TrialState.RUNNING:
+            points = ledger.points(name, trial.number)
+            if points:
+                reported[trial.number] = max(point.timestamp for point in points)
+    spec = SweepSpec.model_validate(dict(record.spec))
+    return SweepStatus(record, spec, trials, reported, time.time())

@@ -1,0 +1,167 @@
+"""How far a sweep is, as text for a terminal or a log."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.execution.progress import duration
+from sweeps.ledger.database import Ledger
+from sweeps.report.labels import kind_label, method_label, short_params
+from sweeps.report.status import SweepStatus, read_status
+from sweeps.trial import TrialRecord, TrialState
+
+_BAR = 10  # characters
+_SETTINGS_FROM = 160  # columns of a terminal
+_STYLES = {
+    TrialState.RUNNING: "bold",
+    TrialState.FAILED: "red",
+    TrialState.PRUNED: "dim",
+    TrialState.INFEASIBLE: "dim",
+}
+
+
+def render(status: SweepStatus, *, width: int, rows: int | None = None) -> RenderableType:
+    """Return a sweep's state and its trials, to be printed.
+
+    Args:
+        status: the sweep.
+        width: columns of the terminal.
+        rows: most trials to show: the open ones first, then the last that ended; unset: all.
+    """
+    shown = list(status.trials)
+    if rows is not None and len(shown) > rows:
+        recent = sorted(shown, key=lambda trial: (trial.state.is_finished, -(trial.finished or 0.0), -trial.number))
+        shown = sorted(recent[: max(1, rows)], key=lambda trial: trial.number)
+    parts: list[RenderableType] = [Text(line) for line in header_lines(status)]
+    if shown:
+        parts.append(trial_table(status, shown, width=width))
+    hidden = len(status.trials) - len(shown)
+    if hidden:
+        parts.append(Text(f"and {hidden} more that ended earlier", style="dim"))
+    return Group(*parts)
+
+
+def header_lines(status: SweepStatus) -> list[str]:
+    """Return what there is to say of the whole sweep, in lines."""
+    done = status.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+    counts = [f"{done} of {status.total} trials ended"]
+    counts += [f"{number} {state.value}" for state in TrialState if (number := status.count(state))]
+    budget = status.spec.budget.hours
+    hours = f"{status.seconds / 3600:.2f} h" + (f" of {budget:g} h" if budget is not None else "")
+    worker_hours = sum(trial.seconds for trial in status.trials) / 3600
+    times = [f"{hours} used", f"{worker_hours:.2f} worker hours"]
+    left = status.seconds_left
+    if left is not None:
+        times.append(f"about {duration(left)} left")
+    lines = [f"{status.record.name}: {status.state}", ", ".join(counts), ", ".join(times)]
+    best, objective = status.best, status.spec.objectives[0]
+    if best is not None:
+        lines.append(
+            f"best so far: trial {best.number}, {objective.metric} {status.value(best):.4g} ({_describe(best)})"
+        )
+    return lines
+
+
+def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: int) -> Table:
+    """Return the trials as a table; columns about what went wrong are there only if something did.
+
+    Args:
+        status: the sweep.
+        trials: those to show.
+        width: columns of the terminal; the trials' settings are shown where they have room.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    optional = {
+        "device": any(trial.device for trial in trials),
+        "report": bool(status.reported),
+        "attempts": any(trial.attempt > 1 for trial in trials),
+        "last failure": any(trial.failure for trial in trials),
+        "micro-batch": any(trial.micro_batch for trial in trials),
+        "reused": any(trial.reused for trial in trials),
+        "settings": width >= _SETTINGS_FROM,
+    }
+    titles = (
+        "trial",
+        "kind",
+        "state",
+        "",
+        "step",
+        status.spec.objectives[0].metric,
+        "worker",
+        "device",
+        "time",
+        "report",
+    )
+    for title in (*titles, "attempts", "last failure", "micro-batch", "reused", "settings"):
+        if optional.get(title, True):
+            is_number = title in ("trial", "step", "time", "report", "attempts", "micro-batch")
+            table.add_column(title, justify="right" if is_number else "left", no_wrap=True)
+    for trial in trials:
+        steps, value = int(trial.config["steps"]), status.value(trial)
+        reported = status.reported.get(trial.number)
+        cells = {
+            "trial": str(trial.number),
+            "kind": kind_label(trial),
+            "state": trial.state.value,
+            "": bar(trial.step, steps),
+            "step": f"{trial.step}/{steps}",
+            "metric": "" if value is None else f"{value:.4f}",
+            "worker": trial.worker or ("waiting" if trial.state is TrialState.RUNNING else ""),
+            "device": trial.device or "",
+            "time": _time(status, trial),
+            "report": "" if reported is None else f"{duration(max(0.0, status.now - reported))} ago",
+            "attempts": str(trial.attempt) if trial.attempt > 1 else "",
+            "last failure": trial.failure.value.replace("_", " ") if trial.failure else "",
+            "micro-batch": "" if trial.micro_batch is None else str(trial.micro_batch),
+            "reused": trial.reused or "",
+            "settings": _describe(trial),
+        }
+        row = [Text(text) for title, text in cells.items() if optional.get(title, True)]
+        table.add_row(*row, style=_STYLES.get(trial.state))
+    return table
+
+
+def bar(done: int, total: int) -> str:
+    """Return a bar of ten characters that a log shows too.
+
+    Example:
+        >>> bar(5, 10), bar(0, 0)
+        ('█████░░░░░', '░░░░░░░░░░')
+    """
+    filled = min(_BAR, _BAR * done // total) if total else 0
+    return "█" * filled + "░" * (_BAR - filled)
+
+
+def _time(status: SweepStatus, trial: TrialRecord) -> str:
+    """Return how long workers have had a trial; of a running one, how long ago it was first started."""
+    if trial.state is TrialState.RUNNING and trial.started is not None:
+        return duration(max(0.0, status.now - trial.started))
+    if trial.seconds:
+        return duration(trial.seconds)
+    return ""
+
+
+def _describe(trial: TrialRecord) -> str:
+    return ", ".join(text for text in (method_label(trial), short_params(trial.params)) if text)
+
+
+def overview(ledger: Ledger) -> Table:
+    """Return all sweeps of a ledger and how far they are.
+
+    Args:
+        ledger: where they are.
+    """
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.INFEASIBLE)
+    table = Table("sweep", *(state.value for state in states), "open", "hours", "begun", "state")
+    for column in table.columns[1:7]:
+        column.justify = "right"
+    for record in ledger.sweeps():
+        status = read_status(ledger, record.name)
+        counts = [status.count(state) for state in states]
+        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
+        numbers = (str(number) for number in (*counts, len(status.trials) - sum(counts)))
+        table.add_row(record.name, *numbers, f"{status.seconds / 3600:.2f}", begun, status.state)
+    return table

@@ -1,0 +1,204 @@
+"""The report of a sweep: one HTML file that needs no network, and the same tables as Markdown.
+
+Everything comes from the ledger and the files in the trials' folders, so a report can be written while a sweep runs, after it
+was killed, and on a machine without GPU, cluster or tracking server. What is missing is said, never guessed.
+"""
+
+import base64
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from sweeps.ledger.database import Ledger
+from sweeps.report import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
+from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.report.labels import method_label, model_label
+from sweeps.report.pages import write_page
+from sweeps.report.text import (
+    asked_rows,
+    context_line,
+    date,
+    environment_rows,
+    percent,
+    precision_text,
+    spread,
+    state_line,
+    warning_lines,
+)
+from sweeps.report.view import SweepView, load_view
+from sweeps.selection.seeds import MeanInterval
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where a report was written.
+
+    Attributes:
+        html: self-contained page.
+        markdown: the same tables as text.
+    """
+
+    html: Path
+    markdown: Path
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture of example predictions.
+
+    Attributes:
+        title: network and domain.
+        uri: the PNG as a data URI.
+    """
+
+    title: str
+    uri: str
+
+
+def write_report(ledger: Ledger, store: Store, sweep: str) -> ReportPaths:
+    """Write `report.html` and `report.md` into the sweep's folder.
+
+    Args:
+        ledger: where the sweep is.
+        store: where its files are and the report goes.
+        sweep: name of the sweep; it may be running, killed or empty.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    view = load_view(ledger, store, sweep)
+    content = report_content(view)
+    paths = ReportPaths(html=store.report(sweep), markdown=store.report(sweep, suffix=".md"))
+    shown = {"figures": _figures(view), "plotly": Markup(plots.plotly_script()), "examples": _examples(view)}
+    write_page(paths.html, "report.html.j2", content, **shown)
+    write_page(paths.markdown, "report.md.j2", content)
+    return paths
+
+
+def report_content(view: SweepView) -> dict[str, Any]:
+    """Return what both templates show, without figures and pictures."""
+    networks = view.networks
+    columns = [(label, trial, split) for split in ("source/val", "oracle/target") for label, trial in networks.items()]
+    return {
+        "view": view,
+        "precision": precision_text(view),
+        **_pick_content(view),
+        "spec": view.spec,
+        "asked": asked_rows(view),
+        "state": state_line(view),
+        "warnings": warning_lines(view),
+        "context": context_line(view),
+        "rows": tables.trial_rows(view.trials),
+        "methods": tables.method_rows(view.trials),
+        "seeds": view.seed_groups,
+        "compared": view.selection.comparisons if view.seed_groups else (),
+        "is_validator": view.spec.selection not in ("source_validation", "oracle"),
+        "gaps": network_tables.gap_rows(networks, source_only=view.source_only, upper_bound=view.upper_bound),
+        "class_columns": [(label, split) for label, _, split in columns],
+        "classes": network_tables.class_rows([(view.results.get(trial.number), split) for _, trial, split in columns]),
+        "architectures": network_tables.architecture_rows(view.trials),
+        "failures": [trial for trial in view.trials if trial.failure is not None],
+        "failure_classes": failure_tables.failure_rows(view.trials, view.events),
+        "obstacles": failure_tables.obstacle_rows(view.trials, view.spec),
+        "region": failure_tables.region_rows(view.trials, view.spec.search),
+        "environment": environment_rows(view),
+        "sweep_file": yaml.safe_dump(_plain(view.record.spec), sort_keys=False, allow_unicode=True),
+        "written": date(time.time()),
+    }
+
+
+@dataclass(frozen=True)
+class _Figure:
+    text: str
+    seeds: str
+
+
+def _pick_content(view: SweepView) -> dict[str, Any]:
+    """Return the pick's figures with the number of seeds behind them; empty without a pick."""
+    trial = view.picked
+    if trial is None:
+        return {}
+    group = next((group for group in view.seed_groups if group.number == trial.number), None)
+
+    def figure(metric: str, over_seeds: MeanInterval | None) -> _Figure:
+        if over_seeds is not None and group is not None:
+            seeds = ", ".join(str(seed) for seed in group.seeds)
+            return _Figure(spread(over_seeds), f"mean ± std of {over_seeds.n} seeds ({seeds})")
+        return _Figure(percent(finite(trial.metrics, metric)), f"one seed ({trial.seed})")
+
+    return {
+        "pick_source": figure(SOURCE_MIOU, group.source if group else None),
+        "pick_target": figure(TARGET_MIOU, group.target if group else None),
+        "pick_model": model_label(trial),
+        "pick_method": method_label(trial),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _figures(view: SweepView) -> dict[str, Markup]:
+    """Return the figures that can be drawn, by name, as HTML."""
+    number = view.picked.number if view.picked else None
+    rejected = {trial for trial, _ in view.selection.rejected}
+    networks = [f"{label}, {split}" for split in ("source", "target") for label in view.networks]
+    columns = [
+        (view.results.get(trial.number), split)
+        for split in ("source/val", "oracle/target")
+        for trial in view.networks.values()
+    ]
+    figures = {
+        "pareto": cost_plots.pareto_figure(
+            view.trials, picked=number, rejected=rejected, bounds=cost_bounds(view.spec)
+        ),
+        "criterion": cost_plots.criterion_figure(view.trials, picked=number, rejected=rejected),
+        "curves": plots.learning_curves_figure(view.trials, view.curves),
+        "parallel": plots.parallel_figure(view.trials),
+        "importance": plots.importance_figure(view.importance),
+        "region": failure_plots.region_figure(failure_tables.region_rows(view.trials, view.spec.search)),
+        "classes": plots.class_figure(network_tables.class_rows(columns), networks),
+    }
+    return {
+        name: Markup(plots.to_html(figure, element=f"figure-{name}"))
+        for name, figure in figures.items()
+        if figure is not None
+    }
+
+
+def cost_bounds(spec: SweepSpec) -> list[cost_plots.Bound]:
+    """Return the constraints that can be shaded in a figure of quality against cost.
+
+    A lower limit on images per second is drawn as an upper limit on latency, since both are of one image at a time.
+    """
+    bounds = []
+    for item in spec.constraints:
+        if item.metric in plots.COSTS and item.operator == "<=":
+            bounds.append(cost_plots.Bound(item.metric, item.bound, str(item)))
+        elif item.metric == "fps" and item.operator == ">=":
+            bounds.append(cost_plots.Bound("latency_ms", 1000 / item.bound, str(item)))
+    return bounds
+
+
+def _examples(view: SweepView) -> list[Example]:
+    """Return the pictures of example predictions of the networks side by side."""
+    examples = []
+    for domain in ("target", "source"):
+        for label, trial in view.networks.items():
+            path = view.folders.get(trial.number, Path()) / f"examples_{domain}.png"
+            if path.is_file():
+                data = base64.b64encode(path.read_bytes()).decode("ascii")
+                examples.append(Example(title=f"{domain}: {label}", uri=f"data:image/png;base64,{data}"))
+    return examples

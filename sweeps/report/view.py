@@ -1,0 +1,217 @@
+"""A sweep as a report reads it: the ledger's records, the files in the trials' folders, and what follows from them."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from segda.config_problems import error_of
+from segda.datasets import DATASETS
+from segda.errors import SegdaError
+from sweeps.fields import value_at
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.lease import is_alive
+from sweeps.ledger.records import Event, SweepRecord
+from sweeps.planning.account import account_of
+from sweeps.report import tables
+from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, best_by, finite, uses_target_labels
+from sweeps.search.proposer import Search
+from sweeps.selection.choice import CRITERIA, Selection, select
+from sweeps.selection.guards import source_only_baseline
+from sweeps.selection.seeds import SeedGroup, seed_groups
+from sweeps.space import SearchSpace
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep as a report reads it.
+
+    Attributes:
+        record: the sweep.
+        spec: its file.
+        trials: its trials, by number.
+        events: what happened to it.
+        curves: trial number -> (step, source validation mean IoU).
+        results: trial number -> content of `result.json`.
+        environments: trial number -> content of `environment.json`.
+        folders: trial number -> folder of its files.
+        importance: importance of each parameter by path (see `Search.importance`); empty with too few trials.
+        account: what was spent, beside what was planned: (what, how much).
+        is_driven: whether a process works on the sweep right now.
+    """
+
+    record: SweepRecord
+    spec: SweepSpec
+    trials: Sequence[TrialRecord]
+    events: Sequence[Event] = ()
+    curves: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    results: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    environments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    folders: Mapping[int, Path] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
+    account: Sequence[tuple[str, str]] = ()
+    is_driven: bool = False
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The choice by the sweep's own criterion."""
+        return select(self.trials, self.spec)
+
+    @cached_property
+    def picked(self) -> TrialRecord | None:
+        """The chosen trial."""
+        return self.selection.picked
+
+    @cached_property
+    def source_only(self) -> TrialRecord | None:
+        """The best network without adaptation."""
+        return source_only_baseline(self.trials, like=self.picked)
+
+    @cached_property
+    def upper_bound(self) -> TrialRecord | None:
+        """The best network that was trained on target labels."""
+        return best_by([trial for trial in self.trials if uses_target_labels(trial)], TARGET_MIOU)
+
+    @cached_property
+    def networks(self) -> dict[str, TrialRecord]:
+        """Networks that are worth a look side by side: label -> trial."""
+        shown: dict[str, TrialRecord] = {}
+        if self.picked is not None:
+            shown[f"picked: trial {self.picked.number}"] = self.picked
+        if self.source_only is not None and self.source_only is not self.picked:
+            shown[f"source only: trial {self.source_only.number}"] = self.source_only
+        for trial in self.trials:
+            is_reference = trial.kind is TrialKind.REFERENCE and trial.state is TrialState.COMPLETE
+            if is_reference and trial is not self.source_only:
+                shown[f"{trial.name or 'reference'}: trial {trial.number}"] = trial
+        return shown
+
+    @cached_property
+    def criteria(self) -> list[tables.CriterionRow]:
+        """What every criterion picks, its distance to the oracle, and how well it orders the candidates."""
+        choices = {criterion: select(self.trials, self.spec, criterion=criterion) for criterion in CRITERIA}
+        return tables.criterion_rows(self.trials, choices)
+
+    @cached_property
+    def criterion(self) -> tables.CriterionRow:
+        """The row of the sweep's own criterion."""
+        return next(row for row in self.criteria if row.criterion == self.spec.selection)
+
+    @cached_property
+    def seed_groups(self) -> list[SeedGroup]:
+        """The finalists with their repetitions."""
+        return seed_groups(self.trials, metric=CRITERIA[self.spec.selection])
+
+    @cached_property
+    def sample(self) -> Mapping[str, Any]:
+        """A full configuration for what all trials share; the sweep file's base before the first trial."""
+        return self.trials[0].config if self.trials else dict(self.record.spec.get("base") or {})
+
+    @property
+    def source_split(self) -> str:
+        """Name of the split that source validation figures are from."""
+        return f"{self._domain('source')} val"
+
+    @property
+    def target_split(self) -> str:
+        """Name of the split that oracle figures are from."""
+        dataset = DATASETS.get(str(value_at(self.sample, "data.target.dataset")))
+        return f"{self._domain('target')} {dataset.report_split if dataset else 'labelled split'}"
+
+    def _domain(self, side: str) -> str:
+        names = [value_at(self.sample, f"data.{side}.{part}") for part in ("dataset", "domain")]
+        return " / ".join(str(name) for name in names if name) or side
+
+    @property
+    def device(self) -> str:
+        """Maker's name of the device that efficiency was measured on: as noted, or else where the first trial ran."""
+        measured = value_at(self.record.info, "device.name")
+        if measured:
+            return str(measured)
+        if self.devices:
+            return self.devices[0]
+        return str(value_at(self.record.info, "environment.device_name") or "a device that was not recorded")
+
+    @property
+    def devices(self) -> list[str]:
+        """Makers' names of the devices that trials ran on, in the order of their first trial."""
+        names = [self.environments[number].get("device_name") for number in sorted(self.environments)]
+        return list(dict.fromkeys(str(name) for name in names if name))
+
+    @property
+    def unfinished(self) -> int:
+        """Number of trials that still wait or run."""
+        return sum(not trial.state.is_finished for trial in self.trials)
+
+
+def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
+    """Read all that a report needs.
+
+    Args:
+        ledger: where the sweep is.
+        store: where its files are; missing files are left out.
+        sweep: name of the sweep.
+
+    Raises:
+        ConfigError: there is no such sweep, or its file cannot be read by this version.
+    """
+    record = ledger.sweep(sweep)
+    try:
+        spec = SweepSpec.model_validate(dict(record.spec))
+    except ValidationError as error:
+        raise error_of(error, SweepSpec, dict(record.spec), where=f"sweep {sweep} in the ledger") from error
+    trials = ledger.trials(sweep)
+    folders = {trial.number: store.trial(trial) for trial in trials}
+    curves = {}
+    for trial in trials:
+        points = ledger.points(sweep, trial.number)
+        curves[trial.number] = [
+            (point.step, value) for point in points if (value := finite(point.metrics, SOURCE_MIOU)) is not None
+        ]
+    return SweepView(
+        record=record,
+        spec=spec,
+        trials=trials,
+        events=ledger.events(sweep),
+        curves=curves,
+        results=_json_files(folders, "result.json"),
+        environments=_json_files(folders, "environment.json"),
+        folders=folders,
+        importance=_importance(spec, trials),
+        account=account_of(ledger, store, sweep).rows(),
+        is_driven=is_alive(record.driver, record.driver_seen),
+    )
+
+
+def _json_files(folders: Mapping[int, Path], name: str) -> dict[int, Mapping[str, Any]]:
+    found: dict[int, Mapping[str, Any]] = {}
+    for number, folder in folders.items():
+        path = folder / name
+        if path.is_file():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                logger.warning("%s cannot be read and is left out of the report: %s", path, error)
+                continue
+            if isinstance(content, dict):
+                found[number] = content
+    return found
+
+
+def _importance(spec: SweepSpec, trials: Sequence[TrialRecord]) -> dict[str, float]:
+    """Return the importance of each parameter; a sampler that cannot tell is no reason to have no report."""
+    try:
+        return dict(Search(spec, SearchSpace.from_spec(spec), trials).importance())
+    except (SegdaError, ValueError, RuntimeError) as error:
+        logger.warning("no parameter importance in the report: %s", error)
+        return {}

@@ -1,0 +1,116 @@
+"""What must hold of a sweep file's `scheduler` part; each check raises `LocatedError` at the key to change."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from segda.config import TrainConfig
+from segda.config_problems import LocatedError
+from segda.schedule import CHANGEABLE
+from sweeps.schedulers.pbt import explored
+from sweeps.space import SearchSpace
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+# Scheduler -> the settings that it reads.
+_SETTINGS = {
+    "none": frozenset[str](),
+    "asha": frozenset({"reduction_factor", "min_steps", "metric"}),
+    "median": frozenset({"min_steps", "min_trials", "metric"}),
+    "pbt": frozenset({"interval", "quantile", "resample", "metric"}),
+}
+
+
+def check_scheduler(spec: "SweepSpec", sample: TrainConfig, *, reported: Sequence[str]) -> None:
+    """Check the scheduler against the rest of the sweep; its metric has been looked up already.
+
+    Args:
+        spec: the sweep.
+        sample: some training configuration of it.
+        reported: objectives that training reports, as opposed to efficiency figures of the architecture.
+
+    Raises:
+        LocatedError: relative to the sweep file.
+    """
+    scheduler = spec.scheduler
+    if scheduler.name == "none":
+        return
+    _check_objectives(spec, reported)
+    if scheduler.metric.startswith("oracle/") and sample.oracle != "always":
+        raise LocatedError(
+            ("scheduler", "metric"),
+            f"{scheduler.metric} is reported along the way only with base.oracle: always, it is {sample.oracle}",
+        )
+    if scheduler.name == "pbt":
+        _check_pbt(spec, sample)
+        return
+    every = sample.report_every
+    first = -(-scheduler.min_steps // every) * every
+    if first >= sample.steps:
+        rounded = "" if first == scheduler.min_steps else f", which is {first} at the next report"
+        raise LocatedError(
+            ("scheduler", "min_steps"),
+            f"must be smaller than base.steps {sample.steps}, got {scheduler.min_steps}{rounded}; otherwise nothing is stopped",
+        )
+    if scheduler.name == "asha" and first != scheduler.min_steps:
+        raise LocatedError(
+            ("scheduler", "min_steps"),
+            f"must be a multiple of base.report_every {every}, got {scheduler.min_steps}; trials are compared when they report",
+        )
+
+
+def _check_pbt(spec: "SweepSpec", sample: TrainConfig) -> None:
+    interval = spec.scheduler.interval
+    if interval >= sample.steps or interval % sample.report_every:
+        raise LocatedError(
+            ("scheduler", "interval"),
+            f"must be a multiple of base.report_every {sample.report_every} below base.steps {sample.steps}, got {interval}; "
+            "trials are compared when they report",
+        )
+    if not explored(SearchSpace.from_search(spec.search)):
+        raise LocatedError(
+            ("scheduler", "name"),
+            f"nothing that is searched may change in the middle of a run; search low and high of {', '.join(CHANGEABLE)} or a "
+            "method.lambda_...",
+        )
+    if sample.schedule.changes:
+        raise LocatedError(
+            ("base", "schedule", "changes"),
+            "the scheduler pbt makes the changes; leave them out or use another scheduler",
+        )
+    if spec.sampler.reproducible:
+        raise LocatedError(
+            ("sampler", "reproducible"),
+            "which trials pbt copies depends on which ones came first; leave it out or use another scheduler",
+        )
+
+
+def check_settings(spec: "SweepSpec") -> None:
+    """Refuse settings that do nothing with the chosen scheduler.
+
+    Raises:
+        LocatedError: relative to the sweep file.
+    """
+    scheduler = spec.scheduler
+    for key, field in type(scheduler).model_fields.items():
+        if key == "name" or key in _SETTINGS[scheduler.name] or getattr(scheduler, key) == field.default:
+            continue
+        raise LocatedError(("scheduler", key), f"has no effect with scheduler {scheduler.name}; leave it out")
+
+
+def _check_objectives(spec: "SweepSpec", reported: Sequence[str]) -> None:
+    """One metric prunes, so at most one objective may be a matter of training; see `sweeps.schedulers.rivals`."""
+    name, metric = spec.scheduler.name, spec.scheduler.metric
+    if len(reported) > 1:
+        raise LocatedError(
+            ("scheduler", "name"),
+            f"{name} compares trials by {metric} alone and would stop some that lead in another objective, since "
+            f"{' and '.join(reported)} are all decided by training; use `name: none`, or keep one of them and efficiency figures",
+        )
+    for objective in spec.objectives:
+        if objective.metric == metric and objective.direction == "minimize":
+            raise LocatedError(
+                ("scheduler", "metric"),
+                f"the scheduler keeps the trials with the largest {metric}, but an objective minimizes it; maximize it or use "
+                "`name: none`",
+            )

@@ -1,0 +1,85 @@
+"""Which trials a trial may be stopped in favor of.
+
+Schedulers stop trials by one metric, `scheduler.metric`. With quality as the only objective everybody competes with everybody. In
+a sweep that also minimizes a cost (macs, latency_ms, ...) that would be wrong: a small network belongs on the Pareto front because
+it is cheap, although most larger ones are better than it at every step. So there a trial is compared only with its rivals: trials
+that are at least as good in every cost objective. It stops only if some of them are strictly better at the rung, hence only if
+it is dominated there, and never in favor of a more expensive network. Costs belong to architectures and do not change while
+training; so as long as the rungs order trials as full training does, no member of the Pareto front is ever stopped.
+
+This is the idea of MO-ASHA (Schmucker et al., "Multi-objective Asynchronous Successive Halving", arXiv:2106.12639, 2021), which
+ranks a rung by non-dominated sorting. Deviation: no sorting into fronts. The costs are known before training, so dominance is
+decided by the one metric that is not, and one trial's rung never depends on how a third one's front is numbered.
+
+Two objectives that are both reported while training cannot be pruned soundly by one of them; `sweeps.schedulers.checks` refuses it.
+"""
+
+from collections.abc import Collection, Iterable
+
+from sweeps.report.analysis import finite
+from sweeps.spec import Objective, SweepSpec
+from sweeps.spec_checks import EFFICIENCY
+from sweeps.trial import TrialKind, TrialRecord
+
+
+def cost_objectives(spec: SweepSpec) -> list[Objective]:
+    """Return the objectives that are efficiency figures of the architecture."""
+    return [objective for objective in spec.objectives if objective.metric in EFFICIENCY]
+
+
+def rivals(
+    record: TrialRecord,
+    records: Iterable[TrialRecord],
+    spec: SweepSpec,
+    *,
+    settled: Collection[int] | None = None,
+) -> frozenset[int] | None:
+    """Return the numbers of the trials that a trial may be stopped in favor of.
+
+    Args:
+        record: the trial that reported.
+        records: all trials of the sweep; itself, references and replicates are passed over.
+        spec: the sweep.
+        settled: numbers of the trials that a reproducible sweep lets this one depend on. They must have finished before it started:
+            then they have all the rung values that they will ever have, and what becomes of the trial is a function of their
+            values and its own, however fast the others are. Unset: it may depend on every trial.
+
+    Returns:
+        The numbers, without the trial's own; None for all, which needs neither a cost objective nor `settled`. A trial whose
+        cost is not known is nobody's rival and has none.
+    """
+    costs = cost_objectives(spec)
+    if not costs and settled is None:
+        return None
+    return frozenset(
+        other.number
+        for other in records
+        if other.number != record.number
+        and other.kind is TrialKind.SEARCH
+        and (settled is None or other.number in settled)
+        and all(_at_least_as_good(other, record, objective) for objective in costs)
+    )
+
+
+def _at_least_as_good(first: TrialRecord, second: TrialRecord, objective: Objective) -> bool:
+    own, other = finite(first.profile, objective.metric), finite(second.profile, objective.metric)
+    if own is None or other is None:
+        return False
+    return own >= other if objective.direction == "maximize" else own <= other
+
+
+def pruning_rule(spec: SweepSpec) -> str:
+    """Return by what the sweep stops trials early and why that is sound, as one line for people."""
+    scheduler = spec.scheduler
+    if scheduler.name == "none":
+        return "pruning: none; every trial trains in full"
+    rule = f"pruning: {scheduler.name} by {scheduler.metric} alone"
+    if scheduler.name == "pbt":
+        rule += f" every {scheduler.interval} steps; changed copies of the best take the place of the worst"
+    costs = [objective.metric for objective in cost_objectives(spec)]
+    if not costs:
+        return rule
+    return (
+        f"{rule}, among trials at least as good in {' and '.join(costs)}: a trial stops only where such ones are better, so "
+        "that no network gives way to a more expensive one"
+    )

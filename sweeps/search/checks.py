@@ -1,0 +1,105 @@
+"""Which sampler a sweep has, and what a sweep file must hold for it."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from segda.config import TrainConfig
+from segda.config_problems import LocatedError, Location, dotted, problems_of
+from segda.names import nearest
+from segda.tunable import Scalar
+from sweeps.space import Float, SearchSpace, identity
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+_LEARN = ("auto", "tpe", "gp", "nsga2")  # from results; the others propose the same whatever came out
+_START_AT_RANDOM = ("auto", "tpe", "gp")
+
+
+def chosen_sampler(spec: "SweepSpec", space: SearchSpace) -> str:
+    """Return the name of the sampler that proposes, which the sweep file may leave to `auto`.
+
+    `auto` takes, in this order:
+
+    1. `grid`, if the budget covers every combination of a finite space: nothing has to be guessed then.
+    2. `qmc`, if all trials are proposed before tpe would begin to learn (`sampler.startup_trials`): as uninformed, but spread
+       evenly.
+    3. `tpe` otherwise, for one objective or several. `nsga2` is never taken: on a conditional space with two objectives it was
+       behind tpe after 100, 300, 600 and 1,000 trials, at no smaller cost.
+
+    Args:
+        spec: the sweep.
+        space: its search space.
+
+    Returns:
+        A name that `sampler.name` may have, never `auto`.
+    """
+    if spec.sampler.name != "auto":
+        return spec.sampler.name
+    trials = spec.budget.trials
+    if (space.num_combinations() or math.inf) <= trials:
+        return "grid"
+    return "qmc" if trials <= spec.sampler.startup_trials and not spec.sampler.warm_start else "tpe"
+
+
+def check_sampler(spec: "SweepSpec", space: SearchSpace) -> None:
+    """Check the settings of the sampler.
+
+    Raises:
+        LocatedError: relative to the sweep file: a setting has no effect, the sampler cannot search the space, or a point to
+            begin with is not in it.
+    """
+    name = spec.sampler.name
+    for key, users in (("warm_start", _LEARN), ("startup_trials", _START_AT_RANDOM)):
+        if name not in users and getattr(spec.sampler, key) != type(spec.sampler).model_fields[key].default:
+            raise LocatedError(("sampler", key), f"has no effect with sampler {name}; leave it out")
+    if name == "grid":
+        for item in space.parameters:
+            if item.distribution.values() is None:
+                raise LocatedError(
+                    ("search", item.path),
+                    "has no end of values, of which sampler grid would propose every one; give it a step or choices, or take "
+                    "sampler qmc, which covers ranges evenly",
+                )
+    for index, earlier in enumerate(spec.sampler.warm_start):
+        where: Location = ("sampler", "warm_start", index)
+        if earlier == spec.name:
+            raise LocatedError(where, "is this sweep itself, whose results are known anyway; name earlier ones")
+        if earlier in spec.sampler.warm_start[:index]:
+            raise LocatedError(where, f"{earlier} is listed twice; keep one of them")
+    for index, params in enumerate(spec.sampler.first):
+        _check_point(spec, space, params, ("sampler", "first", index))
+        if identity(params) in [identity(other) for other in spec.sampler.first[:index]]:
+            raise LocatedError(("sampler", "first", index), "is listed twice; keep one of them")
+
+
+def _check_point(spec: "SweepSpec", space: SearchSpace, params: Mapping[str, Scalar], where: Location) -> None:
+    known = {item.path: item for item in space.parameters}
+    for path, value in params.items():
+        if path not in known:
+            raise LocatedError((*where, path), f"is not searched{nearest(path, known)}; searched: {', '.join(known)}")
+        item = known[path]
+        if not item.is_active(params):
+            wanted = " and ".join(
+                f"{parent} is {' or '.join(str(value) for value in values)}"
+                for parent, values in item.condition.items()
+            )
+            raise LocatedError((*where, path), f"does not exist at this point, only where {wanted}; leave it out")
+        if not item.distribution.contains(value):
+            kind = "a number from " if isinstance(item.distribution, Float) else ""
+            raise LocatedError((*where, path), f"must be {kind}{item.distribution}, got {value!r}")
+    missing = [path for path, item in known.items() if item.is_active(params) and path not in params]
+    if missing:
+        raise LocatedError(where, f"every parameter that exists there needs a value; without one: {', '.join(missing)}")
+    plain = spec.plain_config(params, seed=spec.seeds[0])
+    try:
+        TrainConfig.model_validate(plain)
+    except ValidationError as error:
+        problem = min(problems_of(error, TrainConfig, plain), key=lambda item: item.is_missing)
+        path = dotted(problem.location)
+        if path in params:
+            raise LocatedError((*where, path), problem.text) from error
+        raise LocatedError(where, f"cannot be trained: {problem}") from error

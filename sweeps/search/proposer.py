@@ -1,0 +1,226 @@
+"""Proposes configurations.
+
+The study is built anew from the ledger's records for every proposal, and the sampler is seeded from the sweep's seed and the
+trial's number. So a proposal is a function of the sweep file, the number and what is known of the other trials at that moment,
+and no random state has to be saved: a restarted sweep proposes what the interrupted one would have proposed. The order in which
+trials ended does not matter. What does matter is which of them had ended: with several trials at a time that depends on timing,
+unless the caller says which ones count (`settled`).
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial
+
+from segda.errors import ConfigError
+from segda.tunable import Scalar
+from sweeps.fields import value_at
+from sweeps.search.checks import chosen_sampler
+from sweeps.search.quasi_random import Identity, QuasiRandom
+from sweeps.search.samplers import build_sampler, build_study, propose
+from sweeps.search.told import Translator, objective_value
+from sweeps.space import SearchSpace, identity, same
+from sweeps.spec import SweepSpec
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+__all__ = ["MIN_TRIALS_FOR_IMPORTANCE", "Search", "objective_value"]
+
+MIN_TRIALS_FOR_IMPORTANCE = 10  # fully trained; with fewer, PED-ANOVA ranks noise
+# Times that a proposal known already is drawn again before an unused point is taken; a Gaussian process is fitted for each.
+_REDRAWS = {"tpe": 20, "nsga2": 20, "random": 20, "gp": 3}
+_IN_ORDER = ("grid", "qmc")  # samplers that go through one fixed sequence of points
+
+
+class _Known(NamedTuple):
+    """A proposal and what is known of it."""
+
+    params: Mapping[str, Scalar]
+    mark: Identity
+    trial: FrozenTrial | None  # None: it was lost, and its outcome will not be known
+
+
+class Search:
+    """The search of one sweep. Used by one thread.
+
+    Attributes:
+        sampler: name of the sampler that proposes; never `auto`.
+        num_earlier: how many trials of earlier sweeps it learns from.
+        num_unfit: how many fully trained ones of them it does not, since they lie outside the space or lack an objective.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        space: SearchSpace,
+        trials: Sequence[TrialRecord],
+        *,
+        earlier: Sequence[TrialRecord] = (),
+    ) -> None:
+        """Take what is known from the ledger.
+
+        Args:
+            spec: the sweep.
+            space: its search space.
+            trials: records of any kind and state; references and replicates are passed over.
+            earlier: records of the sweeps that `sampler.warm_start` names. Those that were searched and trained in full and fit the
+                space are learned from; they are no proposals of this sweep, so a combination among them may be proposed again.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._spec = spec
+        self._space = space
+        self._translator = Translator(spec, space)
+        self._num_combinations = space.num_combinations()
+        self.sampler = chosen_sampler(spec, space)
+        self._sequence = QuasiRandom(space, seed=_seed(spec.seed, 0, 0)) if self.sampler in _IN_ORDER else None
+        self._trials: dict[int, _Known] = {}
+        for record in trials:
+            self.tell(record)
+        complete = [
+            record
+            for record in earlier
+            if record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE and record.parent is None
+        ]
+        fitting = (self._fitting(record) for record in sorted(complete, key=lambda item: (item.sweep, item.number)))
+        self._earlier = [trial for trial in fitting if trial is not None]
+        self.num_earlier = len(self._earlier)
+        self.num_unfit = len(complete) - self.num_earlier
+
+    def ask(self, number: int, *, settled: Collection[int] | None = None) -> dict[str, Scalar]:
+        """Propose the parameters of a trial, and count it as running until told otherwise.
+
+        The points of `sampler.first` come first, then the sampler's. A finite space is searched without repetition until every
+        combination was proposed once.
+
+        Args:
+            number: the trial's number in the sweep.
+            settled: numbers of the trials whose outcome may be used; the other ones with smaller numbers count as running, and
+                those with larger numbers as unknown. So a proposal depends on the settled trials and the parameters of the others,
+                whatever else was told meanwhile. Unset: all that is known is used.
+
+        Returns:
+            Dotted path -> value, of the parameters that exist.
+        """
+        others = sorted(index for index in self._trials if index < number or (settled is None and index != number))
+        position = sum(index < number for index in others)
+        used = {self._trials[index].mark for index in others}
+        if position < len(self._spec.sampler.first):
+            params = dict(self._spec.sampler.first[position])
+        elif self._sequence is not None:
+            params = self._sequence.unused(used) or self._again(number)
+        else:
+            params = self._drawn(number, used, self._visible(others, settled))
+        self._remember(number, params, self._translator.running(params))
+        return params
+
+    def tell(self, record: TrialRecord) -> None:
+        """Take note of a trial's present state; `sweeps.search.told` says how the sampler is told of it.
+
+        Args:
+            record: the trial as the ledger knows it.
+
+        Raises:
+            ConfigError: its parameters do not fit the search space.
+        """
+        if record.kind is not TrialKind.SEARCH or record.parent is not None:
+            return  # no proposal; a copy that population based training made has results that no proposal would have
+        if not self._space.contains(record.params):
+            raise ConfigError(
+                f"trial {record.number} of sweep {record.sweep!r} does not fit the search space; the sweep file was changed "
+                "since: undo that, or start a sweep of another name"
+            )
+        self._remember(record.number, record.params, self._translator.told(record))
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every combination of a finite space was proposed; a further proposal repeats one."""
+        if self._num_combinations is None:
+            return False
+        return len({known.mark for known in self._trials.values()}) >= self._num_combinations
+
+    def importance(self) -> dict[str, float]:
+        """Return how much each parameter decides whether the first objective is among the best.
+
+        Conditional PED-ANOVA (Watanabe et al., IJCAI 2023) over this sweep's fully trained trials.
+
+        Returns:
+            Dotted path -> share, summing to 1, largest first; empty with fewer than `MIN_TRIALS_FOR_IMPORTANCE` trials or if all
+            did equally well.
+        """
+        known = [self._trials[number].trial for number in sorted(self._trials)]
+        study = self._study("tpe", [trial for trial in known if trial is not None])
+        complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        values = {trial.values[0] for trial in complete if math.isfinite(trial.values[0])}
+        if len(complete) < MIN_TRIALS_FOR_IMPORTANCE or len(values) < 2:
+            return {}
+        # The evaluator looks for what makes the target small.
+        sign = -1.0 if self._spec.objectives[0].direction == "maximize" else 1.0
+        # It wants about five trials among the best to be stable.
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, 5 / len(complete))))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the sign of the target, and on branches seen once
+            shares = get_param_importances(study, evaluator=evaluator, target=lambda trial: sign * trial.values[0])
+        return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
+
+    def _remember(self, number: int, params: Mapping[str, Scalar], trial: FrozenTrial | None) -> None:
+        self._trials[number] = _Known(dict(params), identity(params), trial)
+
+    def _visible(self, others: Sequence[int], settled: Collection[int] | None) -> list[FrozenTrial]:
+        """Return the trials of this and earlier sweeps as the sampler may know them, ordered by number."""
+        shown = [
+            self._trials[index].trial
+            if settled is None or index in settled
+            else self._translator.running(self._trials[index].params)
+            for index in others
+        ]
+        return self._earlier + [trial for trial in shown if trial is not None]
+
+    def _study(self, sampler: str, trials: Sequence[FrozenTrial]) -> optuna.Study:
+        return build_study(sampler, trials, spec=self._spec, space=self._space, translator=self._translator)
+
+    def _drawn(self, number: int, used: Collection[Identity], trials: Sequence[FrozenTrial]) -> dict[str, Scalar]:
+        study = self._study(self.sampler, trials)
+        for draw in range(_REDRAWS[self.sampler]):
+            # The trials of earlier draws stay in the study as running: the sampler keeps away from them.
+            seed = _seed(self._spec.seed, number, draw)
+            study.sampler = build_sampler(self.sampler, spec=self._spec, space=self._space, seed=seed)
+            params = propose(self.sampler, study, space=self._space, translator=self._translator)
+            if identity(params) not in used:
+                return params
+        spread = QuasiRandom(self._space, seed=_seed(self._spec.seed, number, _REDRAWS[self.sampler]))
+        return spread.unused(used) or self._again(number)
+
+    def _again(self, number: int) -> dict[str, Scalar]:
+        """Propose a combination of an exhausted space a second time."""
+        params = QuasiRandom(self._space, seed=_seed(self._spec.seed, number, 0)).unused(())
+        assert params is not None
+        return params
+
+    def _fitting(self, record: TrialRecord) -> FrozenTrial | None:
+        """Return a trial of an earlier sweep as one of this space; None if it is none."""
+        params: dict[str, Scalar] = {}
+        for item in self._space.parameters:
+            if item.is_active(params):
+                # What this sweep varies may have been fixed in the other one.
+                value = record.params.get(item.path, value_at(record.config, item.path))
+                if not item.distribution.contains(value):
+                    return None
+                params[item.path] = value
+        fixed = self._spec.train_config(params, seed=self._spec.seeds[0]).model_dump(mode="json")
+        for path, value in record.params.items():
+            if path not in params and not same(value_at(fixed, path), value):
+                return None
+        return (
+            None if self._translator.values(record) is None else self._translator.told(replace(record, params=params))
+        )
+
+
+def _seed(seed: int, number: int, draw: int) -> int:
+    """Return a sampler's seed: the same on every machine, and unrelated for neighboring numbers."""
+    digest = hashlib.sha256(f"{seed}:{number}:{draw}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")

@@ -1,0 +1,1 @@
+"""Which trial to pick, from how many seeds, and why."""

@@ -1,0 +1,154 @@
+"""Which trial to use: the choice that a sweep is made for, and the wall between it and the target's labels.
+
+`source_validation`, the default, reads no target label. It ranks fully trained candidates by mean IoU on the source's
+validation split, the criterion that Musgrave et al. ("Three New Validators and a Large-Scale Benchmark Ranking for
+Unsupervised Domain Adaptation", 2022) found hard to beat across methods. The validators (`segda.validators`) read no target label
+either: they rank by what a network's predictions on unlabelled target images look like. Each can be fooled, and none wins
+everywhere, so the guards of `sweeps.selection.guards` reject collapsed trials before any of them ranks.
+
+`oracle` ranks by target mean IoU, needs target labels, and is an upper limit of what choosing can do. It exists to
+measure the other criteria, or for sweeps that say `selection: oracle`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from segda.errors import ConfigError
+from segda.names import nearest
+from segda.validators import VALIDATORS
+from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
+from sweeps.selection.finalists import macs, settle
+from sweeps.selection.guards import broken_constraint, collapse
+from sweeps.selection.reasons import choice_reason, nothing_reason
+from sweeps.selection.seeds import Paired
+from sweeps.spec import SweepSpec
+from sweeps.trial import TrialRecord
+
+# Criterion -> the figure that it maximizes.
+CRITERIA: dict[str, str] = {
+    "source_validation": SOURCE_MIOU,
+    **{name: f"target/validator/{name}" for name in VALIDATORS},
+    "oracle": TARGET_MIOU,
+}
+
+ORACLE_PREFIX = "oracle/"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A choice and its reasons.
+
+    Attributes:
+        criterion: how it was made; `oracle` used target labels.
+        picked: the chosen trial, or None if no trial qualifies.
+        reason: why, for people: figures, constraints, other finalists, runner-up and margin.
+        rejected: (trial number, why) of fully trained candidates that did not qualify.
+        runner_up: the next best by rank, if any.
+        comparisons: the choice against each other finalist, over the further seeds that both have.
+        ranked: numbers of the candidates that qualify, best first by the search's own figure.
+    """
+
+    criterion: str
+    picked: TrialRecord | None
+    reason: str
+    rejected: tuple[tuple[int, str], ...]
+    runner_up: TrialRecord | None = None
+    comparisons: tuple[Paired, ...] = ()
+    ranked: tuple[int, ...] = ()
+
+
+def visible_metrics(metrics: Mapping[str, float], selection: str) -> dict[str, float]:
+    """Return the figures that searcher, scheduler and selection may read.
+
+    Args:
+        metrics: figures by name.
+        selection: the sweep's criterion.
+
+    Returns:
+        A copy; without everything made from target labels (`oracle/...`) unless the criterion is `oracle`.
+
+    Example:
+        >>> visible_metrics({"source/val/miou": 0.6, "oracle/target/miou": 0.5}, "source_validation")
+        {'source/val/miou': 0.6}
+    """
+    if selection == "oracle":
+        return dict(metrics)
+    return {name: value for name, value in metrics.items() if not name.startswith(ORACLE_PREFIX)}
+
+
+def rank(trials: Iterable[TrialRecord], spec: SweepSpec) -> list[TrialRecord]:
+    """Return the trials that qualify, best first, under the sweep's own criterion.
+
+    Each trial counts with its own figure; repetitions over seeds do not enter, so that the choice of finalists does not
+    move while they are repeated.
+
+    Args:
+        trials: records of one sweep.
+        spec: the sweep.
+    """
+    return _ranked(list(trials), spec, spec.selection)[0]
+
+
+def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | None = None) -> Selection:
+    """Choose one trial.
+
+    The best rank wins, unless trainings of the finalists with further seeds speak for another one (see `finalists.py`). Of
+    equal figures the one with fewer multiply-accumulates ranks first, then the smaller number.
+
+    Args:
+        trials: records of one sweep; it may still run.
+        spec: the sweep.
+        criterion: name in `CRITERIA`; unset: the sweep's own.
+
+    Raises:
+        ConfigError: the criterion is unknown.
+    """
+    criterion = criterion or spec.selection
+    if criterion not in CRITERIA:
+        known = ", ".join(CRITERIA)
+        raise ConfigError(f"unknown selection criterion {criterion!r}{nearest(criterion, CRITERIA)}; known: {known}")
+    records = list(trials)
+    ranked, rejected = _ranked(records, spec, criterion)
+    if not ranked:
+        return Selection(criterion, None, nothing_reason(records, rejected), rejected)
+    metric = CRITERIA[criterion]
+    verdict = settle(
+        ranked[: spec.finalists],
+        records,
+        metric=metric,
+        collapsed=lambda trial: None if criterion == "oracle" else collapse(trial, records),
+    )
+    picked = verdict.picked
+    return Selection(
+        criterion,
+        picked,
+        choice_reason(verdict, ranked, records, spec, criterion=criterion, metric=metric),
+        rejected,
+        next((trial for trial in ranked if trial is not picked), None),
+        verdict.comparisons,
+        tuple(trial.number for trial in ranked),
+    )
+
+
+def _ranked(
+    trials: Sequence[TrialRecord], spec: SweepSpec, criterion: str
+) -> tuple[list[TrialRecord], tuple[tuple[int, str], ...]]:
+    """Split the fully trained candidates into those that qualify, best first, and those that do not, with why."""
+    metric = CRITERIA[criterion]
+    qualified: list[tuple[float, TrialRecord]] = []
+    rejected: list[tuple[int, str]] = []
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if not is_candidate(trial):
+            continue
+        value = finite(visible_metrics(trial.metrics, criterion), metric)
+        if value is None:
+            why: str | None = f"it has no {metric}"
+        else:
+            # A network that collapsed on the target cannot hide from target labels: the oracle needs no guard.
+            why = broken_constraint(trial, spec) or (None if criterion == "oracle" else collapse(trial, trials))
+        if why is None and value is not None:
+            qualified.append((value, trial))
+        else:
+            rejected.append((trial.number, str(why)))
+    qualified.sort(key=lambda item: (-item[0], macs(item[1]), item[1].number))
+    return [trial for _, trial in qualified], tuple(rejected)

@@ -1,0 +1,98 @@
+"""What no candidate may show: a broken constraint, or a collapse on the target.
+
+Criteria that read no target label are blind to one accident: adaptation that ruins the target while what they look at stays fine.
+Guards from label-free figures reject such trials before any criterion ranks. They are there to catch collapse, not to rank, so
+they are loose:
+
+1. Source validation mean IoU below 0.8 of the best source-only training's: adaptation broke what supervision gives for
+   free. The source-only training of the same network is the measure where there is one, otherwise the best of all.
+2. One class covers more than 0.95 of the target's pixels.
+3. Too many missing classes. `target/missing_classes` counts classes with more than 1 % of the source's pixels that get
+   less than 0.1 % of the target's. A class may be rare in the target by nature, and the source-only network shows about
+   how many are; a quarter of the classes more than it misses (at least one) is the limit. Without a source-only
+   training nature cannot be told from collapse, and half of the classes is the limit.
+"""
+
+from collections.abc import Iterable
+
+from sweeps.report.analysis import SOURCE_MIOU, finite
+from sweeps.report.labels import method_name
+from sweeps.spec import SweepSpec
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+LARGEST_CLASS_SHARE = "target/largest_class_share"
+MISSING_CLASSES = "target/missing_classes"
+
+MIN_SHARE_OF_SOURCE_ONLY = 0.8
+MAX_CLASS_SHARE = 0.95
+EXTRA_MISSING_SHARE = 0.25
+MISSING_SHARE_WITHOUT_BASELINE = 0.5
+
+_CLASS_PREFIX = "source/val/iou/"
+_SOURCE_ONLY = "source_only"
+
+
+def broken_constraint(trial: TrialRecord, spec: SweepSpec) -> str | None:
+    """Return which constraint the trial's architecture breaks and by what figure, or None."""
+    for constraint in spec.constraints:
+        value = finite(trial.profile, constraint.metric)
+        if value is None:
+            return f"{constraint.metric} was not measured, so the constraint {constraint} cannot be checked"
+        if not constraint.holds(value):
+            return f"{constraint} is broken: {value:.4g}"
+    return None
+
+
+def source_only_baseline(trials: Iterable[TrialRecord], *, like: TrialRecord | None = None) -> TrialRecord | None:
+    """Return the best fully trained source-only network by source validation.
+
+    Args:
+        trials: records of one sweep; search trials and references count.
+        like: prefer source-only networks of this trial's architecture.
+    """
+    known = [
+        trial
+        for trial in trials
+        if trial.state is TrialState.COMPLETE
+        and trial.kind is not TrialKind.REPLICATE
+        and method_name(trial) == _SOURCE_ONLY
+        and finite(trial.metrics, SOURCE_MIOU) is not None
+    ]
+    if like is not None:
+        same = [trial for trial in known if trial.config.get("model") == like.config.get("model")]
+        known = same or known
+    return min(known, key=lambda trial: (-trial.metrics[SOURCE_MIOU], trial.number), default=None)
+
+
+def collapse(trial: TrialRecord, trials: Iterable[TrialRecord]) -> str | None:
+    """Return why a trial looks collapsed, from label-free target figures and labelled source figures, or None.
+
+    Args:
+        trial: a fully trained trial.
+        trials: all records of the sweep, for the source-only baseline.
+    """
+    baseline = source_only_baseline(trials, like=trial)
+    source = finite(trial.metrics, SOURCE_MIOU)
+    if baseline is not None and source is not None:
+        limit = MIN_SHARE_OF_SOURCE_ONLY * baseline.metrics[SOURCE_MIOU]
+        if source < limit:
+            return (
+                f"{SOURCE_MIOU} {source:.1%} is below {limit:.1%}, {MIN_SHARE_OF_SOURCE_ONLY:g} of what source-only "
+                f"trial {baseline.number} reaches"
+            )
+    share = finite(trial.metrics, LARGEST_CLASS_SHARE)
+    if share is not None and share > MAX_CLASS_SHARE:
+        return f"one class covers {share:.1%} of the target's pixels, more than {MAX_CLASS_SHARE:.0%}"
+    missing = finite(trial.metrics, MISSING_CLASSES)
+    num_classes = sum(name.startswith(_CLASS_PREFIX) for name in trial.metrics)
+    if missing is None or num_classes == 0:
+        return None
+    natural = finite(baseline.metrics, MISSING_CLASSES) if baseline is not None else None
+    if natural is None:
+        allowed, measure = MISSING_SHARE_WITHOUT_BASELINE * num_classes, "half of the classes"
+    else:
+        allowed = natural + max(1.0, EXTRA_MISSING_SHARE * num_classes)
+        measure = f"{natural:.0f} missing in source-only trial {baseline.number if baseline else 0} plus a quarter"
+    if missing > allowed:
+        return f"{missing:.0f} of {num_classes} classes are missing in its target predictions; the limit is {measure}"
+    return None

@@ -1,0 +1,167 @@
+"""Why a trial was chosen, in sentences."""
+
+from collections.abc import Sequence
+
+from sweeps.report.analysis import finite
+from sweeps.report.labels import method_label, short_params
+from sweeps.selection.finalists import Verdict, macs
+from sweeps.selection.guards import LARGEST_CLASS_SHARE, MISSING_CLASSES
+from sweeps.selection.seeds import MIN_SEEDS, Paired, mean_interval
+from sweeps.spec import SweepSpec
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+
+def shown_figure(metric: str, value: float) -> str:
+    """Return a criterion's figure for people: mean IoU in per cent, a validator's score as it is.
+
+    Example:
+        >>> shown_figure("source/val/miou", 0.6214), shown_figure("target/validator/entropy", -0.31234)
+        ('62.1%', '-0.3123')
+    """
+    return f"{value:.1%}" if metric.endswith("miou") else f"{value:.4g}"
+
+
+def shown_gap(metric: str, value: float) -> str:
+    """Return a difference of two figures for people.
+
+    Example:
+        >>> shown_gap("source/val/miou", 0.0121), shown_gap("target/validator/entropy", 0.0121)
+        ('1.2 points', '0.0121')
+    """
+    return f"{100 * value:.1f} points" if metric.endswith("miou") else f"{value:.3g}"
+
+
+def _named(trial: TrialRecord) -> str:
+    details = ", ".join(part for part in (method_label(trial), short_params(trial.params)) if part)
+    return f"trial {trial.number} ({details})"
+
+
+def choice_reason(
+    verdict: Verdict,
+    ranked: Sequence[TrialRecord],
+    trials: Sequence[TrialRecord],
+    spec: SweepSpec,
+    *,
+    criterion: str,
+    metric: str,
+) -> str:
+    """Return why a trial was chosen.
+
+    Args:
+        verdict: the choice among the finalists.
+        ranked: candidates that qualify, best first.
+        trials: all records of the sweep.
+        spec: the sweep.
+        criterion: name of the criterion.
+        metric: its figure.
+    """
+    picked = verdict.picked
+    name = _named(picked)
+    name = name[0].upper() + name[1:]
+    figure = f"{shown_figure(metric, picked.metrics[metric])} with seed {picked.seed}"
+    if len(ranked) == 1:
+        sentences = [f"{name} is the only candidate that qualifies; its {metric} is {figure}."]
+    elif picked is ranked[0]:
+        sentences = [f"{name} has the best {metric}, {figure}, of {len(ranked)} candidates that qualify."]
+    else:
+        place = f"rank {ranked.index(picked) + 1} of {len(ranked)} candidates that qualify"
+        sentences = [f"{name} is picked among the finalists; its {metric} is {figure}, {place}."]
+    sentences += _seed_sentences(verdict, ranked, trials, metric)
+    kept = [f"{item} (measured {picked.profile[item.metric]:.4g})" for item in spec.constraints]
+    if kept:
+        sentences.append(f"It keeps {' and '.join(kept)}.")
+    if picked is ranked[0] and len(ranked) > 1:
+        runner_up = ranked[1]
+        margin = picked.metrics[metric] - runner_up.metrics[metric]
+        behind = (
+            f"{shown_gap(metric, margin)} behind" if margin > 0 else "level; fewer MACs or the smaller number decided"
+        )
+        value = shown_figure(metric, runner_up.metrics[metric])
+        sentences.append(f"The runner-up, {_named(runner_up)}, has {value}: {behind}.")
+    if criterion == "oracle":
+        sentences.append("This choice read target labels.")
+    else:
+        sentences.append("No target label was read to choose.")
+        if LARGEST_CLASS_SHARE not in picked.metrics or MISSING_CLASSES not in picked.metrics:
+            sentences.append("Collapse on the target could not be checked: its figures are missing.")
+    return " ".join(sentences)
+
+
+def _seed_sentences(
+    verdict: Verdict, ranked: Sequence[TrialRecord], trials: Sequence[TrialRecord], metric: str
+) -> list[str]:
+    """Say what the further seeds show of the choice, and of each other finalist."""
+    picked = verdict.picked
+    values = [
+        value
+        for trial in trials
+        if (trial is picked or (trial.kind is TrialKind.REPLICATE and trial.parent == picked.number))
+        and trial.state is TrialState.COMPLETE
+        and (value := finite(trial.metrics, metric)) is not None
+    ]
+    sentences = []
+    if len(values) > 1:
+        mean = mean_interval(values)
+        sentences.append(f"Its mean over {mean.n} seeds is {shown_figure(metric, mean.mean)}.")
+    unstable = dict(verdict.unstable)
+    by_number = {trial.number: trial for trial in ranked}
+    for pair in verdict.comparisons:
+        other = by_number[pair.other]
+        if other.number in unstable and picked.number not in unstable:
+            sentences.append(f"Trial {other.number} gives way: {unstable[other.number]}.")
+        elif pair.difference is not None and len(pair.seeds) >= MIN_SEEDS:
+            sentences.append(
+                _pair_sentence(pair, picked, other, metric, is_first=ranked.index(picked) < ranked.index(other))
+            )
+        elif values[1:] or pair.seeds:
+            sentences.append(
+                f"It cannot be compared with trial {other.number} over seeds: they have {len(pair.seeds)} further in common, at "
+                f"least {MIN_SEEDS} are needed."
+            )
+    return sentences
+
+
+def _pair_sentence(pair: Paired, picked: TrialRecord, other: TrialRecord, metric: str, *, is_first: bool) -> str:
+    assert pair.difference is not None
+    mean, n = pair.difference.mean, len(pair.seeds)
+    if pair.holds:
+        subject = "It" if pair.number == picked.number else f"Trial {pair.number}"
+        by = f"{subject} is better than trial {other.number} by {shown_gap(metric, mean)}"
+        if pair.everywhere:
+            return f"{by} on average, and on each of {n} further common seeds (of equals 1 in {2**n} would be)."
+        return f"{by} on average over {n} further common seeds, and the 95 % interval excludes zero."
+    low, high = pair.difference.low, pair.difference.high
+    between = (
+        f", 95 % interval {shown_gap(metric, low)} to {shown_gap(metric, high)}"
+        if low is not None and high is not None
+        else ""
+    )
+    side = "ahead by" if mean >= 0 else "behind by"
+    kept = "it is kept"
+    if macs(picked) < macs(other):
+        kept = f"the cheaper one is kept ({macs(picked) / 1e9:.3g} G instead of {macs(other) / 1e9:.3g} G MACs)"
+    elif is_first:
+        kept = "the one that ranked better is kept"
+    return (
+        f"Not separable from trial {other.number} over {n} further common seeds ({side} {shown_gap(metric, abs(mean))} on average"
+        f"{between}): {kept}."
+    )
+
+
+def nothing_reason(trials: Sequence[TrialRecord], rejected: Sequence[tuple[int, str]]) -> str:
+    """Return why no trial can be chosen.
+
+    Args:
+        trials: all records of the sweep.
+        rejected: (trial number, why) of fully trained candidates that did not qualify.
+    """
+    if rejected:
+        shown = "; ".join(f"trial {number}: {why}" for number, why in rejected[:3])
+        more = f"; and {len(rejected) - 3} more" if len(rejected) > 3 else ""
+        return f"No trial can be picked: {len(rejected)} fully trained candidates were rejected ({shown}{more})."
+    searched = [trial for trial in trials if trial.kind is TrialKind.SEARCH]
+    if not searched:
+        return "No trial can be picked: the sweep has no search trial yet."
+    counts = {state: sum(trial.state is state for trial in searched) for state in TrialState}
+    shown = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
+    return f"No trial can be picked: none of {len(searched)} search trials is a fully trained candidate ({shown})."

@@ -1,0 +1,221 @@
+"""What the MLflow run of a trial holds.
+
+Run states: a queued trial is SCHEDULED, a running one RUNNING. Complete, pruned and infeasible trials are FINISHED, because
+nothing went wrong; the tag `sweep.state` tells them apart. Failed trials are FAILED.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+
+from segda.config import TrainConfig
+from sweeps.ledger.records import Point
+from sweeps.tracking.server import log_tables, metric_name, milliseconds
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+# Kept in step with the record as long as the trial is open.
+STATE_TAGS = frozenset(
+    {
+        *("sweep.state", "sweep.attempts", "sweep.worker", "sweep.device", "sweep.seconds"),
+        *("sweep.micro_batch", "sweep.reused", "sweep.failure", "sweep.error"),
+    }
+)
+_FILES = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "result.json",
+    "error.txt",
+    "examples_source.png",
+    "examples_target.png",
+)
+_DIGEST_LENGTH = 36  # MLflow's limit
+
+
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested plain data as dotted names in stable order, with values as MLflow keeps them.
+
+    Example:
+        >>> flatten({"optimizer": {"name": "sgd", "lr": 0.1}, "crops": [1, None]})
+        {'crops': '[1, null]', 'optimizer.lr': '0.1', 'optimizer.name': 'sgd'}
+    """
+    flat: dict[str, str] = {}
+    for name in sorted(plain):
+        value = plain[name]
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def params_of(record: TrialRecord) -> dict[str, str]:
+    """Return a trial's parameters: its whole configuration without places."""
+    return flatten(TrainConfig.model_validate(record.config).canonical())
+
+
+def run_name(record: TrialRecord) -> str:
+    """Return what the run is called: number, method, and what else tells it from its neighbors."""
+    method = record.config["method"]
+    parts = (record.name, method["name"], method.get("discriminator"))
+    label = " ".join(str(part) for part in parts if part)
+    seed = f" seed {record.seed}" if record.kind is TrialKind.REPLICATE else ""
+    return f"{record.number:03d} {label}{seed}"
+
+
+def identity_tags(record: TrialRecord) -> dict[str, str]:
+    """Return tags about what never changes."""
+    tags = {
+        "sweep.number": str(record.number),
+        "sweep.key": record.key,
+        "sweep.kind": str(record.kind),
+        "sweep.method": str(record.config["method"]["name"]),
+        "sweep.seed": str(record.seed),
+    }
+    if record.parent is not None:
+        tags["sweep.parent"] = str(record.parent)
+    if record.name is not None:
+        tags["sweep.reference"] = record.name
+    return tags
+
+
+def state_tags(record: TrialRecord) -> dict[str, str]:
+    """Return tags about where the trial stands, all of them from `STATE_TAGS`."""
+    tags = {"sweep.state": str(record.state), "sweep.attempts": str(record.attempt)}
+    seconds = f"{record.seconds:.1f}" if record.seconds else None
+    optional = {
+        "sweep.worker": record.worker,
+        "sweep.device": record.device,
+        "sweep.seconds": seconds,
+        "sweep.micro_batch": record.micro_batch,
+        "sweep.reused": record.reused,
+        "sweep.failure": record.failure,
+        "sweep.error": record.error,
+    }
+    return tags | {name: str(value) for name, value in optional.items() if value}
+
+
+def run_status(state: TrialState, *, is_driven: bool) -> str:
+    """Return the state that MLflow should show for a trial.
+
+    Args:
+        state: the trial's.
+        is_driven: whether a driver works on the sweep; without one nothing runs, whatever the last one left behind.
+    """
+    match state:
+        case TrialState.QUEUED:
+            return "SCHEDULED"
+        case TrialState.RUNNING:
+            return "RUNNING" if is_driven else "SCHEDULED"
+        case TrialState.FAILED:
+            return "FAILED"
+        case _:
+            return "FINISHED"
+
+
+def put_status(client: MlflowClient, run_id: str, record: TrialRecord, *, status: str) -> None:
+    """Set a run's state, with the recorded time if it is an end."""
+    if status in ("FINISHED", "FAILED"):
+        client.set_terminated(run_id, status, milliseconds(record.finished or time.time()))
+    else:
+        client.update_run(run_id, status=status)
+
+
+def metrics_of(point: Point, *, headline: str) -> list[Metric]:
+    """Return a report as metrics.
+
+    Args:
+        point: the report.
+        headline: metric to put first: MLflow's plots open with a run's first one. The others follow by name.
+    """
+    return to_metrics(point.metrics, headline=headline, timestamp=milliseconds(point.timestamp), step=point.step)
+
+
+def to_metrics(values: Mapping[str, float], *, headline: str, timestamp: int, step: int) -> list[Metric]:
+    """Return figures as metrics of one step.
+
+    Args:
+        values: name -> value.
+        headline: metric to put first; the others follow by name.
+        timestamp: milliseconds since 1970.
+        step: training step.
+    """
+    names = sorted(values, key=lambda name: (name != headline, name))
+    return [Metric(metric_name(name), values[name], timestamp, step) for name in names]
+
+
+def profile_metrics(record: TrialRecord) -> list[Metric]:
+    """Return the efficiency of a trial's architecture as metrics of step 0."""
+    created = milliseconds(record.created)
+    return [Metric(f"profile/{name}", record.profile[name], created, 0) for name in sorted(record.profile)]
+
+
+def dataset_inputs(config: Mapping[str, Any], digest: str) -> list[DatasetInput]:
+    """Return source and target as data set inputs.
+
+    Args:
+        config: the trial's configuration, plain data.
+        digest: hash of the contents of every split that the training read, of both domains.
+    """
+    inputs = []
+    for side in ("source", "target"):
+        domain = config["data"][side]
+        name = f"{domain['dataset']}/{domain['domain']}"
+        dataset = Dataset(
+            name=name,
+            digest=digest[:_DIGEST_LENGTH],
+            source_type="local",
+            source=json.dumps({"dataset": domain["dataset"], "domain": domain["domain"]}),
+            profile=json.dumps({"height": config["data"]["height"], "width": config["data"]["width"]}),
+        )
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", side)]))
+    return inputs
+
+
+def send_files(
+    client: MlflowClient, run_id: str, record: TrialRecord, *, folder: Path, known: Iterable[str]
+) -> set[str]:
+    """Send the files that a training left, and what is read from them.
+
+    Args:
+        client: MLflow.
+        run_id: the trial's run.
+        record: the trial.
+        folder: the trial's folder; a trial that ended early has not all of them.
+        known: names of files that were sent already.
+
+    Returns:
+        Names of the files that MLflow has now.
+    """
+    sent = set(known)
+    for name in _FILES:
+        if name not in sent and (folder / name).is_file():
+            client.log_artifact(run_id, str(folder / name))
+            sent.add(name)
+    commit = _read(folder / "environment.json").get("git_commit")
+    if commit:
+        client.set_tag(run_id, "mlflow.source.git.commit", str(commit))
+    result = _read(folder / "result.json")
+    if result:
+        client.log_inputs(run_id, dataset_inputs(record.config, str(result["data_fingerprint"])))
+        log_tables(client, run_id, {"per_class.json": _class_table(result)})
+    return sent
+
+
+def _class_table(result: Mapping[str, Any]) -> dict[str, Any]:
+    splits = result["splits"]
+    rows = [[name, *(figures["iou"].get(name) for figures in splits.values())] for name in result["classes"]]
+    return {"columns": ["class", *splits], "data": rows}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return content

@@ -1,0 +1,152 @@
+"""The choice among finalists: constructed seeds whose answer is known."""
+
+import pytest
+from records import PROFILE, replicate, trial
+
+from sweeps.selection.choice import select
+from sweeps.selection.seeds import advantage_holds, paired
+from sweeps.trial import FailureClass, TrialState
+
+LIGHT = PROFILE | {"macs": 1e9}
+
+
+def sweep(*finalists):
+    """Records of finalists, each given as (source figure of the search, {further seed: figure}, changes)."""
+    records = [trial(number, source, **changes) for number, (source, _, changes) in enumerate(finalists)]
+    for parent, (_, figures, changes) in zip(list(records), finalists, strict=True):
+        for seed, value in figures.items():
+            records.append(replicate(len(records), parent, value, seed=seed, **changes))
+    return records
+
+
+def choose(make_spec, *finalists, **changes):
+    return select(sweep(*finalists), make_spec(finalists=3, seeds=[0, 1, 2, 3, 4, 5], **changes))
+
+
+def test_an_advantage_that_holds_on_every_further_seed_promotes(make_spec):
+    selection = choose(make_spec, (0.62, {1: 0.52, 2: 0.53}, {}), (0.60, {1: 0.59, 2: 0.58}, {}))
+    assert selection.picked.number == 1
+    assert "rank 2 of 2 candidates that qualify" in selection.reason
+    assert "better than trial 0 by 6.0 points on average, and on each of 2 further common seeds" in selection.reason
+    assert "of equals 1 in 4 would be" in selection.reason
+    assert "Its mean over 3 seeds is 59.0%" in selection.reason
+
+
+def test_an_advantage_that_is_noise_promotes_nobody_however_large_its_mean(make_spec):
+    selection = choose(make_spec, (0.62, {1: 0.40, 2: 0.60}, {}), (0.60, {1: 0.59, 2: 0.59}, {}))
+    assert selection.picked.number == 0
+    assert "Not separable from trial 1 over 2 further common seeds (behind by 9.0 points on average" in selection.reason
+    assert "the one that ranked better is kept" in selection.reason
+
+
+def test_of_two_that_seeds_cannot_separate_the_cheaper_one_is_kept(make_spec):
+    selection = choose(make_spec, (0.62, {1: 0.61, 2: 0.60}, {}), (0.60, {1: 0.60, 2: 0.605}, {"profile": LIGHT}))
+    assert selection.picked.number == 1
+    assert "the cheaper one is kept (1 G instead of 3 G MACs)" in selection.reason
+
+
+def test_a_cheaper_one_that_is_worse_on_every_seed_is_not_kept(make_spec):
+    selection = choose(make_spec, (0.62, {1: 0.61, 2: 0.62}, {}), (0.60, {1: 0.60, 2: 0.606}, {"profile": LIGHT}))
+    assert selection.picked.number == 0
+    assert "It is better than trial 1 by 1.2 points on average" in selection.reason
+
+
+def test_the_seed_of_the_search_is_no_evidence(make_spec):
+    """It chose the finalists: with it the first one would win on one seed by construction."""
+    selection = choose(make_spec, (0.90, {1: 0.52, 2: 0.53}, {}), (0.60, {1: 0.53, 2: 0.54}, {}))
+    assert selection.picked.number == 1
+    assert selection.comparisons[0].seeds == (1, 2)
+
+
+def test_only_seeds_that_both_finished_count(make_spec):
+    best, other = {1: 0.60, 2: 0.61, 4: 0.10}, {1: 0.62, 2: 0.63, 3: 0.20}
+    selection = choose(make_spec, (0.62, best, {}), (0.60, other, {}))
+    assert selection.picked.number == 1
+    (pair,) = selection.comparisons
+    assert pair.seeds == (1, 2)
+    assert pair.difference.mean == pytest.approx(0.02)
+
+
+def test_one_common_seed_decides_nothing_not_even_for_the_cheaper_one(make_spec):
+    selection = choose(make_spec, (0.62, {1: 0.10, 2: 0.6}, {}), (0.60, {1: 0.61, 3: 0.6}, {"profile": LIGHT}))
+    assert selection.picked.number == 0
+    assert "they have 1 further in common, at least 2 are needed" in selection.reason
+
+
+def test_a_running_repetition_does_not_count(make_spec):
+    records = sweep((0.62, {1: 0.5, 2: 0.5}, {}), (0.60, {1: 0.6}, {}))
+    records.append(replicate(9, records[1], 0.6, seed=2, state=TrialState.RUNNING))
+    assert select(records, make_spec(finalists=2, seeds=[0, 1, 2])).picked.number == 0
+
+
+def test_of_three_the_one_that_nobody_beats_is_picked(make_spec):
+    selection = choose(
+        make_spec, (0.63, {1: 0.50, 2: 0.51}, {}), (0.62, {1: 0.52, 2: 0.53}, {}), (0.61, {1: 0.54, 2: 0.55}, {})
+    )
+    assert selection.picked.number == 2
+    assert [(pair.number, pair.other, pair.holds) for pair in selection.comparisons] == [(2, 0, True), (2, 1, True)]
+
+
+def test_a_cheap_finalist_that_a_third_one_beats_is_not_picked(make_spec):
+    """The second cannot be told from the first, but the third beats it."""
+    selection = choose(
+        make_spec,
+        (0.63, {1: 0.52, 2: 0.58}, {}),
+        (0.62, {1: 0.53, 2: 0.54}, {"profile": LIGHT}),
+        (0.61, {1: 0.55, 2: 0.56}, {}),
+    )
+    assert selection.picked.number == 0
+    assert "Trial 2 is better than trial 1 by 2.0 points on average" in selection.reason
+
+
+def test_advantages_that_go_round_in_a_circle_leave_the_rank_to_decide(make_spec):
+    """Each beats the next one on the two seeds that they share."""
+    first = {1: 0.50, 2: 0.50, 3: 0.60, 4: 0.60}
+    second = {1: 0.60, 2: 0.60, 5: 0.50, 6: 0.50}
+    third = {3: 0.50, 4: 0.50, 5: 0.60, 6: 0.60}
+    records = sweep((0.63, third, {}), (0.62, first, {}), (0.61, second, {}))
+    assert select(records, make_spec(finalists=3, seeds=[0, 1])).picked.number == 0
+
+
+def test_a_finalist_that_collapsed_with_a_further_seed_gives_way(make_spec):
+    records = sweep((0.62, {1: 0.60, 2: 0.60}, {}), (0.60, {1: 0.50, 2: 0.50}, {}))
+    broken = replicate(9, records[0], 0.70, seed=3, metrics={"target/largest_class_share": 0.99})
+    selection = select([*records, broken], make_spec(finalists=2, seeds=[0, 1, 2, 3]))
+    assert selection.picked.number == 1
+    assert "Trial 0 gives way: with seed 3 (trial 9): one class covers 99.0%" in selection.reason
+
+
+def test_a_finalist_that_diverged_with_a_further_seed_gives_way(make_spec):
+    records = sweep((0.62, {1: 0.60}, {}), (0.60, {1: 0.50}, {}))
+    diverged = {"state": TrialState.FAILED, "failure": FailureClass.DIVERGED}
+    records.append(replicate(9, records[0], 0.2, seed=2, **diverged))
+    assert select(records, make_spec(finalists=2, seeds=[0, 1, 2])).picked.number == 1
+
+
+def test_candidates_behind_the_finalists_are_never_promoted(make_spec):
+    records = sweep((0.62, {1: 0.50, 2: 0.50}, {}), (0.60, {1: 0.60, 2: 0.60}, {}))
+    assert select(records, make_spec(finalists=1, seeds=[0, 1, 2])).picked.number == 0
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([], False),
+        ([0.5], False),
+        ([0.01, 0.02], True),
+        ([0.01, 0.0], False),
+        ([0.05, 0.05, 0.05, -0.001], False),
+        ([0.05, 0.05, 0.05, 0.05, -0.001], True),
+        ([0.05, 0.01, 0.09, 0.02, -0.04], False),
+        ([-0.01, -0.02, -0.01, -0.02, -0.01], False),
+    ],
+)
+def test_an_advantage_holds_with_every_seed_or_from_five_seeds_by_its_interval(differences, expected):
+    assert advantage_holds(differences) is expected
+
+
+def test_a_comparison_turned_round_is_its_opposite():
+    figures = {1: {1: 0.5, 2: 0.6}, 2: {1: 0.4, 2: 0.4, 3: 0.9}}
+    there, back = paired(1, 2, figures), paired(2, 1, figures)
+    assert there.difference.mean == pytest.approx(0.15) == -back.difference.mean
+    assert (there.holds, back.holds) == (True, False)

@@ -1,0 +1,209 @@
+"""How many trials share a GPU."""
+
+import pytest
+import torch
+
+from sweeps.planning import packing
+from sweeps.planning.canary import CanaryResult, Costs
+from sweeps.planning.coverage import heaviest
+from sweeps.planning.packing import Gpu, Packing, ProbeResult, noted, pack, pack_trials, recalled, resolve_packing
+from sweeps.planning.profiles import Architecture, Profile, reachable
+
+GIB = 2**30
+
+
+class FakeGpu:
+    """Copies share a device that makes `limit` steps per second at most; one copy makes `alone`."""
+
+    def __init__(self, *, alone=10.0, limit=1000.0, gib=1.0, fails_at=None):
+        self.alone, self.limit, self.gib, self.fails_at = alone, limit, gib, fails_at
+        self.asked = []
+
+    def __call__(self, copies):
+        self.asked.append(copies)
+        if self.fails_at is not None and copies >= self.fails_at:
+            return ProbeResult(0.0, 0, "OutOfMemoryError: no memory left")
+        return ProbeResult(min(self.alone * copies, self.limit), round(self.gib * copies * GIB))
+
+
+def test_memory_bounds_the_packing_and_what_cannot_fit_is_not_even_tried():
+    gpu = FakeGpu(gib=3.0)
+    found = pack(gpu, gpu_memory_bytes=10 * GIB)
+    assert found.per_gpu == 3  # 9 GiB are nine tenths of 10
+    assert gpu.asked == [1, 2, 3]
+    assert "4 would need 12.0 GiB of 10.0 GiB" in found.reason
+
+
+def test_throughput_bounds_the_packing():
+    found = pack(FakeGpu(alone=10, limit=25), gpu_memory_bytes=80 * GIB)
+    assert found.per_gpu == 3
+    assert found.reason == "4 make 25 steps per second together, 3 make 25"
+    assert [row.steps_per_second for row in found.rows] == [10, 20, 25, 25]
+
+
+def test_a_trial_that_fills_the_gpu_stays_alone():
+    assert pack(FakeGpu(alone=10, limit=10.4), gpu_memory_bytes=80 * GIB).per_gpu == 1
+
+
+@pytest.mark.parametrize(("limit", "per_gpu"), [(10.6, 2), (10.4, 1)])
+def test_a_second_trial_must_gain_a_twentieth(limit, per_gpu):
+    assert pack(FakeGpu(alone=10, limit=limit), gpu_memory_bytes=80 * GIB).per_gpu == per_gpu
+
+
+def test_copies_that_fail_together_bound_the_packing():
+    found = pack(FakeGpu(fails_at=3), gpu_memory_bytes=80 * GIB)
+    assert found.per_gpu == 2
+    assert "3 fail together: OutOfMemoryError" in found.reason
+
+
+def test_memory_that_grows_faster_than_expected_is_noticed_when_measured():
+    def probe(copies):
+        return ProbeResult(10.0 * copies, {1: 2, 2: 5, 3: 11}[copies] * GIB)
+
+    found = pack(probe, gpu_memory_bytes=12 * GIB)
+    assert found.per_gpu == 2
+    assert "3 need 11.0 GiB of 12.0 GiB" in found.reason
+
+
+def test_a_configuration_that_fails_alone_gets_a_gpu_of_its_own():
+    found = pack(FakeGpu(fails_at=1), gpu_memory_bytes=80 * GIB)
+    assert (found.per_gpu, found.gpus_per_trial) == (1, 1.0)
+    assert "fails alone" in found.reason
+
+
+def test_no_more_than_the_bound_are_tried():
+    gpu = FakeGpu(gib=0.1)
+    assert pack(gpu, gpu_memory_bytes=80 * GIB, max_per_gpu=4).per_gpu == 4
+    assert gpu.asked == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("per_gpu", range(1, 9))
+def test_all_shares_of_a_gpu_fit_in_rays_four_digits(per_gpu):
+    share = Packing(per_gpu, "").gpus_per_trial
+    assert round(share * 10_000) * per_gpu <= 10_000
+    assert int(1 / share) == per_gpu
+
+
+# Into the sweep
+
+
+def auto(make_spec, *, concurrency=1, **changes):
+    return make_spec(resources={"cpus": 1, "gpus": "auto"}, budget={"trials": 9, "concurrency": concurrency}, **changes)
+
+
+def never(copies):
+    pytest.fail(f"{copies} copies were probed")
+
+
+def test_a_number_in_the_file_is_left_alone(make_spec):
+    spec = make_spec(resources={"cpus": 1, "gpus": 0.5})
+    assert resolve_packing(spec, probe_runner=never, gpus=2, gpu_memory_bytes=GIB) is spec
+
+
+def test_as_many_trials_run_as_all_gpus_hold(make_spec):
+    found = resolve_packing(auto(make_spec), probe_runner=FakeGpu(gib=3.0), gpus=2, gpu_memory_bytes=10 * GIB)
+    assert found.resources.gpus == 0.3333
+    assert found.budget.concurrency == 6
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(4, 4), (40, 6)])
+def test_a_concurrency_in_the_file_remains_a_bound(make_spec, asked, expected):
+    spec = auto(make_spec, concurrency=asked)
+    found = resolve_packing(spec, probe_runner=FakeGpu(gib=3.0), gpus=2, gpu_memory_bytes=10 * GIB)
+    assert found.budget.concurrency == expected
+
+
+def test_without_gpus_trials_run_on_processors(make_spec):
+    found = resolve_packing(auto(make_spec, concurrency=3), probe_runner=never, gpus=0, gpu_memory_bytes=0)
+    assert found.resources.gpus == 0
+    assert found.budget.concurrency == 3
+
+
+def test_readers_of_the_ledger_find_the_packing_again(make_spec):
+    spec = auto(make_spec)
+    found = resolve_packing(spec, probe_runner=FakeGpu(gib=3.0), gpus=1, gpu_memory_bytes=10 * GIB)
+    assert recalled(spec, noted(found)) == found
+    assert recalled(spec, {}) == spec
+
+
+class FakeNode:
+    """Answers what would be called on a node with a GPU."""
+
+    def __init__(self, *, gib):
+        self.gib = gib  # name of a method -> memory of a trial
+        self.probed = []
+        self.measured = []
+
+    def __call__(self, function, *arguments):
+        if function is packing.describe_gpu:
+            return Gpu("GPU", 16 * GIB)
+        if function is packing.run_probe:
+            task, copies = arguments
+            self.probed.append((task.config["method"]["name"], task.config["batch_size"], copies))
+            return ProbeResult(10.0 * copies, self.gib[task.config["method"]["name"]] * copies * GIB)
+        if function is packing.measure:
+            (task,) = arguments
+            self.measured.append(task.config["method"]["name"])
+            gib = self.gib[task.config["method"]["name"]]
+            return CanaryResult((Costs(0.1, 1.0, 2.0, 3.0, gib * GIB, 0, 10, "GPU"),))
+        pytest.fail(f"{function} was called")
+
+
+@pytest.fixture
+def known_profiles(monkeypatch):
+    def profiles(spec, *, ledger, call):
+        macs = {"resnet18": 1e9, "resnet101": 8e9}
+        return {item: Profile({"macs": macs[item.backbone]}) for item in reachable(spec)}
+
+    monkeypatch.setattr(packing, "measured_profiles", profiles)
+
+
+SEARCH = {
+    "method.name": ["source_only", "adversarial"],
+    "model.backbone": ["resnet101", "resnet18"],
+    "batch_size": [2, 8, 4],
+    "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True},
+}
+
+
+def test_the_largest_configuration_of_the_hungriest_method_is_probed(make_spec, ledger, known_profiles):
+    node = FakeNode(gib={"source_only": 5, "adversarial": 3})
+    said = []
+    spec = auto(make_spec, search=SEARCH)
+    found = pack_trials(spec, ledger=ledger, gpus=1, call=node, say=said.append)
+    assert sorted(node.measured) == ["adversarial", "source_only"]
+    assert node.probed == [("source_only", 8, 1), ("source_only", 8, 2)]
+    assert found.resources.gpus == 0.5
+    assert "2 at once (3 would need 15.0 GiB of 16.0 GiB)" in said[0]
+
+
+def test_a_packing_is_found_once(make_spec, ledger, known_profiles):
+    spec = auto(make_spec, search=SEARCH)
+    first = pack_trials(
+        spec, ledger=ledger, gpus=1, call=FakeNode(gib={"source_only": 2, "adversarial": 3}), say=lambda line: None
+    )
+    again = FakeNode(gib={})
+    assert pack_trials(spec, ledger=ledger, gpus=1, call=again, say=lambda line: None) == first
+    assert again.probed == again.measured == []
+
+
+def test_another_batch_is_another_packing(make_spec, ledger, known_profiles):
+    gib = {"source_only": 2, "adversarial": 3}
+    pack_trials(auto(make_spec, search=SEARCH), ledger=ledger, gpus=1, call=FakeNode(gib=gib))
+    node = FakeNode(gib=gib)
+    pack_trials(auto(make_spec, search=SEARCH | {"batch_size": [2, 16]}), ledger=ledger, gpus=1, call=node)
+    assert node.probed[0] == ("adversarial", 16, 1)
+
+
+def test_an_infeasible_architecture_is_never_the_largest(make_spec):
+    spec = auto(make_spec, search=SEARCH, constraints=["macs <= 4e9"])
+    macs = {"resnet18": 1e9, "resnet101": 8e9}
+    profiles = {item: Profile({"macs": macs[item.backbone]}) for item in reachable(spec)}
+    trunks = {Architecture.of(spec.train_config(case.params, seed=0)).backbone for case in heaviest(spec, profiles)}
+    assert trunks == {"resnet18"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_is_described():
+    assert packing.describe_gpu().memory_bytes > GIB

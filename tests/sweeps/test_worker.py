@@ -1,0 +1,228 @@
+"""One attempt at one trial, as its driver sees it."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from segda.datasets.cache import CacheError
+from segda.errors import (
+    ConfigError,
+    CorruptSampleError,
+    DatasetNotFoundError,
+    DeviceError,
+    OutOfMemoryError,
+    ProcessLostError,
+    TrainingDivergedError,
+    WeightsError,
+)
+from sweeps.execution import worker
+from sweeps.execution.remote_folder import StorageError
+from sweeps.execution.worker import StaleAttemptError, Task, classify, describe_device, run_task, summary
+from sweeps.trial import FailureClass
+
+
+@pytest.fixture
+def task(tmp_path, make_spec):
+    def make(train="fakes:quadratic", **changes):
+        config = make_spec().train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")
+        options = {"number": 0, "attempt": 1, "acknowledged": 0, "threads": torch.get_num_threads(), "config": config}
+        folder = tmp_path / "runs" / "demo" / "trials" / "0000-key"
+        return Task(**options | {"folder": str(folder), "train": train} | changes)
+
+    return make
+
+
+@pytest.fixture
+def trains(monkeypatch):
+    """Make a function importable as a training function."""
+
+    def name(function):
+        module = types.ModuleType("trainables_of_a_test")
+        module.train = function
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return f"{module.__name__}:train"
+
+    return name
+
+
+def messages(task):
+    sent = []
+    run_task(task, sent.append)
+    return sent
+
+
+def test_an_attempt_tells_its_start_its_points_and_its_end(task):
+    start, *points, end = messages(task())
+    assert (start["event"], end["event"]) == ("started", "finished")
+    assert start["worker"].endswith(f":{os.getpid()}")
+    assert start["device"] == "cpu"
+    assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
+    assert points[0]["metrics"]["source/val/miou"] < points[-1]["metrics"]["source/val/miou"]
+
+
+def test_acknowledged_points_are_not_told_again(task):
+    messages(task())
+    told = messages(task(attempt=2, acknowledged=4))
+    assert [message["step"] for message in told if message["event"] == "point"] == [5, 6]
+
+
+def test_what_is_as_usual_is_not_passed_to_the_training_function(task, trains):
+    def train(config, report, *, folder, acknowledged, **options):
+        report(1, {"given": len(options), **options}, folder / "checkpoint.pt")
+
+    usual = messages(task(trains(train)))[1]["metrics"]
+    other = messages(task(trains(train), micro_batch=2, processes=3))[1]["metrics"]
+    assert usual == {"given": 0.0}
+    assert other == {"given": 2.0, "micro_batch": 2.0, "processes": 3.0}
+
+
+def test_an_attempt_whose_trial_was_taken_over_stops_and_leaves_the_folder_alone(task, trains):
+    folder = Path(task().folder)
+
+    def train(config, report, *, folder, acknowledged):
+        (folder / "attempt").write_text("2\n")
+        report(1, {"source/val/miou": 0.5}, folder / "checkpoint.pt")
+
+    start, end = messages(task(trains(train)))
+    assert start["event"] == "started"
+    assert (end["event"], end["failure"]) == ("failed", "worker_lost")
+    assert "replaced by a later one" in end["error"]
+    assert not (folder / "error.txt").exists()
+
+
+def test_a_worker_that_is_told_to_stop_at_once_takes_nothing_over(task):
+    def send(message):
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run_task(task(), send)
+    assert not Path(task().folder).exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_failure_that_is_told(task, tmp_path):
+    (tmp_path / "file").touch()
+    end = messages(task(folder=str(tmp_path / "file" / "trial")))[-1]
+    assert (end["event"], end["failure"]) == ("failed", "data")
+
+
+def test_the_traceback_of_a_failure_is_kept(task, trains):
+    def train(config, report, *, folder, acknowledged):
+        raise KeyError("bug")
+
+    end = messages(task(trains(train)))[-1]
+    assert (end["failure"], end["error"]) == ("error", "KeyError: 'bug'")
+    assert "in train" in (Path(task().folder) / "error.txt").read_text()
+
+
+def test_figures_of_the_machine_join_each_point_when_asked_for(task, monkeypatch):
+    monkeypatch.setattr(worker, "sample", lambda: {"system/cpu_percent": 50.0})
+    with_figures = messages(task(system_metrics=True))[1]["metrics"]
+    without = messages(task(attempt=2))[1]["metrics"]
+    assert set(with_figures) - set(without) == {"system/cpu_percent"}
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "has_gpu", "expected"),
+    [
+        ("auto", "", False, "cpu"),
+        ("cpu", "1", True, "cpu"),
+        ("auto", "3", True, "GPU 3"),
+        ("cuda", "2,5", True, "GPU 2,5"),
+        ("cuda:1", "2,5", True, "GPU 5"),
+        ("auto", None, True, "GPU 0"),
+    ],
+)
+def test_the_device_of_an_attempt_is_the_one_that_its_node_gave_it(
+    task, monkeypatch, device, visible, has_gpu, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert describe_device(task(config={"device": device})) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (TrainingDivergedError("NaN"), FailureClass.DIVERGED),
+        (OutOfMemoryError("GPU"), FailureClass.OUT_OF_MEMORY),
+        (MemoryError(), FailureClass.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError(), FailureClass.OUT_OF_MEMORY),
+        (ConfigError("key"), FailureClass.INVALID),
+        (DeviceError("cuda:9"), FailureClass.INVALID),
+        (DatasetNotFoundError("camvid"), FailureClass.DATA),
+        (CorruptSampleError("a.png"), FailureClass.DATA),
+        (CacheError("full"), FailureClass.DATA),
+        (WeightsError("no file"), FailureClass.DATA),
+        (OSError(errno.ENOSPC, "no space left"), FailureClass.DATA),
+        (PermissionError(errno.EACCES, "denied", "/data"), FailureClass.DATA),
+        (FileNotFoundError(errno.ENOENT, "missing", "/data"), FailureClass.DATA),
+        (OSError(errno.ESTALE, "stale handle"), FailureClass.DATA),
+        (StorageError("s3://bucket"), FailureClass.STORAGE),
+        (StaleAttemptError("2"), FailureClass.WORKER_LOST),
+        (ProcessLostError("rank 1"), FailureClass.WORKER_LOST),
+        (ConnectionResetError(errno.ECONNRESET, "peer"), FailureClass.ERROR),
+        (KeyError("bug"), FailureClass.ERROR),
+    ],
+)
+def test_failures_are_told_apart(error, failure):
+    assert classify(error) is failure
+
+
+def test_a_summary_is_one_short_line():
+    assert summary(ValueError("a\n  b")) == "ValueError: a b"
+    assert len(summary(ValueError("x" * 1000))) == 500
+    assert summary(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+HANGING = """
+import ctypes, json, sys, time
+from pathlib import Path
+from sweeps.execution import worker
+from sweeps.execution.worker import Task, run_task
+
+def train(config, report, *, folder, acknowledged):
+    report(1, {"loss": 1.0}, folder / "checkpoint.pt")
+    report(2, {"loss": 1.0}, folder / "checkpoint.pt")
+    ctypes.PyDLL(None).sleep(60)  # holds the interpreter's lock
+
+def send(message):
+    print(json.dumps(message), flush=True)
+    if message.get("step") == 2:
+        time.sleep(1.5)  # a busy driver
+
+run_task(Task(**json.loads(sys.argv[1])), send)
+"""
+
+
+@pytest.mark.slow  # a process that imports torch, and waits
+def test_a_process_that_hangs_inside_a_call_ends_itself_and_leaves_its_stacks(task, tmp_path):
+    script = tmp_path / "hanging.py"
+    script.write_text(HANGING)
+    plain = task("__main__:train", watchdog_seconds=1.0).plain()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(
+        [sys.executable, script, json.dumps(plain)], env=environment, capture_output=True, text=True, timeout=50
+    )
+    assert ended.returncode == 1
+    assert [json.loads(line)["event"] for line in ended.stdout.splitlines()] == ["started", "point", "point"]
+    traces = Path(task().folder) / "hang.txt"
+    assert "in train" in traces.read_text()
+    messages(task(attempt=2, watchdog_seconds=60.0))
+    assert not traces.exists()
+
+
+def test_a_watchdog_does_not_outlive_its_attempt(task, monkeypatch):
+    calls = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *_, **options: calls.append(options["exit"]))
+    monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", lambda: calls.append("cancelled"))
+    messages(task(train="fakes:quadratic", watchdog_seconds=60.0))
+    assert calls == [True, *["cancelled", True] * 6, "cancelled"]
