@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 # Ray and Tune read these when they are imported or started.
@@ -29,7 +29,7 @@ from sweeps.execution.coordinator import Listener
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Machines
 from sweeps.planning.profiles import Architecture, Profile, profile_all, reachable
-from sweeps.spec import SweepSpec
+from sweeps.spec import ResourcesConfig, SweepSpec
 
 
 @contextlib.contextmanager
@@ -57,20 +57,33 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def check_admission(spec: SweepSpec) -> None:
+def request_of(resources: ResourcesConfig) -> dict[str, float]:
+    """Return what a trial asks of one node, under Ray's names."""
+    request = {"CPU": resources.cpus, "GPU": resources.num_gpus, **resources.custom}
+    return {name: amount for name, amount in request.items() if amount}
+
+
+def check_admission(resources: ResourcesConfig) -> None:
     """Refuse a sweep whose trials could never start: Ray would wait in silence."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = spec.resources
-    if not any(node.get("CPU", 0) >= wanted.cpus and node.get("GPU", 0) >= wanted.num_gpus for node in nodes):
+    if not any(_fits(node, resources) for node in _nodes()):
+        custom = "".join(f" and {amount:g} {name}" for name, amount in resources.custom.items())
         raise DeviceError(
-            f"a trial needs {wanted.cpus:g} CPUs and {wanted.num_gpus:g} GPUs on one node, the cluster has {describe_cluster()}; "
-            "change `resources` in the sweep file or add a node"
+            f"a trial needs {resources.cpus:g} CPUs and {resources.num_gpus:g} GPUs{custom} on one node, the cluster has "
+            f"{describe_cluster()}; change `resources` in the sweep file or add a node"
         )
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fits(node: Mapping[str, float], resources: ResourcesConfig) -> bool:
+    return all(node.get(name, 0.0) >= amount for name, amount in request_of(resources).items())
 
 
 def describe_cluster() -> str:
     """Return the number of living nodes and what each has, for messages."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     listed = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
     return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'} ({listed})" if nodes else "no nodes"
 
@@ -109,18 +122,20 @@ def idle_node(spec: SweepSpec, *, address: str | None = None) -> Iterator[Machin
         DeviceError: no node can ever run a trial.
     """
     with connected(address):
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = _nodes()
         wanted = spec.resources
         if wanted.gpus == "auto" and not any(node.get("GPU", 0) for node in nodes):
             wanted = wanted.model_copy(update={"gpus": 0.0})
-        check_admission(spec.model_copy(update={"resources": wanted}))
+        check_admission(wanted)
         num_gpus = math.ceil(wanted.num_gpus)
-        node = next(node for node in nodes if node.get("GPU", 0) >= num_gpus and node.get("CPU", 0) > 0)
+        node = next(node for node in nodes if _fits(node, wanted))
         actors: list[Any] = []
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             if not actors:
-                actors.append(ray.remote(num_cpus=int(node["CPU"]), num_gpus=num_gpus)(_Alone).remote())
+                actors.append(
+                    ray.remote(num_cpus=int(node["CPU"]), num_gpus=num_gpus, resources=wanted.custom)(_Alone).remote()
+                )
             return ray.get(actors[0].run.remote(function, *arguments))
 
         try:

@@ -18,7 +18,7 @@ from typing import Any
 
 # isort: off
 # First: it sets what Ray and Tune read when they are imported.
-from sweeps.execution.cluster import check_admission, connected, describe_cluster, idle_node, profiles_of
+from sweeps.execution.cluster import check_admission, connected, describe_cluster, idle_node, profiles_of, request_of
 
 # isort: on
 
@@ -106,7 +106,7 @@ def run_sweep(
     clock = _Clock(spent=float(ledger.sweep(spec.name).info.get("seconds", 0.0)))
     with lease.held(lambda: clock.seconds), connected(address), _signals() as received:
         spec = _packed(spec, ledger, listener)
-        check_admission(spec)
+        check_admission(spec.resources)
         fingerprint(sample_config(spec))
         coordinator = Coordinator(
             spec,
@@ -159,12 +159,11 @@ def _execute(coordinator: Coordinator, stopper: "_Stopper") -> None:
     resources = coordinator.spec.resources
     folder = coordinator.store.executor(coordinator.spec.name)
     folder.mkdir(parents=True, exist_ok=True)
-    request = {"CPU": resources.cpus, "GPU": resources.num_gpus, **resources.custom}
     tune.Tuner(
         tune.with_resources(
             _trainable(),
             # One bundle: the processes of a trial share one node.
-            tune.PlacementGroupFactory([{name: amount for name, amount in request.items() if amount}]),
+            tune.PlacementGroupFactory([request_of(resources)]),
         ),
         tune_config=tune.TuneConfig(
             search_alg=_Proposer(coordinator),

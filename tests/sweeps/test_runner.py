@@ -97,6 +97,11 @@ def test_a_request_that_no_node_can_meet_is_refused_at_once(sweep, make_spec):
     assert time.monotonic() - started < 5
 
 
+def test_a_resource_that_no_node_has_is_refused_at_once_by_its_name(sweep, make_spec):
+    with pytest.raises(DeviceError, match=r"needs 1 CPUs and 0 GPUs and 1 tensor_unit on one node"):
+        sweep(make_spec(resources={"cpus": 1, "custom": {"tensor_unit": 1}}))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_queues_what_runs_and_gives_its_exit_code(sweep, make_spec, number, code, ledger):
     def listen(kind, record, message):
