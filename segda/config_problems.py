@@ -72,6 +72,17 @@ def problems_of(error: ValidationError, model: type[BaseModel], data: Any) -> li
     return [_problem(dict(item), model, data) for item in error.errors(include_url=False)]
 
 
+def first_problem(error: ValidationError, model: type[BaseModel], data: Any) -> Problem:
+    """Return the problem to tell first: one with what is there comes before a value that is missing.
+
+    Args:
+        error: what was raised.
+        model: the class that was validated.
+        data: what it was validated from.
+    """
+    return min(problems_of(error, model, data), key=lambda problem: problem.is_missing)
+
+
 def error_of(error: ValidationError, model: type[BaseModel], data: Any, *, where: str) -> ConfigError:
     """Return a one-line error for data that came from no file.
 

@@ -1,10 +1,11 @@
 """What differs between two versions of a sweep file, and whether a sweep may go on under the other one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from sweeps.fields import leaves
 from sweeps.spec import OUTSIDE_FINGERPRINT, SweepSpec, without_places
 
 _ABSENT = "-"
@@ -44,9 +45,18 @@ def changes_between(before: SweepSpec, after: SweepSpec) -> list[Change]:
         before: the sweep as it began.
         after: the sweep as it is wanted now.
     """
-    old, new = dict(_flat(before.canonical())), dict(_flat(after.canonical()))
+    old, new = _settings(before.canonical()), _settings(after.canonical())
+    computed = {
+        path for spec in (before, after) for path, _ in leaves(without_places(spec.canonical()["base"]), "base.")
+    }
+    has_other_seed = before.seeds[0] != after.seeds[0]
     found = [
-        Change(path, old.get(path, _ABSENT), new.get(path, _ABSENT), _effect(path, before, after))
+        Change(
+            path,
+            old.get(path, _ABSENT),
+            new.get(path, _ABSENT),
+            _effect(path, computed=computed, has_other_seed=has_other_seed),
+        )
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     ]
@@ -54,22 +64,17 @@ def changes_between(before: SweepSpec, after: SweepSpec) -> list[Change]:
     return sorted(found, key=lambda change: (order.index(change.effect), change.path))
 
 
-def _effect(path: str, before: SweepSpec, after: SweepSpec) -> Effect:
+def _settings(canonical: Mapping[str, Any]) -> dict[str, str]:
+    # The keys of `search` and `references` are dotted themselves; they read the same either way.
+    return {path: str(value) for path, value in leaves(canonical)}
+
+
+def _effect(path: str, *, computed: set[str], has_other_seed: bool) -> Effect:
     part = path.partition(".")[0]
     if part == "seeds":
-        return Effect.NONE if before.seeds[0] == after.seeds[0] else Effect.RESULTS
+        return Effect.RESULTS if has_other_seed else Effect.NONE
     if part in OUTSIDE_FINGERPRINT:
         return Effect.NONE
     if part in _RULES:
         return Effect.RULES
-    computed = [dict(_flat(without_places(spec.canonical()["base"]), "base")) for spec in (before, after)]
-    return Effect.RESULTS if part == "name" or any(path in plain for plain in computed) else Effect.NONE
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            # The keys of `search` and `references` are dotted themselves; they read the same either way.
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, str(value)
+    return Effect.RESULTS if part == "name" or path in computed else Effect.NONE

@@ -101,3 +101,17 @@ def with_values(config: Mapping[str, Any], values: Mapping[str, Scalar]) -> dict
 
 def _copy(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(item) if isinstance(item, Mapping) else item for key, item in value.items()}
+
+
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, value) of everything in nested plain data that is no mapping itself; an empty mapping counts as a value.
+
+    Example:
+        >>> list(leaves({"optimizer": {"name": "sgd", "lr": 0.1}, "references": {}}))
+        [('optimizer.name', 'sgd'), ('optimizer.lr', 0.1), ('references', {})]
+    """
+    for name, value in plain.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -26,7 +26,7 @@ from pydantic import (
 
 from segda.config import TrainConfig
 from segda.config_file import read_document, validate
-from segda.config_problems import LocatedError, error_of
+from segda.config_problems import LocatedError, Problem, error_of, first_problem
 from segda.datasets import DATASETS
 from segda.errors import ConfigError
 from segda.methods import METHODS
@@ -350,6 +350,15 @@ class SweepSpec(_Part):
             own = METHODS[method["name"]].Config.model_fields
             config["method"] = {key: value for key, value in method.items() if key in own or f"method.{key}" in params}
         return config
+
+    def problem_with(self, params: Mapping[str, Scalar]) -> Problem | None:
+        """Return the foremost reason why parameters make no training configuration, or None; see `train_config`."""
+        plain = self.plain_config(params, seed=self.seeds[0])
+        try:
+            TrainConfig.model_validate(plain)
+        except ValidationError as error:
+            return first_problem(error, TrainConfig, plain)
+        return None
 
     def train_config(self, params: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
         """Return the training configuration of a trial.

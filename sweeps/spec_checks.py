@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from segda.config import TrainConfig
-from segda.config_problems import LocatedError, Location, Problem, dotted, problems_of
+from segda.config_problems import LocatedError, Location, Problem, dotted, first_problem
 from segda.datasets import DATASETS
 from segda.methods import METHODS
 from segda.names import nearest
@@ -252,7 +252,7 @@ def _build(spec: "SweepSpec", params: Mapping[str, Scalar], *, at: Location | No
     try:
         return TrainConfig.model_validate(plain)
     except ValidationError as error:
-        problem = min(problems_of(error, TrainConfig, plain), key=lambda item: item.is_missing)
+        problem = first_problem(error, TrainConfig, plain)
         raise _blame(problem, params, at) from error
 
 
@@ -286,15 +286,12 @@ def _check_references(spec: "SweepSpec") -> None:
                 raise LocatedError(where, f"cannot differ in a reference: {FIXED_FIELDS[path]}")
             if path not in known:
                 raise LocatedError(where, f"a training configuration has no such field{nearest(path, known)}")
-        plain = spec.plain_config(params, seed=spec.seeds[0])
-        try:
-            TrainConfig.model_validate(plain)
-        except ValidationError as error:
-            problem = min(problems_of(error, TrainConfig, plain), key=lambda item: item.is_missing)
+        problem = spec.problem_with(params)
+        if problem is not None:
             path = dotted(problem.location)
             if path in params:
-                raise LocatedError(("references", name, path), problem.text) from error
-            raise LocatedError(("references", name), str(problem)) from error
+                raise LocatedError(("references", name, path), problem.text)
+            raise LocatedError(("references", name), str(problem))
 
 
 def _reported(sample: TrainConfig) -> list[str]:

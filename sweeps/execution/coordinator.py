@@ -14,6 +14,7 @@ from typing import Any
 from segda.config import TrainConfig
 from sweeps.execution.failures import POLICIES, smaller_micro_batch
 from sweeps.execution.proposals import Proposals
+from sweeps.execution.watchdog import HANG_FILE
 from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
 from sweeps.ledger.database import Ledger
 from sweeps.planning.profiles import Architecture, Profile
@@ -373,12 +374,12 @@ class Coordinator:
             return
         if self._was_hung(record):
             waited = self.spec.resources.watchdog_minutes
-            failure, error = FailureClass.HANG, f"no report for {waited:g} minutes; hang.txt shows where it stood"
+            failure, error = FailureClass.HANG, f"no report for {waited:g} minutes; {HANG_FILE} shows where it stood"
         self._on_failed(record, failure, error)
 
     def _was_hung(self, record: TrialRecord) -> bool:
         # The worker's watchdog leaves this file when it ends a process.
-        traces = self.store.trial(record) / "hang.txt"
+        traces = self.store.trial(record) / HANG_FILE
         return traces.is_file() and traces.stat().st_size > 0
 
     def _on_failed(self, record: TrialRecord, failure: FailureClass, error: str) -> None:

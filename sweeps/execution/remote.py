@@ -19,6 +19,7 @@ from pathlib import Path
 
 from segda.files import write_text
 from sweeps.execution.remote_folder import PARTIAL, RemoteFolder
+from sweeps.execution.watchdog import HANG_FILE
 from sweeps.store import Store
 from sweeps.trial import TrialRecord
 
@@ -168,7 +169,7 @@ def _mirror(storage: str, folder: Path) -> str:
 
 def _is_plain(name: str) -> bool:
     """Tell whether a file is sent as it is: no checkpoint, fence, trace of this node alone, or file in the making."""
-    return name not in (CHECKPOINT, ATTEMPT, "hang.txt") and not (
+    return name not in (CHECKPOINT, ATTEMPT, HANG_FILE) and not (
         name.startswith(".") or name.endswith(PARTIAL) or _CHECKPOINTS.fullmatch(name)
     )
 

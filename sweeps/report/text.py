@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from segda.tunable import Scalar
-from sweeps.fields import value_at
+from sweeps.fields import leaves, value_at
 from sweeps.report.labels import format_value
 from sweeps.report.tables import method_rows
 from sweeps.report.view import SweepView
@@ -170,21 +170,15 @@ def _edge(spec: SweepSpec, path: str, value: Scalar) -> str | None:
 
 def environment_rows(view: SweepView) -> list[tuple[str, str]]:
     """Return versions, code and hardware: what the sweep noted, and the first trial's own record."""
-    rows = dict(_flat(view.record.info))
+    rows = _noted(view.record.info)
     for number in sorted(view.environments)[:1]:
-        for name, value in _flat(view.environments[number]):
-            rows.setdefault(name, value)
+        rows = _noted(view.environments[number]) | rows
     return sorted(rows.items())
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            rows.append((f"{prefix}{name}".removeprefix("environment."), str(value)))
-    return rows
+def _noted(values: Mapping[str, Any]) -> dict[str, str]:
+    known = ((name, value) for name, value in leaves(values) if value not in (None, {}))
+    return {name.removeprefix("environment."): str(value) for name, value in known}
 
 
 def percent(value: float | None) -> str:

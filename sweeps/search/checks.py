@@ -4,10 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from segda.config import TrainConfig
-from segda.config_problems import LocatedError, Location, dotted, problems_of
+from segda.config_problems import LocatedError, Location, dotted
 from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.space import Float, SearchSpace, identity
@@ -94,12 +91,9 @@ def _check_point(spec: "SweepSpec", space: SearchSpace, params: Mapping[str, Sca
     missing = [path for path, item in known.items() if item.is_active(params) and path not in params]
     if missing:
         raise LocatedError(where, f"every parameter that exists there needs a value; without one: {', '.join(missing)}")
-    plain = spec.plain_config(params, seed=spec.seeds[0])
-    try:
-        TrainConfig.model_validate(plain)
-    except ValidationError as error:
-        problem = min(problems_of(error, TrainConfig, plain), key=lambda item: item.is_missing)
+    problem = spec.problem_with(params)
+    if problem is not None:
         path = dotted(problem.location)
         if path in params:
-            raise LocatedError((*where, path), problem.text) from error
-        raise LocatedError(where, f"cannot be trained: {problem}") from error
+            raise LocatedError((*where, path), problem.text)
+        raise LocatedError(where, f"cannot be trained: {problem}")

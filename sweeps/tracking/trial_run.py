@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from segda.config import TrainConfig
+from sweeps.fields import leaves
 from sweeps.ledger.records import Point
 from sweeps.tracking.server import log_tables, metric_name, milliseconds
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -37,21 +38,15 @@ _FILES = (
 _DIGEST_LENGTH = 36  # MLflow's limit
 
 
-def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(plain: Mapping[str, Any]) -> dict[str, str]:
     """Return nested plain data as dotted names in stable order, with values as MLflow keeps them.
 
     Example:
         >>> flatten({"optimizer": {"name": "sgd", "lr": 0.1}, "crops": [1, None]})
         {'crops': '[1, null]', 'optimizer.lr': '0.1', 'optimizer.name': 'sgd'}
     """
-    flat: dict[str, str] = {}
-    for name in sorted(plain):
-        value = plain[name]
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return flat
+    flat = {name: value if isinstance(value, str) else json.dumps(value) for name, value in leaves(plain)}
+    return dict(sorted(flat.items()))
 
 
 def params_of(record: TrialRecord) -> dict[str, str]:

@@ -40,7 +40,9 @@ def test_the_lease_of_a_process_that_died_here_is_free_at_once(ledger, demo):
     with ledger.writing() as connection:
         holder = f"{socket.gethostname()}:{int(process.stdout)}:0"
         connection.execute(lease.SWEEP.update().values(driver=holder, driver_seen=time.time()))
-    Lease(ledger, demo).take()
+    claim = Lease(ledger, demo)
+    claim.take()
+    assert ledger.sweep(demo).driver == claim.holder
 
 
 def test_the_lease_of_another_machine_is_free_when_it_was_not_renewed_for_a_while():
