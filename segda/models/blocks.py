@@ -62,7 +62,9 @@ def enlarge_scores(scores: Tensor, *, sizes: Sequence[tuple[int, int]]) -> Tenso
         float32 (or float64, if the scores are) [B, C, *sizes[-1]].
     """
     scores = scores.float() if scores.dtype.itemsize < 4 else scores
-    if scores.device.type != "cpu" or not (torch.is_grad_enabled() and scores.requires_grad):
+    trained = torch.is_grad_enabled() and scores.requires_grad
+    # An exported or compiled program gets the plain operation; a matrix made while it is traced holds no numbers to keep.
+    if scores.device.type != "cpu" or not trained or torch.compiler.is_compiling():
         for size in sizes:
             scores = resize(scores, size=size)
         return scores

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
 from segda.models.blocks import enlarge_scores, resize
 
@@ -28,3 +29,22 @@ def test_enlarging_agrees_with_and_without_a_gradient_and_is_single_precision_un
             evaluated = enlarge_scores(scores, sizes=[(48, 64)])
     assert trained.dtype == evaluated.dtype == torch.float32
     torch.testing.assert_close(trained.detach(), evaluated, rtol=0, atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_network_that_was_exported_can_be_trained_afterwards():
+    """Exporting runs the network on tensors without numbers; none of them may be kept."""
+
+    class Enlarge(nn.Conv2d):
+        def forward(self, image: Tensor) -> Tensor:
+            return enlarge_scores(super().forward(image), sizes=[(37, 41)])
+
+    network = Enlarge(3, 4, 3, padding=1)
+    image = torch.randn(2, 3, 11, 13)
+    exported = torch.export.export(network, (image,)).module()
+    scores = network(image)
+    assert type(scores.detach()) is Tensor
+    scores.sum().backward()
+    assert network.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(exported(image), scores, rtol=0, atol=2e-6)
