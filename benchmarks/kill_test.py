@@ -17,7 +17,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,10 @@ from rich.table import Table
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sweeps"))
+
 from ray.cluster_utils import Cluster
+from servers import MlflowServer, PostgresServer
 
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
@@ -80,87 +82,6 @@ def sweep_file(folder: Path, *, trials: int, steps: int, seed: int) -> Path:
     path = folder / f"{NAME}.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def wait_for_port(port: int, seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port} after {seconds:.0f} s")
-
-
-class MlflowServer:
-    """An MLflow server on a SQLite file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--workers",
-            "1",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-        ]
-        command += ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        log = (self._folder / "mlflow.log").open("ab")
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_for_port(self.port)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
-class PostgresServer:
-    """A PostgreSQL server of its own in a folder; run by an ordinary user, since it refuses the administrator."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"postgresql+psycopg2://sweeps@127.0.0.1:{self.port}/postgres"
-        self._folder = folder / "postgres"
-        self._folder.mkdir()
-        self._as_user: list[str] = []
-        if os.geteuid() == 0:
-            folder.chmod(0o755)
-            shutil.chown(self._folder, "postgres")
-            self._as_user = ["runuser", "-u", "postgres", "--"]
-        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-        self._programs = programs[-1] if programs else Path("/usr/bin")
-        self._run("initdb", "-D", str(self._folder / "data"), "-U", "sweeps", "-A", "trust")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [*self._as_user, str(self._programs / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
-
-    def start(self) -> None:
-        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
-        self._run(
-            *("pg_ctl", "-D", str(self._folder / "data"), "-l", str(self._folder / "log"), "-o", options, "-w", "start")
-        )
-
-    def kill(self) -> None:
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
 
 
 @dataclass
@@ -266,8 +187,8 @@ class Bench:
         self.postgres.start()
         return f"immediate shutdown, away for {away:.0f} s"
 
-    def disturb(self, num_kills: int) -> None:
-        """Kill until the number is reached, then let the sweep end."""
+    def disturb(self, num_kills: int, *, pause: float) -> None:
+        """Kill until the number is reached, then let the sweep end; at most `pause` seconds lie between two kills."""
         ways: list[tuple[str, Callable[[], str | None]]] = [
             ("driver", self.kill_driver),
             ("worker", self.kill_worker),
@@ -277,7 +198,7 @@ class Bench:
         if self.postgres is not None:
             ways.append(("PostgreSQL", self.kill_postgres))
         while len(self.kills) < num_kills:
-            time.sleep(random.uniform(1, 7))
+            time.sleep(random.uniform(1, pause))
             if self.poll() == 0:
                 return
             self.revive()
@@ -364,6 +285,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument(
+        "--pause", type=float, default=20, help="longest time between two kills, seconds; short: starts are hit"
+    )
     parser.add_argument("--trials", type=int, default=24, help="of the search; more last longer")
     parser.add_argument("--steps", type=int, default=48, help="per trial, a multiple of 6")
     parser.add_argument("--seed", type=int, default=0, help="of the sweep and of the moments")
@@ -384,10 +308,10 @@ def main() -> None:
             "steps": arguments.steps,
             "seed": arguments.seed,
         }
-        sys.exit(0 if compare(root, arguments.kills, settings) else 1)
+        sys.exit(0 if compare(root, arguments.kills, arguments.pause, settings) else 1)
 
 
-def compare(root: Path, num_kills: int, settings: dict[str, object]) -> bool:
+def compare(root: Path, num_kills: int, pause: float, settings: dict[str, object]) -> bool:
     from sweeps.audit.audit import audit
 
     print("undisturbed sweep", flush=True)
@@ -404,7 +328,7 @@ def compare(root: Path, num_kills: int, settings: dict[str, object]) -> bool:
         wild.start_driver()
         while not wild.has_begun():
             time.sleep(0.2)
-        wild.disturb(num_kills)
+        wild.disturb(num_kills, pause=pause)
         wild.finish()
         subprocess.run(wild.command("sync", NAME), check=True, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - began

@@ -7,8 +7,9 @@ trials   no-op trials (one report each) through `sweeps` with its ledger on disk
          random search; both with the same Ray, two at a time, in turns.
 long     one real training of about half a minute as a sweep of one trial, against `segda.train` by itself; time in the training
          loop and time of the whole process.
-many     1,000 no-op trials on a simulated cluster of 64 accelerators (a Ray resource; 64 trials at a time): time per trial and the
-         driver's memory when 100, 300 and 1,000 trials have ended. Nothing may grow with the number of trials that are done.
+many     1,000 no-op trials on a simulated cluster of 64 accelerators (a Ray resource; 64 trials at a time), again both ways: time
+         per trial and the driver's memory when 100, 300 and 1,000 trials have ended. Nothing of ours may grow with the number of
+         trials that are done.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from sweeps.spec import SweepSpec
 HERE = Path(__file__).parent
 SEARCH = {"optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
 MARKS = (100, 300, 1000)
+WAYS = {"bare Ray Tune": "run_bare_tune", "sweeps": "run_no_ops"}
 
 
 def no_op(config: TrainConfig, report: Report, *, folder: Path, acknowledged: int = 0) -> None:
@@ -75,22 +77,19 @@ def run_no_ops(root: str, trials: str, concurrency: str) -> None:
     from sweeps.store import Store
 
     cluster.profile_all = lambda architectures, **_: ((item, Profile({"macs": 1e9})) for item in architectures)
-    custom = {"accelerator": 1} if int(concurrency) > 2 else {}
+    custom = custom_resources(int(concurrency))
     spec = SweepSpec.model_validate(
         plain_spec(trials=int(trials), concurrency=int(concurrency), resources={"cpus": 1, "custom": custom})
     )
     start_ray(runner.ray, int(concurrency))
     store = Store.at(root)
-    ended, began, process = 0, 0.0, psutil.Process()
+    marks = Marks(int(trials))
 
     def hear(kind: str, record: object, message: str) -> None:
-        nonlocal ended, began
-        if kind == "started" and not began:
-            began = time.monotonic()
+        if kind == "started":
+            marks.start()
         if kind == "complete":
-            ended += 1
-            if ended in MARKS or ended == int(trials):
-                print("mark", ended, time.monotonic() - began, process.memory_info().rss, flush=True)
+            marks.end_of_a_trial()
 
     with Ledger.open(store.ledger) as ledger:
         ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
@@ -100,31 +99,58 @@ def run_no_ops(root: str, trials: str, concurrency: str) -> None:
 
 
 def run_bare_tune(root: str, trials: str, concurrency: str) -> None:
-    """Run the same trials through Ray Tune alone and print a mark."""
+    """Run the same trials through Ray Tune alone and print marks."""
     from sweeps.execution import runner  # sets the same environment for Ray
 
     ray, tune = runner.ray, runner.tune
     start_ray(ray, int(concurrency))
-    first: list[float] = []
+    marks = Marks(int(trials))
 
     def trainable(config: dict[str, float]) -> None:
         tune.report({"miou": config["lr"]})
 
     class Noting(tune.Callback):  # type: ignore[misc]
         def on_trial_result(self, **_: object) -> None:
-            first.append(time.monotonic())
+            marks.start()
 
+        def on_trial_complete(self, **_: object) -> None:
+            marks.end_of_a_trial()
+
+    resources = {"cpu": 1} | custom_resources(int(concurrency))
     tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
+        tune.with_resources(trainable, resources),
         param_space={"lr": tune.loguniform(1e-3, 1e-1)},
         tune_config=tune.TuneConfig(num_samples=int(trials), max_concurrent_trials=int(concurrency), reuse_actors=True),
         run_config=tune.RunConfig(storage_path=root, verbose=0, callbacks=[Noting()]),
     ).fit()
-    print("mark", trials, first[-1] - first[0], psutil.Process().memory_info().rss, flush=True)
+
+
+class Marks:
+    """Prints time since the first trial began and memory of the driver, each time that many trials have ended."""
+
+    def __init__(self, trials: int) -> None:
+        self._at = {*MARKS, trials}
+        self._ended = 0
+        self._began: float | None = None
+
+    def start(self) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+
+    def end_of_a_trial(self) -> None:
+        self._ended += 1
+        if self._ended in self._at and self._began is not None:
+            seconds, size = time.monotonic() - self._began, psutil.Process().memory_info().rss
+            print("mark", self._ended, seconds, size, flush=True)
+
+
+def custom_resources(concurrency: int) -> dict[str, int]:
+    """Return what one trial takes of the simulated accelerators: one if many trials run at a time."""
+    return {"accelerator": 1} if concurrency > 2 else {}
 
 
 def start_ray(ray: object, concurrency: int) -> None:
-    resources = {"accelerator": 64} if concurrency > 2 else {}
+    resources = dict.fromkeys(custom_resources(concurrency), concurrency)
     ray.init(  # type: ignore[attr-defined]
         num_cpus=concurrency,
         resources=resources,
@@ -147,10 +173,9 @@ def child(part: str, *words: str) -> list[tuple[int, float, int]]:
 
 
 def part_trials(console: Console, rounds: int, trials: int) -> None:
-    ways = {"bare Ray Tune": "run_bare_tune", "sweeps": "run_no_ops"}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(rounds):
-        for name, part in ways.items():
+        for name, part in WAYS.items():
             seconds[name].append(child(part, str(trials), "2")[-1][1] / trials)
     table = Table(
         "way", "ms per trial", "of bare Ray Tune", title=f"{trials} no-op trials, 2 at a time, {rounds} rounds in turns"
@@ -164,14 +189,18 @@ def part_trials(console: Console, rounds: int, trials: int) -> None:
 
 
 def part_many(console: Console, trials: int) -> None:
-    marks = child("run_no_ops", str(trials), "64")
     table = Table(
-        "trials ended", "ms per trial since the mark before", "driver's memory, MiB", title="no-op trials, 64 at a time"
+        "way",
+        "trials ended",
+        "ms per trial since the mark before",
+        "driver's memory, MiB",
+        title="no-op trials, 64 at a time",
     )
-    before, at = 0, 0.0
-    for ended, seconds, size in marks:
-        table.add_row(str(ended), f"{1000 * (seconds - at) / (ended - before):.1f}", f"{size / 2**20:.0f}")
-        before, at = ended, seconds
+    for name, part in WAYS.items():
+        before, at = 0, 0.0
+        for ended, seconds, size in child(part, str(trials), "64"):
+            table.add_row(name, str(ended), f"{1000 * (seconds - at) / (ended - before):.1f}", f"{size / 2**20:.0f}")
+            before, at = ended, seconds
     console.print(table)
 
 

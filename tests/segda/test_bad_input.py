@@ -434,17 +434,27 @@ def test_a_run_folder_of_another_configuration_is_not_touched(segda, trained):
     assert {path: path.stat().st_mtime_ns for path in trained.folder.iterdir()} == before
 
 
+def hear_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_130_keeps_the_last_checkpoint_whole(segda, place):
     plain = yaml.safe_load(place.config.read_text())
     place.config.write_text(yaml.safe_dump(plain | {"steps": 100_000, "report_every": 1}))
     environment = os.environ | {"SEGDA_CACHE": str(place.cache), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "segda.cli", *place.train()]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        deadline = time.monotonic() + 120
-        while not (place.folder / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # Tests in the background of a shell ignore Ctrl-C, and what they start inherits that.
+    with subprocess.Popen(words, **pipes, env=environment, preexec_fn=hear_ctrl_c) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (place.folder / "metrics.jsonl").exists() and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, errors.count("\n"), output) == (130, 1, ""), errors
     assert "same command" in errors
     assert not [path for path in place.folder.iterdir() if path.name.startswith(".")]

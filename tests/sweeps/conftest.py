@@ -1,7 +1,5 @@
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -46,32 +44,17 @@ def ray_cluster():
 @pytest.fixture(scope="session")
 def postgresql_server():
     """URL of a PostgreSQL server that runs for the tests; skips where the programs are not installed."""
-    programs = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    search = os.pathsep.join([*programs, os.environ.get("PATH", "")])
-    initdb, pg_ctl = (shutil.which(name, path=search) for name in ("initdb", "pg_ctl"))
-    if initdb is None or pg_ctl is None:
-        pytest.skip("PostgreSQL's initdb and pg_ctl are not installed")
+    import servers
+
     # Outside of pytest's folder, which is closed to others: as the administrator, the server must be run by another user.
-    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
-    as_user = []
-    if os.geteuid() == 0:
-        folder.chmod(0o755)
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-
-    def run(*command):
-        subprocess.run([*as_user, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
-
-    data = str(folder / "data")
-    run(initdb, "-D", data, "-U", "sweeps", "-A", "trust", "--no-sync")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    run(pg_ctl, "-D", data, "-l", str(folder / "log"), "-o", options, "-w", "start")
-    yield f"postgresql+psycopg2://sweeps@127.0.0.1:{port}/postgres"
-    run(pg_ctl, "-D", data, "-m", "immediate", "stop")
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
+        try:
+            server = servers.PostgresServer(Path(folder), durable=False)
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
+        server.start()
+        yield server.url
+        server.kill()
 
 
 @pytest.fixture

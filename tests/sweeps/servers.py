@@ -1,12 +1,14 @@
 """Servers that tests and benchmarks start, hold, kill and start again."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 
 def free_port():
@@ -69,3 +71,56 @@ class MlflowServer:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+class PostgresServer:
+    """A PostgreSQL server of its own in a folder; run by an ordinary user, since it refuses the administrator."""
+
+    def __init__(self, folder, *, durable=True):
+        """Make an empty database.
+
+        Args:
+            folder: an existing folder into which others can look (as the administrator: the user postgres).
+            durable: whether what is committed survives a kill; it costs time.
+
+        Raises:
+            FileNotFoundError: PostgreSQL's programs are not installed.
+        """
+        programs = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+        self._search = os.pathsep.join([*programs, os.environ.get("PATH", "")])
+        self._folder = folder / "postgres"
+        self._durable = durable
+        self._as_user = []
+        self.port = free_port()
+        self.url = f"postgresql+psycopg2://sweeps@127.0.0.1:{self.port}/postgres"
+        initdb = self._program("initdb")
+        self._folder.mkdir()
+        if os.geteuid() == 0:
+            folder.chmod(0o755)
+            shutil.chown(self._folder, "postgres")
+            self._as_user = ["runuser", "-u", "postgres", "--"]
+        self._run(initdb, "-D", self._folder / "data", "-U", "sweeps", "-A", "trust", "--no-sync")
+
+    def start(self):
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        if not self._durable:
+            options += " -c fsync=off"
+        self._control("-l", self._folder / "log", "-o", options, "-w", "start")
+
+    def kill(self):
+        """End it as a crash would: nothing is written back, connections break."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *words):
+        self._run(self._program("pg_ctl"), "-D", self._folder / "data", *words)
+
+    def _program(self, name):
+        found = shutil.which(name, path=self._search)
+        if found is None:
+            raise FileNotFoundError(f"PostgreSQL's {name} is not installed")
+        return found
+
+    def _run(self, *command):
+        words = [*self._as_user, *(str(word) for word in command)]
+        # The server keeps what it inherits open: pipes would never end.
+        subprocess.run(words, check=True, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,8 +1,10 @@
 """Sweeps on a real Ray with fake training."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import fakes
 import pytest
@@ -183,21 +185,42 @@ def test_two_identical_sweeps_on_one_store_train_once(sweep, make_spec, executed
     assert [trial.reused for trial in trials] == ["demo/0", "demo/1", "demo/2"]
 
 
-def test_two_sweeps_of_one_store_run_at_once_without_touching_each_other(make_spec, begun, ledger, store):
-    specs = [
-        begun(make_spec(name=name, seed=index, budget={"trials": 3})) for index, name in enumerate(("demo", "other"))
-    ]
+DRIVER = """
+import sys
+import fakes
+from sweeps.execution import cluster, runner
+from sweeps.ledger.database import Ledger
+from sweeps.spec import SweepSpec
+from sweeps.store import Store
 
-    def run(spec):
-        return run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
+cluster.profile_all = lambda architectures, **_: ((item, fakes.profile(item)) for item in architectures)
+name, root, address, paths = sys.argv[1:]
+runner.ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}}, log_to_driver=False)
+store = Store.at(root)
+with Ledger.open(store.ledger) as ledger:
+    spec = SweepSpec.model_validate(ledger.sweep(name).spec)
+    runner.run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
+"""
 
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(run, specs))
-    assert all(outcome.is_done for outcome in outcomes)
-    for spec in specs:
-        trials = ledger.trials(spec.name)
+
+def test_two_sweeps_of_one_store_run_at_once_without_touching_each_other(
+    ray_cluster, sweep, make_spec, begun, ledger, store
+):
+    """Each by a driver of its own, on the same Ray."""
+    other = begun(make_spec(name="other", seed=1))
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
+    words = [other.name, str(store.root), ray_cluster.get_runtime_context().gcs_address, paths]
+    command = [sys.executable, "-c", DRIVER, *words]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
+        outcome, _ = sweep(make_spec())
+        output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, output
+    assert outcome.is_done
+    for name in ("demo", "other"):
+        trials = ledger.trials(name)
         assert states(trials) == [TrialState.COMPLETE] * 3
-        assert [len(ledger.points(spec.name, trial.number)) for trial in trials] == [6] * 3
+        assert [len(ledger.points(name, trial.number)) for trial in trials] == [6] * 3
 
 
 def test_a_second_driver_of_a_running_sweep_is_refused(sweep, make_spec, ledger, store):
