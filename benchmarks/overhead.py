@@ -81,7 +81,7 @@ def run_no_ops(root: str, trials: str, concurrency: str) -> None:
     spec = SweepSpec.model_validate(
         plain_spec(trials=int(trials), concurrency=int(concurrency), resources={"cpus": 1, "custom": custom})
     )
-    start_ray(runner.ray, int(concurrency))
+    start_ray(cluster.ray, int(concurrency))
     store = Store.at(root)
     marks = Marks(int(trials))
 
@@ -100,9 +100,9 @@ def run_no_ops(root: str, trials: str, concurrency: str) -> None:
 
 def run_bare_tune(root: str, trials: str, concurrency: str) -> None:
     """Run the same trials through Ray Tune alone and print marks."""
-    from sweeps.execution import runner  # sets the same environment for Ray
+    from sweeps.execution import cluster, runner  # sets the same environment for Ray
 
-    ray, tune = runner.ray, runner.tune
+    ray, tune = cluster.ray, runner.tune
     start_ray(ray, int(concurrency))
     marks = Marks(int(trials))
 
@@ -225,7 +225,7 @@ def run_sweep_training(root: str, scenes: str, steps: str) -> None:
 
     cluster.profile_all = lambda architectures, **_: ((item, Profile({"macs": 1e9})) for item in architectures)
     spec, store = long_spec(scenes, int(steps)), Store.at(root)
-    start_ray(runner.ray, 1)
+    start_ray(cluster.ray, 1)
     with Ledger.open(store.ledger) as ledger:
         ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
         runner.run_sweep(spec, ledger=ledger, store=store)

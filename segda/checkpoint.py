@@ -5,8 +5,8 @@ discriminators, everything that is a module), optimizers, gradient scaler, rando
 configuration as JSON. The loaders need no state beyond the step: the sample of a step is a function of seed and step.
 """
 
+import errno
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
-from segda.errors import WeightsError
+from segda.errors import DamagedCheckpointError, WeightsError
 from segda.files import replacing, write_json
 from segda.models import build_segmenter
 
@@ -45,6 +45,7 @@ def save_checkpoint(
         scaler: gradient scaler, enabled or not.
         history: reports so far: step, time, metrics.
     """
+    device = _device(method)
     state = {
         "format": FORMAT,
         "config": config.model_dump_json(),
@@ -54,11 +55,13 @@ def save_checkpoint(
         "scaler": scaler.state_dict(),
         "random": {
             "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            # Of the run's own GPU: a look at another one would take some of its memory.
+            "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
         },
         "history": json.dumps(list(history)),
     }
-    with replacing(path) as temporary:
+    # Whoever is told of the step relies on it: a loss of power must not leave less.
+    with replacing(path, durable=True) as temporary:
         torch.save(state, temporary)
 
 
@@ -72,15 +75,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         The state by name.
 
     Raises:
-        WeightsError: if the file is missing, damaged or not a checkpoint of this library.
+        DamagedCheckpointError: the file has lost or changed content.
+        WeightsError: it is missing, cannot be opened, or is not a checkpoint of this library.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"no checkpoint at {path}; `segda train` writes checkpoint.pt into its run folder") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    # Damaged content makes its reader raise nearly anything.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} cannot be read as a checkpoint ({reason}); delete it to train again") from None
+        # A disk that fails says nothing about the file; a position that does not exist comes from its content.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise WeightsError(f"{path} cannot be read ({reason}); see to the disk or the permissions") from None
+        raise DamagedCheckpointError(
+            f"{path} cannot be read as a checkpoint ({reason}); delete it to train again"
+        ) from None
     if not isinstance(state, dict) or "format" not in state:
         raise WeightsError(f"{path} is not a checkpoint of segda: expected a file written by `segda train`")
     if state["format"] != FORMAT:
@@ -119,8 +131,13 @@ def restore_checkpoint(
         optimizer.load_state_dict(state["optimizers"][group])
     scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["random"]["cpu"])
-    if state["random"]["cuda"] and len(state["random"]["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+    device = _device(method)
+    if device.type == "cuda" and state["random"]["cuda"]:
+        torch.cuda.set_rng_state(state["random"]["cuda"][0], device)
+
+
+def _device(method: nn.Module) -> torch.device:
+    return next(method.parameters()).device
 
 
 def fork_checkpoint(source: Path, *, config: TrainConfig, folder: Path) -> int:
@@ -150,7 +167,7 @@ def fork_checkpoint(source: Path, *, config: TrainConfig, folder: Path) -> int:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config.model_dump(mode="json"))
-    with replacing(folder / "checkpoint.pt") as temporary:
+    with replacing(folder / "checkpoint.pt", durable=True) as temporary:
         torch.save(state | {"config": config.model_dump_json()}, temporary)
     return step
 

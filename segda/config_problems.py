@@ -69,7 +69,12 @@ def problems_of(error: ValidationError, model: type[BaseModel], data: Any) -> li
         model: the class that was validated.
         data: what it was validated from.
     """
-    return [_problem(dict(item), model, data) for item in error.errors(include_url=False)]
+    items = error.errors(include_url=False)
+    # A list whose items are wrong counts as too short as well: they are left out before it is measured.
+    broken = {item["loc"][:-depth] for item in items for depth in range(1, len(item["loc"]))}
+    return [
+        _problem(dict(item), model, data) for item in items if item["type"] != "too_short" or item["loc"] not in broken
+    ]
 
 
 def first_problem(error: ValidationError, model: type[BaseModel], data: Any) -> Problem:

@@ -31,7 +31,7 @@ def describe_environment(device: torch.device | None = None) -> dict[str, str | 
 
     Returns:
         Flat name -> value: `version/<package>`, `python`, `platform`, `git_commit` (None outside a checkout), `git_dirty`,
-        `device`, `device_name`, `cpu_count` and `num_threads`.
+        `device`, `device_name`, `cpu_count` and `num_threads`, those that this process computes with.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     described: dict[str, str | int | bool | None] = {

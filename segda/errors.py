@@ -24,6 +24,10 @@ class WeightsError(SegdaError):
     """Pretrained weights or a checkpoint are missing, damaged or do not fit the network."""
 
 
+class DamagedCheckpointError(WeightsError):
+    """A checkpoint is there and cannot be read: cut off, empty, or with other content than was written."""
+
+
 class DeviceError(SegdaError):
     """The requested device or number of devices does not exist."""
 

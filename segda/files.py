@@ -1,9 +1,11 @@
-"""Files that are there completely or not at all."""
+"""Files that are there completely or not at all, and only while their folder is ours."""
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +13,80 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+_claim: ContextVar[tuple[Path, Callable[[], None]] | None] = ContextVar("claim", default=None)
+
 
 @contextmanager
-def replacing(destination: Path) -> Iterator[Path]:
+def claiming(folder: Path, check_claim: Callable[[], None]) -> Iterator[None]:
+    """Replace files in a folder only as long as it is ours, for a folder that another process may take over at any time.
+
+    A process that was thought dead may have been suspended only, in the middle of whatever it did. When it goes on, nothing that
+    its successor has written since may be lost. So the functions of this module ask right before each file takes its place.
+
+    Args:
+        folder: the files are in it or below; those elsewhere are written as ever.
+        check_claim: returns while the folder is ours and raises when it is not; the file that is there stays then.
+
+    Yields:
+        Nothing. What the thread replaces during the block is asked for.
+    """
+    token = _claim.set((folder, check_claim))
+    try:
+        yield
+    finally:
+        _claim.reset(token)
+
+
+@contextmanager
+def replacing(destination: Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path in the same folder that takes the destination's place once the block has succeeded.
 
     Args:
         destination: file to write or replace; missing folders are made.
+        durable: whether to return only when a loss of power cannot undo it. That takes as long as the disk needs to write the
+            file: worth it for what something else will rely on, not for many files that can be made again.
 
     Yields:
         The path to write to. Nothing is left of it when the block fails or is interrupted.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    # Process numbers are not enough: threads share one, and containers on a shared folder all have a number 1.
+    partial = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
+        if durable:
+            _flush(partial)
+        claim = _claim.get()
+        if claim is not None and destination.is_relative_to(claim[0]):
+            claim[1]()
         partial.replace(destination)
+        if durable:
+            # Some file systems cannot do this for a folder; they keep a name with its file.
+            with suppress(OSError):
+                _flush(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, completely or not at all."""
-    with replacing(path) as temporary:
+    """Write a text file as UTF-8, completely or not at all.
+
+    It is on the disk then (`durable`): such files are small and few, and others compare them or go on from what they say.
+    """
+    with replacing(path, durable=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as indented JSON, completely or not at all."""
+    """Write plain data as indented JSON, completely or not at all; see `write_text`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from segda.datasets.cache import resize_image
 from segda.datasets.loaders import normalize
 from segda.device import autocast
+from segda.device_errors import is_out_of_memory
 from segda.errors import OutOfMemoryError
 from segda.pictures import ByteArray
 
@@ -83,7 +84,9 @@ def predict_batch(
         if size is not None and size != (height, width):
             logits = functional.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
         prediction = logits[:, :, :height, :width].argmax(dim=1).to(torch.uint8)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise OutOfMemoryError(
             f"{len(images)} image(s) of {seen[0]}x{seen[1]} pixels do not fit on {device}; "
             "take fewer at once, a smaller window or a smaller size"

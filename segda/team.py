@@ -89,7 +89,7 @@ class First(Team):
 
     @contextlib.contextmanager
     def watching(self, group: dist.ProcessGroup) -> Iterator[None]:
-        """Abort the group's operations when a peer ends; a GPU would wait in them forever."""
+        """Abort the group's operations when a peer ends, since a GPU would wait in them forever, and raise what it died of."""
         over = threading.Event()
 
         def watch() -> None:
@@ -102,6 +102,10 @@ class First(Team):
         watcher.start()
         try:
             yield
+        except Exception:
+            # What rank 0 read out of an aborted operation may be anything, and so may be what it raised over that.
+            self.check()
+            raise
         finally:
             over.set()
             watcher.join()

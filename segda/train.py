@@ -1,7 +1,9 @@
 """Training one network, from report to report.
 
 `train(config, report, folder=...)` is the trainable function that this library supplies. `report` is its only seam to the
-outside: a command line draws a progress bar with it, an orchestrator decides with it whether the run goes on.
+outside: a command line draws a progress bar with it, an orchestrator decides with it whether the run goes on. Whatever it writes
+goes through `segda.files`, so whoever calls it can keep a run from replacing files of a folder that is no longer its own
+(`segda.files.claiming`).
 """
 
 import json
@@ -11,10 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from segda.checkpoint import read_checkpoint, restore_checkpoint, save_checkpoint
 from segda.config import TrainConfig
+from segda.device_errors import is_out_of_memory
 from segda.environment import describe_environment
 from segda.errors import OutOfMemoryError
 from segda.files import write_json, write_text
@@ -67,7 +68,7 @@ def train(
     Args:
         config: everything that decides the result.
         report: called with (step, metrics, checkpoint) every `report_every` steps and at the end, after the checkpoint of that
-            step is on disk. It may raise to stop the run.
+            step is on disk, where no loss of power can take it away. It may raise to stop the run.
         folder: where the run lives; a checkpoint of the same configuration found there is continued.
         acknowledged: last step whose report is known to have arrived; kept reports after it are sent again on a resume.
         on_step: called with (step, loss of the segmenter) about every second, for progress bars.
@@ -83,6 +84,7 @@ def train(
         TrainingDivergedError: if a loss is NaN or infinite.
         OutOfMemoryError: if the device runs out of memory; a smaller `micro_batch` needs less.
         ProcessLostError: if another of the processes died.
+        DamagedCheckpointError: if the folder's checkpoint cannot be read; it is left as it is, and without it the run begins anew.
         SegdaError: if configuration, data, weights or device cannot be used.
     """
     images_at_once(config, micro_batch=micro_batch, processes=processes)
@@ -170,7 +172,9 @@ def _advance_and_report(run: TrainingRun, report: Report, checkpoint: Path, on_s
         until = min((run.step // config.report_every + 1) * config.report_every, config.steps)
         try:
             metrics = run.advance(until, on_step)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             height, width = config.data.train_size
             raise OutOfMemoryError(
                 f"{run.device} ran out of memory with {run.gradients.at_once} images of {height}x{width} at once (batch_size "

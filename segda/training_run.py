@@ -145,6 +145,7 @@ class TrainingRun:
             workers=data.workers,
             rank=self.team.rank,
             ranks=self.team.size,
+            pinned=self.device.type == "cuda",
         )
 
     def _image(self, batch: RawBatch) -> Tensor:

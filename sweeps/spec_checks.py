@@ -1,7 +1,7 @@
 """What must hold between the parts of a sweep file; each check raises `LocatedError` at the key to change."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -10,12 +10,14 @@ from segda.config_problems import LocatedError, Location, Problem, dotted, first
 from segda.datasets import DATASETS
 from segda.methods import METHODS
 from segda.names import nearest
-from segda.tunable import Choice, Scalar
+from segda.tunable import Scalar
 from segda.validators import VALIDATORS
-from sweeps.fields import FIXED_FIELDS, METHOD, declared_range, fields_of, known_paths, value_at
-from sweeps.schedulers.checks import check_scheduler, check_settings
+from sweeps.fields import FIXED_FIELDS, METHOD, fields_of, known_paths, value_at
+from sweeps.schedulers.checks import check_comparison, check_scheduler, check_settings
 from sweeps.search.checks import check_sampler
-from sweeps.space import Float, SearchSpace, same
+from sweeps.space import Float, SearchSpace
+from sweeps.spec_resources import check_resources
+from sweeps.spec_search import CANDIDATES, NEVER_PICKED
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -29,129 +31,6 @@ _LABEL_FREE = (
     *_VALIDATORS,
 )  # reported at the end of a training
 SELECTIONS = ("source_validation", *VALIDATORS, "oracle")
-
-
-# Before the search part is validated
-
-
-def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the searched paths, and replace what a sweep file may leave to others: declared ranges, conditions on fixed values.
-
-    Args:
-        search: the `search` part as it stands in the file.
-        base: the `base` part.
-
-    Raises:
-        LocatedError: relative to `search`.
-    """
-    methods = _methods(search, base)
-    known = known_paths(methods)
-    resolved: dict[str, Any] = {}
-    for path, raw in search.items():
-        _check_path(path, known)
-        field = known[path]
-        item = (
-            dict(raw) if isinstance(raw, Mapping) else {"choices": list(raw)} if isinstance(raw, list | tuple) else raw
-        )
-        if item == "default":
-            item = {}
-        if not isinstance(item, dict):
-            raise LocatedError(
-                (path,),
-                f"must be a list of choices, `default`, or a mapping with choices or low and high, got {item!r}",
-            )
-        if not item.keys() & {"choices", "low", "high"}:
-            item = _declared(path, field) | item
-        if field.annotation is int and "choices" not in item:
-            item["int"] = True
-        if isinstance(item.get("when"), Mapping):
-            item["when"] = dict(_open_conditions(path, item["when"], search, base, known))
-        resolved[path] = item
-    return resolved
-
-
-def _methods(search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
-    """Return the names of the methods that trials can have."""
-    raw = search.get(METHOD)
-    location: Location = (METHOD,)
-    if raw is None:
-        names = [value_at(base, METHOD)]
-        if names == [None]:
-            raise LocatedError(
-                (), f"no method: name one under base.method.name or search {METHOD}; known: {', '.join(METHODS)}"
-            )
-    else:
-        names = (
-            raw.get("choices", list(METHODS))
-            if isinstance(raw, Mapping)
-            else list(METHODS)
-            if raw == "default"
-            else raw
-        )
-    for index, name in enumerate(names if isinstance(names, list | tuple) else [names]):
-        if name not in METHODS:
-            where = (
-                location
-                if raw is None
-                else (*location, "choices", index)
-                if isinstance(raw, Mapping)
-                else (*location, index)
-            )
-            raise LocatedError(
-                where, f"unknown method {name!r}{nearest(str(name), METHODS)}; known: {', '.join(METHODS)}"
-            )
-    return list(names) if isinstance(names, list | tuple) else [names]
-
-
-def _check_path(path: Any, known: Mapping[str, Any]) -> None:
-    if path in FIXED_FIELDS:
-        raise LocatedError((path,), f"cannot be searched: {FIXED_FIELDS[path]}")
-    if path in known:
-        return
-    owners = [name for name in METHODS if path in fields_of(name)]
-    if owners:
-        raise LocatedError(
-            (path,),
-            f"no method of this sweep has it, but {' and '.join(owners)}; add that to {METHOD} or leave the path out",
-        )
-    hint = nearest(str(path), known) or "; paths are dotted, e.g. optimizer.lr"
-    raise LocatedError((path,), f"a training configuration has no such field{hint}")
-
-
-def _declared(path: str, field: Any) -> dict[str, Any]:
-    if path == METHOD:
-        return {"choices": list(METHODS)}
-    declared = declared_range(field)
-    if declared is None:
-        raise LocatedError((path,), "no range is declared beside this field; give choices, or low and high")
-    if isinstance(declared, Choice):
-        return {"choices": list(declared.values)}
-    return {"low": declared.low, "high": declared.high} | ({"log": True} if declared.log else {})
-
-
-def _open_conditions(
-    path: str, when: Mapping[Any, Any], search: Mapping[Any, Any], base: Mapping[str, Any], known: Mapping[str, Any]
-) -> Iterator[tuple[Any, Any]]:
-    """Yield the conditions on searched paths; those on fixed values are decided here."""
-    for parent, wanted in when.items():
-        if parent in search:
-            yield parent, wanted
-            continue
-        where = (path, "when", parent)
-        if parent not in known:
-            hint = nearest(str(parent), [*search, *known])
-            raise LocatedError(
-                where, f"a condition needs a searched path or a field of the training configuration{hint}"
-            )
-        fixed = value_at(base, parent, known[parent].get_default())
-        values = wanted if isinstance(wanted, list | tuple) else [wanted]
-        if not any(same(fixed, value) for value in values):
-            raise LocatedError(
-                where, f"never holds: {parent} is not searched and is {fixed!r}; search it or leave {path} out"
-            )
-
-
-# After every part is valid in itself
 
 
 def check_spec(spec: "SweepSpec") -> None:
@@ -175,11 +54,35 @@ def check_spec(spec: "SweepSpec") -> None:
         _check_metric(spec, sample, where, objective.metric, [*known, *_LABEL_FREE, *EFFICIENCY])
         if objective.metric in [other.metric for other in spec.objectives[:index]]:
             raise LocatedError(where, f"{objective.metric} is an objective already; keep one of them")
-    _check_options(spec, space)
+    _check_bounds(spec)
+    if spec.selection == "oracle" and sample.oracle == "never":
+        raise LocatedError(
+            ("selection",), "oracle chooses by target scores, and base.oracle is never; set that to end or always"
+        )
+    check_resources(spec, space, sample)
+    check_settings(spec)
+    check_sampler(spec, space)
     if spec.scheduler.name != "none":
+        reported = [objective.metric for objective in spec.objectives if objective.metric not in EFFICIENCY]
+        check_comparison(spec, sample, reported=reported)
         _check_metric(spec, sample, ("scheduler", "metric"), spec.scheduler.metric, known)
-    reported = [objective.metric for objective in spec.objectives if objective.metric not in EFFICIENCY]
-    check_scheduler(spec, sample, reported=reported)
+        check_scheduler(spec, sample)
+
+
+def _check_bounds(spec: "SweepSpec") -> None:
+    """Refuse bounds that exclude each other or make each other superfluous, and a target that no figure reaches."""
+    for index, constraint in enumerate(spec.constraints):
+        for other in spec.constraints[:index]:
+            if other.metric != constraint.metric:
+                continue
+            if other.operator == constraint.operator:
+                raise LocatedError(("constraints", index), f"{other} bounds {other.metric} already; keep one of them")
+            low, high = (other, constraint) if other.operator == ">=" else (constraint, other)
+            if low.bound > high.bound:
+                raise LocatedError(("constraints", index), f"{low} and {high} exclude each other; change one of them")
+    first, target = spec.objectives[0].metric, spec.budget.target
+    if target is not None and first.startswith(("source/", "oracle/")) and not 0 <= target <= 1:
+        raise LocatedError(("budget", "target"), f"{first} lies from 0 to 1, got {target:g}; 60 % is 0.6")
 
 
 def _check_seeds(spec: "SweepSpec") -> None:
@@ -188,11 +91,17 @@ def _check_seeds(spec: "SweepSpec") -> None:
             raise LocatedError(("seeds", index), f"{seed} is listed twice; keep one of them")
     if spec.finalists > spec.budget.trials:
         raise LocatedError(("finalists",), f"must be at most budget.trials {spec.budget.trials}, got {spec.finalists}")
+    if spec.finalists > 1 and len(spec.seeds) == 1:
+        raise LocatedError(
+            ("finalists",), "has no effect with one training seed; list further ones under seeds, or leave it out"
+        )
 
 
 def _check_methods(spec: "SweepSpec", space: SearchSpace) -> None:
     """A parameter of a method exists only where that method is."""
     fixed = value_at(spec.base, METHOD)
+    if METHOD not in spec.search and fixed not in CANDIDATES:
+        raise LocatedError(("base", "method", "name"), f"{fixed} {NEVER_PICKED}")
     reachable = {str(branch.get(METHOD, fixed)) for branch in space.branches()}
     if METHOD in spec.search:
         reachable |= {str(value) for value in spec.search[METHOD].choices or ()}
@@ -250,10 +159,16 @@ def _check_values(spec: "SweepSpec", space: SearchSpace) -> TrainConfig:
 def _build(spec: "SweepSpec", params: Mapping[str, Scalar], *, at: Location | None) -> TrainConfig:
     plain = spec.plain_config(params, seed=spec.seeds[0])
     try:
-        return TrainConfig.model_validate(plain)
+        config = TrainConfig.model_validate(plain)
     except ValidationError as error:
         problem = first_problem(error, TrainConfig, plain)
         raise _blame(problem, params, at) from error
+    taken = config.model_dump()
+    for path, value in params.items():
+        # A training takes "4" for 4; a search would take them for two choices.
+        if isinstance(value, str) and not isinstance(value_at(taken, path), str):
+            raise LocatedError(at or ("search", path), f"must be {value} without quotes, got text")
+    return config
 
 
 def _blame(problem: Problem, params: Mapping[str, Scalar], at: Location | None) -> LocatedError:
@@ -271,6 +186,8 @@ def _blame(problem: Problem, params: Mapping[str, Scalar], at: Location | None) 
 
 def _check_references(spec: "SweepSpec") -> None:
     for name, params in spec.references.items():
+        if not name.strip() or not name.isprintable():
+            raise LocatedError(("references",), f"a reference needs a name of one line for the tables, got {name!r}")
         method = params.get(METHOD, value_at(spec.base, METHOD))
         if method is None:
             raise LocatedError(("references", name), f"base has no method, so the reference must name one: {METHOD}")
@@ -319,9 +236,3 @@ def _check_metric(spec: "SweepSpec", sample: TrainConfig, where: Location, metri
     if metric not in allowed:
         hint = nearest(metric, allowed) or f"; known: {', '.join(name for name in allowed if '/iou/' not in name)}"
         raise LocatedError(where, f"unknown metric {metric!r}{hint}")
-
-
-def _check_options(spec: "SweepSpec", space: SearchSpace) -> None:
-    """Refuse settings that do nothing or cannot work."""
-    check_settings(spec)
-    check_sampler(spec, space)

@@ -46,6 +46,7 @@ class FailureClass(StrEnum):
     HANG = "hang"  # no report for longer than the watchdog waits
     WORKER_LOST = "worker_lost"  # its process died
     NODE_LOST = "node_lost"  # its machine died or left
+    DEVICE_LOST = "device_lost"  # its GPU failed
     PREEMPTED = "preempted"  # its machine was taken away with notice
 
 

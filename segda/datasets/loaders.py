@@ -53,6 +53,7 @@ def training_batches(
     workers: int = 0,
     rank: int = 0,
     ranks: int = 1,
+    pinned: bool = False,
 ) -> Generator[RawBatch, None, None]:
     """Yield augmented batches; every epoch is a new permutation, and a batch may reach over the end of an epoch.
 
@@ -67,6 +68,7 @@ def training_batches(
         workers: processes that augment; 0: a background thread.
         rank: which part of each batch to yield, from 0.
         ranks: equal parts that each batch is cut into. Readers of all parts together see what one reader of whole batches sees.
+        pinned: whether a GPU will fetch the batches: they lie in page-locked memory then. That takes CUDA.
 
     Returns:
         A generator. Closing it, or reading it to its end, ends thread and processes.
@@ -89,7 +91,9 @@ def training_batches(
     height, width = size
     draws = _Draws(split, build_recipe(recipe, height=height, width=width), seed=seed)
     batches = _BatchNumbers(batch_size, range(start_step, start_step + steps), rank, ranks)
-    return _from_workers(draws, batches, workers) if workers else _from_thread(draws, batches)
+    if workers:
+        return _from_workers(draws, batches, workers, pinned=pinned)
+    return _from_thread(draws, batches, pinned=pinned)
 
 
 def evaluation_batches(split: DecodedSplit, *, batch_size: int) -> Iterator[RawBatch]:
@@ -204,7 +208,7 @@ def _finish(drawn: _Drawn) -> RawBatch:
     return RawBatch(drawn.image.permute(0, 3, 1, 2), drawn.label)
 
 
-def _from_thread(draws: _Draws, batches: _BatchNumbers) -> Generator[RawBatch, None, None]:
+def _from_thread(draws: _Draws, batches: _BatchNumbers, *, pinned: bool) -> Generator[RawBatch, None, None]:
     """Augment in one background thread, a few batches ahead."""
     ready: queue.Queue[_Drawn | BaseException] = queue.Queue(_PREFETCHED_BATCHES)
     closed = threading.Event()
@@ -220,7 +224,6 @@ def _from_thread(draws: _Draws, batches: _BatchNumbers) -> Generator[RawBatch, N
         try:
             # The cores belong to the network; one sample is too small to be shared out.
             cv2.setNumThreads(0)
-            pinned = torch.cuda.is_available()
             for numbers in batches:
                 if closed.is_set():
                     return
@@ -241,7 +244,9 @@ def _from_thread(draws: _Draws, batches: _BatchNumbers) -> Generator[RawBatch, N
         thread.join()
 
 
-def _from_workers(draws: _Draws, batches: _BatchNumbers, workers: int) -> Generator[RawBatch, None, None]:
+def _from_workers(
+    draws: _Draws, batches: _BatchNumbers, workers: int, *, pinned: bool
+) -> Generator[RawBatch, None, None]:
     """Augment in processes, which live as long as the generator."""
     if not len(batches):
         return
@@ -254,7 +259,7 @@ def _from_workers(draws: _Draws, batches: _BatchNumbers, workers: int) -> Genera
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         worker_init_fn=_start_worker,
         prefetch_factor=2,
         multiprocessing_context=context,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.audit.files import History, check_checkpoints, check_folders, check_keys, check_metric_files, segda_history
+from sweeps.audit.files import History, check_folders, check_keys, check_reports, read_trial_files, segda_history
 from sweeps.audit.findings import Check, check, same
 from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.fields import value_at
@@ -19,6 +19,7 @@ from sweeps.schedulers.stopping import build_scheduler
 from sweeps.selection.choice import visible_metrics
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
+from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
@@ -49,9 +50,9 @@ def audit(
     Args:
         name: the sweep.
         ledger: where it is.
-        store: where its files are.
+        store: where its files are; those of trials that ran elsewhere are looked up at the sweep's storage address.
         mlflow: whether to compare MLflow too.
-        train: training function that it ran, as `module:name`.
+        train: training function that it ran, as `module:name`; files that it does not write are not missed.
         history: reads the reports out of a checkpoint of that function.
 
     Returns:
@@ -61,7 +62,7 @@ def audit(
         ConfigError: there is no such sweep.
     """
     record = ledger.sweep(name)
-    spec = SweepSpec.model_validate(dict(record.spec))
+    spec = stored_spec(record)
     records = ledger.trials(name)
     sweep = _Sweep(
         spec=spec,
@@ -70,10 +71,11 @@ def audit(
         rungs=ledger.rungs(name),
         is_driven=is_alive(record.driver, record.driver_seen),
     )
+    files = read_trial_files(records, store, storage=spec.storage, history=history)
     checks = [
         _numbers(sweep),
         _once(sweep),
-        check_keys(records, store, train=train),
+        check_keys(records, files, train=train),
         _states(sweep),
         _untrained(sweep),
         _steps(sweep),
@@ -81,8 +83,7 @@ def audit(
         _rungs(sweep),
         _reused(sweep, ledger),
         check_folders(records, store),
-        check_metric_files(records, sweep.points, store, is_elsewhere=spec.storage is not None),
-        check_checkpoints(records, sweep.points, store, is_elsewhere=spec.storage is not None, history=history),
+        *(check_reports(file, records, sweep.points, files, store, train=train) for file in files.reports),
     ]
     if mlflow:
         from sweeps.tracking import compare  # takes seconds

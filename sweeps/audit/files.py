@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,20 @@ import torch
 
 from segda.config import TrainConfig
 from segda.environment import code_fingerprint
-from sweeps.audit.findings import Check, check, same
+from sweeps.audit.findings import TIMES, Check, check, same
+from sweeps.execution.fence import newest_attempt
+from sweeps.execution.remote import files_of
+from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import PREFIX
+from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.ledger.records import Point
+from sweeps.schedulers.lineage import forked_at
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState, trial_key
 
 Reports = Sequence[tuple[int, Mapping[str, float]]]  # (step, metrics), oldest first
 History = Callable[[Path], Reports]
+_NAMES = {"metrics.jsonl": "metrics.jsonl", "checkpoint.pt": "checkpoints"}
 
 
 def segda_history(checkpoint: Path) -> Reports:
@@ -35,17 +42,72 @@ def segda_history(checkpoint: Path) -> Reports:
     return history
 
 
-def check_keys(records: Sequence[TrialRecord], store: Store, *, train: str) -> Check:
+@dataclass
+class TrialFiles:
+    """What the files of a sweep's trials say.
+
+    Attributes:
+        results: trial -> content of `result.json`; empty if there is none.
+        reports: name of a file -> trial -> the reports in it; what went wrong if it cannot be read; None if it is missing.
+        unread: why no further files could be looked at; empty if all were.
+    """
+
+    results: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    reports: dict[str, dict[int, Reports | str | None]] = field(default_factory=lambda: {name: {} for name in _NAMES})
+    unread: str = ""
+
+
+def read_trial_files(
+    records: Sequence[TrialRecord], store: Store, *, storage: str | None, history: History
+) -> TrialFiles:
+    """Read the files of all trials that a worker had, one after the other: those at a storage address are large.
+
+    Args:
+        records: trials of a sweep.
+        store: has their folders.
+        storage: the sweep's storage address, if it has one; counts for trials whose last attempt did not run in this store.
+        history: reads the reports out of a checkpoint.
+    """
+    files = TrialFiles()
+    readers: dict[str, History] = {"metrics.jsonl": _metrics_reports, "checkpoint.pt": history}
+    try:
+        for record in records:
+            if record.attempt == 0 and record.reused is None:
+                continue
+            with files_of(record, store=store, storage=storage) as folder:
+                files.results[record.number] = _read_json(folder / "result.json")
+                for name, read in readers.items():
+                    files.reports[name][record.number] = _read(folder / name, read)
+    except StorageError as error:
+        files.unread = f"{error}; the files of trial {record.number} and later ones were not looked at"
+    return files
+
+
+def _read(path: Path, read: History) -> Reports | str | None:
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    # Whatever a damaged file makes its reader raise is what the audit has to tell.
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _metrics_reports(path: Path) -> Reports:
+    return _reports([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+
+
+def check_keys(records: Sequence[TrialRecord], files: TrialFiles, *, train: str) -> Check:
     """Compute the trials' keys anew, where what goes into them is known.
 
     Args:
         records: trials of a sweep.
-        store: has their results, which say what data they read.
+        files: their results, which say what data they read.
         train: training function as `module:name`.
     """
     fingerprints: dict[str, str] = {}
     for record in records:
-        result = _read_json(store.trial(record) / "result.json")
+        result = files.results.get(record.number, {})
         if "data_fingerprint" in result:
             fingerprints[json.dumps(record.config["data"], sort_keys=True)] = str(result["data_fingerprint"])
     code = f"{train} {code_fingerprint()}"
@@ -87,89 +149,55 @@ def check_folders(records: Sequence[TrialRecord], store: Store) -> Check:
                 if path.is_dir() and path not in known:
                     yield f"{path} belongs to no trial of the ledger"
         for record in records:
-            fence = store.trial(record) / "attempt"
-            if fence.is_file() and int(fence.read_text()) > record.attempt:
-                made = fence.read_text().strip()
+            made = newest_attempt(store.trial(record))
+            if made > record.attempt:
                 yield f"trial {record.number}: a worker made attempt {made}, the ledger knows {record.attempt}"
 
     return check("each folder is that of a trial, and of an attempt that was handed out", len(records), problems())
 
 
-def check_metric_files(
-    records: Sequence[TrialRecord], points: Mapping[int, Sequence[Point]], store: Store, *, is_elsewhere: bool
-) -> Check:
-    """Compare `metrics.jsonl` in the trials' folders with the reports in the ledger.
-
-    Args:
-        records: trials of a sweep.
-        points: trial -> its reports in the ledger.
-        store: has the folders.
-        is_elsewhere: whether files are kept at a storage address, so that they may be missing here.
-    """
-
-    def read(folder: Path) -> Reports:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return _reports([json.loads(line) for line in lines])
-
-    claim = "the trials' metrics.jsonl have the same reports"
-    return _compare(claim, "metrics.jsonl", records, points, store, is_elsewhere=is_elsewhere, read=read)
-
-
-def check_checkpoints(
-    records: Sequence[TrialRecord],
-    points: Mapping[int, Sequence[Point]],
-    store: Store,
-    *,
-    is_elsewhere: bool,
-    history: History,
-) -> Check:
-    """Compare the trials' checkpoints with the reports in the ledger: nothing was acknowledged that is not in one.
-
-    Args:
-        records: trials of a sweep.
-        points: trial -> its reports in the ledger.
-        store: has the folders.
-        is_elsewhere: whether files are kept at a storage address, so that they may be missing here.
-        history: reads the reports out of a checkpoint.
-    """
-    claim = "the trials' checkpoints have the same reports"
-
-    def read(folder: Path) -> Reports:
-        return history(folder / "checkpoint.pt")
-
-    return _compare(claim, "checkpoint.pt", records, points, store, is_elsewhere=is_elsewhere, read=read)
-
-
-def _compare(
-    claim: str,
+def check_reports(
     file: str,
     records: Sequence[TrialRecord],
     points: Mapping[int, Sequence[Point]],
+    files: TrialFiles,
     store: Store,
     *,
-    is_elsewhere: bool,
-    read: Callable[[Path], Reports],
+    train: str,
 ) -> Check:
-    trained = [record for record in records if points[record.number]]
-    absent = [record for record in trained if not (store.trial(record) / file).is_file()]
-    if len(absent) == len(trained) or is_elsewhere:
-        # Nobody wrote such files, or they are kept at the storage address: there is nothing to compare with.
-        note = f"{len(absent)} have none here" if absent else ""
-        trained = [record for record in trained if record not in absent]
-    else:
-        note = ""
+    """Compare one kind of file with the reports in the ledger: nothing was acknowledged that is not there.
+
+    Args:
+        file: `metrics.jsonl` or `checkpoint.pt`.
+        records: trials of a sweep.
+        points: trial -> its reports in the ledger.
+        files: what the files say.
+        store: has the trials' folders.
+        train: training function as `module:name`; that of segda writes these files, another one may write none.
+    """
+    found = files.reports[file]
+    # A copy of another trial has reports before it has files.
+    trained = [record for record in records if record.number in found and record.step > forked_at(record.params)]
+    missing = [record for record in trained if found[record.number] is None]
+    are_due = train == DEFAULT_TRAIN or len(missing) < len(trained)
+    problems = [
+        f"trial {record.number}: {file} is missing in {store.trial(record)}; if that is not where the sweep's files are, name "
+        "their place with --store"
+        for record in missing
+        if are_due
+    ]
     compared = 0
-    found: list[str] = []
-    for record in trained:
-        try:
-            reports = read(store.trial(record))
-        # Whatever a damaged file makes its reader raise is what the audit has to tell.
-        except Exception as error:
-            found.append(f"trial {record.number}: {file} cannot be read ({type(error).__name__}: {error})")
-            continue
-        compared += len(reports)
-        found += _differences(record, points[record.number], reports, file)
-    return Check(claim, compared, tuple(found), note)
+    for record in records:
+        reports = found.get(record.number)
+        if isinstance(reports, str):
+            problems.append(f"trial {record.number}: {file} cannot be read ({reports})")
+        elif reports is not None:
+            compared += len(reports)
+            problems += _differences(record, points[record.number], reports, file)
+    if files.unread:
+        problems.append(files.unread)
+    note = f"{len(missing)} have none" if missing and not are_due else ""
+    return Check(f"the trials' {_NAMES[file]} have the same reports", compared, tuple(problems), note)
 
 
 def _differences(record: TrialRecord, points: Sequence[Point], reports: Reports, file: str) -> Iterator[str]:
@@ -186,7 +214,8 @@ def _differences(record: TrialRecord, points: Sequence[Point], reports: Reports,
             continue
         mine = {name: value for name, value in point.metrics.items() if not name.startswith(PREFIX)}
         other = theirs[point.step]
-        wrong = [name for name in mine.keys() | other.keys() if not _equal(mine.get(name), other.get(name))]
+        # A trial whose checkpoint was lost has trained its reported steps once more, at another speed.
+        wrong = [name for name in (mine.keys() | other.keys()) - TIMES if not _equal(mine.get(name), other.get(name))]
         if wrong:
             yield f"trial {record.number}, step {point.step}: {file} has other values of {', '.join(sorted(wrong)[:5])}"
 

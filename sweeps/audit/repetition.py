@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from sweeps.audit.findings import TIMES
 from sweeps.tracking.server import metric_name
 
-# How fast it went, and what else the machine did meanwhile.
-UNCOMPARED_METRICS = frozenset({"train/seconds_per_step", "train/images_per_second"})
+# What the machine did meanwhile.
 UNCOMPARED_PREFIXES = ("system/", "profile/")
 
 
@@ -106,7 +106,7 @@ def is_compared(name: str) -> bool:
         >>> is_compared("train/loss_seg"), is_compared("train/seconds_per_step"), is_compared("system/gpu_memory")
         (True, False, False)
     """
-    return name not in UNCOMPARED_METRICS and not name.startswith(UNCOMPARED_PREFIXES)
+    return name not in TIMES and not name.startswith(UNCOMPARED_PREFIXES)
 
 
 def weights_digest(state: Mapping[str, Any]) -> str:

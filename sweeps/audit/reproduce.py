@@ -146,10 +146,12 @@ def reproduce(
             raise _Enough
 
     threads = torch.get_num_threads()
-    # Sums over several threads are added up in another order: their number is part of the result.
-    torch.set_num_threads(int(run.environment["num_threads"]))
+    ways = _ways(run)
+    # Sums over several threads are added up in another order: their number is part of the result. The run noted those of each of
+    # its processes, among which training divides what it finds.
+    torch.set_num_threads(int(run.environment["num_threads"]) * ways.get("processes", 1))
     try:
-        train(config, report, folder=folder, on_step=on_step, **_ways(run))
+        train(config, report, folder=folder, on_step=on_step, **ways)
     except _Enough:
         pass
     finally:

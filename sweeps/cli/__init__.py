@@ -37,8 +37,8 @@ def sweeps() -> None:
 
     A sweep file says what to vary, what to optimize and how much to spend.
 
-    Exit codes: 0 done, 1 an audit or a reproduction found a difference, 2 something to correct, 75 stopped by SIGTERM,
-    130 stopped by Ctrl-C; after 75 and 130 resume.
+    Exit codes: 0 done or ended by `sweeps stop`, 1 an audit or a reproduction found a difference, 2 something to correct,
+    75 a running sweep was ended by SIGTERM or Ctrl-C and can be resumed, 130 ended at once by Ctrl-C, in a sweep a second one.
     """
 
 

@@ -10,9 +10,11 @@ from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.errors import ConfigError, SegdaError
 from sweeps.cli.options import console, examples, options
+from sweeps.planning.estimate import planned_trials
 from sweeps.planning.profiles import sample_config
 from sweeps.schedulers.rivals import pruning_rule
 from sweeps.search.checks import chosen_sampler
+from sweeps.selection.reasons import too_few_seeds
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec, load_spec
 
@@ -48,22 +50,24 @@ def check_command(file: Path, roots: dict[str, Path]) -> None:
 def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]:
     combinations = space.num_combinations()
     architectures = [", ".join(str(value) for value in chosen.values()) for chosen in space.architectures() if chosen]
-    replicates = spec.finalists * (len(spec.seeds) - 1)
-    trials = spec.budget.trials + len(spec.references) + replicates
+    trials = planned_trials(spec)
     hours = "no limit of time" if spec.budget.hours is None else f"at most {spec.budget.hours:g} hours"
     chosen = chosen_sampler(spec, space)
     sampler = chosen if chosen == spec.sampler.name else f"{chosen}, chosen by {spec.sampler.name}"
     lines = [
         f"combinations: {combinations if combinations is not None else 'without end (continuous parameters)'}",
         f"architectures: {'; '.join(architectures) if architectures else f'{sample.model.name}, {sample.model.backbone}'}",
-        f"trials: {trials} ({spec.budget.trials} of the search, {len(spec.references)} references, {replicates} replicates)",
-        f"steps: {trials * sample.steps} at most ({sample.steps} per trial), {hours}, {spec.budget.concurrency} at a time",
+        f"trials: {trials.total} ({trials.search} of the search, {trials.references} references, {trials.replicates} replicates)",
+        f"steps: {trials.total * sample.steps} at most ({sample.steps} per trial), {hours}, {spec.budget.concurrency} at a time",
         f"each trial takes {spec.resources.cpus:g} CPUs and {spec.resources.gpus} GPUs",
         "objectives: " + ", ".join(f"{item.direction} {item.metric}" for item in spec.objectives),
         "constraints: " + (", ".join(str(item) for item in spec.constraints) or "none"),
         f"sampler: {sampler}; scheduler: {spec.scheduler.name}; selection: {spec.selection}",
         pruning_rule(spec),
     ]
+    too_few = too_few_seeds(spec)
+    if too_few is not None:
+        lines.append(f"note: {too_few}")
     if spec.selection == "oracle":
         lines.append("selection: oracle reads labels of the target domain; its results cannot be had without them")
     return lines

@@ -1,9 +1,11 @@
 """How a sweep begins, changes, and is driven from a command line."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,24 +22,16 @@ from sweeps.execution.progress import view
 from sweeps.execution.remote import check_storage
 from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import Lease
+from sweeps.ledger.lease import Lease, is_alive
 from sweeps.report.summary import summary_table
 from sweeps.report.sweep_report import write_report
 from sweeps.report.view import load_view
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
+from sweeps.stored import spec_from
 
 # Ray and MLflow take seconds to import; commands that only read do without them.
 _HOOK_SECONDS = 60.0
-
-
-def stored_spec(ledger: Ledger, name: str) -> SweepSpec:
-    """Return the sweep file that the ledger has of a sweep.
-
-    Raises:
-        ConfigError: there is no such sweep, or an incompatible version wrote it.
-    """
-    return SweepSpec.model_validate(dict(ledger.sweep(name).spec))
 
 
 def changed(
@@ -47,13 +41,18 @@ def changed(
     roots: Mapping[str, Path] | None = None,
     trials: int | None = None,
     hours: float | None = None,
+    gpu_hours: float | None = None,
     tracking: str | None = None,
 ) -> SweepSpec:
-    """Return a sweep with what the command line replaces."""
+    """Return a sweep with what the command line replaces.
+
+    Raises:
+        ConfigError: that is no sweep any more.
+    """
     plain = spec.canonical()
     if name is not None:
         plain["name"] = name
-    for field, value in (("trials", trials), ("hours", hours)):
+    for field, value in (("trials", trials), ("hours", hours), ("gpu_hours", gpu_hours)):
         if value is not None:
             plain["budget"][field] = value
     if tracking is not None:
@@ -62,11 +61,11 @@ def changed(
         domain = plain["base"]["data"][side]
         if roots and domain["dataset"] in roots:
             domain["root"] = str(roots[domain["dataset"]])
-    return SweepSpec.model_validate(plain)
+    return spec_from(plain, where="with the options of the command line")
 
 
 def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
-    """Add a new sweep to the ledger.
+    """Add a new sweep to the ledger, or begin one anew that has no trials: its first driver failed before there were any.
 
     Args:
         spec: the sweep.
@@ -74,18 +73,23 @@ def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
         source: where it came from, for people.
 
     Raises:
-        ConfigError: there is a sweep of that name; the message says how to go on with it.
+        ConfigError: there is a sweep of that name with trials, or that is being run; the message says how to go on with it.
     """
     plain = spec.canonical()
+    info = {"environment": describe_environment(), "file": source}
     known = {sweep.name: sweep.spec for sweep in ledger.sweeps()}
-    if spec.name in known:
+    if spec.name not in known:
+        ledger.create_sweep(spec.name, spec=plain, info=info)
+        return
+    if ledger.trials(spec.name):
         if known[spec.name] == plain:
             raise ConfigError(f"sweep {spec.name!r} was started before; go on with `sweeps resume {spec.name}`")
         raise ConfigError(
             f"another sweep is called {spec.name!r}; give this one a name of its own with --name, or go on with the other one: "
             f"`sweeps resume {spec.name}`, with --file to see what differs"
         )
-    ledger.create_sweep(spec.name, spec=plain, info={"environment": describe_environment(), "file": source})
+    Lease(ledger, spec.name).check_free()
+    ledger.update_info(spec.name, **info)
 
 
 def drive(
@@ -96,19 +100,21 @@ def drive(
     address: str | None = None,
     train: str = DEFAULT_TRAIN,
     fingerprint: Callable[[TrainConfig], str] | None = None,
+    resumed: str | None = None,
 ) -> int:
-    """Run or continue a sweep with progress on the terminal, tracking, and a report at the end.
+    """Run or continue a sweep with progress on the terminal, tracking, a report and the sweep file's `on_end` command at the end.
 
     Args:
-        spec: the sweep, which the ledger has.
+        spec: the sweep. The ledger has one of its name, and has this one as soon as nothing can refuse it any more.
         ledger: where its state is kept.
         store: where its files go.
         address: Ray cluster; unset: this machine.
         train: training function as `module:name`.
         fingerprint: hash of the data that a configuration reads; unset: segda's, with a progress bar on a terminal.
+        resumed: what the ledger's events say about this driver going on with it; unset: it begins.
 
     Returns:
-        Exit code: 0 done, 75 or 130 interrupted.
+        Exit code: 0 done, out of budget or ended by `sweeps stop`; 75 interrupted.
 
     Raises:
         SegdaError: something that the user can correct.
@@ -124,18 +130,49 @@ def drive(
     tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
     # A wrong address is told before anything is trained; a sweep that goes on waits for no MLflow.
     tracker.start(required=not ledger.trials(spec.name))
+
+    def admitted() -> None:
+        ledger.update_sweep(spec.name, spec=spec.canonical())
+        if resumed is not None:
+            ledger.add_event(spec.name, "resumed", resumed)
+
     try:
-        with view(spec, ledger.trials(spec.name), console=shown) as listener:
-            outcome = run_sweep(
-                spec,
-                ledger=ledger,
-                store=store,
-                address=address,
-                train=train,
-                fingerprint=fingerprint or partial(data_fingerprint, progress=sys.stderr.isatty()),
-                listener=listener,
-            )
-        paths = write_report(ledger, store, spec.name)
+        with _end_told(spec, ledger=ledger, store=store):
+            try:
+                with view(spec, ledger.trials(spec.name), console=shown) as listener:
+                    outcome = run_sweep(
+                        spec,
+                        ledger=ledger,
+                        store=store,
+                        address=address,
+                        train=train,
+                        fingerprint=fingerprint or partial(data_fingerprint, progress=sys.stderr.isatty()),
+                        listener=listener,
+                        admitted=admitted,
+                    )
+                if outcome.interrupted is not None:
+                    # Launchers ask more than once; what is left to tell is short.
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                paths = write_report(ledger, store, spec.name)
+            finally:
+                is_synced = tracker.stop()
+            shown.print(summary_table(load_view(ledger, store, spec.name), width=shown.width))
+            click.echo(f"report:  {paths.html}")
+            click.echo(f"MLflow:  {tracker.where}")
+            if not is_synced:
+                click.echo(
+                    f"MLflow does not have everything ({tracker.last_error}); `sweeps sync {spec.name}` sends the rest",
+                    err=True,
+                )
+            if outcome.interrupted is not None or outcome.stop_requested:
+                click.echo(f"{outcome.reason}; go on with `sweeps resume {spec.name}`", err=True)
+            elif outcome.reason is not None:
+                option = "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
+                click.echo(
+                    f"{outcome.reason} before all trials were run; go on with `sweeps resume {spec.name} {option} H`, H counting "
+                    "from its beginning",
+                    err=True,
+                )
     except sa.exc.OperationalError as error:
         reason = " ".join(str(error.orig).split())[:200]
         click.echo(
@@ -143,25 +180,37 @@ def drive(
             err=True,
         )
         return exit_codes.STOPPED
-    finally:
-        is_synced = tracker.stop()
-    shown.print(summary_table(load_view(ledger, store, spec.name), width=shown.width))
-    click.echo(f"report:  {paths.html}")
-    click.echo(f"MLflow:  {tracker.where}")
-    if not is_synced:
-        click.echo(
-            f"MLflow does not have everything ({tracker.last_error}); `sweeps sync {spec.name}` sends the rest",
-            err=True,
-        )
-    if outcome.interrupted is not None:
-        click.echo(f"{outcome.reason}; go on with `sweeps resume {spec.name}`", err=True)
-    elif outcome.reason is not None:
-        click.echo(
-            f"{outcome.reason} before all trials were run; go on with `sweeps resume {spec.name} --hours H`", err=True
-        )
-    if spec.on_end is not None:
-        _run_hook(spec, state=str(ledger.sweep(spec.name).state), report=paths.html)
     return outcome.exit_code
+
+
+@contextlib.contextmanager
+def _end_told(spec: SweepSpec, *, ledger: Ledger, store: Store) -> Iterator[None]:
+    """Run the sweep file's `on_end` command however the block ends: an error is when a notification matters most."""
+    cut_short = None
+    try:
+        yield
+    except Exception:
+        cut_short = "failed"
+        raise
+    except BaseException:
+        cut_short = "interrupted"
+        raise
+    finally:
+        if spec.on_end is not None:
+            state = _state(ledger, spec.name, cut_short=cut_short)
+            _run_hook(spec, state=state, report=store.report(spec.name))
+
+
+def _state(ledger: Ledger, name: str, *, cut_short: str | None) -> str:
+    """Return what to tell of a sweep whose driver has ended, perhaps before it could say how."""
+    try:
+        record = ledger.sweep(name)
+    except (sa.exc.SQLAlchemyError, ConfigError):  # away, or somebody deleted it
+        return "unknown"
+    # A driver that lost its lease has failed, but the sweep goes on elsewhere.
+    if cut_short is None or is_alive(record.driver, record.driver_seen):
+        return str(record.state)
+    return cut_short
 
 
 def _run_hook(spec: SweepSpec, *, state: str, report: Path) -> None:

@@ -73,6 +73,11 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             type=click.FloatRange(min=0, min_open=True),
             help="Replace budget.hours of the sweep file; it counts over all resumes.",
         ),
+        "gpu_hours": click.option(
+            "--gpu-hours",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Replace budget.gpu_hours of the sweep file; it counts over all resumes.",
+        ),
     }
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

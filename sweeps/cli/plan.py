@@ -21,7 +21,7 @@ from sweeps.planning.coverage import Case, cases
 from sweeps.planning.estimate import Estimate, Tried, estimate, shown_span, verdicts
 from sweeps.planning.machines import Machines, this_machine
 from sweeps.planning.packing import pack_trials
-from sweeps.planning.plan import obstacles, plan_path, save_plan, saved_costs, try_all
+from sweeps.planning.plan import as_planned, obstacles, plan_path, save_plan, saved_costs, try_all
 from sweeps.planning.profiles import sample_config
 from sweeps.spec import SweepSpec, load_spec
 from sweeps.store import Store
@@ -62,18 +62,22 @@ def plan_command(
     spec = changed(load_spec(file, roots=roots), name=name, trials=trials, hours=hours)
     store, shown = Store.at(store_root), console()
     with open_ledger(store, ledger_url) as ledger, _machines(spec, address) as machines:
-        if not skip_canary:
+        if skip_canary:
+            spec = as_planned(store, spec, machines)
+        else:
             data_fingerprint(sample_config(spec), progress=sys.stderr.isatty())
-            spec = pack_trials(spec, ledger=ledger, gpus=machines.gpus, call=machines.call, say=click.echo)
+            spec = pack_trials(spec, ledger=ledger, machines=machines, say=click.echo)
         tried = _tried(spec, store, ledger, machines, is_new=not skip_canary)
     shown.print(_table(tried))
     failed = [item for item in tried if item.costs is None]
     found = None
     if any(item.costs is not None and not item.case.is_reference for item in tried):
         found = estimate(spec, tried, slots=machines.slots(spec))
-        _print_estimate(spec, found, shown)
     if not skip_canary:
         save_plan(store, spec, found, tried)
+    if found is not None:
+        _print_estimate(spec, found, shown)
+    if not skip_canary:
         click.echo(f"kept in {plan_path(store, spec.name)}")
     if failed:
         listed = "; ".join(f"{item.case.label}: {item.error}" for item in failed)
@@ -87,13 +91,13 @@ def _machines(spec: SweepSpec, address: str | None) -> Iterator[Machines]:
         return
     from sweeps.execution.cluster import idle_node  # Ray takes seconds to import
 
-    with idle_node(spec, address=address) as machines:
+    with idle_node(spec, address=address, say=click.echo) as machines:
         yield machines
 
 
 def _tried(spec: SweepSpec, store: Store, ledger: Ledger, machines: Machines, *, is_new: bool) -> list[Tried]:
     """Try what is to be tried, with a progress bar in a terminal and a line for each elsewhere."""
-    found = obstacles(spec, ledger=ledger, call=machines.call)
+    found = obstacles(spec, ledger=ledger, call=machines.call, look=machines.look)
     for architecture, obstacle in found.items():
         if obstacle is not None:
             click.echo(f"never trained: {architecture}: {obstacle}")
@@ -135,6 +139,8 @@ def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console) -> None:
         "none": "every trial trains in full",
         "asha": f"lower figure: at each rung one trial in {spec.scheduler.reduction_factor} goes on; upper: all train in full",
         "median": "lower figure: half of the trials stop at the first comparison; upper: all train in full",
+        "pbt": f"a copy goes on where a trial is replaced; lower figure: none is, upper: {spec.scheduler.quantile:g} of them at "
+        "each comparison; copies come on top of the trials",
     }
     lines = [
         f"trials: {found.trials}, {found.concurrency} at a time"

@@ -6,11 +6,13 @@ import click
 from rich.table import Table
 
 from segda.errors import ConfigError
-from sweeps.changes import Change, Effect, changes_between
-from sweeps.cli.driving import begin, changed, drive, stored_spec
+from sweeps.changes import Change, Effect, changes_between, check_trials_fit, with_sampler
+from sweeps.cli.driving import begin, changed, drive
 from sweeps.cli.options import console, examples, open_ledger, options
-from sweeps.spec import load_spec
+from sweeps.spec import SweepSpec, load_spec
 from sweeps.store import Store
+from sweeps.stored import stored_spec
+from sweeps.trial import TrialRecord
 
 
 @click.command(
@@ -22,7 +24,7 @@ from sweeps.store import Store
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@options("store", "ledger", "address", "roots", "trials", "hours", "tracking")
+@options("store", "ledger", "address", "roots", "trials", "hours", "gpu_hours", "tracking")
 @click.option("--name", help="Replace the name in the sweep file, e.g. to run it a second time.")
 @click.pass_context
 def run_command(
@@ -34,6 +36,7 @@ def run_command(
     roots: dict[str, Path],
     trials: int | None,
     hours: float | None,
+    gpu_hours: float | None,
     tracking: str | None,
     name: str | None,
 ) -> None:
@@ -41,7 +44,12 @@ def run_command(
 
     Ctrl-C stops it and keeps every checkpoint; `sweeps resume` goes on.
     """
-    spec = changed(load_spec(file, roots=roots), name=name, trials=trials, hours=hours, tracking=tracking)
+    wanted = changed(
+        load_spec(file, roots=roots), name=name, trials=trials, hours=hours, gpu_hours=gpu_hours, tracking=tracking
+    )
+    spec = with_sampler(wanted)
+    if wanted.sampler.warm_start and not spec.sampler.warm_start:
+        click.echo("note: warm_start has no effect: the budget covers every combination of the search space")
     store = Store.at(store_root)
     with open_ledger(store, ledger_url) as ledger:
         begin(spec, ledger=ledger, source=str(file))
@@ -57,7 +65,7 @@ def run_command(
     ),
 )
 @click.argument("name")
-@options("store", "ledger", "address", "roots", "trials", "hours", "tracking")
+@options("store", "ledger", "address", "roots", "trials", "hours", "gpu_hours", "tracking")
 @click.option(
     "--file",
     type=click.Path(path_type=Path),
@@ -78,6 +86,7 @@ def resume_command(
     roots: dict[str, Path],
     trials: int | None,
     hours: float | None,
+    gpu_hours: float | None,
     tracking: str | None,
     file: Path | None,
     accept_changes: bool,
@@ -87,20 +96,29 @@ def resume_command(
     Finished trials are not run again; unfinished ones continue from their checkpoints.
 
     With --file, what differs from the sweep as it began is shown. Budget, resources and places change freely; changes of the
-    search or of its rules want --accept-changes; changes of what trials compute are refused.
+    search or of its rules want --accept-changes; changes of what trials compute are refused. A sweep without trials takes any.
     """
     store = Store.at(store_root)
     with open_ledger(store, ledger_url, create=False) as ledger:
-        stored = stored_spec(ledger, name)
-        wanted = stored if file is None else load_spec(file, roots=roots)
-        spec = changed(wanted, name=name, roots=roots, trials=trials, hours=hours, tracking=tracking)
+        stored = with_sampler(stored_spec(ledger.sweep(name)))
+        records = ledger.trials(name)
+        spec = changed(
+            stored if file is None else load_spec(file, roots=roots),
+            name=name,
+            roots=roots,
+            trials=trials,
+            hours=hours,
+            gpu_hours=gpu_hours,
+            tracking=tracking,
+        )
+        spec = with_sampler(spec, begun=stored if records else None)
         changes = changes_between(stored, spec)
-        _show(changes)
-        _check(changes, name, accept=accept_changes)
-        ledger.update_sweep(name, spec=spec.canonical())
+        if records:  # else there is nothing that a change could harm
+            _show(changes)
+            _check(changes, spec, records, accept=accept_changes)
         listed = "; ".join(f"{change.path}: {change.before} -> {change.after}" for change in changes)
-        ledger.add_event(name, "resumed", f"a new driver goes on with it{' under changes: ' if listed else ''}{listed}")
-        context.exit(drive(spec, ledger=ledger, store=store, address=address))
+        event = f"a new driver goes on with it{' under changes: ' if listed else ''}{listed}"
+        context.exit(drive(spec, ledger=ledger, store=store, address=address, resumed=event))
 
 
 def _show(changes: list[Change]) -> None:
@@ -116,18 +134,27 @@ def _show(changes: list[Change]) -> None:
         console().print(table)
 
 
-def _check(changes: list[Change], name: str, *, accept: bool) -> None:
-    """Refuse changes under which a sweep cannot or should not go on."""
-    for effect, wanted in ((Effect.RESULTS, False), (Effect.RULES, accept)):
-        keys = [change.path for change in changes if change.effect is effect]
-        if not keys or wanted:
-            continue
-        if effect is Effect.RESULTS:
-            raise ConfigError(
-                f"{', '.join(keys)} changes what trials compute, so new results could not be compared with those of {name!r}; "
-                f"start a sweep of another name, and let it learn from this one with `sampler: {{warm_start: [{name}]}}`"
-            )
+def _check(changes: list[Change], spec: SweepSpec, trials: list[TrialRecord], *, accept: bool) -> None:
+    """Refuse changes under which a sweep that has trials cannot or should not go on."""
+
+    def keys(effect: Effect) -> list[str]:
+        return [change.path for change in changes if change.effect is effect]
+
+    references = [path for path in keys(Effect.RESULTS) if path.startswith("references.")]
+    computed = [path for path in keys(Effect.RESULTS) if path not in references]
+    if computed:
         raise ConfigError(
-            f"{', '.join(keys)} changes which trials are proposed, stopped or picked; go on with --accept-changes, or leave "
-            "--file out to go on as it began"
+            f"{', '.join(computed)} changes what trials compute, so new results could not be compared with those of {spec.name!r}; "
+            f"start a sweep of another name; with `sampler: {{warm_start: [{spec.name}]}}` it tries the best of this one first"
+        )
+    if references:
+        raise ConfigError(
+            f"{', '.join(references)} changes a reference that this sweep has trained; leave it as it was, and add the changed one "
+            "under another name"
+        )
+    check_trials_fit(spec, trials)
+    if keys(Effect.RULES) and not accept:
+        raise ConfigError(
+            f"{', '.join(keys(Effect.RULES))} changes which trials are proposed, stopped or picked; go on with --accept-changes, "
+            "or leave --file out to go on as it began"
         )

@@ -27,7 +27,8 @@ _POLL_SECONDS = 0.5
 def stop_command(name: str, no_wait: bool, store_root: Path, ledger_url: str | None) -> None:
     """Ask the driver of the sweep NAME, on whatever machine it runs, to end as after Ctrl-C.
 
-    Its trials keep their checkpoints, and `sweeps resume NAME` goes on.
+    Its trials keep their checkpoints, and `sweeps resume NAME` goes on. The driver's exit code is 0, so whatever starts interrupted
+    sweeps again (Slurm, Kubernetes, Docker Compose) leaves it stopped.
     """
     store = Store.at(store_root)
     with open_ledger(store, ledger_url, create=False) as ledger:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from sweeps.cli.driving import stored_spec
 from sweeps.cli.options import examples, open_ledger, options
 from sweeps.ledger.lease import is_alive
 from sweeps.store import Store
+from sweeps.stored import stored_spec
 
 
 @click.command(
@@ -27,7 +27,7 @@ def sync_command(name: str, store_root: Path, ledger_url: str | None) -> None:
 
     store = Store.at(store_root)
     with open_ledger(store, ledger_url, create=False) as ledger:
-        spec = stored_spec(ledger, name)
+        spec = stored_spec(ledger.sweep(name))
         tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
         tracker.connect()
         sweep = ledger.sweep(name)

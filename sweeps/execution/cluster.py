@@ -3,7 +3,9 @@
 import contextlib
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 # Ray and Tune read these when they are imported or started.
@@ -11,7 +13,6 @@ os.environ.update(
     {
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -23,18 +24,40 @@ os.environ.update(
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segda.errors import ConfigError, DeviceError
 from sweeps.execution.coordinator import Listener
 from sweeps.ledger.database import Ledger
-from sweeps.planning.machines import Machines
+from sweeps.planning.machines import Machines, here, request_of
+from sweeps.planning.packing import Gpu, describe_gpu
 from sweeps.planning.profiles import Architecture, Profile, profile_all, reachable
 from sweeps.spec import ResourcesConfig, SweepSpec
+
+# Whether a worker to which Ray gave no GPU sees none, or all of its node. Workers have it from whoever started their node, unless
+# it comes with the connection.
+_HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+_TOKEN = (
+    "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN, or the file that has it in RAY_AUTH_TOKEN_PATH"
+)
+_POLL_SECONDS = 0.5  # between two looks whether to go on waiting
+_SAY_WAITING_AFTER = 10.0  # seconds; a process on an idle node takes some to start
+
+
+def _hide_gpus(hidden: bool) -> dict[str, dict[str, str]]:
+    return {"env_vars": {_HIDE_GPUS: str(int(hidden))}}
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connect to Ray, or start it on this machine; a connection of the caller's is used and left alone."""
+    """Connect to Ray, or start it on this machine; a connection of the caller's is used and left alone.
+
+    With a connection from here, trials without a GPU see none. The caller of `ray.init` sees to that with a `runtime_env`, or by
+    what the nodes were started with: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or it wants another token.
+    """
     if ray.is_initialized():
         yield
         return
@@ -44,23 +67,21 @@ def connected(address: str | None) -> Iterator[None]:
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level="ERROR",
+            runtime_env=_hide_gpus(True),
         )
+    except ray.exceptions.AuthenticationError as error:
+        raise ConfigError(f"Ray has no token to show: {error.message}; {_TOKEN}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        token = f". A cluster that wants a token also answers nobody else: {_TOKEN}" if address else ""
         raise ConfigError(
-            f"cannot connect to {where}: {reason}; check --address, or leave it out to use this machine"
+            f"cannot connect to {where}: {reason}; check --address, or leave it out to use this machine{token}"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def request_of(resources: ResourcesConfig) -> dict[str, float]:
-    """Return what a trial asks of one node, under Ray's names."""
-    request = {"CPU": resources.cpus, "GPU": resources.num_gpus, **resources.custom}
-    return {name: amount for name, amount in request.items() if amount}
 
 
 def check_admission(resources: ResourcesConfig) -> None:
@@ -81,6 +102,11 @@ def _fits(node: Mapping[str, float], resources: ResourcesConfig) -> bool:
     return all(node.get(name, 0.0) >= amount for name, amount in request_of(resources).items())
 
 
+def machines_now() -> Machines:
+    """Return the living nodes; nothing can be measured there."""
+    return Machines(nodes=tuple(_nodes()))
+
+
 def describe_cluster() -> str:
     """Return the number of living nodes and what each has, for messages."""
     nodes = _nodes()
@@ -88,34 +114,65 @@ def describe_cluster() -> str:
     return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'} ({listed})" if nodes else "no nodes"
 
 
-def profiles_of(spec: SweepSpec, ledger: Ledger, listener: Listener | None) -> dict[Architecture, Profile]:
-    """Measure every architecture that the sweep can reach, in one process that has a whole node for itself."""
+def _nothing(*_: object) -> None:
+    """Say nothing, find nothing wrong."""
+
+
+def profiles_of(
+    spec: SweepSpec, ledger: Ledger, listener: Listener | None, *, check: Callable[[], None] = _nothing
+) -> dict[Architecture, Profile]:
+    """Return the efficiency of every architecture that the sweep can reach; those that the ledger does not know are measured.
+
+    Args:
+        spec: the sweep, with a number in place of `gpus: auto`.
+        ledger: remembers the figures.
+        listener: hears the figures, and what is waited for.
+        check: see `idle_node`.
+    """
     # The process keeps all processors from others; it computes with as many threads as a trial, the size that the sweep file names.
     threads = max(1, int(spec.resources.cpus))
     profiles: dict[Architecture, Profile] = {}
     kind = "cuda" if spec.resources.num_gpus else "cpu"
-    with idle_node(spec) as machines:
+
+    def say(line: str) -> None:
+        if listener is not None:
+            listener("note", None, line)
+
+    with idle_node(spec, say=say, check=check) as machines:
         for architecture, profile in profile_all(
-            reachable(spec), kind=kind, threads=threads, ledger=ledger, sweep=spec.name, call=machines.call
+            reachable(spec),
+            kind=kind,
+            threads=threads,
+            ledger=ledger,
+            sweep=spec.name,
+            call=machines.call,
+            look=machines.look,
         ):
             profiles[architecture] = profile
-            if listener is not None:
-                figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())
-                listener("note", None, f"{architecture}: {profile.error or figures}")
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())
+            say(f"{architecture}: {profile.error or figures}")
     return profiles
 
 
 @contextlib.contextmanager
-def idle_node(spec: SweepSpec, *, address: str | None = None) -> Iterator[Machines]:
+def idle_node(
+    spec: SweepSpec,
+    *,
+    address: str | None = None,
+    say: Callable[[str], None] = _nothing,
+    check: Callable[[], None] = _nothing,
+) -> Iterator[Machines]:
     """Have a node of a cluster for oneself, to measure there what trials will cost.
 
     Args:
         spec: the sweep; says whether a GPU is wanted. With `gpus: auto` one is taken if there is one.
         address: Ray cluster, see `run_sweep`.
+        say: is told what is waited for, and on which of several kinds of GPU is measured.
+        check: is called twice a second while something is waited for; what it raises ends that.
 
     Yields:
-        The cluster's nodes; the first call takes all processors of one of them and the GPUs of a trial, the end of the block gives
-        them back.
+        The cluster's nodes. `look` takes nothing of a node. The first `call` waits until all processors of it and the GPUs of a
+        trial are free, and takes them; the end of the block gives them back.
 
     Raises:
         ConfigError: the cluster cannot be reached.
@@ -127,22 +184,89 @@ def idle_node(spec: SweepSpec, *, address: str | None = None) -> Iterator[Machin
         if wanted.gpus == "auto" and not any(node.get("GPU", 0) for node in nodes):
             wanted = wanted.model_copy(update={"gpus": 0.0})
         check_admission(wanted)
-        num_gpus = math.ceil(wanted.num_gpus)
-        node = next(node for node in nodes if _fits(node, wanted))
-        actors: list[Any] = []
-
-        def call(function: Callable[..., Any], *arguments: Any) -> Any:
-            if not actors:
-                actors.append(
-                    ray.remote(num_cpus=int(node["CPU"]), num_gpus=num_gpus, resources=wanted.custom)(_Alone).remote()
-                )
-            return ray.get(actors[0].run.remote(function, *arguments))
-
+        idle = _IdleNode(wanted, say=say, check=check)
         try:
-            yield Machines(nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes), call=call)
+            yield Machines(nodes=tuple(nodes), call=idle.call, look=idle.look)
         finally:
-            for actor in actors:
-                ray.kill(actor)
+            idle.release()
+
+
+class _IdleNode:
+    """The node on which a sweep is measured: of those that can run its trials, one whose GPUs have the least memory."""
+
+    def __init__(self, wanted: ResourcesConfig, *, say: Callable[[str], None], check: Callable[[], None]) -> None:
+        self._wanted = wanted
+        self._say = say
+        self._check = check
+        self._actor: Any = None
+
+    def look(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that only looks; it waits for no processor and no GPU, and sees all GPUs of the node."""
+        return self._result(_look(self._node, function, *arguments))
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function where nothing else computes."""
+        if self._actor is None:
+            self._begin()
+        return self._result(self._actor.run.remote(function, *arguments))
+
+    def release(self) -> None:
+        """Give the node back."""
+        if self._actor is not None:
+            ray.kill(self._actor)
+
+    @cached_property
+    def _node(self) -> Mapping[str, Any]:
+        fitting: list[Mapping[str, Any]] = [
+            node for node in ray.nodes() if node["Alive"] and _fits(node["Resources"], self._wanted)
+        ]
+        if not self._wanted.num_gpus or len(fitting) < 2:
+            return fitting[0]
+        # What fits there fits everywhere.
+        looks = [_look(node, describe_gpu) for node in fitting]
+        gpus: list[Gpu] = [self._result(look) for look in looks]
+        least = min(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name))
+        if len(set(gpus)) > 1:
+            others = ", ".join(sorted({gpu.name for gpu in gpus if gpu != least}))
+            self._say(f"measures on {least.name}, which has the least memory; the cluster has {others} too")
+        return fitting[gpus.index(least)]
+
+    def _begin(self) -> None:
+        """Wait until the node is idle and take it."""
+        num_cpus, num_gpus = int(self._node["Resources"]["CPU"]), math.ceil(self._wanted.num_gpus)
+        alone = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, resources=self._wanted.custom)(_Alone)
+        self._actor = alone.options(runtime_env=_hide_gpus(True), scheduling_strategy=_there(self._node)).remote()
+        self._result(
+            self._actor.run.remote(int),
+            waiting=f"waiting for an idle node to measure on: all its {num_cpus} CPUs and {num_gpus} GPUs at once; the cluster has "
+            f"{describe_cluster()}, and others compute there",
+        )
+
+    def _result(self, reference: Any, *, waiting: str | None = None) -> Any:
+        """Wait for what a call returns or raises; say so if that takes long."""
+        began = time.monotonic()
+        while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
+            self._check()
+            if waiting is not None and time.monotonic() - began > _SAY_WAITING_AFTER:
+                self._say(waiting)
+                waiting = None
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DeviceError(f"the process or node that measures is lost ({reason}); start again") from error
+
+
+def _look(node: Mapping[str, Any], function: Callable[..., Any], *arguments: Any) -> Any:
+    # One call per process: what it occupies of a GPU to look at it is free again at once.
+    look = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(here)
+    return look.options(runtime_env=_hide_gpus(False), scheduling_strategy=_there(node)).remote(function, *arguments)
+
+
+def _there(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
 
 
 class _Alone:

@@ -6,14 +6,16 @@ on it, and a state is on disk before anybody hears of it; so a driver that dies 
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from segda.config import TrainConfig
 from sweeps.execution.failures import POLICIES, smaller_micro_batch
 from sweeps.execution.proposals import Proposals
+from sweeps.execution.retries import RETRIED, FailuresInARow, retry_message
+from sweeps.execution.tasks import task_of
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
 from sweeps.ledger.database import Ledger
@@ -29,8 +31,6 @@ from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
 
-_RETRIED = "lost"  # kind of event: an attempt failed and another one follows
-
 Listener = Callable[[str, TrialRecord | None, str], None]
 
 
@@ -44,7 +44,8 @@ class Wait(Enum):
 class Coordinator:
     """Owner of a running sweep's decisions; used by one thread.
 
-    Set `closing` to hand nothing more out; `is_done` says that nothing is left to do. A listener hears (kind, trial, message);
+    Set `closing` to hand nothing more out, and `concurrency` to have another number of trials open at once than the sweep's budget
+    says; `is_done` says that nothing is left to do. A listener hears (kind, trial, message);
     kinds are `started`, `point`, `complete`, `pruned`, `infeasible`, `failed`, `lost`, `queued` and `note`.
     """
 
@@ -77,13 +78,17 @@ class Coordinator:
         self.ledger = ledger
         self.store = store
         self.closing = False
+        self.concurrency = spec.budget.concurrency
         self.is_done = False
         self._listener = listener
         self._train = train
         self._records = {record.number: record for record in ledger.trials(spec.name)}
-        self._failures = self._failures_in_a_row()
+        unfinished = {number for number, record in self._records.items() if not record.state.is_finished}
+        self._failures = FailuresInARow(
+            (event for event in ledger.events(spec.name) if event.number in unfinished), last_report=self._last_report
+        )
         self._pauses: dict[int, float] = {}  # trial -> monotonic time before which it is not tried again
-        self._began: dict[int, float] = {}  # trial -> monotonic time at which a worker took it
+        self._heard: dict[int, float] = {}  # trial -> monotonic time of its worker's last message
         self._scheduler = build_scheduler(spec)
         self._rungs = ledger.rungs(spec.name)
         self.release("its driver ended before it did")
@@ -126,24 +131,21 @@ class Coordinator:
             self._listener(kind, record, message)
 
     def _update(self, number: int, **changes: Any) -> TrialRecord:
-        self.ledger.update_trial(self.spec.name, number, **changes)
+        self.ledger.update_trial(self.spec.name, number, attempt=self._records[number].attempt, **changes)
         self._records[number] = self.ledger.trial(self.spec.name, number)
         return self._records[number]
 
     def _seconds(self, record: TrialRecord) -> float:
         """Return how long workers have had a trial, the present attempt included."""
-        began = self._began.get(record.number)
-        return record.seconds + (time.monotonic() - began if began is not None else 0.0)
+        return record.seconds + self._silence(record)
 
-    def _failures_in_a_row(self) -> Counter[int]:
-        """Count each open trial's failed attempts since its last report."""
-        events = [event for event in self.ledger.events(self.spec.name) if event.kind == _RETRIED]
-        found: Counter[int] = Counter()
-        for number in {event.number for event in events if event.number is not None}:
-            if not self._records[number].state.is_finished:
-                last = max((point.timestamp for point in self.ledger.points(self.spec.name, number)), default=0.0)
-                found[number] = sum(event.number == number and event.timestamp > last for event in events)
-        return found
+    def _silence(self, record: TrialRecord) -> float:
+        """Return the seconds since a trial's worker last said something; 0 as long as it has none."""
+        heard = self._heard.get(record.number)
+        return 0.0 if heard is None else time.monotonic() - heard
+
+    def _last_report(self, number: int) -> float:
+        return max((point.timestamp for point in self.ledger.points(self.spec.name, number)), default=0.0)
 
     # What to run next
 
@@ -155,7 +157,7 @@ class Coordinator:
         """
         if self.closing:
             return Wait.DONE
-        if len(self.running) >= self.spec.budget.concurrency:
+        if len(self.running) >= self.concurrency:
             return Wait.NOT_NOW
         record = self._queued()
         while record is None or record.state.is_finished:
@@ -174,32 +176,20 @@ class Coordinator:
     def _start(self, record: TrialRecord) -> Task:
         attempt = self.ledger.start_attempt(self.spec.name, record.number, worker="")
         record = self._records[record.number] = self.ledger.trial(self.spec.name, record.number)
-        # Places (roots, cache) come from the sweep file at hand: data sets may have moved since the row was written.
-        config = self.spec.train_config(record.params, seed=record.seed)
-        resources = self.spec.resources
-        if config.device == "auto" and resources.num_gpus == 0:
-            config = config.model_copy(update={"device": "cpu"})
-        return Task(
-            number=record.number,
+        return task_of(
+            record,
             attempt=attempt,
-            acknowledged=record.step,
-            folder=str(self.store.trial(record)),
-            config=config.model_dump(mode="json"),
-            threads=max(1, int(resources.cpus)),
+            spec=self.spec,
+            folder=self.store.trial(record),
             train=self._train,
-            micro_batch=record.micro_batch,
-            processes=resources.processes,
-            watchdog_seconds=resources.watchdog_minutes * 60,
-            storage=self.spec.storage,
-            system_metrics=self.spec.tracking.system_metrics,
-            start_from=self._start_from(record),
-            keep_every=self.spec.scheduler.interval if self.spec.scheduler.name == "pbt" else None,
+            start_from=self._copied(record),
         )
 
-    def _start_from(self, record: TrialRecord) -> str | None:
+    def _copied(self, record: TrialRecord) -> Path | None:
+        """Return the checkpoint that a copy of another trial begins with."""
         if record.kind is not TrialKind.SEARCH or record.parent is None:
             return None
-        return str(copy_at(self.store.trial(self._records[record.parent]), forked_at(record.params)))
+        return copy_at(self.store.trial(self._records[record.parent]), forked_at(record.params))
 
     def _queued(self) -> TrialRecord | None:
         now = time.monotonic()
@@ -242,7 +232,7 @@ class Coordinator:
             return True
         match message["event"]:
             case "started":
-                self._began[number] = time.monotonic()
+                self._heard[number] = time.monotonic()
                 self._tell("started", self._update(number, worker=message["worker"], device=message.get("device")))
                 return False
             case "point":
@@ -266,6 +256,12 @@ class Coordinator:
 
     def _on_point(self, record: TrialRecord, message: Message) -> bool:
         step, metrics = int(message["step"]), message["metrics"]
+        if step <= record.step:
+            # Trained again from a checkpoint that is older than the ledger. The decision made then stands: others have reported
+            # since, who have no say in it.
+            self._update(record.number, seconds=self._seconds(record))
+            self._heard[record.number] = time.monotonic()
+            return False
         value = self._pruning_value(record, metrics)
         if value is not None:
             # Before the point: once a point is acknowledged the worker does not send it again.
@@ -287,8 +283,8 @@ class Coordinator:
             **changes,
         )
         if is_new:
-            self._failures[record.number] = 0
-        self._began[record.number] = time.monotonic()  # what was before is in the record now
+            self._failures.clear(record.number)
+        self._heard[record.number] = time.monotonic()  # what was before is in the record now
         record = self._records[record.number] = self.ledger.trial(self.spec.name, record.number)
         self._tell("point", record)
         if decision.stop:
@@ -349,7 +345,7 @@ class Coordinator:
 
     def _end(self, record: TrialRecord, message: str) -> None:
         """Tell of a trial whose end is in the ledger."""
-        self._began.pop(record.number, None)
+        self._heard.pop(record.number, None)
         if record.kind is TrialKind.SEARCH:
             self._proposals.tell(record)
         if message:
@@ -372,18 +368,19 @@ class Coordinator:
         record = self._records[number]
         if record.attempt != attempt or record.state is not TrialState.RUNNING:
             return
-        if self._was_hung(record):
-            waited = self.spec.resources.watchdog_minutes
-            failure, error = FailureClass.HANG, f"no report for {waited:g} minutes; {HANG_FILE} shows where it stood"
+        waited = self.spec.resources.watchdog_minutes
+        # A watchdog starts when a message has been answered here, so a process that lived that long in silence was ended by it.
+        # (The clocks of two machines run alike to less than a per cent.) The driver need not see the files of the worker's node.
+        if failure is FailureClass.WORKER_LOST and self._silence(record) >= 0.99 * 60 * waited:
+            failure = FailureClass.HANG
+            error = (
+                f"no report for {waited:g} minutes; {HANG_FILE} in its folder on {record.worker} shows where it stood"
+            )
         self._on_failed(record, failure, error)
-
-    def _was_hung(self, record: TrialRecord) -> bool:
-        # The worker's watchdog leaves this file when it ends a process.
-        traces = self.store.trial(record) / HANG_FILE
-        return traces.is_file() and traces.stat().st_size > 0
 
     def _on_failed(self, record: TrialRecord, failure: FailureClass, error: str) -> None:
         """Try again, with less memory or after a pause, or give the trial up."""
+        failures = self._failures.add(record.number, failure)
         if failure is FailureClass.OUT_OF_MEMORY:
             smaller = smaller_micro_batch(
                 int(record.config["batch_size"]), record.micro_batch, processes=self.spec.resources.processes
@@ -393,10 +390,8 @@ class Coordinator:
                 self._retry(record, failure, message, micro_batch=smaller)
                 return
         policy = POLICIES[failure]
-        self._failures[record.number] += 1
-        failures = self._failures[record.number]
         if policy.retries is not None and failures > policy.retries:
-            tries = f"given up after {failures} attempts without a report; last: " if failures > 1 else ""
+            tries = f"given up after {failures} such failures without a report; last: " if failures > 1 else ""
             self._finish(record, TrialState.FAILED, failure=failure, error=f"{tries}{error}")
             return
         self._pauses[record.number] = time.monotonic() + policy.pause(failures)
@@ -404,9 +399,9 @@ class Coordinator:
 
     def _retry(self, record: TrialRecord, failure: FailureClass, error: str, **changes: Any) -> None:
         seconds = self._seconds(record)
-        self._began.pop(record.number, None)
-        where = f"{failure} on {record.worker or 'an unknown worker'}"
-        self.ledger.add_event(self.spec.name, _RETRIED, f"{where}: {error}", number=record.number)
+        self._heard.pop(record.number, None)
+        message = retry_message(failure, worker=record.worker, error=error)
+        self.ledger.add_event(self.spec.name, RETRIED, message, number=record.number)
         record = self._update(
             record.number, state=TrialState.QUEUED, failure=failure, error=error, seconds=seconds, **changes
         )
@@ -420,5 +415,5 @@ class Coordinator:
         """
         for record in self.running:
             seconds = self._seconds(record)
-            self._began.pop(record.number, None)
+            self._heard.pop(record.number, None)
             self._tell("queued", self._update(record.number, state=TrialState.QUEUED, seconds=seconds), reason)

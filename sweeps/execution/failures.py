@@ -13,7 +13,7 @@ class Policy:
     """How a class of failure is handled.
 
     Attributes:
-        retries: failures in a row, without a new report between them, after which the trial is given up; None: never.
+        retries: failures of the class in a row, without a new report between them, after which the trial is given up; None: never.
         pause_seconds: before the first new attempt; doubled with each further one, up to `MAX_PAUSE_SECONDS`.
         blames_configuration: whether the sampler is told, as a pruned trial with a broken constraint; a trial that the machines
             failed says nothing about its configuration.
@@ -27,7 +27,7 @@ class Policy:
         """Return the seconds to wait before the next attempt.
 
         Args:
-            failures: failures in a row so far, at least 1.
+            failures: failures of the class in a row so far, at least 1.
 
         Example:
             >>> [Policy(None, 1.0, False).pause(failures) for failures in (1, 2, 3, 20)]
@@ -48,6 +48,8 @@ POLICIES: dict[FailureClass, Policy] = {
     FailureClass.HANG: Policy(retries=1, pause_seconds=5.0, blames_configuration=True),
     FailureClass.WORKER_LOST: Policy(retries=3, pause_seconds=1.0, blames_configuration=False),
     FailureClass.NODE_LOST: Policy(retries=10, pause_seconds=1.0, blames_configuration=False),
+    # A broken GPU fails at once and is given the next trial at once: pauses long enough that another one may become free.
+    FailureClass.DEVICE_LOST: Policy(retries=10, pause_seconds=30.0, blames_configuration=False),
     FailureClass.PREEMPTED: Policy(retries=None, pause_seconds=0.0, blames_configuration=False),
 }
 

@@ -8,6 +8,7 @@ from segda.environment import code_fingerprint
 from segda.errors import ConfigError
 from segda.tunable import Scalar
 from sweeps.execution.reuse import take_over
+from sweeps.execution.warm_start import warm_start_of
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Point
 from sweeps.planning.profiles import Architecture, Profile
@@ -19,6 +20,10 @@ from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState, trial_key
 
 MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that break a constraint before the search counts as exhausted
+
+
+def _listed(params: Mapping[str, Scalar]) -> str:
+    return ", ".join(f"{path}: {value}" for path, value in params.items()) or "no settings of its own"
 
 
 def _replaces(number: int, step: int) -> str:
@@ -50,10 +55,11 @@ class Proposals:
             fingerprint: hash of the data that a configuration reads.
             train: training function as `module:name`.
             records: the sweep's trials by number; a view that the owner keeps up to date.
-            note: is told one line when the search ends early.
+            note: is told one line about each earlier sweep at the first start, and one when the search ends early.
 
         Raises:
-            ConfigError: no architecture satisfies the constraints, or trials do not fit the search space.
+            ConfigError: no architecture satisfies the constraints, trials do not fit the search space, or a reference was trained
+                with other settings than the sweep file has now.
         """
         self._spec = spec
         self._ledger = ledger
@@ -68,12 +74,17 @@ class Proposals:
         self._is_search_over = False
         self._finalists: list[TrialRecord] | None = None
         self._check_feasible()
-        self._search = Search(
+        self._check_references()
+        space = SearchSpace.from_spec(spec)
+        taken = warm_start_of(
             spec,
-            SearchSpace.from_spec(spec),
-            list(records.values()),
-            earlier=[record for name in spec.sampler.warm_start for record in self._earlier(name)],
+            space,
+            ledger=ledger,
+            efficiency=lambda config: profiles[Architecture.of(config)].metrics,
+            fingerprint=self._data,
+            note=note,
         )
+        self._search = Search(spec, space, list(records.values()), warm_start=taken)
 
     def tell(self, record: TrialRecord) -> None:
         """Let the search learn how a trial ended."""
@@ -190,10 +201,11 @@ class Proposals:
 
     def _replicate(self) -> TrialRecord | None:
         seeds = self._spec.seeds[1:]
-        is_searching = any(
-            record.kind is TrialKind.SEARCH and not record.state.is_finished for record in self._records.values()
+        # A reference may be the source-only network that candidates are measured by, so it has a say in who the finalists are.
+        is_open = any(
+            record.kind is not TrialKind.REPLICATE and not record.state.is_finished for record in self._records.values()
         )
-        if not seeds or is_searching:
+        if not seeds or is_open:
             return None
         if self._finalists is None:
             self._finalists = rank(self._in_order(), self._spec)[: self._spec.finalists]
@@ -240,6 +252,8 @@ class Proposals:
         taken = take_over(record, ledger=self._ledger, store=self._store) if self._spec.reuse and not obstacle else None
         record, points = taken or (record, list(points))
         self._ledger.add_trial(record, points=points)
+        if kind is not TrialKind.REPLICATE:
+            self._finalists = None  # they follow from all others, which do not change any more once they have ended
         return record
 
     def _data(self, config: TrainConfig) -> str:
@@ -251,9 +265,15 @@ class Proposals:
     def _in_order(self) -> list[TrialRecord]:
         return [self._records[number] for number in sorted(self._records)]
 
-    def _earlier(self, name: str) -> list[TrialRecord]:
-        self._ledger.sweep(name)  # raises with the nearest name if there is none
-        return self._ledger.trials(name)
+    def _check_references(self) -> None:
+        for record in self._records.values():
+            if record.kind is TrialKind.REFERENCE and record.name in self._spec.references:
+                wanted = self._spec.references[record.name]
+                if dict(record.params) != wanted:
+                    raise ConfigError(
+                        f"reference {record.name!r} of sweep {self._spec.name!r} is trial {record.number} with "
+                        f"{_listed(record.params)}, the sweep file now says {_listed(wanted)}; give the changed one another name"
+                    )
 
     def _check_feasible(self) -> None:
         obstacles = {architecture: profile.obstacle(self._spec) for architecture, profile in self._profiles.items()}

@@ -11,13 +11,18 @@ A file appears there complete or not at all, and a checkpoint last: whoever find
 never written over, so a worker that was replaced cannot take anything from its successor.
 """
 
+import contextlib
 import logging
 import os
 import re
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from segda.files import write_text
+from sweeps.execution.fence import ATTEMPT, StaleAttemptError, attempt_in, refuse_before
 from sweeps.execution.remote_folder import PARTIAL, RemoteFolder
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.store import Store
@@ -26,8 +31,9 @@ from sweeps.trial import TrialRecord
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
-ATTEMPT = "attempt"
-FETCHED = ".fetched"  # in the driver's copy of a trial's folder: the attempt whose files were fetched
+DAMAGED = "checkpoint.damaged.pt"  # a checkpoint that could not be read, put aside
+FETCHED = ".fetched"  # in a copy of a trial's folder: the attempt whose files were fetched
+_LOOKS = 3
 
 _CHECKPOINTS = re.compile(r"checkpoint-(?P<step>\d+)-(?P<attempt>\d+)\.pt")
 
@@ -48,10 +54,11 @@ def check_storage(address: str) -> None:
 
 
 def fetch(record: TrialRecord, *, store: Store, storage: str, with_checkpoint: bool = False) -> list[Path]:
-    """Bring a trial's files from the storage address into the store, for report, MLflow and audit.
+    """Bring a trial's files from the storage address into the store, for whoever is about to read them there.
 
-    Costs two looks at the local disk if they are there already, because the trial's last attempt ran in this folder or because
-    they were fetched before.
+    That is: report and MLflow, and with the checkpoint the registry and another trial that takes the result over. Costs two looks
+    at the local disk if they are there already, because the trial's last attempt ran in this folder or because they were fetched
+    before.
 
     Args:
         record: a trial that nobody works on.
@@ -66,10 +73,9 @@ def fetch(record: TrialRecord, *, store: Store, storage: str, with_checkpoint: b
         StorageError: the address did not answer.
     """
     folder = store.trial(record)
-    fetched = folder / FETCHED
-    known = _text(fetched).split()
-    if _text(folder / ATTEMPT).strip() == str(record.attempt):
+    if has_own_files(record, store=store) or (record.attempt == 0 and record.reused is None):
         return []
+    known = _text(folder / FETCHED).split()
     has_files = known[:1] == [str(record.attempt)]
     if has_files and (not with_checkpoint or CHECKPOINT in known):
         return []
@@ -80,8 +86,62 @@ def fetch(record: TrialRecord, *, store: Store, storage: str, with_checkpoint: b
     if with_checkpoint and last is not None:
         wanted[last] = CHECKPOINT
     paths = [remote.read(name, folder / local) for name, local in sorted(wanted.items())]
-    write_text(fetched, " ".join([str(record.attempt), *([CHECKPOINT] if with_checkpoint else [])]) + "\n")
+    if paths:
+        has_checkpoint = CHECKPOINT in wanted.values()
+        write_text(folder / FETCHED, " ".join([str(record.attempt), *([CHECKPOINT] if has_checkpoint else [])]) + "\n")
     return paths
+
+
+def has_own_files(record: TrialRecord, *, store: Store) -> bool:
+    """Tell whether a trial's files here are those of its last attempt, and not what an earlier one left on this node.
+
+    Args:
+        record: the trial.
+        store: where its folder is.
+    """
+    return _text(store.trial(record) / ATTEMPT).strip() == str(record.attempt)
+
+
+@contextmanager
+def files_of(record: TrialRecord, *, store: Store, storage: str | None) -> Iterator[Path]:
+    """Give a folder with a trial's files to read, its checkpoint included; the store stays as it is.
+
+    Args:
+        record: the trial; somebody may work on it.
+        store: where its folder is.
+        storage: the sweep's storage address, if it has one.
+
+    Yields:
+        The trial's own folder, or a temporary one with what the storage address has if the last attempt did not run here.
+
+    Raises:
+        StorageError: the address did not answer.
+    """
+    if storage is None or has_own_files(record, store=store):
+        yield store.trial(record)
+        return
+    with tempfile.TemporaryDirectory(prefix="sweeps-files-") as temporary:
+        copy = Store(Path(temporary))
+        for _ in range(_LOOKS):
+            # A worker may put a newer checkpoint in the place of the one that was listed.
+            with contextlib.suppress(FileNotFoundError):
+                fetch(record, store=copy, storage=storage, with_checkpoint=True)
+                break
+        yield copy.trial(record)
+
+
+def keep(record: TrialRecord, *, store: Store, storage: str) -> None:
+    """Send the files of a trial that was trained nowhere to the storage address, as a worker would have.
+
+    Args:
+        record: a trial that was taken over from another one.
+        store: where its folder is, with all its files.
+        storage: the sweep's storage address.
+
+    Raises:
+        StorageError: the address did not answer.
+    """
+    TrialStorage(storage, folder=store.trial(record), attempt=record.attempt).send(step=record.step)
 
 
 class TrialStorage:
@@ -102,6 +162,7 @@ class TrialStorage:
         self._folder = folder
         self._attempt = attempt
         self._sent: dict[str, tuple[int, int]] = {}
+        self._read: str | None = None  # name of the checkpoint that this node's was copied from
 
     def begin(self, *, local_attempt: int) -> None:
         """Take the trial over, and get its checkpoint if this node's is not the newest.
@@ -110,8 +171,10 @@ class TrialStorage:
             local_attempt: the attempt that last worked in this node's folder; 0: none did.
 
         Raises:
+            StaleAttemptError: a later attempt has begun there.
             StorageError: the address did not answer.
         """
+        refuse_before(attempt_in(self._remote.text(ATTEMPT)), attempt=self._attempt, where=str(self._remote))
         self._remote.write(ATTEMPT, f"{self._attempt}\n".encode())
         names = self._remote.names()
         for name in names:
@@ -120,17 +183,38 @@ class TrialStorage:
         last, local = _last_checkpoint(names), self._folder / CHECKPOINT
         # An attempt writes here before it writes there: this node has more if the same or a later one worked here.
         if last is not None and (not local.is_file() or _step_and_attempt(last)[1] > local_attempt):
-            log.info("continues from %s", last)
-            self._remote.read(last, local)
-            self._sent[CHECKPOINT] = _signature(local)
+            self._get(last)
 
-    def is_ours(self) -> bool:
-        """Return whether no later attempt has taken the trial over.
+    def replace_damaged(self) -> None:
+        """Get the last checkpoint that can replace a damaged one; one that came from the address damaged is removed there.
 
         Raises:
             StorageError: the address did not answer.
         """
-        return self._remote.text(ATTEMPT).strip() in ("", str(self._attempt))
+        if self._read is not None:
+            self._remote.remove(self._read)
+        last = _last_checkpoint(self._remote.names())
+        if last is not None:
+            self._get(last)
+
+    def _get(self, name: str) -> None:
+        log.info("continues from %s", name)
+        local = self._folder / CHECKPOINT
+        self._remote.read(name, local)
+        self._read, self._sent[CHECKPOINT] = name, _signature(local)
+
+    def check_ours(self) -> None:
+        """Return if no later attempt has taken the trial over.
+
+        Raises:
+            StaleAttemptError: one has.
+            StorageError: the address did not answer.
+        """
+        newest = attempt_in(self._remote.text(ATTEMPT))
+        if newest not in (0, self._attempt):
+            raise StaleAttemptError(
+                f"attempt {self._attempt} was replaced by a later one: {self._remote} belongs to attempt {newest}"
+            )
 
     def send(self, *, step: int | None = None) -> None:
         """Send what has changed in the trial's folder.
@@ -169,9 +253,9 @@ def _mirror(storage: str, folder: Path) -> str:
 
 def _is_plain(name: str) -> bool:
     """Tell whether a file is sent as it is: no checkpoint, fence, trace of this node alone, or file in the making."""
-    return name not in (CHECKPOINT, ATTEMPT, HANG_FILE) and not (
-        name.startswith(".") or name.endswith(PARTIAL) or _CHECKPOINTS.fullmatch(name)
-    )
+    is_checkpoint = name.startswith("checkpoint") and name.endswith(".pt")  # kept copies and damaged ones included
+    is_in_the_making = name.startswith(".") or name.endswith(PARTIAL)
+    return not is_checkpoint and not is_in_the_making and name not in (ATTEMPT, HANG_FILE)
 
 
 def _step_and_attempt(name: str) -> tuple[int, int]:

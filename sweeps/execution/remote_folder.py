@@ -50,6 +50,10 @@ class RemoteFolder:
         protocol = self._system.protocol
         self._puts_whole = not _OBJECT_STORES.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
 
+    def __str__(self) -> str:
+        """Return the address."""
+        return self._address
+
     def names(self) -> list[str]:
         """Return the names of the files in it."""
 
@@ -74,7 +78,7 @@ class RemoteFolder:
         """Copy a file of it to a path, which it replaces when it is complete."""
 
         def get() -> None:
-            with replacing(destination) as temporary:
+            with replacing(destination, durable=True) as temporary:
                 self._system.get_file(self._path(name), str(temporary))
 
         self._try("read", get)
@@ -125,7 +129,7 @@ class RemoteFolder:
             number += 1
             try:
                 return call()
-            except FileNotFoundError:
+            except (FileNotFoundError, SegdaError):
                 raise
             # Each kind of storage has errors of its own, and most of them pass.
             except Exception as error:

@@ -9,38 +9,38 @@ import contextlib
 import json
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 # isort: off
 # First: it sets what Ray and Tune read when they are imported.
-from sweeps.execution.cluster import check_admission, connected, describe_cluster, idle_node, profiles_of, request_of
+from sweeps.execution.cluster import check_admission, connected, describe_cluster, idle_node, profiles_of
 
 # isort: on
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from segda.config import TrainConfig
-from segda.errors import ConfigError
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
 from sweeps.execution.coordinator import Coordinator, Listener, Wait
+from sweeps.execution.losses import classify_loss, describe_loss, error_of
+from sweeps.execution.room import Room
+from sweeps.execution.signals import Signals
 from sweeps.execution.worker import DEFAULT_TRAIN, Task, run_task
-from sweeps.ledger.database import Ledger
+from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
-from sweeps.planning.packing import noted, pack_trials
+from sweeps.planning.machines import request_of
+from sweeps.planning.packing import noted, pack_trials, recalled
 from sweeps.planning.profiles import sample_config
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
-from sweeps.trial import FailureClass, TrialRecord
+from sweeps.trial import TrialRecord, TrialState
 
 _WAITING_AFTER = 60.0  # seconds without a worker after which that is said
 
@@ -53,7 +53,8 @@ class SweepOutcome:
         name: the sweep.
         trials: all its trials, ordered by number.
         is_done: whether nothing is left to do.
-        interrupted: the signal that ended it early, if any; `sweeps stop` counts as SIGTERM.
+        interrupted: the signal that ended it early, if any.
+        stop_requested: whether `sweeps stop` ended it early.
         reason: why it ended before it was done, one line.
     """
 
@@ -61,14 +62,16 @@ class SweepOutcome:
     trials: tuple[TrialRecord, ...]
     is_done: bool = True
     interrupted: signal.Signals | None = None
+    stop_requested: bool = False
     reason: str | None = None
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a program that ran it: 0, 130 after Ctrl-C, 75 after SIGTERM."""
-        if self.interrupted is None:
-            return 0
-        return exit_codes.INTERRUPTED if self.interrupted is signal.SIGINT else exit_codes.STOPPED
+        """Exit code of a program that ran it: 75 after a signal, else 0.
+
+        Also after `sweeps stop`: whoever starts programs again that were interrupted must not undo what a person wanted.
+        """
+        return 0 if self.interrupted is None else exit_codes.STOPPED
 
 
 def run_sweep(
@@ -80,6 +83,7 @@ def run_sweep(
     train: str = DEFAULT_TRAIN,
     fingerprint: Callable[[TrainConfig], str] = data_fingerprint,
     listener: Listener | None = None,
+    admitted: Callable[[], None] = lambda: None,
 ) -> SweepOutcome:
     """Run a sweep until its budget is spent, or go on with it.
 
@@ -93,69 +97,116 @@ def run_sweep(
         train: training function as `module:name`, importable in the workers; called like `segda.train.train`.
         fingerprint: hash of the data that a configuration reads; decodes them into the cache, so that workers find them.
         listener: hears what happens, see `Coordinator`.
+        admitted: is called once, when nothing can be refused any more: this process drives the sweep, the cluster can run its
+            trials, and its search accepts those that are there.
 
     Returns:
-        How it ended; SIGINT and SIGTERM end it early with its running trials queued again.
+        How it ended; SIGINT, SIGTERM and `sweeps stop` end it early with its running trials queued again.
 
     Raises:
         ConfigError: another process runs the sweep, the cluster cannot be reached, or no architecture meets the constraints.
+        LeaseLostError: another process has taken the sweep over; nothing of it was touched since.
+        KeyboardInterrupt: there was a second SIGINT.
         DeviceError: no node can ever run a trial.
         SegdaError: data cannot be used.
     """
     lease = Lease(ledger, spec.name)
     clock = _Clock(spent=float(ledger.sweep(spec.name).info.get("seconds", 0.0)))
-    with lease.held(lambda: clock.seconds), connected(address), _signals() as received:
-        spec = _packed(spec, ledger, listener)
-        check_admission(spec.resources)
-        fingerprint(sample_config(spec))
+    with lease.held(lambda: clock.seconds), Signals() as signals, contextlib.ExitStack() as connection:
+
+        def check() -> None:
+            """End what waits for an idle node; nothing has been handed out yet."""
+            if lease.is_lost:
+                raise LeaseLostError(spec.name)
+            if lease.stop_requested:
+                raise KeyboardInterrupt
+
+        try:
+            with signals.ending_at_once():
+                connection.enter_context(connected(address))
+                signals.listen()  # Ray takes SIGTERM for itself when it starts
+                asked, spec = spec, _packed(spec, ledger, listener, check)
+                check_admission(spec.resources)
+                fingerprint(sample_config(spec))
+                profiles = profiles_of(spec, ledger, listener, check=check)
+        except KeyboardInterrupt:
+            if signals.is_hard or _asked_to_end(lease, signals) is None:
+                raise
+            return _leave(spec.name, ledger=ledger, lease=lease, signals=signals)
         coordinator = Coordinator(
             spec,
             ledger=ledger,
             store=store,
-            profiles=profiles_of(spec, ledger, listener),
+            profiles=profiles,
             fingerprint=fingerprint,
             listener=listener,
             train=train,
         )
+        admitted()
         ledger.update_sweep(spec.name, state="running")
-        stopper = _Stopper(coordinator, clock, lease, received)
+        stopper = _Stopper(coordinator, clock, lease, signals)
         try:
             if stopper.reason is None:
-                _execute(coordinator, stopper)
+                _execute(coordinator, stopper, Room(asked, coordinator))
         finally:
+            # If another process has taken over, the ledger refuses this, and that process' files are left alone.
+            coordinator.release(stopper.reason or "its driver failed")
+            state = "finished" if coordinator.is_done else "out_of_budget" if stopper.is_spent else "interrupted"
+            ledger.update_sweep(spec.name, state=state)
             shutil.rmtree(store.executor(spec.name), ignore_errors=True)
-            if not lease.is_lost:
-                coordinator.release(stopper.reason or "its driver failed")
-                state = "finished" if coordinator.is_done else "out_of_budget" if stopper.is_spent else "interrupted"
-                ledger.update_sweep(spec.name, state=state)
-        if lease.is_lost:
-            raise ConfigError(f"another process has taken over sweep {spec.name!r}; this one has ended without harm")
         return SweepOutcome(
             name=spec.name,
             trials=tuple(coordinator.records),
             is_done=coordinator.is_done,
-            interrupted=signal.SIGTERM if lease.stop_requested and received.by is None else received.by,
+            interrupted=None if lease.stop_requested else signals.by,
+            stop_requested=lease.stop_requested,
             reason=stopper.reason,
         )
 
 
-def _packed(spec: SweepSpec, ledger: Ledger, listener: Listener | None) -> SweepSpec:
+def _asked_to_end(lease: Lease, signals: Signals) -> str | None:
+    """Return what asks the sweep to end, or None; a person's wish counts more than that of a machine."""
+    if lease.stop_requested:
+        return "stopped by `sweeps stop`"
+    return None if signals.by is None else f"stopped by {signals.by.name}"
+
+
+def _leave(name: str, *, ledger: Ledger, lease: Lease, signals: Signals) -> SweepOutcome:
+    """End before anything was handed out; what a former driver left running waits to be continued."""
+    for record in ledger.trials(name):
+        if record.state is TrialState.RUNNING:
+            ledger.update_trial(name, record.number, state=TrialState.QUEUED)
+    ledger.update_sweep(name, state="interrupted")
+    return SweepOutcome(
+        name=name,
+        trials=tuple(ledger.trials(name)),
+        is_done=False,
+        interrupted=None if lease.stop_requested else signals.by,
+        stop_requested=lease.stop_requested,
+        reason=_asked_to_end(lease, signals),
+    )
+
+
+def _packed(spec: SweepSpec, ledger: Ledger, listener: Listener | None, check: Callable[[], None]) -> SweepSpec:
     """Replace `gpus: auto` by a number, which readers of the ledger find in the sweep's info."""
     if spec.resources.gpus != "auto":
         return spec
-    with idle_node(spec) as machines:
-        spec = pack_trials(
-            spec,
-            ledger=ledger,
-            gpus=machines.gpus,
-            call=machines.call,
-            say=lambda line: listener("note", None, line) if listener is not None else None,
-        )
-    ledger.update_info(spec.name, **noted(spec))
-    return spec
+
+    def say(line: str) -> None:
+        if listener is not None:
+            listener("note", None, line)
+
+    with idle_node(spec, say=say, check=check) as machines:
+        packed = pack_trials(spec, ledger=ledger, machines=machines, say=say)
+    before = recalled(spec, ledger.sweep(spec.name).info)
+    if spec.sampler.reproducible and before is not spec:
+        # Its proposals depend on how many trials were open at once when it began.
+        packed = packed.model_copy(update={"budget": before.budget})
+    ledger.update_info(spec.name, **noted(packed))
+    return packed
 
 
-def _execute(coordinator: Coordinator, stopper: "_Stopper") -> None:
+def _execute(coordinator: Coordinator, stopper: "_Stopper", room: Room) -> None:
     resources = coordinator.spec.resources
     folder = coordinator.store.executor(coordinator.spec.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +217,7 @@ def _execute(coordinator: Coordinator, stopper: "_Stopper") -> None:
             tune.PlacementGroupFactory([request_of(resources)]),
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_Proposer(coordinator),
+            search_alg=_Proposer(coordinator, room),
             scheduler=_Scheduler(coordinator),
             num_samples=-1,
             # A new process per trial gives all GPU memory back; on the CPU it would only cost the imports.
@@ -199,11 +250,13 @@ def _trainable() -> Callable[[dict[str, Any]], None]:
 class _Proposer(Searcher):  # type: ignore[misc]
     """Tune asks it for work; it asks the coordinator."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, room: Room) -> None:
         super().__init__()
         self._coordinator = coordinator
+        self._room = room
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self._room.update()
         task = self._coordinator.next_task()
         if isinstance(task, Wait):
             return str(Searcher.FINISHED) if task is Wait.DONE else None
@@ -217,7 +270,7 @@ class _Proposer(Searcher):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles it beside its snapshots; database connections and credentials do not belong there.
-        return {key: value for key, value in self.__dict__.items() if key != "_coordinator"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_coordinator", "_room")}
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
@@ -239,39 +292,23 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._coordinator.on_lost(trial.config["number"], trial.config["attempt"], "it ended without a last message")
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        error = trial.get_pickled_error() or trial.get_error() or "its process died"
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        # A dead actor's message begins with its cause, a traceback ends with it.
-        line = lines[0] if isinstance(error, ray.exceptions.RayActorError) else lines[-1]
+        error = error_of(trial)
         self._coordinator.on_lost(
-            trial.config["number"], trial.config["attempt"], line[:500], failure=_classify_loss(error)
+            trial.config["number"], trial.config["attempt"], describe_loss(error), failure=classify_loss(error)
         )
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_coordinator"}
 
 
-def _classify_loss(error: object) -> FailureClass:
-    """Tell a lost machine from a lost process."""
-    # An actor that cannot be reached any more: its raylet is gone, whatever became of the process.
-    if isinstance(error, ray.exceptions.NodeDiedError | ray.exceptions.ActorUnavailableError):
-        return FailureClass.NODE_LOST
-    if not isinstance(error, ray.exceptions.RayActorError):
-        return FailureClass.WORKER_LOST
-    if error.preempted:
-        return FailureClass.PREEMPTED
-    # Ray tells this cause in the text alone.
-    return FailureClass.NODE_LOST if "its node has died" in str(error) else FailureClass.WORKER_LOST
-
-
 class _Stopper(tune.Stopper):  # type: ignore[misc]
     """Tune asks it several times a second whether to end; signals, requests and budgets are heard here."""
 
-    def __init__(self, coordinator: Coordinator, clock: "_Clock", lease: Lease, received: "_Received") -> None:
+    def __init__(self, coordinator: Coordinator, clock: "_Clock", lease: Lease, signals: Signals) -> None:
         self._coordinator = coordinator
         self._clock = clock
         self._lease = lease
-        self._received = received
+        self._signals = signals
         self._said_waiting: set[tuple[int, int]] = set()
 
     @property
@@ -279,16 +316,12 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         """Why the sweep must end now, or None."""
         if self._lease.is_lost:
             return "another process has taken over"
-        if self._received.by is not None:
-            return f"stopped by {self._received.by.name}"
-        if self._lease.stop_requested:
-            return "stopped by `sweeps stop`"
-        return self._spent()
+        return _asked_to_end(self._lease, self._signals) or self._spent()
 
     @property
     def is_spent(self) -> bool:
         """Whether a budget ends the sweep."""
-        return self._received.by is None and not self._lease.stop_requested and self._spent() is not None
+        return _asked_to_end(self._lease, self._signals) is None and self._spent() is not None
 
     def _spent(self) -> str | None:
         budget = self._coordinator.spec.budget
@@ -337,29 +370,3 @@ class _Clock:
 
     def seconds_since_first_sight(self, attempt: tuple[int, int]) -> float:
         return time.monotonic() - self._first_sight.setdefault(attempt, time.monotonic())
-
-
-@dataclass
-class _Received:
-    by: signal.Signals | None = None
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Received]:
-    """Note the first SIGINT or SIGTERM; the second one interrupts at once."""
-    received = _Received()
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if received.by is not None:
-            raise KeyboardInterrupt
-        received.by = signal.Signals(number)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

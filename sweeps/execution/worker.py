@@ -7,6 +7,7 @@ went wrong, and an attempt that ends without a last message can only mean that t
 import contextlib
 import errno
 import importlib
+import logging
 import os
 import socket
 import time
@@ -21,22 +22,26 @@ from pydantic import ValidationError
 
 from segda.config import TrainConfig
 from segda.datasets.cache import CacheError
+from segda.device_errors import is_device_failure, is_out_of_memory
 from segda.errors import (
     CorruptSampleError,
+    DamagedCheckpointError,
     DatasetNotFoundError,
-    OutOfMemoryError,
     ProcessLostError,
     SegdaError,
     TrainingDivergedError,
     WeightsError,
 )
-from segda.files import write_text
-from sweeps.execution.remote import TrialStorage
+from segda.files import claiming, write_text
+from sweeps.execution.fence import StaleAttemptError, check_beginning, check_ours, newest_attempt, take_over
+from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import sample
 from sweeps.execution.watchdog import Watchdog
 from sweeps.schedulers.copies import begin_from, keep_copy
 from sweeps.trial import FailureClass
+
+log = logging.getLogger(__name__)
 
 DEFAULT_TRAIN = "segda.train:train"
 # What the system says about files, disks and mounts, as opposed to connections and processes.
@@ -62,7 +67,8 @@ class Task:
         folder: the trial's folder.
         config: `TrainConfig` as plain data.
         threads: threads that the trial may compute with.
-        train: the training function as `module:name`.
+        train: the training function as `module:name`. It has the contract of `segda.train.train`, that it writes with `segda.files`
+            included: only so can a worker that was replaced not undo what its successor wrote.
         micro_batch: images of each domain per forward and backward pass; None: the whole batch.
         processes: processes of the trial that share each batch, one per GPU.
         watchdog_seconds: longest time without a report, the start included, after which the process ends itself; None: for
@@ -93,10 +99,6 @@ class Task:
         return asdict(self)
 
 
-class StaleAttemptError(SegdaError):
-    """Another worker has taken the trial over."""
-
-
 def run_task(task: Task, send: Send) -> None:
     """Train, and send what happens.
 
@@ -120,38 +122,42 @@ def run_task(task: Task, send: Send) -> None:
 def _train(task: Task, send: Send) -> None:
     folder = Path(task.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    check_beginning(folder, attempt=task.attempt)
     watchdog = Watchdog(folder, seconds=task.watchdog_seconds)
     try:
         storage = _take_over(task, folder)
-        try:
-            _report_from(task, send, folder, storage, watchdog)
-        except StaleAttemptError:
-            raise  # the folder is another attempt's
-        except Exception:
-            # The first error is the one to tell; a full disk or a lost storage may have caused it.
-            with contextlib.suppress(OSError, StorageError):
-                write_text(folder / "error.txt", traceback.format_exc())
-                _send_rest(storage)
-            raise
-        _send_rest(storage)
+        with claiming(folder, lambda: check_ours(folder, attempt=task.attempt)):
+            try:
+                _report_from(task, send, folder, storage, watchdog)
+            except StaleAttemptError:
+                raise  # the folder is another attempt's
+            except Exception:
+                # The first error is the one to tell; a full disk or a lost storage may have caused it.
+                with contextlib.suppress(OSError, StorageError):
+                    write_text(folder / "error.txt", traceback.format_exc())
+                    _send_rest(storage)
+                raise
+            _send_rest(storage)
     finally:
         watchdog.close()
 
 
 def _take_over(task: Task, folder: Path) -> TrialStorage | None:
-    """Make this attempt the one whose folder it is, here and at the storage address."""
-    fence = folder / "attempt"
+    """Make this attempt the one whose folder it is, at the storage address and here."""
     storage = None
     if task.storage is not None:
         storage = TrialStorage(task.storage, folder=folder, attempt=task.attempt)
-        storage.begin(local_attempt=int(fence.read_text()) if fence.exists() else 0)
-    write_text(fence, f"{task.attempt}\n")
+        with claiming(folder, lambda: check_beginning(folder, attempt=task.attempt)):
+            storage.begin(local_attempt=newest_attempt(folder))
+    # Last: from now on the folder has what the attempt goes on from.
+    take_over(folder, attempt=task.attempt)
     return storage
 
 
 def _send_rest(storage: TrialStorage | None) -> None:
     """Send what was written after the last report."""
-    if storage is not None and storage.is_ours():
+    if storage is not None:
+        storage.check_ours()
         storage.send()
 
 
@@ -159,18 +165,19 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
     """Call the training function, and make a message of each of its reports."""
 
     def report(step: int, metrics: Mapping[str, float], checkpoint: Path) -> None:
-        is_ours = int((folder / "attempt").read_text()) == task.attempt and (storage is None or storage.is_ours())
-        if not is_ours:
-            raise StaleAttemptError(f"attempt {task.attempt} at trial {task.number} was replaced by a later one")
+        check_ours(folder, attempt=task.attempt)
+        if storage is not None:
+            storage.check_ours()
         if task.keep_every is not None and step % task.keep_every == 0:
             keep_copy(checkpoint, step=step)
         if storage is not None:
             storage.send(step=step)
+        # The driver may be busy for a while; that is no hang of this process.
+        watchdog.pause()
         values = {name: float(value) for name, value in metrics.items()}
         if task.system_metrics:
             values |= sample()
-        # The driver may be busy for a while; that is no hang of this process.
-        watchdog.pause()
+        # Also what the driver has on disk, when the trial makes up for a lost checkpoint: it hears that the trial is alive.
         send({"event": "point", "step": step, "timestamp": time.time(), "metrics": values})
         watchdog.restart()
 
@@ -181,10 +188,26 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
     if task.processes != 1:
         options["processes"] = task.processes
     train = resolve(task.train)
-    if task.start_from is not None:
-        begin_from(Path(task.start_from), config=TrainConfig.model_validate(task.config), folder=folder)
     config = TrainConfig.model_validate(task.config)
-    train(config, report, folder=folder, acknowledged=task.acknowledged, **options)
+    while True:
+        if task.start_from is not None:
+            begin_from(Path(task.start_from), config=config, folder=folder)
+        try:
+            train(config, report, folder=folder, acknowledged=task.acknowledged, **options)
+            return
+        except DamagedCheckpointError as error:
+            if not (folder / CHECKPOINT).exists():
+                raise  # it is another file's fault
+            check_ours(folder, attempt=task.attempt)
+            _put_aside(error, folder, storage)
+
+
+def _put_aside(error: DamagedCheckpointError, folder: Path, storage: TrialStorage | None) -> None:
+    """Go on from the storage address's checkpoint instead of a damaged one, or from the start if there is none."""
+    log.warning("%s; it is kept as %s, and the trial goes on without it", error, DAMAGED)
+    (folder / CHECKPOINT).replace(folder / DAMAGED)
+    if storage is not None:
+        storage.replace_damaged()
 
 
 def describe_device(task: Task) -> str:
@@ -224,7 +247,8 @@ def classify(error: Exception) -> FailureClass:
         DIVERGED and OUT_OF_MEMORY, which the sampler learns to avoid. DATA for files (images, weights, the decoded cache) that are
         missing, damaged or not allowed and for disks that are full, read-only or broken: another node may do better, and no
         configuration is to blame. STORAGE for a storage address that fails. WORKER_LOST for an attempt that was replaced or lost
-        one of its processes. INVALID for a configuration that cannot be used. ERROR for everything else.
+        one of its processes, DEVICE_LOST for a GPU that failed. INVALID for a configuration that cannot be used. ERROR for all
+        else.
 
     Example:
         >>> classify(MemoryError()).value
@@ -233,9 +257,10 @@ def classify(error: Exception) -> FailureClass:
     match error:
         case TrainingDivergedError():
             return FailureClass.DIVERGED
-        # torch.OutOfMemoryError is no MemoryError, and training code of others may let it through.
-        case OutOfMemoryError() | torch.OutOfMemoryError() | MemoryError():
+        case _ if is_out_of_memory(error):
             return FailureClass.OUT_OF_MEMORY
+        case _ if is_device_failure(error):
+            return FailureClass.DEVICE_LOST
         case StaleAttemptError() | ProcessLostError():
             return FailureClass.WORKER_LOST
         case StorageError():

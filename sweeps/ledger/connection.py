@@ -18,19 +18,41 @@ log = logging.getLogger(__name__)
 RECONNECT_SECONDS = 120.0
 _PAUSE_SECONDS = 0.5
 # Their locks are not reliable, and SQLite loses data without locks (https://www.sqlite.org/faq.html, question 5).
-NETWORK_FILE_SYSTEMS = frozenset(
+_NETWORK_FILE_SYSTEMS = frozenset(
     {
-        *("nfs", "nfs3", "nfs4", "cifs", "smbfs", "smb2", "smb3", "afs", "ncpfs", "lustre", "beegfs", "gpfs", "wekafs"),
+        *("nfs", "nfs3", "nfs4", "cifs", "smbfs", "smb2", "smb3", "afs", "ncpfs", "9p", "virtiofs"),
+        *("lustre", "beegfs", "gpfs", "wekafs", "panfs", "pvfs2", "orangefs", "ceph", "glusterfs", "moosefs", "davfs"),
+    }
+)
+# Programs that show a network's storage as a folder; FUSE's own name says nothing, local disks come that way too (`fuseblk`, ...).
+_FUSE_OVER_NETWORK = frozenset(
+    {
         *(
-            "ceph",
-            "glusterfs",
-            "fuse.glusterfs",
-            "fuse.sshfs",
-            "fuse.s3fs",
-            "fuse.gcsfuse",
-            "fuse.ceph",
-            "fuse.juicefs",
+            "sshfs",
+            "davfs",
+            "davfs2",
+            "curlftpfs",
+            "rclone",
+            "nfs",
+            "smbnetfs",
+            "gvfsd-fuse",
+            "vmhgfs-fuse",
+            "grpcfuse",
         ),
+        *("s3fs", "mount-s3", "goofys", "geesefs", "gcsfuse", "blobfuse", "blobfuse2", "ossfs", "cosfs", "obsfs"),
+        *(
+            "glusterfs",
+            "ceph",
+            "ceph-fuse",
+            "cephfs-fuse",
+            "juicefs",
+            "seaweedfs",
+            "weed",
+            "alluxio-fuse",
+            "moosefs",
+            "mfs",
+        ),
+        *("lizardfs", "beegfs", "dfuse", "hdfs", "fuse_dfs", "cvmfs2", "quobyte", "xtreemfs"),
     }
 )
 
@@ -61,14 +83,20 @@ def check_file_system(path: Path) -> None:
         path: the file, which need not exist yet.
 
     Raises:
-        ConfigError: it lies on one of `NETWORK_FILE_SYSTEMS`.
+        ConfigError: it lies on such a file system.
     """
     kind = file_system_of(path)
-    if kind in NETWORK_FILE_SYSTEMS:
+    if _is_network(kind):
         raise ConfigError(
             f"the ledger {path} would lie on a network file system ({kind}), where SQLite loses data; keep the store on a local "
             "disk of the driver's machine, or name a PostgreSQL database with --ledger"
         )
+
+
+def _is_network(kind: str) -> bool:
+    """Return whether a type of file system is one of a network; FUSE's are `fuse.PROGRAM`, or the program's name alone."""
+    name = kind.lower()
+    return name in _NETWORK_FILE_SYSTEMS or name.removeprefix("fuse.") in _FUSE_OVER_NETWORK
 
 
 def survives_restart(method: Method) -> Method:

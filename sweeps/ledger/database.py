@@ -1,8 +1,9 @@
 """The only truth about a sweep: its file, its trials, what they reported, and what was decided about them.
 
-One process writes (the driver of a sweep), any number read. Every method is one transaction that is on disk when the
-method returns, so a driver killed at any moment finds exactly what it had acknowledged. A SQLite file must lie on a
-local disk: its locks do not work over network file systems; several machines share a PostgreSQL database instead.
+One process decides about a sweep (its driver, see `sweeps.ledger.lease`), any number read. Every method is one transaction that
+is on disk when the method returns, so a driver killed at any moment finds exactly what it had acknowledged. What a driver writes is
+refused in the same transaction once another one has taken over, however late it comes. A SQLite file must lie on a local disk: its
+locks do not work over network file systems; several machines share a PostgreSQL database instead.
 """
 
 import dataclasses
@@ -20,19 +21,50 @@ from segda.errors import ConfigError
 from segda.names import nearest
 from sweeps.ledger.connection import check_file_system, survives_restart
 from sweeps.ledger.records import Event, Point, SweepRecord, point_record, trial_record
-from sweeps.ledger.tables import BUSY_SECONDS, EVENT, POINT, PROFILE, RUNG, SWEEP, TRIAL, check_schema, prepare_sqlite
+from sweeps.ledger.tables import (
+    BUSY_SECONDS,
+    EVENT,
+    POINT,
+    PROFILE,
+    RUNG,
+    SWEEP,
+    TRIAL,
+    check_schema,
+    insert,
+    prepare_sqlite,
+)
 from sweeps.trial import TrialRecord, TrialState
 
 _RECORD_FIELDS = tuple(item.name for item in dataclasses.fields(TrialRecord))
-_IDENTITY = frozenset({"sweep", "number", "key", "kind", "params", "config", "seed", "parent", "name", "created"})
+# What is given with a trial; `attempt` is what `start_attempt` counts.
+_IDENTITY = frozenset(
+    {"sweep", "number", "key", "kind", "params", "config", "seed", "parent", "name", "created", "attempt"}
+)
 _TRIAL_CHANGES = frozenset(_RECORD_FIELDS) - _IDENTITY
 _SWEEP_CHANGES = frozenset({"spec", "info", "parent_run_id", "state"})
+
+
+class LeaseLostError(ConfigError):
+    """Another process drives the sweep now; what was to be written was not written."""
+
+    def __init__(self, sweep: str) -> None:
+        """Say so.
+
+        Args:
+            sweep: its name.
+        """
+        super().__init__(f"another process has taken over sweep {sweep!r}; this one has ended without harm")
 
 
 class Ledger:
     """Sweeps, trials, points, rungs, events and profiles in one database.
 
     All methods may be called from any thread. Open it with `Ledger.open`, close it with `close()` or a `with` block.
+
+    Attributes:
+        has_server: whether its database is a server, which may be away for a while.
+        holders: sweep -> holder of the lease under which this process drives it, kept by `sweeps.ledger.lease.Lease`. What changes
+            such a sweep raises `LeaseLostError` once another process has the lease; sweeps that are not named are written freely.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -42,6 +74,7 @@ class Ledger:
             engine: SQLAlchemy engine.
         """
         self.has_server = engine.dialect.name != "sqlite"
+        self.holders: dict[str, str] = {}
         self._reader = engine
         self._writer = engine.execution_options(sqlite_begin="IMMEDIATE")
 
@@ -115,6 +148,26 @@ class Ledger:
         with self._writer.begin() as connection:
             yield connection
 
+    @contextmanager
+    def changing(self, sweep: str) -> Iterator[Connection]:
+        """Run a block in one transaction that changes a sweep or its trials; nobody takes the sweep over meanwhile.
+
+        Args:
+            sweep: its name.
+
+        Raises:
+            ConfigError: there is no such sweep.
+            LeaseLostError: this process drove it, and another one has taken over.
+        """
+        with self.writing() as connection:
+            query = sa.select(SWEEP.c.driver).where(SWEEP.c.name == sweep).with_for_update()
+            row = connection.execute(query).first()
+            if row is None:
+                raise unknown_sweep(connection, sweep)
+            if self.holders.get(sweep, row.driver) != row.driver:
+                raise LeaseLostError(sweep)
+            yield connection
+
     # Sweeps
 
     def create_sweep(self, name: str, *, spec: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -128,12 +181,12 @@ class Ledger:
         Raises:
             ConfigError: the name is taken.
         """
+        row = {"name": name, "spec": spec, "info": info, "created": time.time()}
         with self.writing() as connection:
-            if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == name)).first() is not None:
+            if connection.execute(insert(connection, SWEEP).values(**row).on_conflict_do_nothing()).rowcount == 0:
                 raise ConfigError(
                     f"sweep {name!r} exists already; continue it with `sweeps resume` or give the new one another name"
                 )
-            connection.execute(SWEEP.insert().values(name=name, spec=spec, info=info, created=time.time()))
 
     @survives_restart
     def sweep(self, name: str) -> SweepRecord:
@@ -168,9 +221,8 @@ class Ledger:
             TypeError: another field was named.
         """
         _check_changes(changes, _SWEEP_CHANGES, "sweep")
-        with self.writing() as connection:
-            if connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(**changes)).rowcount == 0:
-                raise unknown_sweep(connection, name)
+        with self.changing(name) as connection:
+            connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(**changes))
 
     @survives_restart
     def update_info(self, name: str, /, **changes: Any) -> None:
@@ -183,12 +235,9 @@ class Ledger:
         Raises:
             ConfigError: there is no sweep of that name.
         """
-        with self.writing() as connection:
-            query = sa.select(SWEEP.c.info).where(SWEEP.c.name == name).with_for_update()
-            row = connection.execute(query).first()
-            if row is None:
-                raise unknown_sweep(connection, name)
-            connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(info=dict(row.info) | changes))
+        with self.changing(name) as connection:
+            info = connection.execute(sa.select(SWEEP.c.info).where(SWEEP.c.name == name)).scalar_one()
+            connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(info=dict(info) | changes))
 
     # Trials
 
@@ -205,9 +254,7 @@ class Ledger:
         """
         row = {name: getattr(record, name) for name in _RECORD_FIELDS}
         row["created"] = record.created or time.time()
-        with self.writing() as connection:
-            if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == record.sweep)).first() is None:
-                raise unknown_sweep(connection, record.sweep)
+        with self.changing(record.sweep) as connection:
             query = sa.select(TRIAL.c.key, TRIAL.c.created).where(_is_trial(record.sweep, record.number))
             found = connection.execute(query).first()
             if found is not None and record.created and tuple(found) == (record.key, record.created):
@@ -266,22 +313,28 @@ class Ledger:
             return [trial_record(row) for row in connection.execute(query).mappings()]
 
     @survives_restart
-    def update_trial(self, sweep: str, number: int, /, **changes: Any) -> None:
+    def update_trial(self, sweep: str, number: int, /, *, attempt: int | None = None, **changes: Any) -> None:
         """Change fields of a trial; what identifies it cannot change.
 
         Args:
             sweep: the sweep.
             number: the trial.
+            attempt: what `start_attempt` gave to the worker whose message is the reason; unset: no worker's message is.
             **changes: any field of `TrialRecord` that does not identify it.
 
         Raises:
             ConfigError: the sweep or the trial does not exist.
+            LeaseLostError: somebody else has started another attempt.
             TypeError: another field was named.
         """
         _check_changes(changes, _TRIAL_CHANGES, "trial")
-        with self.writing() as connection:
-            if connection.execute(TRIAL.update().where(_is_trial(sweep, number)).values(**changes)).rowcount == 0:
+        with self.changing(sweep) as connection:
+            found = connection.execute(sa.select(TRIAL.c.attempt).where(_is_trial(sweep, number))).first()
+            if found is None:
                 raise _unknown_trial(connection, sweep, number)
+            if attempt is not None and attempt != found.attempt:
+                raise LeaseLostError(sweep)
+            connection.execute(TRIAL.update().where(_is_trial(sweep, number)).values(**changes))
 
     @survives_restart
     def start_attempt(self, sweep: str, number: int, *, worker: str) -> int:
@@ -298,9 +351,9 @@ class Ledger:
         Raises:
             ConfigError: the sweep or the trial does not exist, or the trial is finished.
         """
-        with self.writing() as connection:
+        with self.changing(sweep) as connection:
             query = sa.select(TRIAL.c.attempt, TRIAL.c.state, TRIAL.c.started).where(_is_trial(sweep, number))
-            row = connection.execute(query.with_for_update()).first()
+            row = connection.execute(query).first()
             if row is None:
                 raise _unknown_trial(connection, sweep, number)
             if TrialState(row.state).is_finished:
@@ -355,9 +408,9 @@ class Ledger:
         if changes:
             _check_changes(changes, _TRIAL_CHANGES, "trial")
         values = {name: float(value) for name, value in metrics.items()}
-        with self.writing() as connection:
+        with self.changing(sweep) as connection:
             query = sa.select(TRIAL.c.attempt, TRIAL.c.step, TRIAL.c.metrics).where(_is_trial(sweep, number))
-            row = connection.execute(query.with_for_update()).first()
+            row = connection.execute(query).first()
             if row is None:
                 raise _unknown_trial(connection, sweep, number)
             same = sa.and_(POINT.c.sweep == sweep, POINT.c.number == number, POINT.c.step == step)
@@ -411,9 +464,8 @@ class Ledger:
             ConfigError: the sweep or the trial does not exist.
         """
         key = sa.and_(RUNG.c.sweep == sweep, RUNG.c.rung == rung, RUNG.c.number == number)
-        with self.writing() as connection:
-            query = sa.select(TRIAL.c.number).where(_is_trial(sweep, number))
-            if connection.execute(query.with_for_update()).first() is None:
+        with self.changing(sweep) as connection:
+            if connection.execute(sa.select(TRIAL.c.number).where(_is_trial(sweep, number))).first() is None:
                 raise _unknown_trial(connection, sweep, number)
             if connection.execute(sa.select(RUNG.c.number).where(key)).first() is None:
                 connection.execute(RUNG.insert().values(sweep=sweep, number=number, rung=rung, value=float(value)))
@@ -447,9 +499,7 @@ class Ledger:
             ConfigError: the sweep does not exist.
         """
         when = time.time() if timestamp is None else timestamp
-        with self.writing() as connection:
-            if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == sweep)).first() is None:
-                raise unknown_sweep(connection, sweep)
+        with self.changing(sweep) as connection:
             connection.execute(
                 EVENT.insert().values(sweep=sweep, kind=kind, message=message, number=number, timestamp=when)
             )
@@ -487,8 +537,11 @@ class Ledger:
         """
         values = {name: float(value) for name, value in metrics.items()}
         with self.writing() as connection:
-            if connection.execute(PROFILE.update().where(PROFILE.c.key == key).values(metrics=values)).rowcount == 0:
-                connection.execute(PROFILE.insert().values(key=key, metrics=values))
+            connection.execute(
+                insert(connection, PROFILE)
+                .values(key=key, metrics=values)
+                .on_conflict_do_update(index_elements=[PROFILE.c.key], set_={"metrics": values})
+            )
 
 
 def _is_trial(sweep: str, number: int) -> sa.ColumnElement[bool]:
@@ -513,6 +566,7 @@ def unknown_sweep(connection: Connection, name: str) -> ConfigError:
 
 
 def _unknown_trial(connection: Connection, sweep: str, number: int) -> ConfigError:
+    """Return the error for a trial that is not there."""
     if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == sweep)).first() is None:
         return unknown_sweep(connection, sweep)
     last = connection.execute(sa.select(sa.func.max(TRIAL.c.number)).where(TRIAL.c.sweep == sweep)).scalar()

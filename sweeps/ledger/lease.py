@@ -1,25 +1,22 @@
 """The lease to drive a sweep: at most one process decides about a sweep, wherever the processes are.
 
 It lies in the ledger, is renewed every few seconds, and names its holder. A holder that died on this machine is noticed at once;
-one on another machine loses the lease when it was not renewed for `LEASE_SECONDS`. A driver that finds its lease taken must end:
-whoever has it now has handed out its trials again, and attempt numbers keep the former one's workers from being heard.
+one on another machine, or in another container, loses the lease when it was not renewed for `LEASE_SECONDS`. A driver whose lease
+was taken, because it was suspended or did not reach the ledger, changes nothing any more: the ledger refuses what it writes.
 """
 
 import contextlib
 import logging
-import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 
-import psutil
 import sqlalchemy as sa
 
 from segda.errors import ConfigError
 from sweeps.ledger.connection import survives_restart
 from sweeps.ledger.database import Ledger, unknown_sweep
+from sweeps.ledger.process import Process
 from sweeps.ledger.tables import SWEEP
 
 log = logging.getLogger(__name__)
@@ -27,13 +24,14 @@ log = logging.getLogger(__name__)
 RENEW_SECONDS = 3.0
 LEASE_SECONDS = 60.0  # clocks of the machines that drive sweeps must agree to well within this
 STOP_REQUEST = "stop_requested"  # in a sweep's info
+_POLL_SECONDS = 0.5
 
 
 class Lease:
     """One process's claim to drive one sweep.
 
     Attributes:
-        holder: `host:pid:token` of this claim.
+        holder: this claim, as the ledger names it; see `sweeps.ledger.process.Process`.
         is_lost: whether another process took the lease, because this one did not renew it in time.
         stop_requested: whether somebody asked this driver to end.
         has_server: see `sweeps.ledger.database.Ledger`.
@@ -46,7 +44,7 @@ class Lease:
             ledger: where the sweep is.
             sweep: its name.
         """
-        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.holder = str(Process.this())
         self.is_lost = False
         self.stop_requested = False
         self.has_server = ledger.has_server
@@ -56,12 +54,28 @@ class Lease:
     def check_free(self) -> None:
         """Find out early whether this process may drive the sweep; `held` decides.
 
+        The lease of a driver that cannot be looked at from here is waited for, up to `LEASE_SECONDS`: one that lives renews it
+        within seconds, and one that died with its container or node is replaced without anybody's help.
+
         Raises:
             ConfigError: another process drives it, or there is no such sweep.
         """
-        record = self._ledger.sweep(self._sweep)
-        if record.driver != self.holder and is_alive(record.driver, record.driver_seen):
-            raise _driven_elsewhere(self._sweep, str(record.driver), float(record.driver_seen or 0.0))
+        first = record = self._ledger.sweep(self._sweep)
+        deadline = time.monotonic() + LEASE_SECONDS
+        while (
+            record.driver is not None and record.driver != self.holder and is_alive(record.driver, record.driver_seen)
+        ):
+            holder, seen = Process.parse(record.driver), float(record.driver_seen or 0.0)
+            is_renewed = (record.driver, record.driver_seen) != (first.driver, first.driver_seen)
+            if is_renewed or holder.is_visible or time.monotonic() > deadline:
+                raise _driven_elsewhere(self._sweep, holder, seen)
+            if record is first:
+                log.warning(
+                    "sweep %s was being run by process %d on %s %.0f s ago; waiting up to %.0f s to see whether that is still so",
+                    *(self._sweep, holder.pid, holder.host, time.time() - seen, LEASE_SECONDS),
+                )
+            time.sleep(_POLL_SECONDS)
+            record = self._ledger.sweep(self._sweep)
 
     @survives_restart
     def take(self) -> None:
@@ -76,7 +90,7 @@ class Lease:
             if row is None:
                 raise unknown_sweep(connection, self._sweep)
             if row.driver != self.holder and is_alive(row.driver, row.driver_seen):
-                raise _driven_elsewhere(self._sweep, row.driver, row.driver_seen)
+                raise _driven_elsewhere(self._sweep, Process.parse(row.driver), row.driver_seen)
             info = {name: value for name, value in row.info.items() if name != STOP_REQUEST}
             connection.execute(
                 SWEEP.update()
@@ -88,7 +102,8 @@ class Lease:
     def held(self, seconds: Callable[[], float]) -> Iterator[None]:
         """Take the lease, renew it from a thread while the block runs, and release it.
 
-        A thread, because a driver may be busy for minutes: it measures architectures, or decodes data.
+        A thread, because a driver may be busy for minutes: it measures architectures, or decodes data. What this process writes
+        about the sweep meanwhile is refused by the ledger if another process has taken the lease; after a loss that remains so.
 
         Args:
             seconds: returns the wall-clock time that the sweep has taken over all its drivers; kept in the sweep's `info`.
@@ -97,6 +112,7 @@ class Lease:
             ConfigError: another process drives the sweep, or there is no such sweep.
         """
         self.take()
+        self._ledger.holders[self._sweep] = self.holder
         ended = threading.Event()
 
         def renew() -> None:
@@ -113,9 +129,10 @@ class Lease:
         finally:
             ended.set()
             thread.join()
+            self._renew(seconds())
             if not self.is_lost:
-                self._renew(seconds())
                 self.release()
+                del self._ledger.holders[self._sweep]
 
     @survives_restart
     def _renew(self, seconds: float) -> None:
@@ -140,11 +157,10 @@ class Lease:
             connection.execute(SWEEP.update().where(is_ours).values(driver=None, driver_seen=None))
 
 
-def _driven_elsewhere(sweep: str, driver: str, seen: float) -> ConfigError:
-    host, pid, _ = driver.rsplit(":", 2)
+def _driven_elsewhere(sweep: str, holder: Process, seen: float) -> ConfigError:
     return ConfigError(
-        f"sweep {sweep!r} is being run by process {pid} on {host}, heard of {time.time() - seen:.0f} s ago; wait for it or stop it "
-        f"with `sweeps stop {sweep}` (a driver that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
+        f"sweep {sweep!r} is being run by process {holder.pid} on {holder.host}, heard of {time.time() - seen:.0f} s ago; wait for "
+        f"it or stop it with `sweeps stop {sweep}` (a driver that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
     )
 
 
@@ -157,5 +173,5 @@ def is_alive(driver: str | None, seen: float | None) -> bool:
     """
     if driver is None or seen is None or time.time() - seen > LEASE_SECONDS:
         return False
-    host, pid, _ = driver.rsplit(":", 2)
-    return host != socket.gethostname() or psutil.pid_exists(int(pid))
+    holder = Process.parse(driver)
+    return not holder.is_visible or holder.is_running

@@ -18,7 +18,7 @@ class SweepRecord:
         created: seconds since 1970.
         parent_run_id: MLflow run that the trials' runs hang under.
         state: what its driver last said about it; None before the first run.
-        driver: process that has the lease to drive it, `host:pid:token`; None when nobody has.
+        driver: process that has the lease to drive it, see `sweeps.ledger.process.Process`; None when nobody has.
         driver_seen: when that process last renewed the lease, seconds since 1970.
     """
 

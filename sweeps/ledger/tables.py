@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
 from segda.errors import ConfigError
 
 SCHEMA_VERSION = 2
+_SCHEMA_LOCK = 0x5E99A  # any number that all programs agree on
 BUSY_SECONDS = 30.0
 _NON_FINITE = "$float"  # JSON has no NaN and no infinity, and PostgreSQL refuses Python's spelling of them
 
@@ -157,8 +159,16 @@ def prepare_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
 
 
+def insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT that may say what happens when the row is there already, because somebody else was faster."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
 def check_schema(connection: Connection, shown: str) -> None:
     """Make the tables in an empty database, or check that they are ours."""
+    if connection.dialect.name == "postgresql":
+        # Of several that open an empty database at once, one makes the tables; SQLite has one writer anyway.
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
     present = set(sa.inspect(connection).get_table_names())
     if _schema.name in present:
         version = connection.execute(sa.select(_schema.c.version)).scalar_one()

@@ -10,8 +10,10 @@ from sweeps.ledger.records import Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
 from sweeps.planning.packing import recalled
 from sweeps.planning.plan import saved_estimate
+from sweeps.schedulers.lineage import own_steps
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
+from sweeps.stored import stored_spec
 from sweeps.trial import TrialRecord, TrialState
 
 _RETRIED = "lost"  # kind of event: an attempt failed and another one follows
@@ -25,7 +27,8 @@ class Account:
     Attributes:
         states: how many trials are in each state that occurs.
         reused: trials whose result was taken from elsewhere instead of being computed.
-        steps: training steps of all trials, without those that were lost and made again.
+        steps: training steps of all trials, without those that were lost and made again; those that a copy shares with its donor
+            count once.
         worker_seconds: time that workers had trials, summed.
         gpu_seconds: time that trials occupied GPUs, summed over GPUs.
         failed_seconds: worker time of trials that failed for good.
@@ -115,7 +118,7 @@ def account(
     return Account(
         states={state: states[state] for state in TrialState if states[state]},
         reused=sum(record.reused is not None for record in records),
-        steps=sum(record.step for record in records if record.reused is None),
+        steps=sum(own_steps(record) for record in records if record.reused is None),
         worker_seconds=worker_seconds,
         gpu_seconds=worker_seconds * spec.resources.num_gpus,
         failed_seconds=sum(record.seconds for record in records if record.state is TrialState.FAILED),
@@ -144,7 +147,7 @@ def account_of(ledger: Ledger, store: Store, name: str) -> Account:
     retried = {event.number for event in events if event.kind == _RETRIED and event.number is not None}
     seconds = sweep.info.get("seconds")
     return account(
-        recalled(SweepSpec.model_validate(dict(sweep.spec)), sweep.info),
+        recalled(stored_spec(sweep), sweep.info),
         ledger.trials(name),
         events,
         points=[point for number in sorted(retried) for point in ledger.points(name, number)],

@@ -2,8 +2,10 @@
 
 The bounds of an estimate are two ways that early stopping can go. Upper: every trial trains in full. Lower: it stops as many as
 its rule says on average (ASHA: one in `reduction_factor` goes on at each rung; median: half stop at the first comparison). The
-truth lies between: the first trials have nobody to be compared with, and good ones go on. A trial of the search is taken to cost
-the mean of what was tried, a finalist's repetition too; a reference costs what it cost when it was tried.
+truth lies between: the first trials have nobody to be compared with, and good ones go on. Population based training saves no steps:
+where a trial ends, a copy goes on to the last step. There the bounds are no replacement and the share `quantile` at every
+comparison, each of which takes the time of a start. A trial of the search is taken to cost the mean of what was tried, a
+finalist's repetition too; a reference costs what it cost when it was tried.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ from segda.errors import ConfigError
 from sweeps.planning.canary import Costs
 from sweeps.planning.coverage import Case
 from sweeps.schedulers.stopping import build_scheduler
+from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 
 
@@ -24,6 +27,36 @@ class Span(NamedTuple):
 
     low: float
     high: float
+
+
+class TrialCounts(NamedTuple):
+    """How many trials a sweep will train.
+
+    Attributes:
+        search: proposals; at most as many as there are combinations, since none is proposed twice.
+        references: fixed by the sweep file.
+        replicates: repetitions of finalists with further seeds.
+    """
+
+    search: int
+    references: int
+    replicates: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+def planned_trials(spec: SweepSpec) -> TrialCounts:
+    """Return how many trials a sweep will train at most; with population based training copies come on top.
+
+    Args:
+        spec: the sweep.
+    """
+    combinations = SearchSpace.from_spec(spec).num_combinations()
+    search = spec.budget.trials if combinations is None else min(spec.budget.trials, combinations)
+    return TrialCounts(search, len(spec.references), min(spec.finalists, search) * (len(spec.seeds) - 1))
 
 
 @dataclass(frozen=True)
@@ -46,14 +79,14 @@ class Estimate:
     """What a sweep will take.
 
     Attributes:
-        trials: of the search, references and repetitions of finalists.
+        trials: of the search, references and repetitions of finalists, without copies of population based training.
         concurrency: trials at the same time, as far as they fit.
         gpus_per_trial: GPUs that each occupies.
         steps: training steps of all trials.
         worker_seconds: time that trials occupy workers, summed.
         wall_seconds: time until the sweep is done.
         gpu_seconds: time that trials occupy GPUs, summed over GPUs.
-        disk_bytes: what is kept of all trials.
+        disk_bytes: the most that is kept of all trials, with population based training also the checkpoints to copy from.
     """
 
     trials: int
@@ -101,16 +134,18 @@ def estimate(spec: SweepSpec, tried: Sequence[Tried], *, slots: int | None = Non
     if not searched:
         raise ConfigError(f"nothing can be estimated: all {len(tried)} branches fail")
     config = spec.train_config(tried[0].case.params, seed=spec.seeds[0])
-    replicates = spec.finalists * (len(spec.seeds) - 1)
+    counts = planned_trials(spec)
     full = fmean(_trial_seconds(costs, config, config.steps) for costs in searched)
     endings = _endings(spec, config.steps)
     pruned = fmean(
         sum(share * _trial_seconds(costs, config, steps) for steps, share in endings.items()) for costs in searched
     )
     pruned_steps = sum(share * steps for steps, share in endings.items())
-    fixed = replicates * full + sum(_trial_seconds(costs, config, config.steps) for costs in references.values())
-    trials = spec.budget.trials + replicates + len(spec.references)
-    worker = Span(spec.budget.trials * pruned + fixed, spec.budget.trials * full + fixed)
+    fixed = counts.replicates * full + sum(_trial_seconds(costs, config, config.steps) for costs in references.values())
+    trials = counts.total
+    kept, copies = _kept_and_copies(spec, config.steps)
+    restarts = counts.search * copies * fmean(costs.seconds_to_start for costs in searched)
+    worker = Span(counts.search * pruned + fixed, counts.search * full + restarts + fixed)
     concurrency = max(1, min(spec.budget.concurrency, slots or spec.budget.concurrency, trials))
     gpus = spec.resources.num_gpus
     # However many run at once, the longest one takes its time.
@@ -120,14 +155,14 @@ def estimate(spec: SweepSpec, tried: Sequence[Tried], *, slots: int | None = Non
         concurrency=concurrency,
         gpus_per_trial=gpus,
         steps=Span(
-            round(spec.budget.trials * pruned_steps) + (trials - spec.budget.trials) * config.steps,
+            round(counts.search * pruned_steps) + (trials - counts.search) * config.steps,
             trials * config.steps,
         ),
         worker_seconds=worker,
         wall_seconds=Span(*(max(seconds / concurrency, longest) for seconds in worker)),
         gpu_seconds=Span(*(seconds * gpus for seconds in worker)),
         disk_bytes=round(
-            (trials - len(references)) * fmean(costs.disk_bytes for costs in searched)
+            (trials - len(references) + counts.search * (kept + copies)) * fmean(costs.disk_bytes for costs in searched)
             + sum(costs.disk_bytes for costs in references.values())
         ),
     )
@@ -141,8 +176,18 @@ def _trial_seconds(costs: Costs, config: TrainConfig, steps: int) -> float:
     return costs.seconds_to_start + steps * costs.seconds_per_step + reports * costs.seconds_per_report + end
 
 
+def _kept_and_copies(spec: SweepSpec, steps: int) -> tuple[int, float]:
+    """Return how many checkpoints a proposal of population based training leaves for copies, and how many copies at most."""
+    if spec.scheduler.name != "pbt":
+        return 0, 0.0
+    comparisons = (steps - 1) // spec.scheduler.interval
+    return comparisons, comparisons * spec.scheduler.quantile
+
+
 def _endings(spec: SweepSpec, steps: int) -> dict[int, float]:
     """Return step -> share of trials that end there, if early stopping does on average what its rule says."""
+    if spec.scheduler.name == "pbt":
+        return {steps: 1.0}  # a trial and the copy in its place train one trial's steps between them
     rungs = build_scheduler(spec).rung_steps
     if spec.scheduler.name == "median":
         return {rungs[0]: 0.5, steps: 0.5} if rungs else {steps: 1.0}

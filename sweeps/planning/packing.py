@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from segda.config import TrainConfig
+from segda.device import resolve_device
 from segda.errors import ConfigError
 from sweeps.ledger.database import Ledger
 from sweeps.planning.canary import CanaryResult, CanaryTask, measure
 from sweeps.planning.coverage import heaviest
-from sweeps.planning.machines import Call, here
+from sweeps.planning.machines import Call, Machines
 from sweeps.planning.plan import measured_profiles, task_of
 from sweeps.planning.profiles import Architecture
 from sweeps.spec import SweepSpec
@@ -123,6 +124,8 @@ def run_probe(task: CanaryTask, copies: int) -> ProbeResult:
     Returns:
         What they reach together. On a CPU the memory is the sum of what the processes held.
     """
+    # What this process keeps unused since it measured architectures would count as the copies'.
+    torch.cuda.empty_cache()
     result: CanaryResult = measure(task, copies)
     if result.error is not None:
         return ProbeResult(0.0, 0, result.error)
@@ -147,10 +150,15 @@ class Gpu:
 
 
 def describe_gpu() -> Gpu:
-    """Describe the GPU that this process computes on first, and give back what the process keeps of its memory unused."""
-    torch.cuda.empty_cache()
-    properties = torch.cuda.get_device_properties(0)
-    return Gpu(name=properties.name, memory_bytes=properties.total_memory)
+    """Describe the GPU with the least memory of those that this process sees.
+
+    Raises:
+        DeviceError: it sees none.
+    """
+    resolve_device("cuda")
+    seen = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    least = min(seen, key=lambda properties: properties.total_memory)
+    return Gpu(name=least.name, memory_bytes=least.total_memory)
 
 
 def packing_key(tasks: Sequence[CanaryTask], gpu: Gpu) -> str:
@@ -171,43 +179,23 @@ def packing_key(tasks: Sequence[CanaryTask], gpu: Gpu) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def resolve_packing(spec: SweepSpec, *, probe_runner: Probe, gpus: int, gpu_memory_bytes: int) -> SweepSpec:
-    """Replace `gpus: auto` by a number, and let as many trials run as the GPUs hold.
-
-    A `budget.concurrency` of 2 or more remains a bound; 1, its default, does not.
-
-    Args:
-        spec: the sweep; returned as it is if it names a number.
-        probe_runner: see `pack`; not called on a cluster without GPUs, where a trial takes none.
-        gpus: GPUs of the cluster.
-        gpu_memory_bytes: of the one that is probed.
-    """
-    if spec.resources.gpus != "auto":
-        return spec
-    if gpus == 0:
-        return packed(spec, None, gpus=0)
-    return packed(spec, pack(probe_runner, gpu_memory_bytes=gpu_memory_bytes), gpus=gpus)
-
-
-def packed(spec: SweepSpec, packing: Packing | None, *, gpus: int) -> SweepSpec:
-    """Return a sweep with a packing put in.
+def packed(spec: SweepSpec, packing: Packing | None, *, machines: Machines) -> SweepSpec:
+    """Return a sweep with a packing put in place of `gpus: auto`, and as many trials at once as then fit on the machines.
 
     Args:
         spec: a sweep with `gpus: auto`.
         packing: what was found; None: there are no GPUs.
-        gpus: GPUs of the cluster.
+        machines: where its trials will run.
+
+    Raises:
+        DeviceError: the machines cannot run a trial, e.g. for want of processors.
     """
     if packing is None:
         return spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": 0.0})})
-    slots = packing.per_gpu * gpus
-    # A sweep that went through the ledger has every field set: what the file left out cannot be told from its default.
-    bound = spec.budget.concurrency if spec.budget.concurrency > 1 else slots
-    return spec.model_copy(
-        update={
-            "resources": spec.resources.model_copy(update={"gpus": packing.gpus_per_trial}),
-            "budget": spec.budget.model_copy(update={"concurrency": min(slots, bound)}),
-        }
-    )
+    resources = spec.resources.model_copy(update={"gpus": packing.gpus_per_trial})
+    found = spec.model_copy(update={"resources": resources})
+    budget = spec.budget.model_copy(update={"concurrency": machines.concurrency(found)})
+    return found.model_copy(update={"budget": budget})
 
 
 def recalled(spec: SweepSpec, info: Mapping[str, Any]) -> SweepSpec:
@@ -238,15 +226,14 @@ def noted(spec: SweepSpec) -> dict[str, Any]:
 
 
 def pack_trials(
-    spec: SweepSpec, *, ledger: Ledger, gpus: int, call: Call = here, say: Callable[[str], None] = lambda line: None
+    spec: SweepSpec, *, ledger: Ledger, machines: Machines, say: Callable[[str], None] = lambda line: None
 ) -> SweepSpec:
     """Replace `gpus: auto` of a sweep by what its largest configuration allows on the cluster's GPUs.
 
     Args:
         spec: the sweep; returned as it is if it names a number.
         ledger: remembers profiles and packings.
-        gpus: GPUs of the cluster.
-        call: calls a function with arguments on a node whose GPU nobody else uses.
+        machines: where its trials will run.
         say: is told the result in one line.
 
     Returns:
@@ -254,27 +241,28 @@ def pack_trials(
 
     Raises:
         ConfigError: no architecture meets the constraints.
+        DeviceError: the machines cannot run a trial.
     """
     if spec.resources.gpus != "auto":
         return spec
-    if gpus == 0:
+    if machines.gpus == 0:
         say("gpus: auto finds no GPU; trials run on processors")
-        return packed(spec, None, gpus=0)
-    candidates = heaviest(spec, measured_profiles(spec, ledger=ledger, call=call))
+        return packed(spec, None, machines=machines)
+    candidates = heaviest(spec, measured_profiles(spec, ledger=ledger, call=machines.call, look=machines.look))
     if not candidates:
         raise ConfigError(f"no architecture of sweep {spec.name!r} meets its constraints; loosen them or search others")
     tasks = [replace(task_of(spec, case), timed_steps=_TIMED_STEPS) for case in candidates]
-    gpu: Gpu = call(describe_gpu)
+    gpu: Gpu = machines.look(describe_gpu)
     key = packing_key(tasks, gpu)
     known = ledger.profile(key)
     if known is not None:
         packing = Packing(int(known["per_gpu"]), "measured before")
     else:
-        task = _largest(tasks, call=call)
-        packing = pack(lambda copies: call(run_probe, task, copies), gpu_memory_bytes=gpu.memory_bytes)
+        task = _largest(tasks, call=machines.call)
+        packing = pack(lambda copies: machines.call(run_probe, task, copies), gpu_memory_bytes=gpu.memory_bytes)
         if packing.rows:
             ledger.put_profile(key, {"per_gpu": packing.per_gpu, "memory_bytes": packing.rows[0].memory_bytes})
-    found = packed(spec, packing, gpus=gpus)
+    found = packed(spec, packing, machines=machines)
     say(
         f"gpus: auto is {found.resources.gpus:g} GPU per trial on {gpu.name}: {packing.per_gpu} at once ({packing.reason}); "
         f"{found.budget.concurrency} trials at the same time"

@@ -17,7 +17,7 @@ from sweeps.ledger.database import Ledger
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.coverage import Case
 from sweeps.planning.estimate import Estimate, Tried
-from sweeps.planning.machines import Call, here
+from sweeps.planning.machines import Call, Machines, here
 from sweeps.planning.profiles import Architecture, Device, Profile, describe_device, profile_key, reachable
 from sweeps.planning.profiles import measure as measure_profile
 from sweeps.spec import SweepSpec
@@ -26,7 +26,9 @@ from sweeps.store import Store
 log = logging.getLogger(__name__)
 
 
-def obstacles(spec: SweepSpec, *, ledger: Ledger, call: Call = here) -> dict[Architecture, str | None]:
+def obstacles(
+    spec: SweepSpec, *, ledger: Ledger, call: Call = here, look: Call | None = None
+) -> dict[Architecture, str | None]:
     """Return why architectures are never trained by a sweep's search; None for those that are.
 
     Nothing is measured for a sweep without constraints. What is measured is remembered, for `sweeps run` too.
@@ -35,6 +37,7 @@ def obstacles(spec: SweepSpec, *, ledger: Ledger, call: Call = here) -> dict[Arc
         spec: the sweep.
         ledger: remembers the figures.
         call: calls a function with arguments where nothing else computes.
+        look: calls a function that only looks, at once and on the same machine; unset: `call`.
 
     Raises:
         ConfigError: no architecture is left, or the space is not comparable, see `reachable`.
@@ -42,7 +45,7 @@ def obstacles(spec: SweepSpec, *, ledger: Ledger, call: Call = here) -> dict[Arc
     architectures = reachable(spec)
     if not spec.constraints:
         return dict.fromkeys(architectures)
-    profiles = measured_profiles(spec, ledger=ledger, call=call)
+    profiles = measured_profiles(spec, ledger=ledger, call=call, look=look)
     found = {architecture: profile.obstacle(spec) for architecture, profile in profiles.items()}
     if all(found.values()):
         listed = "; ".join(f"{architecture}: {obstacle}" for architecture, obstacle in found.items())
@@ -52,16 +55,19 @@ def obstacles(spec: SweepSpec, *, ledger: Ledger, call: Call = here) -> dict[Arc
     return found
 
 
-def measured_profiles(spec: SweepSpec, *, ledger: Ledger, call: Call = here) -> dict[Architecture, Profile]:
+def measured_profiles(
+    spec: SweepSpec, *, ledger: Ledger, call: Call = here, look: Call | None = None
+) -> dict[Architecture, Profile]:
     """Return the efficiency of every architecture that a sweep can reach, measured unless the ledger remembers it.
 
     Args:
         spec: the sweep; it need not be in the ledger.
         ledger: remembers the figures.
         call: calls a function with arguments where nothing else computes.
+        look: calls a function that only looks, at once and on the same machine; unset: `call`.
     """
     kind = "cuda" if spec.resources.num_gpus else "cpu"
-    device: Device = call(describe_device, kind, max(1, int(spec.resources.cpus)))
+    device: Device = (look or call)(describe_device, kind, max(1, int(spec.resources.cpus)))
     found: dict[Architecture, Profile] = {}
     for architecture in reachable(spec):
         key = profile_key(architecture, device)
@@ -123,13 +129,14 @@ def save_plan(store: Store, spec: SweepSpec, found: Estimate | None, tried: Sequ
 
     Args:
         store: the folder of all sweeps.
-        spec: the sweep.
+        spec: the sweep, with a number in place of `gpus: auto`.
         found: the estimate; None if every configuration failed.
         tried: what it was made from.
     """
     content = {
         "sweep": spec.name,
         "time": time.time(),
+        "gpus": spec.resources.gpus,
         "estimate": None if found is None else asdict(found),
         "tried": [
             {
@@ -149,6 +156,30 @@ def saved_estimate(store: Store, name: str) -> Estimate | None:
     """Return the estimate of a sweep's last plan, or None if it has none."""
     plain = (_saved(store, name) or {}).get("estimate")
     return None if plain is None else Estimate.from_plain(plain)
+
+
+def as_planned(store: Store, spec: SweepSpec, machines: Machines) -> SweepSpec:
+    """Return a sweep with what its last plan found for `gpus: auto`, and as many trials at once as the machines hold.
+
+    Args:
+        store: the folder of all sweeps.
+        spec: the sweep; returned as it is if it names a number.
+        machines: where its trials will run.
+
+    Raises:
+        ConfigError: it has no plan.
+        DeviceError: the machines cannot run a trial of that plan.
+    """
+    if spec.resources.gpus != "auto":
+        return spec
+    gpus = (_saved(store, spec.name) or {}).get("gpus")
+    if gpus is None:
+        raise ConfigError(f"sweep {spec.name!r} has no plan yet that says what gpus: auto is; leave --skip-canary out")
+    spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": gpus})})
+    if not gpus:
+        return spec  # without GPUs auto says nothing about how many run at once
+    concurrency = machines.concurrency(spec)
+    return spec.model_copy(update={"budget": spec.budget.model_copy(update={"concurrency": concurrency})})
 
 
 def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case]) -> list[Tried]:

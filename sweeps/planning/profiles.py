@@ -8,9 +8,9 @@ as many threads as a trial has (`resources.cpus`).
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -19,9 +19,10 @@ from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
 from segda.environment import device_name
-from segda.errors import ConfigError, SegdaError
+from segda.errors import SegdaError
 from segda.models import build_segmenter
 from sweeps.ledger.database import Ledger
+from sweeps.planning.machines import Call
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 
@@ -119,17 +120,9 @@ def reachable(spec: SweepSpec) -> list[Architecture]:
 
     Args:
         spec: the sweep.
-
-    Raises:
-        ConfigError: the image size or precision is searched: efficiency would not be comparable between trials.
     """
+    # Networks are all that differs: image size and precision are the same for all (`sweeps.fields.FIXED_FIELDS`).
     space, sample = SearchSpace.from_spec(spec), sample_config(spec)
-    for parameter in space.parameters:
-        if parameter.path in ("data.height", "data.width", "precision"):
-            raise ConfigError(
-                f"{parameter.path} cannot be searched: latency and macs are compared at one image size and precision; "
-                "put it under base and make a sweep for each value"
-            )
     models = [
         ModelConfig.model_validate({path.removeprefix("model."): value for path, value in chosen.items()})
         for chosen in space.architectures()
@@ -196,7 +189,8 @@ def profile_all(
     threads: int,
     ledger: Ledger,
     sweep: str,
-    call: Callable[..., Any],
+    call: Call,
+    look: Call | None = None,
 ) -> Iterator[tuple[Architecture, Profile]]:
     """Look architectures up in the ledger and measure those that are not there.
 
@@ -206,12 +200,14 @@ def profile_all(
         threads: threads that a measurement may use.
         ledger: remembers the figures.
         sweep: the sweep that asks; the device is noted beside it.
-        call: calls a function with arguments on an otherwise idle node and returns what it returns.
+        call: calls a function with arguments on an otherwise idle node and returns what it returns; not called if nothing is
+            missing.
+        look: calls a function that only looks, at once and on the same node; unset: `call`.
 
     Yields:
         Each architecture and what is known about it, in order.
     """
-    device: Device = call(describe_device, kind, threads)
+    device: Device = (look or call)(describe_device, kind, threads)
     ledger.update_info(sweep, device=asdict(device))
     for architecture in architectures:
         key = profile_key(architecture, device)

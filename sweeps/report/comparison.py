@@ -8,7 +8,8 @@ from segda.datasets import DATASETS
 from sweeps.fields import value_at
 from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
 from sweeps.report.view import SweepView
-from sweeps.selection.seeds import MeanInterval, mean_interval
+from sweeps.schedulers.lineage import own_steps
+from sweeps.selection.seeds import SeedGroup
 from sweeps.spec import without_places
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -36,9 +37,10 @@ class SweepRow:
         state: how far it is, for people.
         selection: the criterion of its choice.
         picked: its choice.
-        source: source validation mean IoU of the choice over its seeds, in [0, 1].
-        target: target mean IoU of the choice over its seeds (oracle), in [0, 1].
-        regret: target mean IoU that the oracle's choice has more; None without target figures.
+        source_miou: source validation mean IoU of the choice with the search's seed, which chose it, in [0, 1].
+        target_miou: target mean IoU of the choice with the search's seed (oracle), in [0, 1].
+        seeds: the choice over its further seeds; None without any.
+        regret: target mean IoU that the best candidate has more with the search's seed (oracle); None without target figures.
         complete, total: trials trained in full, and all trials.
         worker_hours: time that its trials had workers, summed.
         hours: wall-clock time over all its drivers.
@@ -49,8 +51,9 @@ class SweepRow:
     state: str
     selection: str
     picked: TrialRecord | None
-    source: MeanInterval | None
-    target: MeanInterval | None
+    source_miou: float | None
+    target_miou: float | None
+    seeds: SeedGroup | None
     regret: float | None
     complete: int
     total: int
@@ -83,21 +86,21 @@ def sweep_rows(views: Sequence[SweepView]) -> list[SweepRow]:
     rows = []
     for view in views:
         picked = view.picked
-        group = next((group for group in view.seed_groups if picked and group.number == picked.number), None)
         rows.append(
             SweepRow(
                 name=view.record.name,
                 state=_state(view),
                 selection=view.spec.selection,
                 picked=picked,
-                source=group.source if group else _single(picked, SOURCE_MIOU),
-                target=group.target if group else _single(picked, TARGET_MIOU),
+                source_miou=finite(picked.metrics, SOURCE_MIOU) if picked else None,
+                target_miou=finite(picked.metrics, TARGET_MIOU) if picked else None,
+                seeds=view.picked_seeds,
                 regret=view.criterion.regret,
                 complete=sum(trial.state is TrialState.COMPLETE for trial in view.trials),
                 total=len(view.trials),
                 worker_hours=sum(worker_seconds(trial) for trial in view.trials) / 3600,
                 hours=float(view.record.info.get("seconds", 0.0)) / 3600,
-                steps=sum(trial.step for trial in view.trials if trial.reused is None),
+                steps=sum(own_steps(trial) for trial in view.trials if trial.reused is None),
             )
         )
     return rows
@@ -108,11 +111,6 @@ def _state(view: SweepView) -> str:
         return "running"
     # What a driver that died last said does not hold any more.
     return "stopped" if view.record.state == "running" else (view.record.state or "new").replace("_", " ")
-
-
-def _single(trial: TrialRecord | None, metric: str) -> MeanInterval | None:
-    value = finite(trial.metrics, metric) if trial else None
-    return None if value is None else mean_interval([value])
 
 
 def worker_seconds(trial: TrialRecord) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from segda.tunable import Scalar
 from sweeps.execution.failures import POLICIES
+from sweeps.execution.retries import retried_class
 from sweeps.fields import value_at
 from sweeps.ledger.records import Event
 from sweeps.report.labels import format_value, model_label
@@ -22,7 +23,6 @@ from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
 CONSTRAINT = "constraint"  # outcome of an architecture that breaks one; it was never trained
 _BINS = 4
 _WHOLE = 8  # whole numbers up to so many are looked at one by one
-_RETRY = "lost"  # kind of event: an attempt failed and another one follows; its message begins with the class
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,9 @@ def failure_rows(trials: Iterable[TrialRecord], events: Iterable[Event]) -> list
     """
     retried: dict[FailureClass, list[int]] = {}
     for event in events:
-        name = event.message.partition(" on ")[0]
-        if event.kind == _RETRY and event.number is not None and name in set(FailureClass):
-            retried.setdefault(FailureClass(name), []).append(event.number)
+        failure = retried_class(event)
+        if failure is not None and event.number is not None:
+            retried.setdefault(failure, []).append(event.number)
     given_up: dict[FailureClass, list[int]] = {}
     for trial in trials:
         if trial.state is TrialState.FAILED and trial.failure is not None:

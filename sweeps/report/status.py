@@ -9,6 +9,7 @@ from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import STOP_REQUEST, is_alive
 from sweeps.ledger.records import SweepRecord
 from sweeps.spec import SweepSpec
+from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 _ENDED = {
@@ -128,7 +129,7 @@ def read_status(ledger: Ledger, name: str) -> SweepStatus:
         name: its name.
 
     Raises:
-        ConfigError: there is no such sweep.
+        ConfigError: there is no such sweep, or an incompatible version wrote it.
     """
     record = ledger.sweep(name)
     trials = ledger.trials(name)
@@ -138,5 +139,4 @@ def read_status(ledger: Ledger, name: str) -> SweepStatus:
             points = ledger.points(name, trial.number)
             if points:
                 reported[trial.number] = max(point.timestamp for point in points)
-    spec = SweepSpec.model_validate(dict(record.spec))
-    return SweepStatus(record, spec, trials, reported, time.time())
+    return SweepStatus(record, stored_spec(record), trials, reported, time.time())

@@ -31,6 +31,7 @@ from sweeps.report.text import (
     warning_lines,
 )
 from sweeps.report.view import SweepView, load_view
+from sweeps.selection.choice import CRITERIA
 from sweeps.selection.seeds import MeanInterval
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
@@ -102,6 +103,9 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "methods": tables.method_rows(view.trials),
         "seeds": view.seed_groups,
         "compared": view.selection.comparisons if view.seed_groups else (),
+        "source_miou": SOURCE_MIOU,
+        "target_miou": TARGET_MIOU,
+        "criterion_metric": CRITERIA[view.spec.selection],
         "is_validator": view.spec.selection not in ("source_validation", "oracle"),
         "gaps": network_tables.gap_rows(networks, source_only=view.source_only, upper_bound=view.upper_bound),
         "class_columns": [(label, split) for label, _, split in columns],
@@ -124,17 +128,18 @@ class _Figure:
 
 
 def _pick_content(view: SweepView) -> dict[str, Any]:
-    """Return the pick's figures with the number of seeds behind them; empty without a pick."""
-    trial = view.picked
+    """Return the pick's figures with the seeds behind them; empty without a pick."""
+    trial, group = view.picked, view.picked_seeds
     if trial is None:
         return {}
-    group = next((group for group in view.seed_groups if group.number == trial.number), None)
 
     def figure(metric: str, over_seeds: MeanInterval | None) -> _Figure:
+        chosen_by = percent(finite(trial.metrics, metric))
         if over_seeds is not None and group is not None:
             seeds = ", ".join(str(seed) for seed in group.seeds)
-            return _Figure(spread(over_seeds), f"mean ± std of {over_seeds.n} seeds ({seeds})")
-        return _Figure(percent(finite(trial.metrics, metric)), f"one seed ({trial.seed})")
+            what = f"mean ± std of {over_seeds.n} further seeds" if over_seeds.n > 1 else "one further seed"
+            return _Figure(spread(over_seeds), f"{what} ({seeds}); {chosen_by} with seed {trial.seed}, which chose it")
+        return _Figure(chosen_by, f"one seed ({trial.seed}), which chose it: optimistic")
 
     return {
         "pick_source": figure(SOURCE_MIOU, group.source if group else None),

@@ -7,6 +7,7 @@ from sweeps.fields import value_at
 from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, best_by, finite, rank_correlation
 from sweeps.report.failure_tables import history
 from sweeps.report.labels import kind_label, method_label, short_params
+from sweeps.schedulers.lineage import own_steps
 from sweeps.selection.choice import CRITERIA, Selection
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -90,7 +91,8 @@ class CriterionRow:
         figure: the criterion's own figure of the choice.
         source_miou: source validation mean IoU of the choice.
         target_miou: target mean IoU of the choice (oracle).
-        regret: target mean IoU of the oracle's choice minus that of this one; None where either is missing.
+        regret: target mean IoU of the candidate that has most of it, of all that qualify, minus that of the choice, both with the
+            search's seed; None where either is missing.
         correlation: Spearman's rank correlation of its figure with target mean IoU over the candidates that qualify (oracle); None
             where there are fewer than three.
         candidates: number of candidates behind the correlation.
@@ -153,7 +155,7 @@ def method_rows(trials: Iterable[TrialRecord]) -> list[MethodRow]:
                 pruned=states.count(TrialState.PRUNED),
                 infeasible=states.count(TrialState.INFEASIBLE),
                 failed=states.count(TrialState.FAILED),
-                steps=sum(trial.step for trial in members),
+                steps=sum(own_steps(trial) for trial in members),
                 best=best,
                 source_miou=finite(best.metrics, SOURCE_MIOU) if best else None,
                 target_miou=finite(best.metrics, TARGET_MIOU) if best else None,
@@ -164,14 +166,16 @@ def method_rows(trials: Iterable[TrialRecord]) -> list[MethodRow]:
 
 
 def criterion_rows(trials: Sequence[TrialRecord], choices: Mapping[str, Selection]) -> list[CriterionRow]:
-    """Return what each criterion's choice loses against the choice that reads target labels.
+    """Return what each criterion's choice loses against the candidate with the best target figure.
+
+    That is the first of the oracle's ranking. It need not be what the oracle picks: further seeds may promote another finalist.
 
     Args:
         trials: records of one sweep.
         choices: criterion -> its choice, the oracle's among them.
     """
-    oracle = choices["oracle"].picked
-    best = finite(oracle.metrics, TARGET_MIOU) if oracle else None
+    by_target = choices["oracle"].ranked
+    best = next((trial.metrics[TARGET_MIOU] for trial in trials if trial.number in by_target[:1]), None)
     rows = []
     for criterion, selection in choices.items():
         picked, metric = selection.picked, CRITERIA[criterion]

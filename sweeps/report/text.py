@@ -12,7 +12,8 @@ from sweeps.report.tables import method_rows
 from sweeps.report.view import SweepView
 from sweeps.search.checks import chosen_sampler
 from sweeps.selection.guards import collapse
-from sweeps.selection.seeds import MIN_SEEDS, MeanInterval
+from sweeps.selection.reasons import too_few_seeds
+from sweeps.selection.seeds import MeanInterval, repetitions
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialState
@@ -123,21 +124,23 @@ def _trust_lines(view: SweepView) -> list[str]:
     if view.picked is None:
         return []
     lines = []
-    group = next((group for group in view.seed_groups if group.number == view.picked.number), None)
-    if view.spec.finalists > 1 and 1 < len(view.spec.seeds) <= MIN_SEEDS:
-        lines.append(
-            f"Finalists are compared over seeds besides the search's own, at least {MIN_SEEDS}; with `seeds: "
-            f"{list(view.spec.seeds)}` the rank of the search decides."
-        )
+    too_few = too_few_seeds(view.spec)
+    if too_few is not None:
+        lines.append(too_few)
+    group = view.picked_seeds
     if group is None:
-        lines.append("The picked trial was trained with one seed only: its figures have no interval.")
-    else:
-        repeated = [trial for trial in view.trials if trial.parent == view.picked.number]
-        lines += [
-            f"With seed {trial.seed} the picked configuration looks collapsed (trial {trial.number}): {why}."
-            for trial in repeated
-            if trial.state is TrialState.COMPLETE and (why := collapse(trial, view.trials))
-        ]
+        lines.append(
+            "The picked trial was trained with one seed only, the one that chose it: its figures flatter it and have no interval."
+        )
+    elif group.source.n == 1:
+        lines.append(
+            "The picked configuration was trained with one further seed only: its figure there has no interval."
+        )
+    lines += [
+        f"With seed {trial.seed} the picked configuration looks collapsed (trial {trial.number}): {why}."
+        for trial in repetitions(view.picked.number, view.trials)
+        if trial.state is TrialState.COMPLETE and (why := collapse(trial, view.trials))
+    ]
     for path, value in view.picked.params.items():
         edge = _edge(view.spec, path, value)
         if edge is not None:
@@ -152,9 +155,11 @@ def _trust_lines(view: SweepView) -> list[str]:
                 f"correlation of {correlation:.2f} to the target."
             )
         if regret is not None and regret > LARGE_REGRET:
-            lines.append(f"The choice loses {100 * regret:.1f} points of target mIoU against the oracle's choice.")
+            lines.append(
+                f"The choice loses {100 * regret:.1f} points of target mIoU against the best candidate (one seed)."
+            )
         if regret is None:
-            lines.append("Target figures are missing, so the criterion could not be checked against the oracle.")
+            lines.append("Target figures are missing, so the criterion could not be checked against the target.")
     return lines
 
 

@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from segda.config_problems import error_of
 from segda.datasets import DATASETS
 from segda.errors import SegdaError
+from sweeps.execution.remote import fetch
+from sweeps.execution.remote_folder import StorageError
 from sweeps.fields import value_at
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
@@ -27,6 +26,7 @@ from sweeps.selection.seeds import SeedGroup, seed_groups
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
+from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class SweepView:
 
     @cached_property
     def criteria(self) -> list[tables.CriterionRow]:
-        """What every criterion picks, its distance to the oracle, and how well it orders the candidates."""
+        """What every criterion picks, what it loses on the target, and how well it orders the candidates."""
         choices = {criterion: select(self.trials, self.spec, criterion=criterion) for criterion in CRITERIA}
         return tables.criterion_rows(self.trials, choices)
 
@@ -109,8 +109,13 @@ class SweepView:
 
     @cached_property
     def seed_groups(self) -> list[SeedGroup]:
-        """The finalists with their repetitions."""
+        """What the further seeds of each finalist say."""
         return seed_groups(self.trials, metric=CRITERIA[self.spec.selection])
+
+    @cached_property
+    def picked_seeds(self) -> SeedGroup | None:
+        """What the further seeds of the chosen trial say; None without any."""
+        return next((group for group in self.seed_groups if group.trial is self.picked), None)
 
     @cached_property
     def sample(self) -> Mapping[str, Any]:
@@ -159,18 +164,17 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
 
     Args:
         ledger: where the sweep is.
-        store: where its files are; missing files are left out.
+        store: where its files are; those of ended trials that are at the sweep's storage address are brought there first, and
+            missing files are left out.
         sweep: name of the sweep.
 
     Raises:
         ConfigError: there is no such sweep, or its file cannot be read by this version.
     """
     record = ledger.sweep(sweep)
-    try:
-        spec = SweepSpec.model_validate(dict(record.spec))
-    except ValidationError as error:
-        raise error_of(error, SweepSpec, dict(record.spec), where=f"sweep {sweep} in the ledger") from error
+    spec = stored_spec(record)
     trials = ledger.trials(sweep)
+    _fetch_small_files(trials, store, storage=spec.storage)
     folders = {trial.number: store.trial(trial) for trial in trials}
     curves = {}
     for trial in trials:
@@ -191,6 +195,18 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         account=account_of(ledger, store, sweep).rows(),
         is_driven=is_alive(record.driver, record.driver_seen),
     )
+
+
+def _fetch_small_files(trials: Sequence[TrialRecord], store: Store, *, storage: str | None) -> None:
+    """Bring here what a report reads of trials that ran elsewhere."""
+    if storage is None:
+        return
+    try:
+        for trial in trials:
+            if trial.state.is_finished:
+                fetch(trial, store=store, storage=storage)
+    except StorageError as error:
+        logger.warning("the report lacks files of trials that ran on other nodes: %s", error)
 
 
 def _json_files(folders: Mapping[int, Path], name: str) -> dict[int, Mapping[str, Any]]:

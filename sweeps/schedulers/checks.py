@@ -21,26 +21,61 @@ _SETTINGS = {
 }
 
 
-def check_scheduler(spec: "SweepSpec", sample: TrainConfig, *, reported: Sequence[str]) -> None:
-    """Check the scheduler against the rest of the sweep; its metric has been looked up already.
+def check_comparison(spec: "SweepSpec", sample: TrainConfig, *, reported: Sequence[str]) -> None:
+    """Check that the scheduler compares trials by what the sweep is after; `sweeps.schedulers.rivals` says why.
 
     Args:
-        spec: the sweep.
+        spec: the sweep, with a scheduler.
         sample: some training configuration of it.
         reported: objectives that training reports, as opposed to efficiency figures of the architecture.
 
     Raises:
         LocatedError: relative to the sweep file.
     """
-    scheduler = spec.scheduler
-    if scheduler.name == "none":
-        return
-    _check_objectives(spec, reported)
-    if scheduler.metric.startswith("oracle/") and sample.oracle != "always":
+    name, metric = spec.scheduler.name, spec.scheduler.metric
+    if len(reported) > 1:
+        raise LocatedError(
+            ("scheduler", "name"),
+            f"{name} compares trials by {metric} alone and would stop some that lead in another objective, since "
+            f"{' and '.join(reported)} are all decided by training; use `name: none`, or keep one of them and efficiency figures",
+        )
+    if reported and metric != reported[0]:
         raise LocatedError(
             ("scheduler", "metric"),
-            f"{scheduler.metric} is reported along the way only with base.oracle: always, it is {sample.oracle}",
+            f"must be the objective {reported[0]}, got {metric}, by which trials that lead in the objective would be stopped; "
+            "leave it out or use `name: none`",
         )
+    if metric.startswith("target/"):
+        raise LocatedError(
+            ("scheduler", "name"),
+            f"{name} compares trials along the way, and {metric} is reported at the end only; use `name: none`",
+        )
+    if metric.startswith("oracle/") and sample.oracle != "always":
+        raise LocatedError(
+            ("scheduler", "name"),
+            f"{name} compares trials along the way, where {metric} is reported only with base.oracle: always, it is "
+            f"{sample.oracle}; set that or use `name: none`",
+        )
+
+
+def check_scheduler(spec: "SweepSpec", sample: TrainConfig) -> None:
+    """Check how and when the scheduler compares trials, by a metric that is known to be reported.
+
+    Args:
+        spec: the sweep, with a scheduler.
+        sample: some training configuration of it.
+
+    Raises:
+        LocatedError: relative to the sweep file.
+    """
+    scheduler = spec.scheduler
+    for objective in spec.objectives:
+        if objective.metric == scheduler.metric and objective.direction == "minimize":
+            raise LocatedError(
+                ("scheduler", "metric"),
+                f"the scheduler keeps the trials with the largest {scheduler.metric}, but an objective minimizes it; maximize it "
+                "or use `name: none`",
+            )
     if scheduler.name == "pbt":
         _check_pbt(spec, sample)
         return
@@ -96,21 +131,3 @@ def check_settings(spec: "SweepSpec") -> None:
         if key == "name" or key in _SETTINGS[scheduler.name] or getattr(scheduler, key) == field.default:
             continue
         raise LocatedError(("scheduler", key), f"has no effect with scheduler {scheduler.name}; leave it out")
-
-
-def _check_objectives(spec: "SweepSpec", reported: Sequence[str]) -> None:
-    """One metric prunes, so at most one objective may be a matter of training; see `sweeps.schedulers.rivals`."""
-    name, metric = spec.scheduler.name, spec.scheduler.metric
-    if len(reported) > 1:
-        raise LocatedError(
-            ("scheduler", "name"),
-            f"{name} compares trials by {metric} alone and would stop some that lead in another objective, since "
-            f"{' and '.join(reported)} are all decided by training; use `name: none`, or keep one of them and efficiency figures",
-        )
-    for objective in spec.objectives:
-        if objective.metric == metric and objective.direction == "minimize":
-            raise LocatedError(
-                ("scheduler", "metric"),
-                f"the scheduler keeps the trials with the largest {metric}, but an objective minimizes it; maximize it or use "
-                "`name: none`",
-            )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segda.tunable import Scalar
+from sweeps.trial import TrialKind, TrialRecord
 
 _AT = "@"
 
@@ -66,3 +67,9 @@ def with_changes(params: Mapping[str, Scalar], values: Mapping[str, Scalar], *, 
 def forked_at(params: Mapping[str, Scalar]) -> int:
     """Return the step up to which a trial repeats its donor: that of its last change; 0 for a trial of its own."""
     return max((int(change["step"]) for change in changes_of(params)), default=0)
+
+
+def own_steps(record: TrialRecord) -> int:
+    """Return how many of a trial's steps it trained itself: of a copy those after the step at which it left its donor."""
+    is_copy = record.kind is TrialKind.SEARCH and record.parent is not None
+    return max(0, record.step - forked_at(record.params)) if is_copy else record.step

@@ -1,6 +1,7 @@
 """Which trials a trial may be stopped in favor of.
 
-Schedulers stop trials by one metric, `scheduler.metric`. With quality as the only objective everybody competes with everybody. In
+Schedulers stop trials by one metric, `scheduler.metric`: the objective that training decides, because by any other metric trials
+would be stopped that lead in the objective. With quality as the only objective everybody competes with everybody. In
 a sweep that also minimizes a cost (macs, latency_ms, ...) that would be wrong: a small network belongs on the Pareto front because
 it is cheap, although most larger ones are better than it at every step. So there a trial is compared only with its rivals: trials
 that are at least as good in every cost objective. It stops only if some of them are strictly better at the rung, hence only if
@@ -11,7 +12,8 @@ This is the idea of MO-ASHA (Schmucker et al., "Multi-objective Asynchronous Suc
 ranks a rung by non-dominated sorting. Deviation: no sorting into fronts. The costs are known before training, so dominance is
 decided by the one metric that is not, and one trial's rung never depends on how a third one's front is numbered.
 
-Two objectives that are both reported while training cannot be pruned soundly by one of them; `sweeps.schedulers.checks` refuses it.
+Where that does not hold, `sweeps.schedulers.checks` refuses the sweep file: two objectives that are both decided by training cannot
+be pruned soundly by one of them, nor one that is reported only at the end, such as a score of target predictions, by anything.
 """
 
 from collections.abc import Collection, Iterable

@@ -12,8 +12,8 @@ from sweeps.space import Float, SearchSpace, identity
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
-_LEARN = ("auto", "tpe", "gp", "nsga2")  # from results; the others propose the same whatever came out
-_START_AT_RANDOM = ("auto", "tpe", "gp")
+# Setting -> the samplers that heed it: those that learn from results, and those that start at random before.
+_USERS = {"warm_start": ("auto", "tpe", "gp", "nsga2"), "startup_trials": ("auto", "tpe", "gp")}
 
 
 def chosen_sampler(spec: "SweepSpec", space: SearchSpace) -> str:
@@ -42,6 +42,15 @@ def chosen_sampler(spec: "SweepSpec", space: SearchSpace) -> str:
     return "qmc" if trials <= spec.sampler.startup_trials and not spec.sampler.warm_start else "tpe"
 
 
+def unused_settings(sampler: str) -> list[str]:
+    """Return the settings of `sampler` that have no effect with one.
+
+    Args:
+        sampler: a name that `sampler.name` may have.
+    """
+    return [key for key, users in _USERS.items() if sampler not in users]
+
+
 def check_sampler(spec: "SweepSpec", space: SearchSpace) -> None:
     """Check the settings of the sampler.
 
@@ -50,8 +59,8 @@ def check_sampler(spec: "SweepSpec", space: SearchSpace) -> None:
             begin with is not in it.
     """
     name = spec.sampler.name
-    for key, users in (("warm_start", _LEARN), ("startup_trials", _START_AT_RANDOM)):
-        if name not in users and getattr(spec.sampler, key) != type(spec.sampler).model_fields[key].default:
+    for key in unused_settings(name):
+        if getattr(spec.sampler, key) != type(spec.sampler).model_fields[key].default:
             raise LocatedError(("sampler", key), f"has no effect with sampler {name}; leave it out")
     if name == "grid":
         for item in space.parameters:
@@ -67,6 +76,11 @@ def check_sampler(spec: "SweepSpec", space: SearchSpace) -> None:
             raise LocatedError(where, "is this sweep itself, whose results are known anyway; name earlier ones")
         if earlier in spec.sampler.warm_start[:index]:
             raise LocatedError(where, f"{earlier} is listed twice; keep one of them")
+    if len(spec.sampler.first) > spec.budget.trials:
+        raise LocatedError(
+            ("sampler", "first"),
+            f"has {len(spec.sampler.first)} points and budget.trials is {spec.budget.trials}; raise that or name fewer points",
+        )
     for index, params in enumerate(spec.sampler.first):
         _check_point(spec, space, params, ("sampler", "first", index))
         if identity(params) in [identity(other) for other in spec.sampler.first[:index]]:

@@ -27,6 +27,7 @@ from sweeps.search.told import Translator
 from sweeps.selection.choice import visible_metrics
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
+from sweeps.stored import stored_spec
 from sweeps.trial import TrialRecord, TrialState
 
 # What optuna-dashboard up to 0.21 reads; Optuna 5 has a key of its own for each constraint.
@@ -66,7 +67,7 @@ def export_optuna(ledger: Ledger, name: str, target: str, *, force: bool = False
     Raises:
         ConfigError: there is no such sweep, a study of that name exists, or the database cannot be opened.
     """
-    spec = SweepSpec.model_validate(dict(ledger.sweep(name).spec))
+    spec = stored_spec(ledger.sweep(name))
     trials = list(_frozen_trials(ledger, spec))
     if "://" in target:
         _write_study(target, spec, trials, force=force)

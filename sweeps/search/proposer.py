@@ -11,7 +11,6 @@ import hashlib
 import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import optuna
@@ -20,14 +19,14 @@ from optuna.trial import FrozenTrial
 
 from segda.errors import ConfigError
 from segda.tunable import Scalar
-from sweeps.fields import value_at
 from sweeps.search.checks import chosen_sampler
 from sweeps.search.quasi_random import Identity, QuasiRandom
 from sweeps.search.samplers import build_sampler, build_study, propose
 from sweeps.search.told import Translator, objective_value
-from sweeps.space import SearchSpace, identity, same
+from sweeps.search.warm_start import WarmStart
+from sweeps.space import SearchSpace, identity
 from sweeps.spec import SweepSpec
-from sweeps.trial import TrialKind, TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord
 
 __all__ = ["MIN_TRIALS_FOR_IMPORTANCE", "Search", "objective_value"]
 
@@ -50,8 +49,6 @@ class Search:
 
     Attributes:
         sampler: name of the sampler that proposes; never `auto`.
-        num_earlier: how many trials of earlier sweeps it learns from.
-        num_unfit: how many fully trained ones of them it does not, since they lie outside the space or lack an objective.
     """
 
     def __init__(
@@ -60,7 +57,7 @@ class Search:
         space: SearchSpace,
         trials: Sequence[TrialRecord],
         *,
-        earlier: Sequence[TrialRecord] = (),
+        warm_start: WarmStart | None = None,
     ) -> None:
         """Take what is known from the ledger.
 
@@ -68,8 +65,8 @@ class Search:
             spec: the sweep.
             space: its search space.
             trials: records of any kind and state; references and replicates are passed over.
-            earlier: records of the sweeps that `sampler.warm_start` names. Those that were searched and trained in full and fit the
-                space are learned from; they are no proposals of this sweep, so a combination among them may be proposed again.
+            warm_start: what is taken over from earlier sweeps. What it learns from are no proposals of this sweep, so a combination
+                among them may be proposed again.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
@@ -81,21 +78,16 @@ class Search:
         self._trials: dict[int, _Known] = {}
         for record in trials:
             self.tell(record)
-        complete = [
-            record
-            for record in earlier
-            if record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE and record.parent is None
-        ]
-        fitting = (self._fitting(record) for record in sorted(complete, key=lambda item: (item.sweep, item.number)))
-        self._earlier = [trial for trial in fitting if trial is not None]
-        self.num_earlier = len(self._earlier)
-        self.num_unfit = len(complete) - self.num_earlier
+        taken = warm_start or WarmStart()
+        self._first = [*spec.sampler.first, *taken.first]
+        told = (self._translator.told(record) for record in taken.learned)
+        self._earlier = [trial for trial in told if trial is not None]
 
     def ask(self, number: int, *, settled: Collection[int] | None = None) -> dict[str, Scalar]:
         """Propose the parameters of a trial, and count it as running until told otherwise.
 
-        The points of `sampler.first` come first, then the sampler's. A finite space is searched without repetition until every
-        combination was proposed once.
+        The points of `sampler.first` come first, then those of the warm start, then the sampler's. A finite space is searched
+        without repetition until every combination was proposed once.
 
         Args:
             number: the trial's number in the sweep.
@@ -109,8 +101,8 @@ class Search:
         others = sorted(index for index in self._trials if index < number or (settled is None and index != number))
         position = sum(index < number for index in others)
         used = {self._trials[index].mark for index in others}
-        if position < len(self._spec.sampler.first):
-            params = dict(self._spec.sampler.first[position])
+        if position < len(self._first):
+            params = dict(self._first[position])
         elif self._sequence is not None:
             params = self._sequence.unused(used) or self._again(number)
         else:
@@ -200,24 +192,6 @@ class Search:
         params = QuasiRandom(self._space, seed=_seed(self._spec.seed, number, 0)).unused(())
         assert params is not None
         return params
-
-    def _fitting(self, record: TrialRecord) -> FrozenTrial | None:
-        """Return a trial of an earlier sweep as one of this space; None if it is none."""
-        params: dict[str, Scalar] = {}
-        for item in self._space.parameters:
-            if item.is_active(params):
-                # What this sweep varies may have been fixed in the other one.
-                value = record.params.get(item.path, value_at(record.config, item.path))
-                if not item.distribution.contains(value):
-                    return None
-                params[item.path] = value
-        fixed = self._spec.train_config(params, seed=self._spec.seeds[0]).model_dump(mode="json")
-        for path, value in record.params.items():
-            if path not in params and not same(value_at(fixed, path), value):
-                return None
-        return (
-            None if self._translator.values(record) is None else self._translator.told(replace(record, params=params))
-        )
 
 
 def _seed(seed: int, number: int, draw: int) -> int:

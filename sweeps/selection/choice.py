@@ -6,10 +6,12 @@ Unsupervised Domain Adaptation", 2022) found hard to beat across methods. The va
 either: they rank by what a network's predictions on unlabelled target images look like. Each can be fooled, and none wins
 everywhere, so the guards of `sweeps.selection.guards` reject collapsed trials before any of them ranks.
 
-`oracle` ranks by target mean IoU, needs target labels, and is an upper limit of what choosing can do. It exists to
-measure the other criteria, or for sweeps that say `selection: oracle`.
+`oracle` ranks by target mean IoU and needs target labels. On the search's own seed no choice has a better target figure than the
+first of its ranking, which is what the regret of every criterion is measured against. It exists to measure the others, or for
+sweeps that say `selection: oracle`.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from segda.errors import ConfigError
 from segda.names import nearest
 from segda.validators import VALIDATORS
 from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
-from sweeps.selection.finalists import macs, settle
+from sweeps.selection.finalists import settle
 from sweeps.selection.guards import broken_constraint, collapse
 from sweeps.selection.reasons import choice_reason, nothing_reason
 from sweeps.selection.seeds import Paired
@@ -44,7 +46,7 @@ class Selection:
         reason: why, for people: figures, constraints, other finalists, runner-up and margin.
         rejected: (trial number, why) of fully trained candidates that did not qualify.
         runner_up: the next best by rank, if any.
-        comparisons: the choice against each other finalist, over the further seeds that both have.
+        comparisons: what decided against each other finalist, over the further seeds that both have.
         ranked: numbers of the candidates that qualify, best first by the search's own figure.
     """
 
@@ -150,5 +152,11 @@ def _ranked(
             qualified.append((value, trial))
         else:
             rejected.append((trial.number, str(why)))
-    qualified.sort(key=lambda item: (-item[0], macs(item[1]), item[1].number))
+    qualified.sort(key=lambda item: (-item[0], _macs(item[1]), item[1].number))
     return [trial for _, trial in qualified], tuple(rejected)
+
+
+def _macs(trial: TrialRecord) -> float:
+    """Return the multiply-accumulates of a trial's network; infinity if they are not known."""
+    value = finite(trial.profile, "macs")
+    return math.inf if value is None else value

@@ -1,21 +1,19 @@
 """Which finalist to use, from trainings with further seeds.
 
-The finalist that ranks best with the search's own seed is in possession. Another one takes its place only if its advantage holds
-over the seeds that both have finished (`seeds.advantage_holds`). The seed of the search does not count: finalists were
-chosen by it, so the first one leads there by construction, and more by luck than the others. When the seeds cannot separate two
-finalists, the one with fewer multiply-accumulates is kept, and of equally cheap ones the one that ranked better: a
-difference that may be noise is no reason to pay more.
+The finalist that ranks best with the search's own seed is in possession. Another one takes its place only if its advantage over it
+holds over the seeds that both have finished (`seeds.advantage_holds`). The seed of the search does not count: finalists were
+chosen by it, so the first one leads there by construction, and more by luck than the others. Costs do not count either: what
+they may be is for the sweep's constraints to say, and what they are worth for its objectives.
 
 A finalist that collapsed or diverged with a further seed gives way to those that did not, whatever its figures.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.report.analysis import finite
-from sweeps.selection.seeds import MIN_SEEDS, Paired, paired
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.selection.seeds import Paired, paired, repetitions
+from sweeps.trial import FailureClass, TrialRecord, TrialState
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,8 @@ class Verdict:
 
     Attributes:
         picked: the finalist to use.
-        comparisons: what decided against each other finalist, in the order of their ranks: an advantage over it that holds,
-            otherwise the picked one's comparison with it.
+        comparisons: what decided against each other finalist, in the order of their ranks: the picked one's advantage if that
+            holds, otherwise the comparison with the better ranked one that it could not replace.
         unstable: (trial number, why) of finalists that a further seed broke.
     """
 
@@ -51,40 +49,23 @@ def settle(
     """
     unstable = _unstable(finalists, trials, collapsed)
     figures = _figures(finalists, trials, metric)
-    stable = [trial for trial in finalists if trial.number not in unstable] or list(finalists)
-
-    def better(trial: TrialRecord) -> list[Paired]:
-        """Return the advantages that others have over a finalist and that hold."""
-        pairs = [paired(other.number, trial.number, figures) for other in stable if other is not trial]
-        return [pair for pair in pairs if pair.holds]
-
-    # Where seeds are missing, advantages may go round in a circle; then the rank decides.
-    unbeaten = [trial for trial in stable if not better(trial)] or stable[:1]
-    first = unbeaten[0]
-    comparable = [
-        trial
-        for trial in unbeaten
-        if trial is first or len(paired(first.number, trial.number, figures).seeds) >= MIN_SEEDS
-    ]
-    picked = min(comparable, key=macs)  # of equals the first, which ranked better
+    picked, *others = [trial for trial in finalists if trial.number not in unstable] or finalists
+    stopped_by: dict[int, TrialRecord] = {}
+    # Who takes the place has an advantage that holds over each one that had it before.
+    while better := [trial for trial in others if paired(trial.number, picked.number, figures).holds]:
+        stopped_by |= {trial.number: picked for trial in others if trial not in better}
+        picked, *others = better
     comparisons = []
     for other in finalists:
         if other is not picked:
             own = paired(picked.number, other.number, figures)
-            held = [] if own.holds else better(other)
-            comparisons.append(held[0] if held else own)
+            holder = stopped_by.get(other.number, picked)
+            comparisons.append(own if own.holds else paired(holder.number, other.number, figures))
     return Verdict(picked, tuple(comparisons), tuple(unstable.items()))
 
 
-def macs(trial: TrialRecord) -> float:
-    """Return the multiply-accumulates of a trial's network; infinity if they are not known."""
-    value = finite(trial.profile, "macs")
-    return math.inf if value is None else value
-
-
 def _repetitions(finalists: Sequence[TrialRecord], trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    numbers = {trial.number for trial in finalists}
-    return [trial for trial in trials if trial.kind is TrialKind.REPLICATE and trial.parent in numbers]
+    return [other for trial in finalists for other in repetitions(trial.number, trials)]
 
 
 def _figures(

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from sweeps.report.analysis import finite
 from sweeps.report.labels import method_label, short_params
-from sweeps.selection.finalists import Verdict, macs
+from sweeps.selection.finalists import Verdict
 from sweeps.selection.guards import LARGEST_CLASS_SHARE, MISSING_CLASSES
-from sweeps.selection.seeds import MIN_SEEDS, Paired, mean_interval
+from sweeps.selection.seeds import MIN_SEEDS, Paired, mean_interval, repetitions
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -94,15 +94,17 @@ def _seed_sentences(
     picked = verdict.picked
     values = [
         value
-        for trial in trials
-        if (trial is picked or (trial.kind is TrialKind.REPLICATE and trial.parent == picked.number))
-        and trial.state is TrialState.COMPLETE
-        and (value := finite(trial.metrics, metric)) is not None
+        for trial in repetitions(picked.number, trials)
+        if trial.state is TrialState.COMPLETE and (value := finite(trial.metrics, metric)) is not None
     ]
     sentences = []
-    if len(values) > 1:
+    if values:
         mean = mean_interval(values)
-        sentences.append(f"Its mean over {mean.n} seeds is {shown_figure(metric, mean.mean)}.")
+        over = "its mean over" if mean.n > 1 else "its figure with"
+        sentences.append(
+            f"The search chose by that seed, so the figure flatters it; {over} {_further_seeds(mean.n)} is "
+            f"{shown_figure(metric, mean.mean)}."
+        )
     unstable = dict(verdict.unstable)
     by_number = {trial.number: trial for trial in ranked}
     for pair in verdict.comparisons:
@@ -110,23 +112,27 @@ def _seed_sentences(
         if other.number in unstable and picked.number not in unstable:
             sentences.append(f"Trial {other.number} gives way: {unstable[other.number]}.")
         elif pair.difference is not None and len(pair.seeds) >= MIN_SEEDS:
+            sentences.append(_pair_sentence(pair, picked, metric))
+        elif values or pair.seeds:
+            subject = "It" if pair.number == picked.number else f"Trial {pair.number}"
             sentences.append(
-                _pair_sentence(pair, picked, other, metric, is_first=ranked.index(picked) < ranked.index(other))
-            )
-        elif values[1:] or pair.seeds:
-            sentences.append(
-                f"It cannot be compared with trial {other.number} over seeds: they have {len(pair.seeds)} further in common, at "
-                f"least {MIN_SEEDS} are needed."
+                f"{subject} cannot be compared with trial {other.number} over seeds: they have {len(pair.seeds)} further in "
+                f"common, at least {MIN_SEEDS} are needed."
             )
     return sentences
 
 
-def _pair_sentence(pair: Paired, picked: TrialRecord, other: TrialRecord, metric: str, *, is_first: bool) -> str:
+def _further_seeds(number: int) -> str:
+    return f"{number} further seed{'s' if number > 1 else ''}"
+
+
+def _pair_sentence(pair: Paired, picked: TrialRecord, metric: str) -> str:
     assert pair.difference is not None
     mean, n = pair.difference.mean, len(pair.seeds)
+    is_own = pair.number == picked.number
     if pair.holds:
-        subject = "It" if pair.number == picked.number else f"Trial {pair.number}"
-        by = f"{subject} is better than trial {other.number} by {shown_gap(metric, mean)}"
+        subject = "It" if is_own else f"Trial {pair.number}"
+        by = f"{subject} is better than trial {pair.other} by {shown_gap(metric, mean)}"
         if pair.everywhere:
             return f"{by} on average, and on each of {n} further common seeds (of equals 1 in {2**n} would be)."
         return f"{by} on average over {n} further common seeds, and the 95 % interval excludes zero."
@@ -137,14 +143,22 @@ def _pair_sentence(pair: Paired, picked: TrialRecord, other: TrialRecord, metric
         else ""
     )
     side = "ahead by" if mean >= 0 else "behind by"
-    kept = "it is kept"
-    if macs(picked) < macs(other):
-        kept = f"the cheaper one is kept ({macs(picked) / 1e9:.3g} G instead of {macs(other) / 1e9:.3g} G MACs)"
-    elif is_first:
-        kept = "the one that ranked better is kept"
+    which = "Not separable from" if is_own else f"Trial {pair.number} is not separable from"
+    kept = "the one that ranked better is kept" if is_own else f"trial {pair.other} does not take its place"
     return (
-        f"Not separable from trial {other.number} over {n} further common seeds ({side} {shown_gap(metric, abs(mean))} on average"
-        f"{between}): {kept}."
+        f"{which} trial {pair.other} over {n} further common seeds ({side} {shown_gap(metric, abs(mean))} on average{between}): "
+        f"{kept}."
+    )
+
+
+def too_few_seeds(spec: SweepSpec) -> str | None:
+    """Return that finalists cannot be compared over so few seeds, or None if they can or there is one only."""
+    further = len(spec.seeds) - 1
+    if spec.finalists == 1 or further >= MIN_SEEDS:
+        return None
+    return (
+        f"A finalist replaces a better ranked one only by {MIN_SEEDS} seeds or more besides the search's own; with `seeds: "
+        f"{list(spec.seeds)}` the rank of the search decides among {spec.finalists} finalists."
     )
 
 

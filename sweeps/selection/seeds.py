@@ -1,7 +1,7 @@
 """Trainings of one configuration with several seeds: what they say about one configuration, and about two."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -54,17 +54,20 @@ class Paired:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """A trial together with its repetitions over training seeds.
+    """A configuration over the seeds that the search did not see.
+
+    The seed of the search is left out: a finalist was chosen by its figure there, so that figure is high by luck too. The best of
+    twenty equal candidates lies almost two standard deviations above their mean.
 
     Attributes:
-        number: the trial that the sampler proposed.
-        seeds: training seeds that finished, the trial's own first.
-        source: source validation mean IoU over the seeds.
-        target: target mean IoU over the seeds (oracle); None where it was not measured for every seed.
-        figure: the sweep's criterion over the seeds; None where it was not measured for every seed.
+        trial: the finalist, with its figures on the seed of the search.
+        seeds: further training seeds that finished, in ascending order.
+        source: source validation mean IoU over these seeds.
+        target: target mean IoU over these seeds (oracle); None where it was not measured for every seed.
+        figure: the sweep's criterion over these seeds; None where it was not measured for every seed.
     """
 
-    number: int
+    trial: TrialRecord
     seeds: tuple[int, ...]
     source: MeanInterval
     target: MeanInterval | None
@@ -131,30 +134,38 @@ def paired(number: int, other: int, figures: Mapping[int, Mapping[int, float]]) 
     return Paired(number, other, seeds, summary, everywhere, advantage_holds(differences))
 
 
+def repetitions(number: int, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the trainings of a trial's configuration with further seeds, in the order of the seeds and whatever their state.
+
+    Args:
+        number: the trial that is repeated.
+        trials: records of one sweep.
+    """
+    found = [trial for trial in trials if trial.kind is TrialKind.REPLICATE and trial.parent == number]
+    return sorted(found, key=lambda trial: trial.seed)
+
+
 def seed_groups(trials: Sequence[TrialRecord], *, metric: str) -> list[SeedGroup]:
-    """Return each finalist with its finished repetitions; trials without a finished replicate are left out.
+    """Return what the further seeds of each repeated trial say; trials without a finished repetition are left out.
 
     Args:
         trials: records of one sweep.
         metric: figure of the sweep's criterion.
     """
-    repetitions: dict[int, list[TrialRecord]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.kind is TrialKind.REPLICATE and trial.state is TrialState.COMPLETE and trial.parent is not None:
-            repetitions.setdefault(trial.parent, []).append(trial)
+    repeated = {trial.parent for trial in trials if trial.kind is TrialKind.REPLICATE}
     groups = []
-    for parent in sorted(trials, key=lambda trial: trial.number):
-        if parent.number not in repetitions or parent.state is not TrialState.COMPLETE:
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.number not in repeated:
             continue
         members = [
-            trial for trial in [parent, *repetitions[parent.number]] if finite(trial.metrics, SOURCE_MIOU) is not None
+            other
+            for other in repetitions(trial.number, trials)
+            if other.state is TrialState.COMPLETE and finite(other.metrics, SOURCE_MIOU) is not None
         ]
         source = _summary(members, SOURCE_MIOU)
-        if source is not None and source.n > 1:
-            seeds = tuple(trial.seed for trial in members)
-            groups.append(
-                SeedGroup(parent.number, seeds, source, _summary(members, TARGET_MIOU), _summary(members, metric))
-            )
+        if source is not None:
+            seeds = tuple(other.seed for other in members)
+            groups.append(SeedGroup(trial, seeds, source, _summary(members, TARGET_MIOU), _summary(members, metric)))
     return groups
 
 

@@ -195,7 +195,7 @@ def _open_parent(client: MlflowClient, experiment: str, ledger: Ledger, spec: Sw
         )
     if record.parent_run_id != parent.info.run_id:
         ledger.update_sweep(spec.name, parent_run_id=parent.info.run_id)
-    log_text(client, parent.info.run_id, "sweep.yaml", yaml.safe_dump(dict(record.spec), sort_keys=False))
+    log_text(client, parent.info.run_id, "sweep.yaml", yaml.safe_dump(spec.canonical(), sort_keys=False))
     return parent
 
 

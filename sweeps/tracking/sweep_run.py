@@ -26,8 +26,8 @@ def send_summary(client: MlflowClient, runs: SweepRuns, view: SweepView, *, repo
 
     Files are `pareto.html`, the tables `trials.json` and `importance.json`, and the reports. The pick's settings become tags, since
     a sweep that goes on may pick another trial, and MLflow's parameters never change. Its figures become metrics under the
-    names that the trials' runs have, so that the experiment's page shows them in the same columns; step is the number of
-    trials that were finished when it was picked.
+    names that the trials' runs have, so that the experiment's page shows them in the same columns; they are of the search's seed,
+    and what further seeds say is in the reason and the report. Step is the number of trials that were finished when it was picked.
 
     Args:
         client: MLflow.

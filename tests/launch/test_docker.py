@@ -63,6 +63,38 @@ def test_the_sweep_starts_when_all_that_it_needs_is_well(compose):
             assert "healthcheck" in services[needed]
 
 
+def test_no_gpu_is_offered_twice_and_none_stays_idle_for_want_of_processors(compose):
+    def merged(base, other):
+        """As Compose merges files: mappings key by key, everything else by replacement."""
+        return {
+            **base,
+            **{
+                key: merged(base[key], value) if key in base and isinstance(value, dict) else value
+                for key, value in other.items()
+            },
+        }
+
+    services = merged(compose, yaml.safe_load((DOCKER / "compose.cuda.yaml").read_text()))["services"]
+    with_gpus = [name for name, service in services.items() if "deploy" in service]
+    assert with_gpus == ["worker"]
+    worker = services["worker"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    # Each container of the service would count all of them as its own.
+    assert worker["scale"] == 1
+    (cpus,) = (re.fullmatch(r"--num-cpus=\$\{WORKER_CPUS:-(\d+)\}", word) for word in worker["command"][1:])
+    assert int(cpus[1]) >= 8
+    for name in ("head", "worker", "sweep"):
+        assert services[name]["build"] == {**compose["services"][name]["build"], "target": "cuda"}
+        assert services[name]["secrets"] == compose["services"][name]["secrets"]
+
+
+def test_what_ray_starts_without_a_gpu_sees_none_in_every_place_that_starts_nodes():
+    name = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+    assert re.search(rf"^ +{name}=1\b", (DOCKER / "Dockerfile").read_text(), flags=re.MULTILINE)
+    assert f"export {name}=1" in (REPOSITORY / "launch" / "slurm" / "sweep.sbatch").read_text()
+
+
 def test_every_volume_is_named_and_every_node_sees_the_same_ones(compose):
     services = compose["services"]
     assert services["head"]["volumes"] == services["worker"]["volumes"] == services["sweep"]["volumes"]

@@ -18,6 +18,10 @@ SCONTROL = 'if [[ $1 == show ]]; then printf "%s\\n" node-a node-b node-c; fi'
 RAY = """
 case $1 in
     health-check) [[ -s $CALLS.tokens && -n $RAY_AUTH_TOKEN && $RAY_AUTH_MODE == token ]] ;;
+    status)
+        echo "Active:"
+        sed 's/.*/ 1 node_&/' "$CALLS.tokens"
+        ;;
     start)
         trap 'echo "ray ended" >> "$CALLS"; exit' TERM
         echo "$RAY_AUTH_TOKEN" >> "$CALLS.tokens"
@@ -89,13 +93,37 @@ def test_a_job_starts_a_head_and_workers_and_ends_them_with_the_sweep(job, calls
     assert not any(token in call for call in calls())
 
 
-@pytest.mark.parametrize("which", [signal.SIGUSR1, signal.SIGTERM])
+def test_the_sweep_starts_when_all_nodes_have_come(job, programs, calls):
+    late = "if [[ $1 == start && $* == *--address* ]]; then sleep 1.5; fi"
+    programs("ray", late + RAY)
+    started = job("my_sweep.yaml")
+    output = started.communicate(timeout=60)[0]
+    assert started.returncode == 0, output
+    driver = next(number for number, call in enumerate(calls()) if call.startswith("driver"))
+    assert sum(call.startswith("ray status") for call in calls()[:driver]) >= 2
+    assert "have come" not in output
+
+
+def test_nodes_that_do_not_come_are_not_waited_for_without_end(job, programs, calls, monkeypatch):
+    programs("ray", "if [[ $1 == start && $* == *--address* ]]; then exec sleep 50; fi" + RAY)
+    monkeypatch.setenv("SWEEP_WAITS_FOR_NODES", "1")
+    monkeypatch.setenv("DRIVER_STAYS", "yes")
+    started = job("my_sweep.yaml")
+    wait_for(calls, "driver my_sweep.yaml")
+    time.sleep(0.2)  # until its trap is set
+    os.kill(started.pid, signal.SIGTERM)
+    output = started.communicate(timeout=60)[0]
+    assert "1 of 3 nodes have come within 1 s; the sweep starts with these" in output
+
+
+@pytest.mark.parametrize("which", [[signal.SIGUSR1], [signal.SIGTERM], [signal.SIGUSR1, signal.SIGTERM]])
 def test_a_job_that_must_leave_ends_its_sweep_gracefully_and_goes_back_into_the_queue(job, calls, monkeypatch, which):
     monkeypatch.setenv("DRIVER_STAYS", "yes")
     started = job("my_sweep.yaml")
     wait_for(calls, "driver my_sweep.yaml")
     time.sleep(0.2)  # until its trap is set
-    os.kill(started.pid, which)
+    for number in which:  # at the time limit both come
+        os.kill(started.pid, number)
     output = started.communicate(timeout=60)[0]
     assert started.returncode == 75, output
     assert calls().count("driver heard SIGTERM") == 1

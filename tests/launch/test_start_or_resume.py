@@ -27,12 +27,12 @@ def test_a_sweep_that_the_ledger_does_not_have_is_started(programs, calls, sweep
     ]
 
 
-def test_a_sweep_that_the_ledger_has_goes_on(programs, calls, sweep_file):
+def test_a_sweep_that_the_ledger_has_goes_on_under_the_file_as_it_is_now(programs, calls, sweep_file):
     programs("sweeps", "exit 0")
     assert run(sweep_file, "--ledger=postgresql://db/ledger", "--address", "auto").returncode == 0
     assert calls() == [
         "sweeps status from_the_file --ledger=postgresql://db/ledger",
-        "sweeps resume from_the_file --ledger=postgresql://db/ledger --address auto",
+        f"sweeps resume from_the_file --file {sweep_file} --ledger=postgresql://db/ledger --address auto",
     ]
 
 
@@ -43,7 +43,16 @@ def test_a_name_on_the_command_line_is_the_one_that_is_asked_for(programs, calls
     assert calls() == ["sweeps status second", f"sweeps run {sweep_file} --name second"]
     programs("sweeps", "exit 0")
     run(sweep_file, *name)
-    assert calls()[-1] == "sweeps resume second"
+    assert calls()[-1] == f"sweeps resume second --file {sweep_file}"
+
+
+def test_changes_are_accepted_where_there_is_something_to_change(programs, calls, sweep_file):
+    programs("sweeps", "[[ $1 != status ]] || exit 2")
+    run(sweep_file, "--accept-changes", "--trials", "3")
+    assert calls()[-1] == f"sweeps run {sweep_file} --trials 3"
+    programs("sweeps", "exit 0")
+    run(sweep_file, "--accept-changes", "--trials", "3")
+    assert calls()[-1] == f"sweeps resume from_the_file --file {sweep_file} --accept-changes --trials 3"
 
 
 def test_it_becomes_the_process_of_the_sweep_and_hands_on_its_exit_code(programs, sweep_file, tmp_path, monkeypatch):

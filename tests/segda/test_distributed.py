@@ -4,6 +4,7 @@ Sums, losses and normalization are compared between two threads, each a rank of 
 batch. Training is compared between real processes.
 """
 
+import contextlib
 import copy
 import os
 import signal
@@ -30,7 +31,7 @@ from segda.config import TrainConfig
 from segda.datasets.loaders import training_batches
 from segda.datasets.scenes import generate_scenes
 from segda.distributed import global_mean, global_sum, joined, synchronize_batch_norm
-from segda.errors import ConfigError, DeviceError, OutOfMemoryError, ProcessLostError
+from segda.errors import ConfigError, DeviceError, OutOfMemoryError, ProcessLostError, TrainingDivergedError
 from segda.losses import LOSSES
 from segda.processes import rank_device
 from segda.splits import open_splits
@@ -371,6 +372,20 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_error(scenes, tmp_path, whe
     assert not dist.is_initialized()
 
 
+def test_what_the_first_rank_reads_out_of_an_aborted_operation_is_no_divergence(scenes, tmp_path):
+    def read_garbage(*_: object) -> None:
+        (rank,) = ranks_of(psutil.Process())
+        rank.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while rank.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        raise TrainingDivergedError("the loss became NaN")
+
+    config = configure(scenes, "source_only", steps=400, report_every=400)
+    with pytest.raises(ProcessLostError, match=r"rank 1 of 2 was ended by signal 9"):
+        train(config, Reports(), folder=tmp_path, on_step=read_garbage, processes=2)
+
+
 def test_what_ends_another_rank_is_told_as_what_it_is(scenes, tmp_path, monkeypatch):
     """Out of memory on one GPU is out of memory, not a lost process: who asked for the run halves the micro-batch."""
     broken = """
@@ -378,7 +393,7 @@ def test_what_ends_another_rank_is_told_as_what_it_is(scenes, tmp_path, monkeypa
         if "segda.rank" in " ".join(sys.orig_argv):
             import segda.gradients
             def compute(*_, **__):
-                raise torch.OutOfMemoryError("no more")
+                torch.empty(2**50)  # more than there is
             segda.gradients.Gradients.compute = compute
     """
     lines = [line.removeprefix(" " * 8) for line in broken.splitlines()]

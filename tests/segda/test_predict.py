@@ -29,7 +29,7 @@ class BrightestChannel(nn.Module):
 
 class OutOfMemory(nn.Module):
     def forward(self, image):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.empty(2**50)  # more than there is
 
 
 def _random_image(height, width, *, seed=0):

@@ -1,6 +1,8 @@
 """The loop on real parts: procedural scenes on disk, the real network, the real checkpoint."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from PIL import Image
 from segda.checkpoint import load_segmenter, read_checkpoint
 from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
-from segda.errors import TrainingDivergedError, WeightsError
+from segda.errors import DamagedCheckpointError, TrainingDivergedError, WeightsError
+from segda.files import claiming
 from segda.splits import data_fingerprint
 from segda.train import train
 
@@ -116,6 +119,19 @@ def test_a_finished_run_asked_again_reports_only_what_was_not_acknowledged(finis
     assert result.metrics == reports[-1][1]
 
 
+def test_a_run_on_the_processor_leaves_the_machine_s_gpus_alone(scenes, tmp_path, monkeypatch):
+    def touched(*_):
+        pytest.fail("a GPU was touched")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    config = configure(scenes, tmp_path / "cache", device="cpu", steps=2)
+    # Page-locked memory cannot be had on a machine without GPUs.
+    train(config, Reports(), folder=tmp_path / "run")
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["random"]["cuda"] == []
+
+
 def test_the_trained_segmenter_is_read_back(finished):
     folder, _, config = finished
     segmenter, read = load_segmenter(folder / "checkpoint.pt")
@@ -185,12 +201,84 @@ def test_a_folder_with_a_run_of_another_configuration_is_left_alone(finished, sc
     assert (folder / "checkpoint.pt").read_bytes() == before
 
 
-def test_a_truncated_checkpoint_is_one_clear_error(finished, tmp_path):
-    folder, _, _ = finished
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:5000],
+        lambda content: b"garbage",
+        lambda content: bytes(100) + content,
+    ],
+)
+def test_a_damaged_checkpoint_is_one_clear_error_and_stays(finished, tmp_path, damage):
+    folder, _, config = finished
     broken = tmp_path / "checkpoint.pt"
-    broken.write_bytes((folder / "checkpoint.pt").read_bytes()[:5000])
-    with pytest.raises(WeightsError, match=r"checkpoint\.pt cannot be read as a checkpoint"):
+    content = damage((folder / "checkpoint.pt").read_bytes())
+    broken.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError, match=r"checkpoint\.pt cannot be read as a checkpoint"):
         read_checkpoint(broken)
+    with pytest.raises(DamagedCheckpointError, match="delete it to train again"):
+        train(config, Reports(), folder=tmp_path)
+    assert broken.read_bytes() == content
+
+
+def test_a_disk_that_fails_is_no_damage_to_the_checkpoint(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(WeightsError, match="see to the disk") as caught:
+        read_checkpoint(tmp_path / "checkpoint.pt")
+    assert not isinstance(caught.value, DamagedCheckpointError)
+
+
+@pytest.mark.parametrize("taken_at", [4, 6])
+def test_a_run_whose_folder_was_taken_over_replaces_nothing_in_it(scenes, tmp_path, taken_at):
+    """At step 4 the checkpoint would be next, at step 6 the result."""
+    folder = tmp_path / "run"
+    left = {}
+
+    class Taken(Exception):
+        pass
+
+    def on_step(step, loss):
+        if step == taken_at:
+            left.update({path.name: path.read_bytes() for path in folder.iterdir()})
+
+    def check_claim():
+        if left:
+            raise Taken
+
+    config = configure(scenes, tmp_path / "cache", steps=6)
+    with pytest.raises(Taken), claiming(folder, check_claim):
+        train(config, Reports(), folder=folder, on_step=on_step)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == left
+
+
+def test_what_a_report_speaks_of_is_on_the_disk_before_it_is_told(scenes, tmp_path, monkeypatch):
+    """A file and its name: without either, a loss of power would leave less than was reported."""
+    flushed, renamed = [], []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_flush(descriptor):
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    def note_rename(self, target):
+        renamed.append((self, Path(target), list(flushed)))
+        flushed.clear()
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_flush)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    folder = tmp_path / "run"
+
+    def report(step, metrics, checkpoint):
+        assert flushed == [folder]
+        durable = {target.name for partial, target, before in renamed if partial in before}
+        assert durable >= {"checkpoint.pt", "metrics.jsonl"}
+
+    train(configure(scenes, tmp_path / "cache", steps=2), report, folder=folder)
 
 
 def test_example_pictures_show_one_row_per_image(finished):

@@ -25,9 +25,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One Ray of two processors for all tests; workers find fakes.py."""
-    from sweeps.execution import runner  # sets Ray's environment first
+    from sweeps.execution import cluster  # sets Ray's environment first
 
-    ray = runner.ray
+    ray = cluster.ray
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     ray.init(
         address="local",
@@ -107,13 +107,28 @@ def begun(ledger):
 
 
 @pytest.fixture
+def call(capsys):
+    """Run the program and return (exit code, output, errors)."""
+    from segda.cli_errors import run_cli
+    from sweeps import cli
+
+    def invoke(*words):
+        with pytest.raises(SystemExit) as ended:
+            run_cli(cli.sweeps, [str(word) for word in words])
+        shown = capsys.readouterr()
+        return ended.value.code, shown.out, shown.err
+
+    return invoke
+
+
+@pytest.fixture
 def no_profiling(monkeypatch):
     """Let the runner take figures from `fakes.profile`."""
     import fakes
 
     from sweeps.execution import cluster
 
-    def profile_all(architectures, *, kind, threads, ledger, sweep, call):
+    def profile_all(architectures, **_):
         return ((architecture, fakes.profile(architecture)) for architecture in architectures)
 
     monkeypatch.setattr(cluster, "profile_all", profile_all)

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from segda.config import TrainConfig
-from segda.errors import ConfigError, TrainingDivergedError
+from segda.errors import ConfigError, DamagedCheckpointError, TrainingDivergedError
+from segda.files import write_text
 from sweeps.planning.profiles import Profile
 
 EXECUTED = "executed.txt"
@@ -68,7 +69,7 @@ def _note(folder: Path, line: str) -> None:
 
 def _train(config, report, folder, acknowledged, *, seconds=0.0, before_step=lambda step: None):
     checkpoint = folder / "checkpoint.pt"
-    history = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
+    history = _read(checkpoint) if checkpoint.exists() else []
     for step, metrics in history:
         if step > acknowledged:
             report(step, metrics, checkpoint)
@@ -88,14 +89,19 @@ def _train(config, report, folder, acknowledged, *, seconds=0.0, before_step=lam
             "target/missing_classes": 0.0,
         }
         history.append([step, metrics])
-        temporary = folder / "checkpoint.tmp"
-        temporary.write_text(json.dumps(history))
-        temporary.replace(checkpoint)
+        write_text(checkpoint, json.dumps(history))
         if step % config.report_every == 0 or step == config.steps:
             report(step, metrics, checkpoint)
     split = {"miou": 0.5, "iou": {"Sky": 0.4, "Road": None}, "num_images": 2}
     result = {"classes": ["Sky", "Road"], "splits": {"source/val": split}, "data_fingerprint": "0123456789abcdef"}
-    (folder / "result.json").write_text(json.dumps(result))
+    write_text(folder / "result.json", json.dumps(result))
+
+
+def _read(checkpoint):
+    try:
+        return json.loads(checkpoint.read_text())
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{checkpoint}: {error}") from None
 
 
 def quadratic(config, report, *, folder, acknowledged=0):

@@ -83,20 +83,20 @@ def test_one_value_has_a_mean_and_no_interval():
         seeds.mean_interval([])
 
 
-def test_replicates_are_grouped_with_the_trial_that_they_repeat():
-    first, other = trial(0, 0.6, 0.4), trial(1, 0.5, 0.3)
+def test_further_seeds_are_summarized_without_the_one_that_chose_the_finalist():
+    first, other = trial(0, 0.9, 0.9), trial(1, 0.5, 0.3)
     repeated = [replicate(2, first, 0.62, 0.5, seed=1), replicate(3, first, 0.64, 0.6, seed=2)]
     unfinished = replicate(4, other, 0.9, state=TrialState.RUNNING)
     (group,) = seeds.seed_groups([first, other, *repeated, unfinished], metric="source/val/miou")
-    assert (group.number, group.seeds) == (0, (0, 1, 2))
-    assert group.source.mean == pytest.approx(0.62)
-    assert group.target.mean == pytest.approx(0.5)
-    assert group.target.std == pytest.approx(0.1)
+    assert (group.trial, group.seeds, group.source.n) == (first, (1, 2), 2)
+    assert group.source.mean == pytest.approx(0.63)
+    assert group.target.mean == pytest.approx(0.55)
+    assert group.target.std == pytest.approx(0.1 / math.sqrt(2))
 
 
 def test_a_target_mean_needs_a_target_figure_of_every_seed():
     first = trial(0)
-    trials = [first, replicate(1, first, 0.6, metrics={"oracle/target/miou": None})]
+    trials = [first, replicate(1, first, 0.6), replicate(2, first, 0.6, seed=2, metrics={"oracle/target/miou": None})]
     (group,) = seeds.seed_groups(trials, metric="source/val/miou")
     assert group.target is None
     assert group.source.n == 2
@@ -139,6 +139,17 @@ def test_regret_is_what_the_choice_loses_against_the_oracle(make_spec):
     assert (rows["im"].picked.number, rows["im"].figure) == (0, 0.1)
     assert rows["snd"].picked is None
     assert rows["snd"].regret is None
+
+
+def test_regret_is_never_negative_although_further_seeds_promote_another_choice_of_the_oracle(make_spec):
+    spec = make_spec(finalists=2, seeds=[0, 1, 2])
+    best, other = trial(0, 0.80, 0.60), trial(1, 0.79, 0.50)
+    trials = [best, other]
+    for seed, target in ((1, 0.50), (2, 0.50)):
+        trials += [replicate(0, best, 0.80, target, seed=seed), replicate(0, other, 0.60, target + 0.05, seed=seed)]
+    rows = {row.criterion: row for row in tables.criterion_rows(trials, choices(trials, spec))}
+    assert (rows["source_validation"].picked, rows["source_validation"].regret) == (best, 0.0)
+    assert (rows["oracle"].picked, rows["oracle"].regret) == (other, pytest.approx(0.1))
 
 
 def test_each_criterion_is_correlated_with_the_target_over_what_qualifies(make_spec):

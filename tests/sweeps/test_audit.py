@@ -1,6 +1,7 @@
 """Every kind of loss and doubling is found, and a sound sweep has none."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import fakes
@@ -12,11 +13,15 @@ from segda.cli_errors import run_cli
 from segda.environment import code_fingerprint
 from sweeps import cli
 from sweeps.audit.audit import audit
+from sweeps.execution.remote import keep
+from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.reuse import take_over
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.tables import POINT, RUNG, TRIAL
 from sweeps.tracking import Tracker
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState, trial_key
+
+TIME = "train/seconds_per_step"
 
 
 def values(step):
@@ -161,13 +166,77 @@ def test_what_is_wrong_in_the_ledger_is_found(problems, ledger, statement, expec
         (lambda folder: write_files(folder, range(1, 8)), "metrics.jsonl has step 7, which the ledger lacks"),
         (lambda folder: write_files(folder, [1, 1, 2, 3, 4, 5, 6]), "metrics.jsonl has a step more than once"),
         (lambda folder: (folder / "checkpoint.pt").write_bytes(b"half"), "checkpoint.pt cannot be read"),
-        (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl cannot be read (FileNotFoundError"),
+        (lambda folder: (folder / "metrics.jsonl").unlink(), "trial 0: metrics.jsonl is missing in"),
+        (lambda folder: (folder / "checkpoint.pt").unlink(), "trial 0: checkpoint.pt is missing in"),
         (lambda folder: (folder.parent / "0009-stray").mkdir(), "0009-stray belongs to no trial"),
     ],
 )
 def test_what_is_wrong_in_the_files_is_found(problems, ledger, store, break_files, expected):
     break_files(store.trial(ledger.trial("demo", 0)))
     assert any(expected in problem for problem in problems())
+
+
+def test_a_sweep_without_any_files_has_lost_them(problems, store):
+    shutil.rmtree(store.sweep("demo"))
+    found = problems()
+    assert len([problem for problem in found if "checkpoint.pt is missing" in problem]) == 3
+    assert len([problem for problem in found if "metrics.jsonl is missing" in problem]) == 3
+    assert all("--store" in problem for problem in found)
+
+
+def test_a_training_function_of_ones_own_may_write_no_such_files(problems, store):
+    shutil.rmtree(store.sweep("demo"))
+    assert problems(train="other:train") == []
+
+
+def test_speeds_may_differ_where_reported_steps_were_trained_again(problems, ledger, store):
+    write_files(store.trial(ledger.trial("demo", 0)), range(1, 7), lambda step: values(step) | {TIME: 0.2})
+    for step in range(1, 7):
+        metrics = values(step) | {TIME: 0.1}
+        change(ledger, sa.update(POINT).where(POINT.c.number == 0, POINT.c.step == step).values(metrics=metrics))
+    change(ledger, sa.update(TRIAL).where(TRIAL.c.number == 0).values(metrics=values(6) | {TIME: 0.1}))
+    assert problems() == []
+
+
+@pytest.fixture
+def elsewhere(sweep, ledger, store, tmp_path):
+    """Let the sweep keep its files at a storage address; the driver's node has those of an earlier attempt of trial 0."""
+    spec = sweep.model_copy(update={"storage": f"file://{tmp_path}/bucket"})
+    ledger.update_sweep("demo", spec=spec.canonical())
+    for record in ledger.trials("demo"):
+        if record.attempt:
+            keep(record, store=store, storage=spec.storage)
+    shutil.rmtree(store.sweep("demo"))
+    change(ledger, sa.update(TRIAL).where(TRIAL.c.number == 0).values(attempt=2))
+    write_files(store.trial(ledger.trial("demo", 0)), [1, 2])
+    return tmp_path / "bucket"
+
+
+def test_files_at_the_storage_address_are_compared_and_none_is_brought_here(problems, elsewhere, ledger, store):
+    before = sorted(store.root.rglob("*"))
+    assert problems() == []
+    checks = {check.claim: check for check in audit("demo", ledger=ledger, store=store, mlflow=False)}
+    assert checks["the trials' checkpoints have the same reports"].count == 14
+    assert checks["the trials' metrics.jsonl have the same reports"].count == 14
+    assert checks["keys follow from configuration, data and code"].count == 4
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_loss_at_the_storage_address_is_found(problems, elsewhere):
+    for path in elsewhere.rglob("checkpoint-00000006-*.pt"):
+        path.unlink()
+    assert sorted(problem.partition(" in ")[0] for problem in problems()) == [
+        "trial 0: checkpoint.pt is missing",
+        "trial 1: checkpoint.pt is missing",
+    ]
+
+
+def test_a_storage_address_that_does_not_answer_is_told_once_per_kind_of_file(problems, elsewhere, monkeypatch):
+    def names(self):
+        raise StorageError("bucket is away")
+
+    monkeypatch.setattr("sweeps.execution.remote_folder.RemoteFolder.names", names)
+    assert problems() == ["bucket is away; the files of trial 0 and later ones were not looked at"] * 2
 
 
 def test_files_may_be_ahead_of_the_ledger_while_a_trial_is_open(problems, ledger, store):

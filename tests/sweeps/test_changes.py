@@ -23,6 +23,7 @@ def test_equal_files_have_no_changes():
     ("changes", "path", "effect"),
     [
         ({"budget": {"trials": 9, "concurrency": 2}}, "budget.trials", Effect.NONE),
+        ({"budget": {"trials": 3, "concurrency": 1}}, "budget.concurrency", Effect.NONE),
         ({"resources": {"cpus": 2, "gpus": 0}}, "resources.cpus", Effect.NONE),
         ({"seeds": [0, 1]}, "seeds", Effect.NONE),
         ({"base": base(device="cpu")}, "base.device", Effect.NONE),
@@ -55,3 +56,20 @@ def test_what_matters_most_comes_first_with_both_values():
         ("base.steps", "6", "60"),
         ("budget.trials", "3", "9"),
     ]
+
+
+def test_trials_open_at_once_are_a_rule_where_proposals_depend_on_them():
+    settings = {"sampler": {"name": "tpe", "reproducible": True}}
+    found = changes_between(spec(**settings), spec(**settings, budget={"trials": 3, "concurrency": 1}))
+    assert [(change.path, change.effect) for change in found] == [("budget.concurrency", Effect.RULES)]
+
+
+def test_a_new_reference_is_trained():
+    found = changes_between(spec(), spec(references={"low": {"optimizer.lr": 0.02}}))
+    assert {change.effect for change in found} == {Effect.NONE}
+
+
+@pytest.mark.parametrize("now", [{"optimizer.lr": 0.05}, {"optimizer.lr": 0.02, "optimizer.momentum": 0.8}, {}])
+def test_a_reference_of_the_same_name_computes_something_else(now):
+    found = changes_between(spec(references={"low": {"optimizer.lr": 0.02}}), spec(references={"low": now}))
+    assert Effect.RESULTS in {change.effect for change in found}

@@ -11,28 +11,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from segda.cli_errors import run_cli
 from sweeps import cli
-from sweeps.cli.driving import _run_hook, begin, changed
+from sweeps.cli.driving import begin, changed
 from sweeps.execution.progress import Board, LineView, LiveView, duration
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.spec import load_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
-
-
-@pytest.fixture
-def call(capsys, store):
-    """Run the program and return (exit code, output, errors)."""
-
-    def invoke(*words):
-        with pytest.raises(SystemExit) as ended:
-            run_cli(cli.sweeps, [str(word) for word in words])
-        shown = capsys.readouterr()
-        return ended.value.code, shown.out, shown.err
-
-    return invoke
 
 
 @pytest.fixture
@@ -72,6 +58,16 @@ def test_check_shows_what_a_sweep_would_do(call, sweep_file, tmp_path):
     assert "(found)" in out
 
 
+def test_check_notes_that_one_further_seed_promotes_no_finalist(call, tmp_path):
+    (tmp_path / "camvid").mkdir()
+    file = tmp_path / "seeds.yaml"
+    for seeds, is_noted in (([0, 1], True), ([0, 1, 2], False)):
+        file.write_text(yaml.safe_dump(fakes.plain_spec(seeds=seeds, finalists=2)))
+        code, out, _ = call("check", file, "--data-root", f"camvid={tmp_path / 'camvid'}")
+        assert code == 0
+        assert ("note: A finalist replaces a better ranked one only by 2 seeds or more" in out) is is_noted
+
+
 def test_check_fails_when_a_data_set_is_missing_and_says_which(call, sweep_file, monkeypatch):
     monkeypatch.delenv("SEGDA_CAMVID_ROOT", raising=False)
     code, out, error = call("check", sweep_file)
@@ -101,6 +97,7 @@ def test_what_people_get_wrong_is_one_line_and_exit_code_2(call, tmp_path, monke
 
 def test_running_a_sweep_twice_leads_to_resume(call, sweep_file, ledger, store):
     begin(load_spec(sweep_file), ledger=ledger, source="demo.yaml")
+    ledger.add_trial(record())
     code, _, error = call("run", sweep_file, "--store", store.root)
     assert code == 2
     assert "sweeps resume demo" in error
@@ -117,35 +114,6 @@ def test_an_unreachable_mlflow_is_one_line_before_anything_is_trained(call, tmp_
     assert error.startswith("Error: MLflow at http://127.0.0.1:9 cannot be used: ")
     assert error.count("\n") == 1
     assert ledger.trials("demo") == []
-
-
-def test_resume_names_the_nearest_sweep(call, begun, make_spec, store):
-    begun(make_spec())
-    code, _, error = call("resume", "deno", "--store", store.root)
-    assert code == 2
-    assert "did you mean 'demo'?" in error
-
-
-def test_resume_under_other_rules_wants_to_be_told_so(call, begun, make_spec, store, tmp_path):
-    begun(make_spec())
-    path = tmp_path / "changed.yaml"
-    path.write_text(yaml.safe_dump(fakes.plain_spec(sampler={"name": "tpe"}, budget={"trials": 9, "concurrency": 2})))
-    code, out, error = call("resume", "demo", "--file", path, "--store", store.root)
-    assert code == 2
-    assert "sampler.name" in out
-    assert "budget.trials" in out
-    assert "sampler.name changes which trials are proposed" in error
-    assert "--accept-changes" in error
-
-
-def test_resume_under_another_training_is_refused_with_the_way_out(call, begun, make_spec, store, tmp_path):
-    begun(make_spec())
-    path = tmp_path / "changed.yaml"
-    path.write_text(yaml.safe_dump(fakes.plain_spec(base=fakes.plain_spec()["base"] | {"steps": 60})))
-    code, _, error = call("resume", "demo", "--file", path, "--accept-changes", "--store", store.root)
-    assert code == 2
-    assert "base.steps changes what trials compute" in error
-    assert "warm_start: [demo]" in error
 
 
 def test_stop_says_when_there_is_nothing_to_stop(call, begun, make_spec, store):
@@ -175,21 +143,11 @@ def test_stop_asks_the_driver_and_waits_until_it_has_ended(call, begun, make_spe
     assert "stopped demo; go on with `sweeps resume demo`" in out
 
 
-def test_the_hook_hears_of_the_end_and_its_failure_ends_nothing(make_spec, tmp_path, capsys):
-    report = tmp_path / "report.html"
-    _run_hook(
-        make_spec(on_end=f'echo "$SWEEP_NAME $SWEEP_STATE $SWEEP_REPORT" > {tmp_path}/told'),
-        state="finished",
-        report=report,
-    )
-    assert (tmp_path / "told").read_text() == f"demo finished {report}\n"
-    _run_hook(make_spec(on_end="exit 3"), state="finished", report=report)
-    assert "on_end failed with exit code 3" in capsys.readouterr().err
-
-
 def test_the_command_line_replaces_budget_name_and_roots(make_spec, tmp_path):
-    spec = changed(make_spec(), name="other", roots={"camvid": tmp_path}, trials=9, hours=2.5)
-    assert (spec.name, spec.budget.trials, spec.budget.hours) == ("other", 9, 2.5)
+    spec = changed(
+        make_spec(resources={"gpus": 1}), name="other", roots={"camvid": tmp_path}, trials=9, hours=2.5, gpu_hours=4.0
+    )
+    assert (spec.name, spec.budget.trials, spec.budget.hours, spec.budget.gpu_hours) == ("other", 9, 2.5, 4.0)
     assert spec.base["data"]["target"]["root"] == str(tmp_path)
     assert spec.fingerprint() == make_spec(name="other").fingerprint()
 

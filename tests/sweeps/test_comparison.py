@@ -34,16 +34,22 @@ def test_the_common_table_has_each_pick_with_its_seeds_and_work(view_of):
     ]
     (row,) = sweep_rows([view_of(trials, info={"seconds": 7200.0}, seeds=[0, 1])])
     assert (row.name, row.picked.number, row.state) == ("demo", 0, "finished")
-    assert (row.source.n, row.source.mean) == (2, pytest.approx(0.61))
-    assert row.target.mean == pytest.approx(0.42)
+    assert (row.source_miou, row.target_miou) == (0.6, 0.4)
+    assert (row.seeds.seeds, row.seeds.source.mean, row.seeds.target.mean) == ((1,), 0.62, 0.44)
     assert row.regret == pytest.approx(0.1)
     assert (row.worker_hours, row.hours, row.steps) == (1.5, 2.0, 200)
     assert (row.complete, row.total) == (3, 3)
 
 
+def test_the_work_of_a_copy_is_what_it_trained_itself(view_of):
+    copy = trial(1, params={"optimizer.lr": 0.01, "optimizer.lr@60": 0.012}, parent=0)
+    (row,) = sweep_rows([view_of([trial(0), copy])])
+    assert row.steps == 100 + 40
+
+
 def test_a_sweep_without_a_pick_has_a_row(view_of):
     (row,) = sweep_rows([view_of([])])
-    assert (row.picked, row.source, row.target, row.regret) == (None, None, None, None)
+    assert (row.picked, row.source_miou, row.seeds, row.regret) == (None, None, None, None)
 
 
 def test_the_best_so_far_rises_over_the_work_of_all_ended_trials_in_their_order(view_of):

@@ -13,12 +13,21 @@ from sweeps.planning.profiles import reachable
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
 
 MAX_LOST = POLICIES[FailureClass.WORKER_LOST].retries + 1
+STARTED = {"event": "started", "worker": "node1:7", "device": "GPU 0"}
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     """Try again at once."""
     monkeypatch.setattr(Policy, "pause", lambda policy, failures: 0.0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the coordinator sees go by, in a list of one."""
+    now = [100.0]
+    monkeypatch.setattr("sweeps.execution.coordinator.time.monotonic", lambda: now[0])
+    return now
 
 
 @pytest.fixture
@@ -110,17 +119,13 @@ def test_a_lost_trial_continues_after_the_last_acknowledged_step(coordinate, mak
     assert again.folder == task.folder
 
 
-def test_time_with_workers_is_added_up_over_attempts(coordinate, make_spec, ledger, monkeypatch):
-    from sweeps.execution import coordinator as module
-
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+def test_time_with_workers_is_added_up_over_attempts(coordinate, make_spec, ledger, clock):
     coordinator = coordinate(make_spec(resources={"gpus": 0.5}))
     for _ in range(2):
         task = coordinator.next_task()
-        now[0] += 500  # waiting for a worker costs nothing
-        coordinator.on_message(task.number, task.attempt, {"event": "started", "worker": "host:1", "device": "GPU 0"})
-        now[0] += 60
+        clock[0] += 500  # waiting for a worker costs nothing
+        coordinator.on_message(task.number, task.attempt, STARTED)
+        clock[0] += 60
         coordinator.on_lost(task.number, task.attempt, "killed")
     assert ledger.trial("demo", 0).seconds == pytest.approx(120)
     assert coordinator.gpu_hours == pytest.approx(0.5 * 120 / 3600)
@@ -193,17 +198,63 @@ def test_a_micro_batch_that_fits_is_kept_over_restarts(coordinate, make_spec, le
     assert any("micro-batches of 2" in event.message for event in ledger.events("demo"))
 
 
-def test_a_process_that_its_watchdog_ended_is_a_hang(coordinate, make_spec, ledger, store):
-    coordinator = coordinate(make_spec())
+def test_a_process_that_ends_after_a_silence_as_long_as_its_watchdog_waits_is_a_hang(
+    coordinate, make_spec, ledger, clock
+):
+    coordinator = coordinate(make_spec(resources={"watchdog_minutes": 10}))
     for _ in range(POLICIES[FailureClass.HANG].retries + 1):
         task = coordinator.next_task()
-        folder = store.trial(ledger.trial("demo", task.number))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "hang.txt").write_text("Thread 0x1 (most recent call first):")
+        coordinator.on_message(task.number, task.attempt, STARTED)
+        clock[0] += 601
         coordinator.on_lost(task.number, task.attempt, "its process died")
     record = ledger.trial("demo", 0)
     assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.HANG)
-    assert "hang.txt" in record.error
+    assert "no report for 10 minutes; hang.txt in its folder on node1:7 shows where it stood" in record.error
+
+
+def test_a_process_that_ends_before_its_watchdog_would_end_it_is_lost(coordinate, make_spec, ledger, store, clock):
+    coordinator = coordinate(make_spec(resources={"watchdog_minutes": 10}))
+    task = coordinator.next_task()
+    folder = store.trial(ledger.trial("demo", task.number))
+    folder.mkdir(parents=True)
+    (folder / "hang.txt").write_text("of an earlier attempt")
+    clock[0] += 3600  # waiting for a worker is no silence
+    coordinator.on_message(task.number, task.attempt, STARTED)
+    for step in (1, 2):
+        clock[0] += 500
+        coordinator.on_message(task.number, task.attempt, point(step))
+    clock[0] += 500
+    coordinator.on_lost(task.number, task.attempt, "its process died")
+    assert ledger.trial("demo", 0).failure is FailureClass.WORKER_LOST
+
+
+def test_a_silent_worker_whose_node_is_gone_is_no_hang(coordinate, make_spec, ledger, clock):
+    coordinator = coordinate(make_spec(resources={"watchdog_minutes": 10}))
+    task = coordinator.next_task()
+    coordinator.on_message(task.number, task.attempt, STARTED)
+    clock[0] += 3600
+    coordinator.on_lost(task.number, task.attempt, "its node has died", failure=FailureClass.NODE_LOST)
+    assert ledger.trial("demo", 0).failure is FailureClass.NODE_LOST
+
+
+RETRIED = [failure for failure, policy in POLICIES.items() if policy.retries]
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["one driver", "a driver per attempt"])
+@pytest.mark.parametrize("failure", RETRIED)
+def test_the_bound_of_a_class_counts_failures_of_that_class_alone(coordinate, make_spec, ledger, failure, restarts):
+    spec = make_spec(base=make_spec().base | {"batch_size": 8})
+    others = [FailureClass.OUT_OF_MEMORY, FailureClass.PREEMPTED, FailureClass.OUT_OF_MEMORY]
+    others += [other for other in RETRIED if other is not failure]
+    coordinator = coordinate(spec)
+    for other in [*others, *[failure] * POLICIES[failure].retries, failure]:
+        assert ledger.trials("demo") == [] or ledger.trial("demo", 0).state is TrialState.QUEUED
+        coordinator = coordinate(spec) if restarts else coordinator
+        task = coordinator.next_task()
+        coordinator.on_lost(task.number, task.attempt, "gone", failure=other)
+    record = ledger.trial("demo", 0)
+    assert (record.state, record.failure) == (TrialState.FAILED, failure)
+    assert record.error == f"given up after {POLICIES[failure].retries + 1} such failures without a report; last: gone"
 
 
 def test_lost_workers_are_counted_over_restarts_but_interruptions_are_not(coordinate, make_spec, ledger):
@@ -256,6 +307,27 @@ def test_a_pruned_trial_stops_at_the_rung_with_its_value_in_the_ledger(coordinat
     assert ledger.rungs("demo")[2] == {good.number: 0.9, bad.number: 0.1}
     assert ledger.trial("demo", bad.number).state is TrialState.PRUNED
     assert ledger.trial("demo", good.number).state is TrialState.RUNNING
+
+
+def test_what_was_decided_at_a_rung_stands_when_a_lost_checkpoint_brings_the_trial_there_again(
+    coordinate, make_spec, ledger, clock
+):
+    scheduler = {"name": "asha", "reduction_factor": 2, "min_steps": 2}
+    coordinator = coordinate(make_spec(scheduler=scheduler))
+    early, late = coordinator.next_task(), coordinator.next_task()
+    assert not coordinator.on_message(early.number, early.attempt, point(2, 0.1))  # it has no rivals yet
+    assert not coordinator.on_message(late.number, late.attempt, point(2, 0.9))
+    coordinator.on_lost(early.number, early.attempt, "its node has died", failure=FailureClass.NODE_LOST)
+    again = coordinator.next_task()
+    coordinator.on_message(again.number, again.attempt, STARTED)
+    for step in (1, 2):
+        clock[0] += 60
+        assert not coordinator.on_message(again.number, again.attempt, point(step, 0.1))
+    assert [kept.step for kept in ledger.points("demo", early.number)] == [2]
+    assert ledger.trial("demo", early.number).seconds == pytest.approx(120)
+    assert coordinator.on_message(again.number, again.attempt, point(4, 0.1)) is False
+    assert not coordinator.on_message(late.number, late.attempt, point(4, 0.9))
+    assert ledger.rungs("demo")[4] == {early.number: 0.1, late.number: 0.9}
 
 
 def test_references_are_never_pruned(coordinate, make_spec, ledger):
@@ -311,6 +383,47 @@ def test_the_best_trials_are_trained_again_with_the_other_seeds(coordinate, make
     assert [(record.parent, record.seed) for record in replicates] == [(1, 1), (1, 2)]
     assert [task.config["seed"] for task in tasks] == [1, 2]
     assert len({record.key for record in ledger.trials("demo")}) == 5
+
+
+def test_finalists_wait_for_the_references_that_they_are_measured_by(coordinate, make_spec, ledger):
+    """The source-only network ends last and shows that the leader lost what supervision gives for free."""
+    spec = make_spec(
+        base=fakes.plain_spec()["base"] | {"method": {"name": "adversarial"}},
+        references={"plain": {"method.name": "source_only"}},
+        seeds=[0, 1],
+        budget={"trials": 2, "concurrency": 2},
+    )
+    coordinator = coordinate(spec)
+    reference = coordinator.next_task()
+    for missing, value in ((5.0, 0.7), (0.0, 0.6)):
+        task = coordinator.next_task()
+        classes = {f"source/val/iou/{name}": value for name in range(10)}
+        missing_classes = {"target/missing_classes": missing}
+        coordinator.on_message(task.number, task.attempt, point(6, value, **classes, **missing_classes))
+        coordinator.on_message(task.number, task.attempt, {"event": "finished"})
+    assert coordinator.next_task() is Wait.NOT_NOW
+    complete(coordinator, reference, 0.6)
+    complete(coordinator, coordinator.next_task(), 0.6)
+    assert coordinator.next_task() is Wait.DONE
+    assert [trial.parent for trial in ledger.trials("demo") if trial.kind is TrialKind.REPLICATE] == [2]
+    assert coordinate(spec).next_task() is Wait.DONE
+
+
+def test_a_sweep_that_goes_on_with_more_trials_repeats_the_new_best(coordinate, make_spec, ledger):
+    for trials, value in ((1, 0.5), (2, 0.6)):
+        coordinator = coordinate(make_spec(seeds=[0, 1], budget={"trials": trials, "concurrency": 1}))
+        complete(coordinator, coordinator.next_task(), value)
+        complete(coordinator, coordinator.next_task(), value)
+        assert coordinator.next_task() is Wait.DONE
+    assert [trial.parent for trial in ledger.trials("demo") if trial.kind is TrialKind.REPLICATE] == [0, 2]
+
+
+def test_a_reference_that_was_changed_is_refused_and_not_taken_for_the_old_one(coordinate, make_spec):
+    coordinate(make_spec(references={"plain": {"optimizer.lr": 0.01}})).next_task()
+    with pytest.raises(
+        ConfigError, match=r"'plain' .* optimizer.lr: 0.01, .* now says optimizer.lr: 0.02; give .* another name"
+    ):
+        coordinate(make_spec(references={"plain": {"optimizer.lr": 0.02}}))
 
 
 @pytest.mark.parametrize(

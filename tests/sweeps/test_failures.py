@@ -14,7 +14,10 @@ def test_the_sampler_hears_of_what_the_configuration_did_and_not_of_what_the_mac
     blamed = {failure for failure, policy in POLICIES.items() if policy.blames_configuration}
     assert {FailureClass.OUT_OF_MEMORY, FailureClass.DIVERGED, FailureClass.INVALID} < blamed
     assert blamed.isdisjoint(
-        {FailureClass.WORKER_LOST, FailureClass.NODE_LOST, FailureClass.PREEMPTED, FailureClass.DATA}
+        {
+            *(FailureClass.WORKER_LOST, FailureClass.NODE_LOST, FailureClass.DEVICE_LOST, FailureClass.PREEMPTED),
+            *(FailureClass.DATA, FailureClass.STORAGE),
+        }
     )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateTable
 
 from segda.errors import ConfigError
 from sweeps.ledger import tables as ledger_tables
-from sweeps.ledger.database import Ledger
+from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
 
 
@@ -194,6 +194,45 @@ def test_an_attempt_makes_the_one_before_it_stale(ledger):
     assert (trial.state, trial.attempt, trial.worker, trial.step) == (TrialState.RUNNING, 2, "b:2", 2)
 
 
+def test_a_message_of_a_stale_attempt_changes_no_trial(ledger):
+    ledger.add_trial(record())
+    first = ledger.start_attempt("demo", 0, worker="a:1")
+    ledger.start_attempt("demo", 0, worker="b:2")
+    with pytest.raises(LeaseLostError, match="another process has taken over sweep 'demo'"):
+        ledger.update_trial("demo", 0, attempt=first, state=TrialState.FAILED)
+    assert ledger.trial("demo", 0).state is TrialState.RUNNING
+    ledger.update_trial("demo", 0, attempt=2, state=TrialState.FAILED)
+    assert ledger.trial("demo", 0).state is TrialState.FAILED
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda ledger: ledger.update_sweep("demo", state="running"),
+        lambda ledger: ledger.update_info("demo", commit="xyz"),
+        lambda ledger: ledger.add_trial(record(1)),
+        lambda ledger: ledger.update_trial("demo", 0, state=TrialState.FAILED),
+        lambda ledger: ledger.start_attempt("demo", 0, worker="a:1"),
+        lambda ledger: point(ledger, 1, attempt=0),
+        lambda ledger: ledger.add_rung("demo", 0, rung=1, value=0.5),
+        lambda ledger: ledger.add_event("demo", "note", "x"),
+    ],
+    ids=["sweep", "info", "new trial", "trial", "attempt", "point", "rung", "event"],
+)
+def test_what_a_replaced_driver_writes_is_refused_and_what_others_write_is_not(ledger, write):
+    ledger.add_trial(record())
+    with ledger.writing() as connection:
+        connection.execute(ledger_tables.SWEEP.update().values(driver="the new one"))
+    before = ledger.sweep("demo"), ledger.trials("demo"), ledger.rungs("demo"), ledger.events("demo")
+    ledger.holders["demo"] = "the former one"
+    with pytest.raises(LeaseLostError):
+        write(ledger)
+    assert (ledger.sweep("demo"), ledger.trials("demo"), ledger.rungs("demo"), ledger.events("demo")) == before
+    ledger.holders["demo"] = "the new one"
+    write(ledger)
+    assert (ledger.sweep("demo"), ledger.trials("demo"), ledger.rungs("demo"), ledger.events("demo")) != before
+
+
 def test_a_trial_keeps_the_time_of_its_first_start(ledger):
     ledger.add_trial(record())
     ledger.start_attempt("demo", 0, worker="a:1")
@@ -279,6 +318,44 @@ def test_the_newest_profile_of_an_architecture_counts(ledger):
     ledger.put_profile("a", {"fps": 1})
     ledger.put_profile("a", {"fps": 2.5})
     assert ledger.profile("a") == {"fps": 2.5}
+
+
+def at_once(work, count=4):
+    """Call a function from several threads at once and return what it raised."""
+    ready = threading.Barrier(count)
+    failures = []
+
+    def run(index):
+        ready.wait()
+        try:
+            work(index)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
+def test_many_programs_open_an_empty_database_at_once(postgresql):
+    assert at_once(lambda _: Ledger.open(postgresql).close()) == []
+    with Ledger.open(postgresql) as opened:
+        assert opened.sweeps() == []
+
+
+def test_two_sweeps_that_measure_the_same_architecture_at_once_both_go_on(ledger):
+    for key in "abcde":
+        assert at_once(lambda fps, key=key: ledger.put_profile(key, {"fps": fps})) == []
+        assert ledger.profile(key)["fps"] in range(4)
+
+
+def test_a_name_that_several_want_at_once_is_given_once(ledger):
+    for name in "abcde":
+        failures = at_once(lambda _, name=name: ledger.create_sweep(name, spec={}, info={}))
+        assert [type(failure) for failure in failures] == [ConfigError] * 3
 
 
 def test_threads_write_beside_each_other_without_loss(ledger):

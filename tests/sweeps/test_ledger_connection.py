@@ -39,6 +39,24 @@ def test_a_ledger_on_a_network_file_system_is_refused_with_two_ways_out(mounts):
     assert not (mounts / "shared").exists()
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["nfs", "panfs", "9p", "virtiofs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs"],
+)
+def test_every_kind_of_network_file_system_is_refused(monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(ledger_connection, "file_system_of", lambda path: kind)
+    with pytest.raises(ConfigError, match=f"network file system .{kind}."):
+        check_file_system(tmp_path / "ledger.db")
+
+
+@pytest.mark.parametrize(
+    "kind", ["ext4", "xfs", "overlay", "tmpfs", "apfs", "fuseblk", "fuse.fuse-overlayfs", "fuse", ""]
+)
+def test_local_file_systems_are_accepted(monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(ledger_connection, "file_system_of", lambda path: kind)
+    check_file_system(tmp_path / "ledger.db")
+
+
 def test_a_link_to_a_network_file_system_does_not_hide_it(mounts):
     (mounts / "shared").mkdir()
     (mounts / "link").symlink_to(mounts / "shared")

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from segda.errors import DeviceError
 from sweeps.planning import packing
 from sweeps.planning.canary import CanaryResult, Costs
 from sweeps.planning.coverage import heaviest
-from sweeps.planning.packing import Gpu, Packing, ProbeResult, noted, pack, pack_trials, recalled, resolve_packing
+from sweeps.planning.machines import Machines
+from sweeps.planning.packing import Gpu, Packing, ProbeResult, noted, pack, pack_trials, packed, recalled
 from sweeps.planning.profiles import Architecture, Profile, reachable
 
 GIB = 2**30
@@ -91,37 +93,50 @@ def auto(make_spec, *, concurrency=1, **changes):
     return make_spec(resources={"cpus": 1, "gpus": "auto"}, budget={"trials": 9, "concurrency": concurrency}, **changes)
 
 
-def never(copies):
-    pytest.fail(f"{copies} copies were probed")
+def never(function, *arguments):
+    pytest.fail(f"{function} was called")
 
 
-def test_a_number_in_the_file_is_left_alone(make_spec):
+def machines(*gpus, cpus=64.0, call=never):
+    return Machines(nodes=tuple({"CPU": cpus, "GPU": float(count)} for count in gpus), call=call, look=call)
+
+
+def test_a_number_in_the_file_is_left_alone(make_spec, ledger):
     spec = make_spec(resources={"cpus": 1, "gpus": 0.5})
-    assert resolve_packing(spec, probe_runner=never, gpus=2, gpu_memory_bytes=GIB) is spec
+    assert pack_trials(spec, ledger=ledger, machines=machines(2)) is spec
+
+
+THREE = Packing(3, "")
 
 
 def test_as_many_trials_run_as_all_gpus_hold(make_spec):
-    found = resolve_packing(auto(make_spec), probe_runner=FakeGpu(gib=3.0), gpus=2, gpu_memory_bytes=10 * GIB)
+    found = packed(auto(make_spec), THREE, machines=machines(1, 1))
     assert found.resources.gpus == 0.3333
     assert found.budget.concurrency == 6
+
+
+def test_no_more_trials_run_than_processors_hold(make_spec):
+    spec = make_spec(resources={"cpus": 4, "gpus": "auto"}, budget={"trials": 9})
+    assert packed(spec, THREE, machines=machines(4, cpus=8.0)).budget.concurrency == 2
+    with pytest.raises(DeviceError, match="needs 4 CPUs"):
+        packed(spec, THREE, machines=machines(4, cpus=2.0))
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(4, 4), (40, 6)])
 def test_a_concurrency_in_the_file_remains_a_bound(make_spec, asked, expected):
     spec = auto(make_spec, concurrency=asked)
-    found = resolve_packing(spec, probe_runner=FakeGpu(gib=3.0), gpus=2, gpu_memory_bytes=10 * GIB)
-    assert found.budget.concurrency == expected
+    assert packed(spec, THREE, machines=machines(2)).budget.concurrency == expected
 
 
-def test_without_gpus_trials_run_on_processors(make_spec):
-    found = resolve_packing(auto(make_spec, concurrency=3), probe_runner=never, gpus=0, gpu_memory_bytes=0)
+def test_without_gpus_trials_run_on_processors(make_spec, ledger):
+    found = pack_trials(auto(make_spec, concurrency=3), ledger=ledger, machines=machines(0))
     assert found.resources.gpus == 0
     assert found.budget.concurrency == 3
 
 
 def test_readers_of_the_ledger_find_the_packing_again(make_spec):
     spec = auto(make_spec)
-    found = resolve_packing(spec, probe_runner=FakeGpu(gib=3.0), gpus=1, gpu_memory_bytes=10 * GIB)
+    found = packed(spec, THREE, machines=machines(1))
     assert recalled(spec, noted(found)) == found
     assert recalled(spec, {}) == spec
 
@@ -151,7 +166,7 @@ class FakeNode:
 
 @pytest.fixture
 def known_profiles(monkeypatch):
-    def profiles(spec, *, ledger, call):
+    def profiles(spec, *, ledger, call, look):
         macs = {"resnet18": 1e9, "resnet101": 8e9}
         return {item: Profile({"macs": macs[item.backbone]}) for item in reachable(spec)}
 
@@ -170,7 +185,7 @@ def test_the_largest_configuration_of_the_hungriest_method_is_probed(make_spec, 
     node = FakeNode(gib={"source_only": 5, "adversarial": 3})
     said = []
     spec = auto(make_spec, search=SEARCH)
-    found = pack_trials(spec, ledger=ledger, gpus=1, call=node, say=said.append)
+    found = pack_trials(spec, ledger=ledger, machines=machines(1, call=node), say=said.append)
     assert sorted(node.measured) == ["adversarial", "source_only"]
     assert node.probed == [("source_only", 8, 1), ("source_only", 8, 2)]
     assert found.resources.gpus == 0.5
@@ -180,18 +195,20 @@ def test_the_largest_configuration_of_the_hungriest_method_is_probed(make_spec, 
 def test_a_packing_is_found_once(make_spec, ledger, known_profiles):
     spec = auto(make_spec, search=SEARCH)
     first = pack_trials(
-        spec, ledger=ledger, gpus=1, call=FakeNode(gib={"source_only": 2, "adversarial": 3}), say=lambda line: None
+        spec, ledger=ledger, machines=machines(1, call=FakeNode(gib={"source_only": 2, "adversarial": 3}))
     )
     again = FakeNode(gib={})
-    assert pack_trials(spec, ledger=ledger, gpus=1, call=again, say=lambda line: None) == first
+    assert pack_trials(spec, ledger=ledger, machines=machines(1, call=again)) == first
     assert again.probed == again.measured == []
 
 
 def test_another_batch_is_another_packing(make_spec, ledger, known_profiles):
     gib = {"source_only": 2, "adversarial": 3}
-    pack_trials(auto(make_spec, search=SEARCH), ledger=ledger, gpus=1, call=FakeNode(gib=gib))
+    pack_trials(auto(make_spec, search=SEARCH), ledger=ledger, machines=machines(1, call=FakeNode(gib=gib)))
     node = FakeNode(gib=gib)
-    pack_trials(auto(make_spec, search=SEARCH | {"batch_size": [2, 16]}), ledger=ledger, gpus=1, call=node)
+    pack_trials(
+        auto(make_spec, search=SEARCH | {"batch_size": [2, 16]}), ledger=ledger, machines=machines(1, call=node)
+    )
     assert node.probed[0] == ("adversarial", 16, 1)
 
 

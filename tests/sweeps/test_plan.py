@@ -17,10 +17,11 @@ from sweeps import cli
 from sweeps.planning import canary
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.coverage import Case, cases
-from sweeps.planning.estimate import Tried, estimate, verdicts
+from sweeps.planning.estimate import Tried, estimate, planned_trials, verdicts
 from sweeps.planning.machines import Machines
 from sweeps.planning.packing import ProbeResult, run_probe
 from sweeps.planning.plan import (
+    as_planned,
     measured_profiles,
     obstacles,
     plan_path,
@@ -195,6 +196,31 @@ def test_references_and_repetitions_train_in_full(make_spec):
     assert found.worker_seconds.high == 13 * FULL + FULL + 100
 
 
+def test_population_based_training_saves_no_steps_and_its_copies_take_starts(make_spec):
+    spec = timed(make_spec, scheduler={"name": "pbt", "interval": 20, "quantile": 0.25})
+    found = estimate(spec, tried(spec))
+    # Four comparisons (20, 40, 60, 80), each with at most a quarter of 9 trials replaced.
+    assert found.trials == 9
+    assert found.steps == (810, 810)
+    assert found.worker_seconds == (9 * FULL, 9 * FULL + 9 * 3)
+    # Every trial's checkpoint of each comparison waits for copies, and every copy leaves one of its own.
+    assert found.disk_bytes == (9 + 9 + 9 * 4) * 1000
+
+
+FOUR = {"batch_size": [2, 4], "model.backbone": ["resnet18", "resnet34"]}
+
+
+def test_a_finite_space_has_no_more_trials_than_combinations(make_spec):
+    spec = timed(
+        make_spec, search=FOUR, budget={"trials": 100, "concurrency": 2, "hours": 0.1}, seeds=[0, 1], finalists=3
+    )
+    assert planned_trials(spec) == (4, 0, 3)
+    assert planned_trials(timed(make_spec, seeds=[0, 1])) == (9, 0, 1)
+    found = estimate(spec, tried(spec))
+    assert (found.trials, found.steps) == (7, (7 * 90, 7 * 90))
+    assert verdicts(spec, found) == ["budget.hours 0.1 is enough"]
+
+
 def test_no_more_trials_run_at_once_than_fit(make_spec):
     spec = timed(make_spec, budget={"trials": 9, "concurrency": 100})
     assert estimate(spec, tried(spec), slots=4).concurrency == 4
@@ -249,6 +275,22 @@ def test_a_plan_is_kept_beside_the_sweep_and_serves_another_budget(make_spec, st
     assert saved_estimate(store, "another") is None
 
 
+def test_what_gpus_auto_was_is_kept_with_the_plan(make_spec, store):
+    auto = timed(make_spec, resources={"cpus": 1, "gpus": "auto"}, budget={"trials": 16})
+    machines = Machines(nodes=({"CPU": 16.0, "GPU": 1.0},))
+    with pytest.raises(ConfigError, match="has no plan yet"):
+        as_planned(store, auto, machines)
+    packed = auto.model_copy(update={"resources": auto.resources.model_copy(update={"gpus": 0.25})})
+    save_plan(store, packed, None, tried(packed))
+    found = as_planned(store, auto, machines)
+    assert (found.resources.gpus, found.budget.concurrency) == (0.25, 4)
+    bound = timed(make_spec, resources={"cpus": 1, "gpus": "auto"}, budget={"trials": 16, "concurrency": 3})
+    assert as_planned(store, bound, machines).budget.concurrency == 3
+    with pytest.raises(DeviceError, match=r"0\.25 GPUs on one node"):
+        as_planned(store, auto, Machines(nodes=({"CPU": 16.0},)))
+    assert as_planned(store, packed, machines) is packed
+
+
 def test_figures_of_another_sweep_file_are_not_taken(make_spec, store):
     spec = branching(make_spec)
     save_plan(store, spec, None, tried(spec))
@@ -258,12 +300,28 @@ def test_figures_of_another_sweep_file_are_not_taken(make_spec, store):
 
 
 def test_slots_are_counted_node_by_node(make_spec):
-    machines = Machines(nodes=((4.0, 2.0), (16.0, 0.0)))
+    machines = Machines(nodes=({"CPU": 4.0, "GPU": 2.0}, {"CPU": 16.0}))
     assert machines.gpus == 2
     assert machines.slots(make_spec(resources={"cpus": 3, "gpus": 0})) == 6
     assert machines.slots(make_spec(resources={"cpus": 1, "gpus": 0.5})) == 4
     with pytest.raises(DeviceError, match="8 GPUs on one node"):
         machines.slots(make_spec(resources={"cpus": 1, "gpus": 8}))
+
+
+def test_a_share_of_a_gpu_lies_on_one_gpu(make_spec):
+    machines = Machines(nodes=({"CPU": 64.0, "GPU": 4.0},))
+    slots = {gpus: machines.slots(make_spec(resources={"cpus": 1, "gpus": gpus})) for gpus in (0.6, 0.3333, 0.1, 1, 3)}
+    assert slots == {0.6: 4, 0.3333: 12, 0.1: 40, 1: 4, 3: 1}
+
+
+def test_only_nodes_with_the_custom_resources_hold_trials(make_spec):
+    resources = {"cpus": 1, "gpus": 0, "custom": {"accelerator_type:A100": 0.5}}
+    plain, special = {"CPU": 64.0}, {"CPU": 64.0, "accelerator_type:A100": 1.0}
+    assert Machines(nodes=(plain, special)).slots(make_spec(resources=resources)) == 2
+    with pytest.raises(
+        DeviceError, match=r"needs 1 CPUs and 0\.5 accelerator_type:A100 on one node.*64 CPUs and 0 GPUs and 0 acc"
+    ):
+        Machines(nodes=(plain,)).slots(make_spec(resources=resources))
 
 
 # The command
@@ -293,7 +351,7 @@ def fake_machine(monkeypatch):
         error = next((error for word, error in fails.items() if word in text), None)
         return CanaryResult((), error) if error else CanaryResult((COSTS,))
 
-    monkeypatch.setattr(plan, "this_machine", lambda: Machines(nodes=((2.0, 0.0),), call=measured))
+    monkeypatch.setattr(plan, "this_machine", lambda: Machines(nodes=({"CPU": 2.0},), call=measured))
     monkeypatch.setattr(plan, "data_fingerprint", lambda config, progress: "0123456789abcdef")
     return fails
 
@@ -338,6 +396,38 @@ def test_another_budget_is_estimated_without_training_again(call, sweep_file, fa
     code, out, _ = call(sweep_file, "--skip-canary", "--trials", "40")
     assert code == 0
     assert "trials: 40, 2 at a time" in out
+
+
+def test_gpus_auto_without_a_gpu_is_estimated_again_without_training(call, sweep_file, fake_machine, make_spec):
+    spec = branching(make_spec, resources={"cpus": 1, "gpus": "auto"})
+    sweep_file.write_text(yaml.safe_dump(spec.canonical(), sort_keys=False))
+    code, first, _ = call(sweep_file)
+    assert code == 0
+    fake_machine["resnet"] = "this must not be trained"
+    code, second, err = call(sweep_file, "--skip-canary")
+    assert (code, err) == (0, "")
+    assert [line for line in second.splitlines() if line.startswith("worker time")] == [
+        line for line in first.splitlines() if line.startswith("worker time")
+    ]
+
+
+def test_population_based_training_is_planned(call, sweep_file, fake_machine, make_spec, store):
+    spec = branching(make_spec, scheduler={"name": "pbt", "interval": 2})
+    sweep_file.write_text(yaml.safe_dump(spec.canonical(), sort_keys=False))
+    code, out, err = call(sweep_file)
+    assert code == 0, err
+    assert "a copy goes on where a trial is replaced" in out
+    assert plan_path(store, "demo").is_file()
+
+
+def test_the_check_counts_no_more_trials_than_combinations(capsys, tmp_path, make_spec):
+    path = tmp_path / "demo.yaml"
+    path.write_text(yaml.safe_dump(make_spec(search=FOUR, budget={"trials": 100}).canonical(), sort_keys=False))
+    with pytest.raises(SystemExit):  # the data sets are missing
+        run_cli(cli.sweeps, ["check", str(path)])
+    out = capsys.readouterr().out
+    assert "trials: 4 (4 of the search, 0 references, 0 replicates)" in out
+    assert "steps: 24 at most" in out
 
 
 # Real canaries
@@ -398,7 +488,7 @@ def test_canaries_run_on_a_node_of_the_cluster(ray_cluster, make_spec):
     from sweeps.execution.cluster import idle_node
 
     with idle_node(make_spec()) as machines:
-        assert machines.nodes == ((2.0, 0.0),)
+        assert [node["CPU"] for node in machines.nodes] == [2.0]
         assert machines.call(os.getpid) != os.getpid()
         result = machines.call(measure, CanaryTask(config={}, threads=1))
     assert result.copies == ()

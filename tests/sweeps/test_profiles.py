@@ -4,7 +4,6 @@ import fakes
 import pytest
 import torch
 
-from segda.errors import ConfigError
 from sweeps.planning.profiles import (
     Architecture,
     Device,
@@ -36,12 +35,6 @@ def test_every_reachable_architecture_is_listed_once(make_spec):
         ("resnet18", 32, 11),
         ("resnet101", 32, 11),
     ]
-
-
-def test_the_image_size_cannot_be_searched_because_latency_would_not_compare(make_spec):
-    search = {"data.height": [32, 64], "optimizer.lr": {"low": 1e-3, "high": 1e-1}}
-    with pytest.raises(ConfigError, match=r"data\.height cannot be searched"):
-        reachable(make_spec(search=search))
 
 
 def test_the_key_changes_with_everything_that_changes_the_figures(architecture):

@@ -197,10 +197,38 @@ def test_a_worker_that_was_replaced_on_another_node_stops_and_overwrites_nothing
     assert [name for name in names if name.startswith("checkpoint")] == ["checkpoint-00000005-0002.pt"]
 
 
-def test_a_store_that_was_deleted_begins_again_from_what_the_storage_has(task, tmp_path):
+def test_an_attempt_that_begins_after_a_later_one_leaves_the_storage_to_it(task, tmp_path, storage):
     Driver(dies_at=4).work(task(tmp_path / "a", attempt=3))
-    assert Driver().work(task(tmp_path / "b", attempt=1)).steps == [1, 2, 3, 4, 5, 6]
+    before = stored(storage)
+    end = Driver().work(task(tmp_path / "b", attempt=2)).messages[-1]
+    assert (end["event"], end["failure"]) == ("failed", "worker_lost")
+    assert f"attempt 2 begins after attempt 3 began in {storage}" in end["error"]
+    assert stored(storage) == before
+
+
+def test_a_store_that_was_deleted_begins_again_from_what_the_storage_has(task, tmp_path):
+    Driver(dies_at=4).work(task(tmp_path / "a"))
+    assert Driver().work(task(tmp_path / "b")).steps == [1, 2, 3, 4, 5, 6]
     assert executed(tmp_path / "b") == [5, 6]
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_that_the_storage_has(task, tmp_path):
+    Driver(dies_at=4).work(task(tmp_path / "a"))
+    (Store.at(tmp_path / "a").trial(RECORD) / "checkpoint.pt").write_text("")
+    assert Driver().work(task(tmp_path / "a", attempt=2, acknowledged=3)).steps == [4, 5, 6]
+    assert executed(tmp_path / "a") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_that_is_damaged_at_the_storage_too_is_removed_there(task, tmp_path, storage):
+    Driver(dies_at=4).work(task(tmp_path / "a"))
+    system, root = fsspec.url_to_fs(f"{storage}/demo/trials/0000-key")
+    system.pipe_file(f"{root}/checkpoint-00000004-0001.pt", b"")
+    second = Driver(dies_at=5).work(task(tmp_path / "b", attempt=2, acknowledged=3))
+    assert second.steps == [1, 2, 3, 4]
+    assert executed(tmp_path / "b") == [1, 2, 3, 4, 5]
+    names = stored(storage)
+    assert [name for name in names if name.startswith("checkpoint")] == ["checkpoint-00000005-0002.pt"]
+    assert (Store.at(tmp_path / "b").trial(RECORD) / "checkpoint.damaged.pt").exists()
 
 
 def test_the_driver_gets_the_small_files_and_on_request_the_checkpoint(task, tmp_path, storage):
@@ -222,6 +250,21 @@ def test_nothing_is_fetched_into_the_folder_that_the_trial_was_trained_in(task, 
     Driver().work(task(tmp_path / "shared"))
     monkeypatch.setattr(remote, "RemoteFolder", None)
     assert fetch(RECORD, store=Store.at(tmp_path / "shared"), storage=storage, with_checkpoint=True) == []
+
+
+def test_checkpoints_that_are_kept_on_a_node_are_neither_sent_nor_fetched(task, tmp_path, storage):
+    node = tmp_path / "a"
+    Driver(dies_at=4).work(task(node))
+    for name in ("checkpoint-2.pt", "checkpoint.damaged.pt"):
+        (Store.at(node).trial(RECORD) / name).touch()
+    Driver().work(task(node, attempt=2, acknowledged=3))
+    assert [name for name in stored(storage) if name.endswith(".pt")] == ["checkpoint-00000006-0002.pt"]
+
+
+def test_a_trial_that_no_worker_had_is_not_looked_for(tmp_path, storage, monkeypatch):
+    monkeypatch.setattr(remote, "RemoteFolder", None)
+    infeasible = replace(RECORD, attempt=0)
+    assert fetch(infeasible, store=Store.at(tmp_path / "driver"), storage=storage, with_checkpoint=True) == []
 
 
 def test_a_trial_that_never_reported_has_nothing_to_fetch(tmp_path, storage):

@@ -93,7 +93,7 @@ def spec(make_spec):
             "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True},
         },
         constraints=["fps >= 30"],
-        seeds=[0, 1],
+        seeds=[0, 1, 2],
         budget={"trials": 5, "concurrency": 1},
         references={"upper_bound": {"method.name": "target_only"}},
     )
@@ -119,6 +119,7 @@ def records():
         trial(5, 0.3, state=TrialState.PRUNED, step=30),
         trial(6, 0.4, 0.55, method="target_only", kind=TrialKind.REFERENCE, name="upper_bound"),
         replicate(7, best, 0.60, 0.43, seed=1),
+        replicate(8, best, 0.62, 0.45, seed=2),
     ]
 
 
@@ -168,7 +169,7 @@ def test_both_tables_of_trials_hold_every_trial_with_its_figures(pages, records)
     html_rows = table(Page(pages[0]), "kind")
     text_rows = markdown_table(pages[1], "All trials")
     assert [row["trial"] for row in html_rows] == [str(record.number) for record in records]
-    assert [row["trial"] for row in text_rows] == ["0", "1 ★", "2", "3", "4", "5", "6", "7"]
+    assert [row["trial"] for row in text_rows] == ["0", "1 ★", "2", "3", "4", "5", "6", "7", "8"]
     assert text_rows[1] == {
         "trial": "1 ★",
         "kind": "search",
@@ -196,7 +197,7 @@ def test_the_pick_is_said_with_reason_seeds_and_context_in_both_files(pages):
         assert "The runner-up, trial 0" in text
         assert "61.0 ± 1.4" in text
         assert "44.0 ± 1.4" in text
-        assert "mean ± std of 2 seeds (0, 1)" in text
+        assert "mean ± std of 2 further seeds (1, 2); 62.0 with seed 0, which chose it" in text
         assert "oracle, not used for choosing" in text
         assert "Example CPU" in text
         assert "camvid / day val" in text
@@ -283,13 +284,15 @@ def test_two_seeds_are_too_few_to_compare_finalists_and_that_is_said(ledger, sto
 
 
 def test_a_sweep_that_selects_by_a_validator_shows_its_scores_over_seeds(ledger, store, make_spec, begun):
-    begun(make_spec(selection="im", seeds=[0, 1]))
-    first = trial(0, metrics={"target/validator/im": 1.25})
+    begun(make_spec(selection="im", seeds=[0, 1, 2]))
+    first = trial(0, metrics={"target/validator/im": 2.0})
     ledger.add_trial(first)
-    ledger.add_trial(replicate(1, first, 0.6, metrics={"target/validator/im": 1.75}))
+    ledger.add_trial(replicate(1, first, 0.6, metrics={"target/validator/im": 1.25}))
+    ledger.add_trial(replicate(2, first, 0.6, seed=2, metrics={"target/validator/im": 1.75}))
     text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
     (row,) = markdown_table(text.replace("### Rep", "## Rep"), "Repetitions over seeds")
-    assert row["im (mean ± std)"] == "1.5 ± 0.35"
+    assert (row["im (mean ± std)"], row["n"], row["further seeds"]) == ("1.5 ± 0.35", "2", "1, 2")
+    assert row["im (search seed: optimistic)"] == "2"
     assert (
         "has the best target/validator/im" in text or "only candidate that qualifies; its target/validator/im" in text
     )
@@ -465,4 +468,4 @@ def test_the_terminal_table_marks_the_pick(ledger, store, written):
     assert "1 ★" in text
     assert "0 ★" not in text
     assert "% (oracle)" in text
-    assert "8 trials: 6 complete, 1 pruned, 1 failed" in text
+    assert "9 trials: 7 complete, 1 pruned, 1 failed" in text

@@ -1,7 +1,7 @@
 """The report of several sweeps."""
 
 import pytest
-from records import trial
+from records import replicate, trial
 from test_report import Page, markdown_table, table
 
 from segda.cli_errors import run_cli
@@ -20,7 +20,9 @@ def short_script(monkeypatch):
 def two(ledger, begun, make_spec):
     begun(make_spec(question="Is <it> | better?"))
     begun(make_spec(name="other", budget={"trials": 9}))
-    ledger.add_trial(trial(0, 0.6, 0.4, seconds=3600.0, finished=1.0))
+    first = trial(0, 0.6, 0.4, seconds=3600.0, finished=1.0)
+    ledger.add_trial(first)
+    ledger.add_trial(replicate(1, first, 0.55, 0.35, finished=2.0))
     ledger.add_trial(trial(0, 0.5, 0.5, sweep="other", seconds=1800.0, finished=1.0))
 
 
@@ -39,7 +41,12 @@ def test_both_files_have_picks_differences_and_load_nothing(ledger, store, two):
     assert changed["`budget.trials`"] == ("3", "9")
     assert changed["`question`"] == (r"Is &lt;it> \| better?", "Does the runner work?")
     assert {"figure-pareto", "figure-progress"} <= set(page.ids)
-    assert [row["source mIoU %"] for row in markdown_table(text, "Picks")] == ["60.0", "50.0"]
+    picks = markdown_table(text, "Picks")
+    assert [row["source mIoU % (search seed: optimistic)"] for row in picks] == ["60.0", "50.0"]
+    assert [(row["n further seeds"], row["source mIoU % (further seeds)"]) for row in picks] == [
+        ("1", "55.0"),
+        ("0", "–"),
+    ]
 
 
 def test_sweeps_without_trials_can_be_compared(ledger, store, begun, make_spec):

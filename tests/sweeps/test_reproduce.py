@@ -1,6 +1,7 @@
 """Trials trained again from their MLflow runs: real training on generated scenes, a real MLflow store."""
 
 import contextlib
+import json
 import math
 import shutil
 import sys
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from segda.cli_errors import run_cli
+from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.splits import data_fingerprint
+from segda.train import train
 from sweeps.audit import reproduce as reproducing
 from sweeps.audit.repetition import Comparison, weights_digest
 from sweeps.cli import sweeps as cli
@@ -24,6 +27,7 @@ from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.tracking import Tracker, TrackingError, default_uri, reading
 from sweeps.tracking.reading import read_run
+from sweeps.tracking.server import metric_name
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
@@ -191,12 +195,34 @@ def test_the_number_of_threads_and_the_way_of_computing_are_the_run_s(trained, i
     run = trained.read()
     environment = {**run.environment, "num_threads": 2, "processes": 2, "micro_batch": 2}
     reproducing.reproduce(replace(run, environment=environment), run.config, folder=tmp_path)
-    assert instant == {"threads": 2, "processes": 2}  # two images are all that one of two processes has of four
+    # Two threads in each of two processes; two images are all that one of these has of four.
+    assert instant == {"threads": 4, "processes": 2}
     environment |= {"num_threads": 1, "processes": 1}
     (tmp_path / "checkpoint.pt").unlink()
     reproducing.reproduce(replace(run, environment=environment), run.config, folder=tmp_path)
     assert instant == {"threads": 1, "processes": 2, "micro_batch": 2}
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.slow  # two trainings of two processes
+def test_a_data_parallel_trial_is_reproduced_with_the_threads_that_its_processes_had(trained, scenes, tmp_path):
+    plain = base(scenes, trained.store.root / "cache", steps=2, report_every=2, precision="fp32")
+    config, threads, reports = TrainConfig.model_validate(plain), torch.get_num_threads(), {}
+
+    def report(step, metrics, checkpoint):
+        reports[step] = {metric_name(name): value for name, value in metrics.items()}
+
+    torch.set_num_threads(4)
+    try:
+        train(config, report, folder=tmp_path / "first", processes=2)
+    finally:
+        torch.set_num_threads(threads)
+    environment = json.loads((tmp_path / "first" / "environment.json").read_text())
+    assert environment["num_threads"] == 2
+    run = replace(trained.read(), environment=environment, reports=reports, weights=None)
+    comparison = reproducing.reproduce(run, config, folder=tmp_path / "again")
+    assert comparison.num_figures > 10
+    assert comparison.holds, comparison.first
 
 
 def test_other_data_are_an_error_on_one_line(trained, sweeps, tmp_path):

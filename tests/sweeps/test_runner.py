@@ -8,10 +8,14 @@ import time
 
 import fakes
 import pytest
+from records import trial as trial_record
 
 from segda.errors import ConfigError, DeviceError
+from sweeps.execution import runner
+from sweeps.execution.retries import RETRIED, retried_class
 from sweeps.execution.runner import run_sweep
 from sweeps.ledger import lease
+from sweeps.ledger.database import LeaseLostError
 from sweeps.trial import FailureClass, TrialKind, TrialState
 
 pytestmark = pytest.mark.usefixtures("ray_cluster", "no_profiling")
@@ -64,10 +68,12 @@ def test_asha_stops_the_worse_trials_early(sweep, make_spec, executed):
     assert all(count[(trial.number, trial.step + 1)] == 0 for trial in pruned)
 
 
-def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make_spec, executed):
+def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make_spec, executed, ledger):
     _, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:dies_once")
     assert (trials[0].state, trials[0].attempt, trials[0].step) == (TrialState.COMPLETE, 2, 6)
     assert executed() == {(0, step): 1 for step in range(1, 7)}
+    (event,) = [event for event in ledger.events("demo") if event.kind == RETRIED]
+    assert "The actor is dead because its worker process has died" in event.message
 
 
 def test_failures_are_told_apart_and_end_no_sweep(sweep, make_spec, store):
@@ -104,19 +110,78 @@ def test_a_resource_that_no_node_has_is_refused_at_once_by_its_name(sweep, make_
         sweep(make_spec(resources={"cpus": 1, "custom": {"tensor_unit": 1}}))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_signal_queues_what_runs_and_gives_its_exit_code(sweep, make_spec, number, code, ledger):
-    def listen(kind, record, message):
-        if kind == "point":
-            signal.raise_signal(number)
+@pytest.fixture
+def short(make_spec):
+    """A sweep of one trial."""
+    return make_spec(budget={"trials": 1, "concurrency": 1})
 
+
+def at_first_point(*actions):
+    """Return a listener that acts when the first report has been written down."""
+
+    def listen(kind, record, message):
+        if kind == "point" and record.step == 1:
+            for action in actions:
+                action()
+
+    return listen
+
+
+def send(number):
+    return lambda: signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_queues_what_runs_and_gives_its_exit_code(sweep, short, number, ledger):
     before = signal.getsignal(number)
-    outcome, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:slow", listener=listen)
-    assert outcome.exit_code == code
+    outcome, trials = sweep(short, train="fakes:slow", listener=at_first_point(send(number)))
+    assert (outcome.exit_code, outcome.reason) == (75, f"stopped by {number.name}")
     assert states(trials) == [TrialState.QUEUED]
     assert trials[0].step == 1
     assert ledger.sweep("demo").state == "interrupted"
     assert signal.getsignal(number) is before
+
+
+def test_launchers_may_ask_more_than_once(sweep, short):
+    again = [send(signal.SIGTERM)] * 3 + [send(signal.SIGINT), send(signal.SIGTERM)]
+    outcome, trials = sweep(short, train="fakes:slow", listener=at_first_point(*again))
+    assert outcome.exit_code == 75
+    assert states(trials) == [TrialState.QUEUED]
+
+
+def test_a_second_ctrl_c_interrupts_at_once(sweep, short, ledger):
+    with pytest.raises(KeyboardInterrupt):
+        sweep(short, train="fakes:slow", listener=at_first_point(send(signal.SIGINT), send(signal.SIGINT)))
+    assert ledger.sweep("demo").driver is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_preparation_at_once(short, begun, ledger, store, number):
+    begun(short)
+    ledger.add_trial(trial_record(0, state=TrialState.RUNNING, attempt=1))  # of a driver that died
+    went_on = []
+
+    def decode(config):
+        signal.raise_signal(number)
+        went_on.append(config)
+
+    outcome = run_sweep(short, ledger=ledger, store=store, train="fakes:slow", fingerprint=decode)
+    assert not went_on
+    assert (outcome.exit_code, outcome.is_done, outcome.reason) == (75, False, f"stopped by {number.name}")
+    assert states(outcome.trials) == states(ledger.trials("demo")) == [TrialState.QUEUED]
+    assert ledger.sweep("demo").state == "interrupted"
+    assert ledger.sweep("demo").driver is None
+
+
+def test_sigterm_while_ray_starts_is_answered_as_at_any_other_time(short, begun, ledger, store, monkeypatch):
+    begun(short)
+
+    def start(address):
+        sys.exit(signal.SIGTERM)  # what the handler does that Ray installs
+
+    monkeypatch.setattr(runner, "connected", start)
+    outcome = run_sweep(short, ledger=ledger, store=store, fingerprint=fakes.fingerprint)
+    assert (outcome.exit_code, outcome.reason) == (75, "stopped by SIGTERM")
 
 
 def test_spent_hours_queue_the_running_trial_and_a_larger_budget_finishes_it(sweep, make_spec, ledger, store, executed):
@@ -136,33 +201,52 @@ def test_spent_hours_queue_the_running_trial_and_a_larger_budget_finishes_it(swe
     assert ledger.sweep("demo").state == "out_of_budget"
 
 
-def test_a_request_from_elsewhere_ends_a_sweep_like_sigterm(sweep, make_spec, ledger, monkeypatch):
+def test_a_sweep_is_admitted_when_its_lease_is_held_and_its_search_takes_the_trials(sweep, make_spec, ledger, store):
+    holders = []
+
+    def admitted():
+        holders.append(ledger.sweep("demo").driver)
+
+    budget = {"trials": 1, "concurrency": 1}
+    sweep(make_spec(budget=budget), admitted=admitted)
+    assert len(holders) == 1
+    assert holders[0] is not None
+    other_space = make_spec(budget=budget, search={"optimizer.lr": [0.5]})
+    with pytest.raises(ConfigError, match="does not fit the search space"):
+        run_sweep(other_space, ledger=ledger, store=store, fingerprint=fakes.fingerprint, admitted=admitted)
+    assert len(holders) == 1
+
+
+def test_sweeps_stop_ends_a_sweep_for_good(sweep, short, ledger, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
 
-    def listen(kind, record, message):
-        if kind == "point" and record.step == 1:
-            ledger.update_info("demo", **{lease.STOP_REQUEST: time.time()})
+    def ask():
+        ledger.update_info("demo", **{lease.STOP_REQUEST: time.time()})
 
-    outcome, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:slow", listener=listen)
-    assert outcome.exit_code == 75
+    outcome, trials = sweep(short, train="fakes:slow", listener=at_first_point(ask))
+    # Not the code that makes Slurm, Kubernetes or Docker start it again.
+    assert (outcome.exit_code, outcome.stop_requested) == (0, True)
     assert outcome.reason == "stopped by `sweeps stop`"
     assert states(trials) == [TrialState.QUEUED]
     assert ledger.sweep("demo").driver is None
 
 
-def test_a_driver_whose_lease_was_taken_ends_and_writes_no_more(sweep, make_spec, ledger, monkeypatch):
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+@pytest.mark.parametrize("notices", [True, False], ids=["noticed", "not noticed"])
+def test_a_driver_whose_lease_was_taken_ends_and_writes_no_more(sweep, short, ledger, store, monkeypatch, notices):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1 if notices else 1000.0)
     thief = lease.Lease(ledger, "demo")
 
-    def listen(kind, record, message):
-        if kind == "point" and record.step == 1:
-            monkeypatch.setattr(lease, "is_alive", lambda driver, seen: False)
-            thief.take()
+    def take():
+        monkeypatch.setattr(lease, "is_alive", lambda driver, seen: False)
+        thief.take()
 
-    with pytest.raises(ConfigError, match="another process has taken over"):
-        sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:slow", listener=listen)
+    with pytest.raises(LeaseLostError, match="another process has taken over sweep 'demo'"):
+        sweep(short, train="fakes:slow", listener=at_first_point(take))
     assert ledger.sweep("demo").driver == thief.holder
-    assert states(ledger.trials("demo")) == [TrialState.RUNNING]  # what becomes of it is the new driver's business
+    assert ledger.sweep("demo").state == "running"
+    # What becomes of it is the new driver's business.
+    assert [(trial.state, trial.step) for trial in ledger.trials("demo")] == [(TrialState.RUNNING, 1)]
+    assert store.executor("demo").exists()
 
 
 def test_memory_that_does_not_suffice_is_answered_with_smaller_micro_batches(sweep, make_spec, executed):
@@ -172,10 +256,12 @@ def test_memory_that_does_not_suffice_is_answered_with_smaller_micro_batches(swe
     assert executed() == {(0, step): 1 for step in range(1, 7)}
 
 
-def test_a_trial_that_hangs_is_ended_by_its_watchdog_and_tried_again(sweep, make_spec):
+def test_a_trial_that_hangs_is_ended_by_its_watchdog_and_tried_again(sweep, make_spec, ledger):
     resources = {"watchdog_minutes": 0.15}
     _, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}, resources=resources), train="fakes:hangs_once")
     assert (trials[0].state, trials[0].attempt) == (TrialState.COMPLETE, 2)
+    (event,) = [event for event in ledger.events("demo") if event.kind == RETRIED]
+    assert retried_class(event) is FailureClass.HANG
 
 
 def test_two_identical_sweeps_on_one_store_train_once(sweep, make_spec, executed):
@@ -195,7 +281,7 @@ from sweeps.store import Store
 
 cluster.profile_all = lambda architectures, **_: ((item, fakes.profile(item)) for item in architectures)
 name, root, address, paths = sys.argv[1:]
-runner.ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}}, log_to_driver=False)
+cluster.ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}}, log_to_driver=False)
 store = Store.at(root)
 with Ledger.open(store.ledger) as ledger:
     spec = SweepSpec.model_validate(ledger.sweep(name).spec)

@@ -123,6 +123,12 @@ def test_a_first_point_outside_the_space_is_refused_at_its_line(refusal, point, 
     assert message in refusal(search=CONDITIONAL, sampler={"first": [point]})
 
 
+def test_more_first_points_than_trials_are_refused(refusal):
+    points = [{"method.name": "source_only", "schedule.power": power} for power in (0.5, 0.6)]
+    text = refusal(search=CONDITIONAL, sampler={"first": points}, budget={"trials": 1})
+    assert "sampler.first: has 2 points and budget.trials is 1; raise that or name fewer points" in text
+
+
 def test_a_first_point_listed_twice_is_refused(refusal):
     point = {"method.name": "source_only", "schedule.power": 0.5}
     text = refusal(search=CONDITIONAL, sampler={"first": [point, dict(point)]})

@@ -3,6 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from sweeps.schedulers.stopping import build_scheduler
+from sweeps.spec import SweepSpec
+
 QUALITY = {"metric": "source/val/miou", "direction": "maximize"}
 ROAD = {"metric": "source/val/iou/Road", "direction": "maximize"}
 MACS = {"metric": "macs", "direction": "minimize"}
@@ -28,7 +31,36 @@ def test_settings_that_a_scheduler_does_not_read_are_refused(make_spec, schedule
 @pytest.mark.parametrize("scheduler", [ASHA, MEDIAN])
 def test_a_metric_that_training_does_not_report_is_refused(make_spec, scheduler):
     with pytest.raises(ValidationError, match="unknown metric 'macs'"):
-        make_spec(scheduler=scheduler | {"metric": "macs"})
+        make_spec(scheduler=scheduler | {"metric": "macs"}, objectives=[MACS])
+
+
+@pytest.mark.parametrize("scheduler", [ASHA, MEDIAN, {"name": "pbt", "interval": 1}])
+def test_trials_are_compared_by_the_objective_that_training_decides(make_spec, scheduler):
+    spec = make_spec(scheduler=scheduler, objectives=[MACS, ROAD])
+    assert spec.scheduler.metric == ROAD["metric"]
+    assert SweepSpec.model_validate(spec.canonical()) == spec
+    with pytest.raises(
+        ValidationError, match="must be the objective source/val/iou/Road, got source/val/miou"
+    ) as caught:
+        make_spec(scheduler=scheduler | {"metric": "source/val/miou"}, objectives=[ROAD])
+    assert caught.value.errors()[0]["ctx"]["error"].location == ("scheduler", "metric")
+
+
+def test_the_leader_in_the_objective_is_not_stopped(make_spec):
+    spec = make_spec(scheduler=ASHA, objectives=[ROAD])
+    curves = {0: {"source/val/miou": 0.52, ROAD["metric"]: 0.1}, 1: {"source/val/miou": 0.53, ROAD["metric"]: 0.2}}
+    leader = {"source/val/miou": 0.50, ROAD["metric"]: 0.9}
+    rungs = {1: {number: figures[spec.scheduler.metric] for number, figures in curves.items()}}
+    assert not build_scheduler(spec).decide(1, leader[spec.scheduler.metric], rungs, number=2).stop
+
+
+@pytest.mark.parametrize("metric", ["target/validator/im", "target/largest_class_share"])
+@pytest.mark.parametrize("others", [[], [MACS]])
+def test_an_objective_that_is_reported_at_the_end_only_cannot_be_pruned(make_spec, metric, others):
+    objectives = [{"metric": metric, "direction": "maximize"}, *others]
+    assert make_spec(scheduler={"name": "none"}, objectives=objectives)
+    with pytest.raises(ValidationError, match=f"and {metric} is reported at the end only; use `name: none`"):
+        make_spec(scheduler=ASHA, objectives=objectives)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError
@@ -193,13 +194,23 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("trials: 12", "trials: 0", "26: budget.trials: must be at least 1, got 0"),
         ("hours: 1.5", "hours: 0", "26: budget.hours: must be greater than 0, got 0"),
         ("hours: 1.5", "hours: .nan", "26: budget.hours: must be a finite number, got nan"),
+        ("hours: 1.5", "gpu_hours: 1.5", "26: budget.gpu_hours: has no effect with resources.gpus 0; use hours, or leave it out"),
+        ("hours: 1.5", "target: 60", "26: budget.target: source/val/miou lies from 0 to 1, got 60; 60 % is 0.6"),
         ("concurrency: 2", "concurrency: 0", "26: budget.concurrency: must be at least 1, got 0"),
         ("seeds: [3, 1]", "seeds: []", "27: seeds: must have at least 1 item(s), got a list"),
         ("seeds: [3, 1]", "seeds: [3, 3]", "27: seeds[1]: 3 is listed twice"),
         ("seeds: [3, 1]", "finalists: 13", "27: finalists: must be at most budget.trials 12, got 13"),
+        ("seeds: [3, 1]", "finalists: 3", "27: finalists: has no effect with one training seed; list further ones under seeds"),
+        ("seeds: [3, 1]", "resources: {processes: 3}", "27: resources.processes: batch_size 4 cannot be shared by 3 processes"),
+        ("seeds: [3, 1]", "resources: {custom: {GPU: 1}}", "27: resources.custom.GPU: is no custom resource; say cpus and gpus"),
         ("seeds: [3, 1]", "resources: {gpus: 1.5}", "27: resources.gpus: must be whole beyond 1, got 1.5"),
         ("seeds: [3, 1]", "sampler: {name: tpee}", "27: sampler.name: must be one of 'auto', 'tpe'"),
         ("seeds: [3, 1]", "sampler: {name: random, startup_trials: 3}", "27: sampler.startup_trials: has no effect"),
+        ("seeds: [3, 1]", "seeds: [-1, 0]", "27: seeds[0]: must be at least 0, got -1"),
+        ("seeds: [3, 1]", "resources: {gpus: all}", "27: resources.gpus: must be auto or a number from 0 on, got 'all'"),
+        ("seeds: [3, 1]", "resources: {custom: {nvme: 1.5}}", "27: resources.custom.nvme: must be whole beyond 1, got 1.5"),
+        ("seeds: [3, 1]", "tracking: {register_as: a/b}", "27: tracking.register_as: must match"),
+        ("seeds: [3, 1]", "storage: ''", "27: storage: must have at least 1 item(s), got ''"),
         # base
         ("height: 96", "heigth: 96", "7: base.data.heigth: unknown key (did you mean 'height'?)"),
         ("height: 96", "height: 9", "7: base.data.height: must be at least 32, got 9"),
@@ -207,6 +218,11 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("  steps: 900\n", "", "3: base.steps: a value is required, none came"),
         ("  oracle: end", "  seed: 3", "12: base.seed: list the training seeds under seeds"),
         ("lambda_adv_auxiliary", "lambda_adv_auxilary", "9: base.method.lambda_adv_auxilary: no method of this sweep has it (did you mean 'lambda_adv_auxiliary'?)"),
+        ("  oracle: end", "  device: cuda", "12: base.device: cuda needs resources.gpus, which is 0; set it to 1"),
+        ("  oracle: end", "  device: cuda:1", "12: base.device: must have no number in a sweep, got 'cuda:1'"),
+        ("  oracle: end", "  device: gpu", "12: base.device: must be auto, cpu or cuda, got 'gpu'"),
+        ("  oracle: end", "  precision: fp16", "12: base.precision: fp16 needs a GPU, and resources.gpus is 0"),
+        ("method: {lambda", "method: {name: adversaril, lambda", "9: base.method.name: unknown method 'adversaril' (did you mean 'adversarial'?)"),
         # search
         ("optimizer.lr: {", "optimizer.lrr: {", "17: search.optimizer.lrr: a training configuration has no such field (did you mean 'optimizer.lr'?)"),
         ("optimizer.lr: {", "steps: {", "17: search.steps: cannot be searched: all trials of a sweep are compared at the same"),
@@ -214,10 +230,14 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("optimizer.lr: {", "data.source.root: {", "17: search.data.source.root: cannot be searched: it says where"),
         ("low: 5e-3", "low: -1", "17: search.optimizer.lr.low: must be greater than 0 on a logarithmic scale, got -1"),
         ("low: 5e-3, high: 5e-2, log: true", "low: -1, high: 1", "17: search.optimizer.lr: must be greater than 0, got -1"),
+        ("optimizer.lr: {", "data.height: {", "17: search.data.height: cannot be searched: all trials of a sweep are compared at the same"),
+        ("optimizer.lr: {", "data.width: {", "17: search.data.width: cannot be searched"),
+        ("optimizer.lr: {", "precision: {", "17: search.precision: cannot be searched"),
         ("low: 5e-3, high: 5e-2, log: true", "low: 2, high: 1", "17: search.optimizer.lr: low must be smaller than high"),
         ("low: 5e-3, high: 5e-2, log: true", "low: 1", "17: search.optimizer.lr: needs choices, or both low and high"),
         ("low: 5e-3, high: 5e-2", "low: 5e-3, hihg: 5e-2", "17: search.optimizer.lr.hihg: unknown key (did you mean 'high'?)"),
         ("low: 5e-3, high", "choices: [1], high", "17: search.optimizer.lr: give choices, or low and high, not both"),
+        ("{low: 5e-3, high: 5e-2, log: true}", "[0.1, '0.2']", "17: search.optimizer.lr.choices[1]: must be 0.2 without quotes, got text"),
         ("high: 5e-2", "high: 5e-2, step: 1e-2", "17: search.optimizer.lr.step: cannot be combined with log"),
         ("weight_decay: default", "weight_decay: defalt", "18: search.optimizer.weight_decay: must be a list of choices, `default`"),
         ("optimizer.weight_decay", "optimizer.momentum", "18: search.optimizer.momentum: no range is declared beside this field"),
@@ -228,6 +248,9 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("[resnet18, resnet34]", "[resnet18, resnet18]", "19: search.model.backbone.choices[1]: 'resnet18' is listed twice"),
         ("[resnet18, resnet34]", "[]", "19: search.model.backbone.choices: must have at least 1 item(s)"),
         ("[source_only, adversarial]", "[source_onl, adversarial]", "14: search.method.name[0]: unknown method 'source_onl' (did you mean 'source_only'?)"),
+        ("[source_only, adversarial]", "[[source_only], adversarial]", "14: search.method.name[0]: unknown method ['source_only']"),
+        ("[source_only, adversarial]", "[source_only, adversarial, target_only]", "14: search.method.name[2]: target_only is trained on target labels and never picked"),
+        ("[source_only, adversarial]", "{choices: [target_only, adversarial]}", "14: search.method.name.choices[0]: target_only is trained on target labels"),
         ("[fcd, tfd, dwd]", "[fcd, tdf]", "15: search.method.discriminator.choices[1]: must be one of"),
         (CHOOSE_DISCRIMINATOR, "method.discriminator: [fcd, tfd]", "15: search.method.discriminator: method source_only has no such field; add `when: {method.name: adversarial}`"),
         (CHOOSE_DISCRIMINATOR, CHOOSE_DISCRIMINATOR.replace("adversarial", "adversaril"), "15: search.method.discriminator.when.method.name: method.name is never adversaril (did you mean 'adversarial'?)"),
@@ -236,6 +259,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         (CHOOSE_DISCRIMINATOR, CHOOSE_DISCRIMINATOR.replace("method.name: adversarial", "optimizer.lr: 0.01"), "15: search.method.discriminator.when.optimizer.lr: optimizer.lr is a range of real numbers"),
         ("optimizer.weight_decay: default", "method.discriminators: [fcd]", "18: search.method.discriminators: a training configuration has no such field (did you mean 'method.discriminator'?)"),
         # objectives, constraints, scheduler
+        ("oracle: end", "oracle: never\nselection: oracle", "13: selection: oracle chooses by target scores, and base.oracle is never"),
         ("direction: maximize", "direction: max", "22: objectives[0].direction: must be one of 'maximize' or 'minimize', got 'max'"),
         ("metric: macs", "metric: source/val/mious", "23: objectives[1].metric: unknown metric 'source/val/mious' (did you mean 'source/val/miou'?)"),
         ("metric: macs", "metric: source/val/iou/Rode", "23: objectives[1].metric: unknown metric 'source/val/iou/Rode' (did you mean 'source/val/iou/Road'?)"),
@@ -245,14 +269,18 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("fps >= 30", "fps > 30", "24: constraints[0]: must be `name >= number` or `name <= number`"),
         ("fps >= 30", "fps >= x", "24: constraints[0]: must be `name >= number` or `name <= number`"),
         ("fps >= 30", "fsp >= 30", "24: constraints[0]: constraints are on efficiency figures, 'fsp' is none (did you mean 'fps'?)"),
+        ("fps >= 30", "fps >= 0", "24: constraints[0].bound: must be greater than 0, got 0"),
+        ("macs <= 25e9", "fps >= 40", "24: constraints[1]: fps >= 30 bounds fps already; keep one of them"),
+        ("macs <= 25e9", "fps <= 20", "24: constraints[1]: fps >= 30 and fps <= 20 exclude each other"),
         ("macs <= 25e9", "source/val/miou >= 0.5", "24: constraints[1]: constraints are on efficiency figures, 'source/val/miou' is none"),
         ("min_steps: 100", "min_steps: 150", "25: scheduler.min_steps: must be a multiple of base.report_every 100, got 150"),
         ("min_steps: 100", "min_steps: 900", "25: scheduler.min_steps: must be smaller than base.steps 900, got 900"),
         ("reduction_factor: 3", "reduction_factor: 1", "25: scheduler.reduction_factor: must be at least 2, got 1"),
-        ("min_steps: 100", "metric: oracle/target/miou", "25: scheduler.metric: oracle/target/miou is made from target labels"),
-        ("min_steps: 100", "metric: target/missing_classes", "25: scheduler.metric: unknown metric 'target/missing_classes'"),
+        ("min_steps: 100", "metric: oracle/target/miou", "25: scheduler.metric: must be the objective source/val/miou, got oracle/target/miou"),
+        ("min_steps: 100", "metric: target/missing_classes", "25: scheduler.metric: must be the objective source/val/miou, got target/missing_classes"),
         ("name: asha, reduction_factor: 3", "name: none, reduction_factor: 4", "25: scheduler.reduction_factor: has no effect with scheduler none"),
         # references
+        ("upper_bound:", "' ':", "28: references: a reference needs a name of one line for the tables, got ' '"),
         ("target_only", "target_onl", "29: references.upper_bound.method.name: unknown method 'target_onl' (did you mean 'target_only'?)"),
         ("optimizer.lr: 0.025", "optimizer.lr: -1", "29: references.upper_bound.optimizer.lr: must be greater than 0, got -1"),
         ("optimizer.lr: 0.025", "optimiser.lr: 1", "29: references.upper_bound.optimiser.lr: a training configuration has no such field (did you mean 'optimizer.lr'?)"),
@@ -282,6 +310,60 @@ def test_a_field_of_an_unreachable_method_names_its_owner(make_spec):
         make_spec(search={"method.lambda_adv": {"low": 0.1, "high": 0.2}})
 
 
+def test_default_methods_are_those_that_can_be_picked(make_spec):
+    search = {"method.name": "default", "optimizer.lr": "default"}
+    assert make_spec(search=search).search["method.name"].choices == ("source_only", "adversarial")
+
+
+def test_a_sweep_of_upper_bounds_alone_is_refused(make_spec):
+    base = make_spec().base | {"method": {"name": "target_only"}}
+    with pytest.raises(ValueError, match="target_only is trained on target labels and never picked"):
+        make_spec(base=base)
+
+
+def test_a_reference_differs_in_no_setting_that_all_are_compared_at(make_spec):
+    with pytest.raises(
+        ValueError, match="cannot differ in a reference: all trials of a sweep are compared at the same"
+    ):
+        make_spec(references={"large": {"optimizer.lr": 0.01, "data.height": 64}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"search": {"batch_size": [4, 5, 6]}}, ("search", "batch_size", "choices", 1)),
+        ({"search": {"batch_size": {"low": 4, "high": 6}}}, ("search", "batch_size")),
+        ({"references": {"small": {"optimizer.lr": 0.01, "batch_size": 2}}}, ("references", "small", "batch_size")),
+        # Where it is not searched the batch has its own size.
+        (
+            {
+                "search": {
+                    "optimizer.name": ["sgd", "adam"],
+                    "batch_size": {"choices": [4, 8], "when": {"optimizer.name": "sgd"}},
+                },
+                "base": {"batch_size": 5},
+            },
+            ("resources", "processes"),
+        ),
+    ],
+)
+def test_processes_must_share_every_batch_that_a_trial_can_have(make_spec, changes, where):
+    changes["base"] = make_spec().base | changes.get("base", {})
+    assert make_spec(**changes)
+    with pytest.raises(ValidationError, match=r"batch_size [25] cannot be shared by 2 processes") as caught:
+        make_spec(**changes, resources={"processes": 2})
+    assert caught.value.errors()[0]["ctx"]["error"].location == where
+
+
+@pytest.mark.parametrize("gpus", [1, 0.5, "auto"])
+def test_the_device_is_what_the_resources_hold(make_spec, gpus):
+    base = make_spec().base
+    for device in ("auto", "cuda"):
+        assert make_spec(base=base | {"device": device}, resources={"gpus": gpus}, budget={"trials": 3, "gpu_hours": 1})
+    with pytest.raises(ValidationError, match=f"must be 0 with base.device cpu, got {gpus}"):
+        make_spec(base=base | {"device": "cpu"}, resources={"gpus": gpus})
+
+
 def test_networks_are_searched_by_choices_only(make_spec):
     with pytest.raises(ValueError, match=r"networks are searched by choices, since the cost of each is measured"):
         make_spec(search={"model.backbone": {"low": 18, "high": 50}})
@@ -293,29 +375,26 @@ def test_a_sweep_needs_a_method(make_spec):
         make_spec(base=base)
 
 
+UNPRUNED = ("name: asha, reduction_factor: 3, min_steps: 100", "name: none")
+
+
 def test_the_wall_opens_only_with_selection_oracle(load):
     objective = ("metric: source/val/miou", "metric: oracle/target/miou")
-    spec = load(*objective, "seeds: [3, 1]", "selection: oracle")
+    spec = load(*objective, "seeds: [3, 1]", "selection: oracle", *UNPRUNED)
     assert spec.objectives[0].metric == "oracle/target/miou"
     with pytest.raises(ConfigError, match=r"not reported with base.oracle: never"):
         load(*objective, "seeds: [3, 1]", "selection: oracle", "oracle: end", "oracle: never")
 
 
 def test_pruning_on_target_labels_needs_them_along_the_way(load):
-    change = ("min_steps: 100", "metric: oracle/target/miou", "seeds: [3, 1]", "selection: oracle")
-    with pytest.raises(ConfigError, match=r"reported along the way only with base.oracle: always, it is end"):
+    change = ("metric: source/val/miou", "metric: oracle/target/miou", "seeds: [3, 1]", "selection: oracle")
+    with pytest.raises(ConfigError, match=r"oracle/target/miou is reported only with base.oracle: always, it is end"):
         load(*change)
     assert load(*change, "oracle: end", "oracle: always").scheduler.metric == "oracle/target/miou"
 
 
 def test_the_score_of_one_class_can_be_an_objective(load):
-    change = (
-        "metric: macs",
-        "metric: source/val/iou/Road",
-        "name: asha, reduction_factor: 3, min_steps: 100",
-        "name: none",
-    )
-    assert load(*change).objectives[1].metric == "source/val/iou/Road"
+    assert load("metric: macs", "metric: source/val/iou/Road", *UNPRUNED).objectives[1].metric == "source/val/iou/Road"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import socket
 import time
 
 import pytest
@@ -12,6 +11,7 @@ from rich.console import Console
 from segda.cli_errors import run_cli
 from sweeps import cli
 from sweeps.cli import status as command
+from sweeps.ledger.process import Process
 from sweeps.ledger.records import SweepRecord
 from sweeps.ledger.tables import SWEEP
 from sweeps.report.status import SweepStatus, read_status
@@ -150,7 +150,8 @@ def test_a_sweep_whose_driver_ended_on_purpose_has_ended(ledger, begun, make_spe
 def test_a_driver_that_died_on_this_machine_is_noticed_at_once(ledger, begun, make_spec):
     begun(make_spec())
     with ledger.writing() as connection:
-        holder = {"driver": f"{socket.gethostname()}:{2**22 + 1}:a", "driver_seen": time.time(), "state": "running"}
+        process = str(dataclasses.replace(Process.this(), pid=2**22 + 1))
+        holder = {"driver": process, "driver_seen": time.time(), "state": "running"}
         connection.execute(SWEEP.update().values(**holder))
     assert read_status(ledger, "demo").state.startswith("stopped")
 

@@ -15,6 +15,7 @@ from segda.datasets.cache import CacheError
 from segda.errors import (
     ConfigError,
     CorruptSampleError,
+    DamagedCheckpointError,
     DatasetNotFoundError,
     DeviceError,
     OutOfMemoryError,
@@ -22,6 +23,7 @@ from segda.errors import (
     TrainingDivergedError,
     WeightsError,
 )
+from segda.files import write_text
 from sweeps.execution import worker
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.worker import StaleAttemptError, Task, classify, describe_device, run_task, summary
@@ -97,6 +99,64 @@ def test_an_attempt_whose_trial_was_taken_over_stops_and_leaves_the_folder_alone
     assert not (folder / "error.txt").exists()
 
 
+def test_a_worker_that_wakes_up_after_its_successor_replaces_none_of_its_files(task, trains):
+    folder = Path(task().folder)
+    left = {}
+
+    def train(config, report, *, folder, acknowledged):
+        write_text(folder / "checkpoint.pt", "[]")
+        report(1, {"source/val/miou": 0.5}, folder / "checkpoint.pt")
+        messages(task(attempt=2))  # while this one was suspended
+        left.update({path.name: path.read_bytes() for path in folder.iterdir()})
+        write_text(folder / "checkpoint.pt", "[1]")
+
+    end = messages(task(trains(train), acknowledged=1))[-1]
+    assert (end["event"], end["failure"]) == ("failed", "worker_lost")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == left
+    assert "result.json" in left
+
+
+def test_an_attempt_that_begins_after_a_later_one_leaves_the_trial_to_it(task):
+    folder = Path(task().folder)
+    messages(task(attempt=2))
+    (folder / "checkpoint.pt").unlink()
+    (folder / "hang.txt").write_text("where attempt 2 stands")
+    *_, end = messages(task(attempt=1, watchdog_seconds=60.0))
+    assert (end["event"], end["failure"]) == ("failed", "worker_lost")
+    assert "attempt 1 begins after attempt 2 began in" in end["error"]
+    assert (folder / "attempt").read_text() == "2\n"
+    assert not (folder / "checkpoint.pt").exists()
+    assert (folder / "hang.txt").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[[1, {"])
+def test_a_damaged_checkpoint_is_put_aside_and_the_trial_trains_from_the_start(task, content):
+    folder = Path(task().folder)
+    expected = [message.get("metrics") for message in messages(task()) if message.get("step", 0) > 4]
+    (folder / "checkpoint.pt").write_text(content)
+    told = messages(task(attempt=2, acknowledged=4))
+    assert [message["step"] for message in told[1:-1]] == [1, 2, 3, 4, 5, 6]  # the driver hears that it is alive
+    assert [message.get("metrics") for message in told[5:-1]] == expected
+    assert told[-1] == {"event": "finished"}
+    assert (folder / "checkpoint.damaged.pt").read_text() == content
+    assert len(json.loads((folder / "checkpoint.pt").read_text())) == 6
+
+
+def test_damage_elsewhere_than_in_the_trial_s_checkpoint_is_a_failure(task, trains):
+    def train(config, report, *, folder, acknowledged):
+        raise DamagedCheckpointError("of something else")
+
+    end = messages(task(trains(train)))[-1]
+    assert (end["failure"], end["error"]) == ("data", "DamagedCheckpointError: of something else")
+
+
+def test_a_fence_that_lost_its_content_stops_nobody(task):
+    folder = Path(task().folder)
+    folder.mkdir(parents=True)
+    (folder / "attempt").touch()
+    assert messages(task())[-1] == {"event": "finished"}
+
+
 def test_a_worker_that_is_told_to_stop_at_once_takes_nothing_over(task):
     def send(message):
         raise SystemExit
@@ -156,6 +216,10 @@ def test_the_device_of_an_attempt_is_the_one_that_its_node_gave_it(
         (OutOfMemoryError("GPU"), FailureClass.OUT_OF_MEMORY),
         (MemoryError(), FailureClass.OUT_OF_MEMORY),
         (torch.OutOfMemoryError(), FailureClass.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), FailureClass.OUT_OF_MEMORY),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), FailureClass.OUT_OF_MEMORY),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), FailureClass.DEVICE_LOST),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), FailureClass.ERROR),
         (ConfigError("key"), FailureClass.INVALID),
         (DeviceError("cuda:9"), FailureClass.INVALID),
         (DatasetNotFoundError("camvid"), FailureClass.DATA),

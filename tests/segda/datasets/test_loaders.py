@@ -219,7 +219,7 @@ def test_normalize_can_be_trained_on_after_inference_mode() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_for_a_gpu_are_in_page_locked_memory(workers: int) -> None:
-    for batch in draw(make_split(4), workers=workers, steps=2):
+    for batch in draw(make_split(4), workers=workers, steps=2, pinned=True):
         assert batch.image.is_pinned()
         assert batch.image.is_contiguous(memory_format=torch.channels_last)
         assert batch.label is not None

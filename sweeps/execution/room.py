@@ -1,0 +1,56 @@
+"""How many trials of a sweep may be open at once while nodes come and go."""
+
+import time
+
+from segda.errors import DeviceError
+from sweeps.execution.cluster import describe_cluster, machines_now
+from sweeps.execution.coordinator import Coordinator
+from sweeps.planning.packing import noted
+from sweeps.spec import SweepSpec
+
+_LOOK_SECONDS = 5.0  # between two looks at the cluster
+
+
+class Room:
+    """Room of a sweep with `gpus: auto`: as many trials as fit on the nodes that are there, whenever they came.
+
+    A sweep that names its GPUs has the room that it names. A reproducible one keeps what it began with: its proposals depend on it.
+    """
+
+    def __init__(self, asked: SweepSpec, coordinator: Coordinator) -> None:
+        """Begin with the room that the coordinator has.
+
+        Args:
+            asked: the sweep as its file is.
+            coordinator: of the sweep with numbers in place of `auto`.
+        """
+        self._coordinator = coordinator
+        packed = coordinator.spec
+        self._spec = packed.model_copy(update={"budget": asked.budget})
+        is_packed = asked.resources.gpus == "auto" and packed.resources.num_gpus > 0
+        self._is_elastic = is_packed and not asked.sampler.reproducible
+        self._largest = coordinator.concurrency
+        self._looked = time.monotonic()
+
+    def update(self) -> None:
+        """Look at the cluster, unless that was done just now, and tell the coordinator what fits."""
+        now = time.monotonic()
+        if not self._is_elastic or now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            concurrency = machines_now().concurrency(self._spec)
+        except DeviceError:
+            return  # the nodes are away; the trials that wait for them are enough
+        if concurrency == self._coordinator.concurrency:
+            return
+        self._coordinator.concurrency = concurrency
+        self._coordinator.note(
+            f"{concurrency} trials at the same time from now on; the cluster has {describe_cluster()}"
+        )
+        if concurrency > self._largest:
+            self._largest = concurrency
+            budget = self._spec.budget.model_copy(update={"concurrency": concurrency})
+            self._coordinator.ledger.update_info(
+                self._spec.name, **noted(self._spec.model_copy(update={"budget": budget}))
+            )

@@ -1,0 +1,70 @@
+"""How a process that drives a sweep is asked to end: SIGINT from a terminal, SIGTERM from whoever takes its machine back."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Self
+
+
+class Signals:
+    """Hears SIGINT and SIGTERM while a `with` block runs; in any thread but the main one it hears nothing.
+
+    The first one asks the sweep to end with its trials put back. Launchers ask more than once: a repeated SIGTERM changes nothing.
+    A second SIGINT is a person who does not want to wait: it raises KeyboardInterrupt.
+
+    Attributes:
+        by: the signal that asks the sweep to end, if any.
+        is_hard: whether there was a second SIGINT.
+    """
+
+    def __init__(self) -> None:
+        """Hear nothing yet."""
+        self.by: signal.Signals | None = None
+        self.is_hard = False
+        self._ends_at_once = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Hear the signals from now on, also those that somebody else has taken for himself meanwhile."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.signal(number, self._on_signal)
+                self._before.setdefault(number, handler)
+
+    @contextlib.contextmanager
+    def ending_at_once(self) -> Iterator[None]:
+        """Let the first signal end the block by KeyboardInterrupt: for what may take minutes and has nothing to put back."""
+        self._ends_at_once = True
+        try:
+            if self.by is not None:
+                raise KeyboardInterrupt
+            yield
+        except SystemExit as error:
+            # Ray answers SIGTERM in this way while it starts.
+            if error.code != signal.SIGTERM:
+                raise
+            self.by = signal.SIGTERM
+            raise KeyboardInterrupt from error
+        finally:
+            self._ends_at_once = False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.by is None:
+            self.by = signal.Signals(number)
+            if self._ends_at_once:
+                raise KeyboardInterrupt
+        elif number == signal.SIGINT:
+            self.is_hard = self.by is signal.SIGINT
+            self.by = signal.SIGINT
+            if self.is_hard:
+                raise KeyboardInterrupt

@@ -1,0 +1,43 @@
+"""What a worker is told about the attempt that it is to make."""
+
+from pathlib import Path
+
+from sweeps.execution.worker import Task
+from sweeps.spec import SweepSpec
+from sweeps.trial import TrialRecord
+
+
+def task_of(
+    record: TrialRecord, *, attempt: int, spec: SweepSpec, folder: Path, train: str, start_from: Path | None
+) -> Task:
+    """Return an attempt at a trial as plain data.
+
+    Args:
+        record: the trial.
+        attempt: what the ledger gave when it was started.
+        spec: its sweep.
+        folder: of the trial.
+        train: training function as `module:name`.
+        start_from: checkpoint of another trial that it begins with, if any.
+    """
+    # Places (roots, cache) come from the sweep file at hand: data sets may have moved since the row was written.
+    config = spec.train_config(record.params, seed=record.seed)
+    resources = spec.resources
+    if config.device == "auto" and resources.num_gpus == 0:
+        config = config.model_copy(update={"device": "cpu"})
+    return Task(
+        number=record.number,
+        attempt=attempt,
+        acknowledged=record.step,
+        folder=str(folder),
+        config=config.model_dump(mode="json"),
+        threads=max(1, int(resources.cpus)),
+        train=train,
+        micro_batch=record.micro_batch,
+        processes=resources.processes,
+        watchdog_seconds=resources.watchdog_minutes * 60,
+        storage=spec.storage,
+        system_metrics=spec.tracking.system_metrics,
+        start_from=None if start_from is None else str(start_from),
+        keep_every=spec.scheduler.interval if spec.scheduler.name == "pbt" else None,
+    )

@@ -1,0 +1,229 @@
+"""The parts of a sweep file other than `base` and `search`: each is checked in itself here, against the others in `spec_checks`."""
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from segda.config_problems import LocatedError, Location
+from segda.names import nearest
+from segda.tunable import Scalar
+from sweeps.spec_checks import EFFICIENCY, SELECTIONS
+
+
+class Part(BaseModel):
+    """Does not change and has no other keys than its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Objective(Part):
+    """One thing to optimize."""
+
+    metric: str = Field(description="reported metric such as source/val/miou, or an efficiency figure such as macs")
+    direction: Literal["maximize", "minimize"]
+
+
+class Constraint(Part):
+    """A bound on an efficiency figure of the architecture, written `fps >= 30`."""
+
+    metric: str
+    operator: Literal[">=", "<="]
+    bound: float = Field(gt=0, allow_inf_nan=False)
+
+    def __str__(self) -> str:
+        short = f"{self.bound:g}"
+        return f"{self.metric} {self.operator} {short if float(short) == self.bound else repr(self.bound)}"
+
+    def holds(self, value: float) -> bool:
+        """Return whether a measured value keeps the bound; NaN does not."""
+        return value >= self.bound if self.operator == ">=" else value <= self.bound
+
+    def violation(self, value: float) -> float:
+        """Return by how much a value breaks the bound, relative to the bound; zero or less if it keeps it."""
+        amount = self.bound - value if self.operator == ">=" else value - self.bound
+        return amount / self.bound
+
+
+def constraint_of(value: Any) -> Any:
+    """Return a constraint as plain data, taken apart if it is written out.
+
+    Raises:
+        ValueError: it is not written as a constraint, or not on an efficiency figure.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\S+?)\s*(>=|<=)\s*([-+.\w]+)\s*", value)
+    try:
+        bound = float(match[3]) if match else None
+    except ValueError:
+        bound = None
+    if match is None or bound is None:
+        raise ValueError(f"must be `name >= number` or `name <= number` such as `fps >= 30`, got {value!r}")
+    if match[1] not in EFFICIENCY:
+        raise ValueError(
+            f"constraints are on efficiency figures, {match[1]!r} is none{nearest(match[1], EFFICIENCY)}; "
+            f"known: {', '.join(EFFICIENCY)}"
+        )
+    return {"metric": match[1], "operator": match[2], "bound": bound}
+
+
+def selection_of(name: str) -> str:
+    """Return the name of a criterion of selection.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in SELECTIONS:
+        raise ValueError(f"unknown criterion {name!r}{nearest(name, SELECTIONS)}; known: {', '.join(SELECTIONS)}")
+    return name
+
+
+class SchedulerConfig(Part):
+    """Early stopping of trials by one metric; `sweeps.schedulers.rivals` says why that is sound with several objectives."""
+
+    name: Literal["asha", "median", "pbt", "none"] = Field(
+        default="none",
+        description="asha: asynchronous successive halving; median: stops what is worse than the median of the others; "
+        "pbt: population based training, the worst go on as changed copies of the best",
+    )
+    reduction_factor: int = Field(default=3, ge=2, description="asha: one in so many trials goes on at a rung")
+    min_steps: int = Field(
+        default=100,
+        ge=1,
+        description="training steps before a trial may be stopped; asha: the first rung; median: rounded up to the next report",
+    )
+    min_trials: int = Field(
+        default=4, ge=1, description="median: other trials that must have come as far before one is stopped"
+    )
+    interval: int = Field(default=100, ge=1, description="pbt: training steps between comparisons")
+    quantile: float = Field(
+        default=0.25, gt=0, le=0.5, description="pbt: share of the trials that is replaced, and that is copied from"
+    )
+    resample: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="pbt: probability that a setting is drawn anew, not multiplied by 0.8 or 1.2",
+    )
+    metric: str = Field(
+        default="source/val/miou",
+        description="reported metric that trials are compared by; larger is better; unset: the objective that training decides. "
+        "With cost objectives only trials that cost no more are compared with",
+    )
+
+
+class SamplerConfig(Part):
+    """Who proposes configurations."""
+
+    name: Literal["auto", "tpe", "nsga2", "gp", "random", "grid", "qmc"] = Field(
+        default="auto",
+        description="tpe: tree-structured Parzen estimator; nsga2: genetic; gp: Gaussian process, slow but thrifty; "
+        "qmc: quasi-random; grid: every combination, spread evenly; auto: grid if the budget covers the space, qmc if it is too "
+        "small to learn from, else tpe; a sweep that has begun keeps what auto took",
+    )
+    startup_trials: int = Field(default=10, ge=1, description="tpe, gp: trials proposed at random before they learn")
+    reproducible: bool = Field(
+        default=False,
+        description="a trial depends on those `budget.concurrency` numbers before it and earlier, and waits for them: the same "
+        "sweep then proposes and stops the same trials however fast they are",
+    )
+    first: tuple[dict[str, Scalar], ...] = Field(
+        (),
+        description="known-good points to train first: dotted path -> value of every searched parameter that exists there",
+    )
+    warm_start: tuple[str, ...] = Field(
+        (),
+        description="earlier sweeps of the same ledger; the sampler learns from those of their trials that this sweep would train "
+        "in the same way; of those trained otherwise (other steps, image size, data, ...) the best are tried first",
+    )
+
+
+class BudgetConfig(Part):
+    """What a sweep may spend."""
+
+    trials: int = Field(ge=1, description="proposals to train; references and further seeds come on top")
+    hours: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="wall-clock hours over all runs; unset: no limit"
+    )
+    gpu_hours: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="hours that trials may occupy GPUs, summed over GPUs; unset: no limit",
+    )
+    target: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="value of the first objective at which the search ends; unset: it goes on",
+    )
+    concurrency: int = Field(default=1, ge=1, description="trials that run at the same time")
+
+
+def _gpus(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (is_number and 0 <= value < math.inf):
+        raise ValueError(f"must be auto or a number from 0 on, got {value!r}")
+    return value
+
+
+class ResourcesConfig(Part):
+    """What one trial occupies."""
+
+    cpus: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="processor cores; fractions share one")
+    gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
+        default=0.0,
+        description="GPUs; fractions below 1 share one; auto: a probe finds how many trials a GPU holds and still gains from",
+    )
+    processes: int = Field(
+        default=1, ge=1, description="processes that train one trial together, each on a share of the batch"
+    )
+    custom: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        {}, description="other Ray resources that a node must have, e.g. {accelerator_type:A100: 0.01}"
+    )
+    watchdog_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="minutes without a report after which a trial is taken for hung",
+    )
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of a trial; one as long as `auto` is not resolved."""
+        return 1.0 if self.gpus == "auto" else self.gpus
+
+    @model_validator(mode="after")
+    def _processes_fit(self) -> Self:
+        if self.num_gpus and self.processes > 1 and self.gpus != self.processes:
+            raise LocatedError(
+                ("processes",), f"each process needs a GPU of its own: set gpus to {self.processes}, it is {self.gpus}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_beyond_one(self) -> Self:
+        amounts: dict[Location, float] = {("cpus",): self.cpus, ("gpus",): self.num_gpus}
+        amounts |= {("custom", name): value for name, value in self.custom.items()}
+        for where, value in amounts.items():
+            if value > 1 and not float(value).is_integer():
+                raise LocatedError(where, f"must be whole beyond 1, got {value:g}")
+        return self
+
+
+class TrackingConfig(Part):
+    """Where experiment pages go."""
+
+    uri: str | None = Field(
+        default=None, min_length=1, description="MLflow server or store; unset: mlflow.db in the store folder"
+    )
+    experiment: str | None = Field(default=None, min_length=1, description="MLflow experiment; unset: the sweep's name")
+    register_as: str | None = Field(
+        default=None,
+        pattern=r"^[^/:]*[^/:\s][^/:]*$",
+        description="name in MLflow's model registry, without / and :, under which the picked network is put at the end",
+    )
+    system_metrics: bool = Field(
+        default=False, description="log load and memory of the workers' machines with each report"
+    )
