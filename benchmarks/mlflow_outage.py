@@ -28,7 +28,7 @@ import fakes
 from servers import MlflowServer
 
 from sweeps.cli.driving import begin, drive
-from sweeps.execution import runner
+from sweeps.execution import cluster
 from sweeps.ledger.database import Ledger
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def measure(server: MlflowServer, folder: Path, arguments: argparse.Namespace) -> None:
-    runner.profile_all = lambda architectures, **_: ((item, fakes.profile(item)) for item in architectures)
+    cluster.profile_all = lambda architectures, **_: ((item, fakes.profile(item)) for item in architectures)
     # Workers import the fake training by name.
     os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -5,7 +5,6 @@ Everything else is decided by `sweeps.execution.coordinator` over the ledger. Tu
 seconds old when a driver dies; every start is a new Tune experiment in a folder that is deleted at the end.
 """
 
-import contextlib
 import json
 import shutil
 import signal
@@ -112,7 +111,7 @@ def run_sweep(
     """
     lease = Lease(ledger, spec.name)
     clock = _Clock(spent=float(ledger.sweep(spec.name).info.get("seconds", 0.0)))
-    with lease.held(lambda: clock.seconds), Signals() as signals, contextlib.ExitStack() as connection:
+    with Signals() as signals, lease.held(lambda: clock.seconds), signals.connection() as connection:
 
         def check() -> None:
             """End what waits for an idle node; nothing has been handed out yet."""

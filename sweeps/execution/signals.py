@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Self
 
+_LISTEN_SECONDS = 0.005
+
 
 class Signals:
     """Hears SIGINT and SIGTERM while a `with` block runs; in any thread but the main one it hears nothing.
@@ -40,6 +42,23 @@ class Signals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 handler = signal.signal(number, self._on_signal)
                 self._before.setdefault(number, handler)
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[contextlib.ExitStack]:
+        """Yield a stack for a connection to Ray, which is closed at the end of the block with the signals heard meanwhile.
+
+        Ray's end makes SIGTERM deadly again, behind Python's back and a second or more before it is over. Only the main thread can
+        undo that, so another one waits for Ray.
+        """
+        stack = contextlib.ExitStack()
+        try:
+            yield stack
+        finally:
+            closing = threading.Thread(target=stack.close, name="end-of-ray")
+            closing.start()
+            while closing.is_alive():
+                self.listen()
+                closing.join(_LISTEN_SECONDS)
 
     @contextlib.contextmanager
     def ending_at_once(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.execution.progress import duration
+from sweeps.execution.retries import RETRIED
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
@@ -16,7 +17,6 @@ from sweeps.store import Store
 from sweeps.stored import stored_spec
 from sweeps.trial import TrialRecord, TrialState
 
-_RETRIED = "lost"  # kind of event: an attempt failed and another one follows
 _RESUMED = "resumed"
 
 
@@ -113,7 +113,7 @@ def account(
         planned: the estimate before it.
     """
     worker_seconds = sum(record.seconds for record in records)
-    retried = [event for event in events if event.kind == _RETRIED and event.number is not None]
+    retried = [event for event in events if event.kind == RETRIED and event.number is not None]
     states = Counter(record.state for record in records)
     return Account(
         states={state: states[state] for state in TrialState if states[state]},
@@ -144,7 +144,7 @@ def account_of(ledger: Ledger, store: Store, name: str) -> Account:
     """
     sweep = ledger.sweep(name)
     events = ledger.events(name)
-    retried = {event.number for event in events if event.kind == _RETRIED and event.number is not None}
+    retried = {event.number for event in events if event.kind == RETRIED and event.number is not None}
     seconds = sweep.info.get("seconds")
     return account(
         recalled(stored_spec(sweep), sweep.info),

@@ -25,7 +25,7 @@ def search(make_spec):
         search={
             LR: {"low": 1e-3, "high": 1e1, "log": True},
             "batch_size": [2, 4],
-            "data.height": {"low": 32, "high": 96},
+            "optimizer.weight_decay": {"low": 0.0, "high": 0.01},
         }
     ).search
 
