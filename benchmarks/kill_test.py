@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--ledger", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument(
-        "--pause", type=float, default=20, help="longest time between two kills, seconds; short: starts are hit"
+        "--pause", type=float, default=12, help="longest time between two kills, seconds; short: starts are hit"
     )
     parser.add_argument("--trials", type=int, default=24, help="of the search; more last longer")
     parser.add_argument("--steps", type=int, default=48, help="per trial, a multiple of 6")

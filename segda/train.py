@@ -163,6 +163,14 @@ def _record(run: TrainingRun, *, resumed: bool) -> None:
     kept = resumed and environment.exists()
     described = json.loads(environment.read_text()) if kept else describe_environment(run.device)
     write_json(environment, described | {"micro_batch": run.gradients.at_once, "processes": run.team.size})
+    if resumed:
+        # The run may have ended after its checkpoint was written and before this was.
+        _write_reports(run)
+
+
+def _write_reports(run: TrainingRun) -> None:
+    """Write the reports so far as one JSON object per line."""
+    write_text(run.folder / "metrics.jsonl", "".join(json.dumps(kept) + "\n" for kept in run.history))
 
 
 def _advance_and_report(run: TrainingRun, report: Report, checkpoint: Path, on_step: OnStep | None) -> None:
@@ -194,6 +202,5 @@ def _advance_and_report(run: TrainingRun, report: Report, checkpoint: Path, on_s
             scaler=run.scaler,
             history=run.history,
         )
-        lines = "".join(json.dumps(kept) + "\n" for kept in run.history)
-        write_text(checkpoint.with_name("metrics.jsonl"), lines)
+        _write_reports(run)
         report(run.step, metrics, checkpoint)

@@ -44,8 +44,11 @@ def on_two_ranks(place: Path, work: Callable[[int], Any]) -> list[Any]:
 
     def member(rank: int) -> Any:
         store = dist.FileStore(str(place / "rendezvous"), 2)
-        with joined(dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=30))):
-            return work(rank)
+        group = dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=30))
+        with joined(group):
+            result = work(rank)
+        group.barrier().wait()  # who leaves at once may leave while the other one is still connecting
+        return result
 
     with ThreadPoolExecutor(2) as ranks:
         return list(ranks.map(member, range(2)))

@@ -167,6 +167,35 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(scenes, tmp_pa
             assert one[name] == other[name], name
 
 
+def test_a_run_that_ended_right_after_its_checkpoint_writes_down_its_report_when_it_goes_on(
+    scenes, tmp_path, monkeypatch
+):
+    config = configure(scenes, tmp_path / "cache", report_every=1)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("segda.train._write_reports", killed)
+        with pytest.raises(Killed):
+            train(config, Reports(), folder=tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+    class Stop(Exception):
+        pass
+
+    def stop(step, metrics, checkpoint):
+        raise Stop
+
+    with pytest.raises(Stop):  # as a scheduler does when it hears of the report
+        train(config, stop, folder=tmp_path / "run")
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 1
+
+
 def test_target_training_labels_filled_with_garbage_change_nothing(scenes, tmp_path):
     """The wall: adaptation never opens them, so even unreadable files do no harm."""
     copy = generate_scenes(tmp_path / "scenes", size=SIZE, train=6, val=3, seed=1)
