@@ -103,6 +103,9 @@ class First(Team):
         try:
             yield
         except Exception:
+            # Of two threads that ask whether a process has ended at the same time, one is told that it has not.
+            over.set()
+            watcher.join()
             # What rank 0 read out of an aborted operation may be anything, and so may be what it raised over that.
             self.check()
             raise
