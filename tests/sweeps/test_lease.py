@@ -163,6 +163,7 @@ def test_who_has_released_a_lease_writes_as_freely_as_any_tool(ledger, demo):
         pass
     hold(ledger, "elsewhere:1:0")
     ledger.add_event(demo, "note", "from a tool")
+    assert [event.message for event in ledger.events(demo)] == ["from a tool"]
 
 
 def test_of_many_drivers_that_start_at_once_one_wins(ledger, demo):
