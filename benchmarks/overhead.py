@@ -8,17 +8,21 @@ trials   no-op trials (one report each) through `sweeps` with its ledger on disk
 long     one real training of about half a minute as a sweep of one trial, against `segda.train` by itself; time in the training
          loop and time of the whole process.
 many     1,000 no-op trials on a simulated cluster of 64 accelerators (a Ray resource; 64 trials at a time), again both ways: time
-         per trial and the driver's memory when 100, 300 and 1,000 trials have ended. Nothing of ours may grow with the number of
-         trials that are done.
+         per trial, the driver's processor time and its memory when 100, 300 and 1,000 trials have ended. Nothing of ours may grow
+         with the number of trials that are done. The first 64 trials wait for each other, and the clock starts when all have
+         their worker: Tune gives a trial that waits for its worker's start to any worker that becomes free, ends the starting
+         one and starts another, so that trials shorter than a start would measure nothing but processes that start in vain.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
@@ -40,6 +44,7 @@ WAYS = {"bare Ray Tune": "run_bare_tune", "sweeps": "run_no_ops"}
 
 def no_op(config: TrainConfig, report: Report, *, folder: Path, acknowledged: int = 0) -> None:
     """A training that is over at once; it has the contract of `segda.train.train`."""
+    meet()
     report(config.steps, {"source/val/miou": config.optimizer.lr}, folder / "checkpoint.pt")
 
 
@@ -67,6 +72,16 @@ def plain_spec(*, trials: int, concurrency: int, scenes: str = "/nowhere", **cha
     } | changes
 
 
+def meet() -> None:
+    """Wait, in a worker, until as many workers have been here as trials run at a time; all of them wait for the first time only."""
+    folder, number = Path(os.environ["OVERHEAD_WORKERS"]), int(os.environ["OVERHEAD_CONCURRENCY"])
+    mine = folder / str(os.getpid())
+    if not mine.exists():
+        mine.touch()
+        while len(list(folder.iterdir())) < number:
+            time.sleep(0.05)
+
+
 # Each of these runs in a process of its own.
 
 
@@ -81,12 +96,12 @@ def run_no_ops(root: str, trials: str, concurrency: str) -> None:
     spec = SweepSpec.model_validate(
         plain_spec(trials=int(trials), concurrency=int(concurrency), resources={"cpus": 1, "custom": custom})
     )
-    start_ray(cluster.ray, int(concurrency))
+    workers = start_ray(cluster.ray, int(concurrency), root)
     store = Store.at(root)
-    marks = Marks(int(trials))
+    marks = Marks(int(trials), workers)
 
     def hear(kind: str, record: object, message: str) -> None:
-        if kind == "started":
+        if kind == "point":
             marks.start()
         if kind == "complete":
             marks.end_of_a_trial()
@@ -103,10 +118,11 @@ def run_bare_tune(root: str, trials: str, concurrency: str) -> None:
     from sweeps.execution import cluster, runner  # sets the same environment for Ray
 
     ray, tune = cluster.ray, runner.tune
-    start_ray(ray, int(concurrency))
-    marks = Marks(int(trials))
+    workers = start_ray(ray, int(concurrency), root)
+    marks = Marks(int(trials), workers)
 
     def trainable(config: dict[str, float]) -> None:
+        meet()
         tune.report({"miou": config["lr"]})
 
     class Noting(tune.Callback):  # type: ignore[misc]
@@ -125,23 +141,43 @@ def run_bare_tune(root: str, trials: str, concurrency: str) -> None:
     ).fit()
 
 
-class Marks:
-    """Prints time since the first trial began and memory of the driver, each time that many trials have ended."""
+@dataclass(frozen=True)
+class Mark:
+    """What had been spent when so many trials had ended, counted from the first report."""
 
-    def __init__(self, trials: int) -> None:
+    trials: int
+    seconds: float
+    processor_seconds: float = 0.0  # of the driver
+    bytes: int = 0  # of the driver's memory
+    workers: int = 1  # processes that have run trials
+
+    def print(self) -> None:
+        print("mark", json.dumps(asdict(self)), flush=True)
+
+
+class Marks:
+    """Prints marks of the process that drives trials."""
+
+    def __init__(self, trials: int, workers: Path) -> None:
         self._at = {*MARKS, trials}
+        self._workers = workers
         self._ended = 0
         self._began: float | None = None
 
     def start(self) -> None:
         if self._began is None:
-            self._began = time.monotonic()
+            self._began, self._processor = time.monotonic(), time.process_time()
 
     def end_of_a_trial(self) -> None:
         self._ended += 1
         if self._ended in self._at and self._began is not None:
-            seconds, size = time.monotonic() - self._began, psutil.Process().memory_info().rss
-            print("mark", self._ended, seconds, size, flush=True)
+            Mark(
+                self._ended,
+                time.monotonic() - self._began,
+                time.process_time() - self._processor,
+                psutil.Process().memory_info().rss,
+                len(list(self._workers.iterdir())),
+            ).print()
 
 
 def custom_resources(concurrency: int) -> dict[str, int]:
@@ -149,7 +185,15 @@ def custom_resources(concurrency: int) -> dict[str, int]:
     return {"accelerator": 1} if concurrency > 2 else {}
 
 
-def start_ray(ray: object, concurrency: int) -> None:
+def start_ray(ray: object, concurrency: int, root: str) -> Path:
+    """Start Ray for that many trials at a time; return the folder in which `meet` notes each worker."""
+    workers = Path(root) / "workers"
+    workers.mkdir()
+    environment = {
+        "PYTHONPATH": f"{HERE}:{HERE.parent}",
+        "OVERHEAD_WORKERS": str(workers),
+        "OVERHEAD_CONCURRENCY": str(concurrency),
+    }
     resources = dict.fromkeys(custom_resources(concurrency), concurrency)
     ray.init(  # type: ignore[attr-defined]
         num_cpus=concurrency,
@@ -157,26 +201,27 @@ def start_ray(ray: object, concurrency: int) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": f"{HERE}:{HERE.parent}"}},
+        runtime_env={"env_vars": environment},
     )
+    return workers
 
 
-def child(part: str, *words: str) -> list[tuple[int, float, int]]:
-    """Run a part in a process of its own; return its marks: (trials, seconds, bytes)."""
+def child(part: str, *words: str) -> list[Mark]:
+    """Run a part in a process of its own; return its marks."""
     with tempfile.TemporaryDirectory() as root:
         command = [sys.executable, __file__, "--child", part, root, *words]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    marks = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("mark ")]
-    return [(int(trials), float(seconds), int(size)) for trials, seconds, size in marks]
+    lines = (line.partition("mark ") for line in done.stdout.splitlines())
+    return [Mark(**json.loads(found)) for before, _, found in lines if not before and found]
 
 
 def part_trials(console: Console, rounds: int, trials: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(rounds):
         for name, part in WAYS.items():
-            seconds[name].append(child(part, str(trials), "2")[-1][1] / trials)
+            seconds[name].append(child(part, str(trials), "2")[-1].seconds / trials)
     table = Table(
         "way", "ms per trial", "of bare Ray Tune", title=f"{trials} no-op trials, 2 at a time, {rounds} rounds in turns"
     )
@@ -192,15 +237,25 @@ def part_many(console: Console, trials: int) -> None:
     table = Table(
         "way",
         "trials ended",
-        "ms per trial since the mark before",
+        "ms per trial",
+        "of the driver's processor",
         "driver's memory, MiB",
-        title="no-op trials, 64 at a time",
+        "workers so far",
+        title="no-op trials, 64 at a time; per trial since the mark before",
     )
     for name, part in WAYS.items():
-        before, at = 0, 0.0
-        for ended, seconds, size in child(part, str(trials), "64"):
-            table.add_row(name, str(ended), f"{1000 * (seconds - at) / (ended - before):.1f}", f"{size / 2**20:.0f}")
-            before, at = ended, seconds
+        before = Mark(0, 0.0)
+        for mark in child(part, str(trials), "64"):
+            ended = mark.trials - before.trials
+            table.add_row(
+                name,
+                str(mark.trials),
+                f"{1000 * (mark.seconds - before.seconds) / ended:.1f}",
+                f"{1000 * (mark.processor_seconds - before.processor_seconds) / ended:.1f}",
+                f"{mark.bytes / 2**20:.0f}",
+                str(mark.workers),
+            )
+            before = mark
     console.print(table)
 
 
@@ -214,7 +269,7 @@ def run_bare_training(root: str, scenes: str, steps: str) -> None:
     spec = long_spec(scenes, int(steps))
     began = time.monotonic()
     train(spec.train_config({"optimizer.lr": 0.02}, seed=0), lambda *_: None, folder=Path(root) / "run")
-    print("mark", 1, time.monotonic() - began, 0, flush=True)
+    Mark(1, time.monotonic() - began).print()
 
 
 def run_sweep_training(root: str, scenes: str, steps: str) -> None:
@@ -225,11 +280,11 @@ def run_sweep_training(root: str, scenes: str, steps: str) -> None:
 
     cluster.profile_all = lambda architectures, **_: ((item, Profile({"macs": 1e9})) for item in architectures)
     spec, store = long_spec(scenes, int(steps)), Store.at(root)
-    start_ray(cluster.ray, 1)
+    start_ray(cluster.ray, 1, root)
     with Ledger.open(store.ledger) as ledger:
         ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
         runner.run_sweep(spec, ledger=ledger, store=store)
-        print("mark", 1, ledger.trial(spec.name, 0).seconds, 0, flush=True)
+        Mark(1, ledger.trial(spec.name, 0).seconds).print()
 
 
 def long_spec(scenes: str, steps: int) -> SweepSpec:
@@ -250,7 +305,7 @@ def part_long(console: Console, rounds: int, steps: int) -> None:
         for _ in range(rounds):
             for name, part in ways.items():
                 began = time.monotonic()
-                seconds[name].append(child(part, folder, str(steps))[-1][1])
+                seconds[name].append(child(part, folder, str(steps))[-1].seconds)
                 whole[name].append(time.monotonic() - began)
     table = Table(
         "way",

@@ -17,6 +17,9 @@ os.environ.update(
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
+        # Tune lets one trial at a time wait for its worker, unless told otherwise: workers would start one after the other. How
+        # many are open at once is the coordinator's to say.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(10**9),
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "TUNE_WARN_THRESHOLD_S": "60",
     }

@@ -16,6 +16,7 @@ from sweeps.execution.failures import POLICIES, smaller_micro_batch
 from sweeps.execution.proposals import Proposals
 from sweeps.execution.retries import RETRIED, FailuresInARow, retry_message
 from sweeps.execution.tasks import task_of
+from sweeps.execution.trials import Trials
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
 from sweeps.ledger.database import Ledger
@@ -82,8 +83,8 @@ class Coordinator:
         self.is_done = False
         self._listener = listener
         self._train = train
-        self._records = {record.number: record for record in ledger.trials(spec.name)}
-        unfinished = {number for number, record in self._records.items() if not record.state.is_finished}
+        self._trials = Trials(ledger.trials(spec.name))
+        unfinished = {record.number for record in self._trials.unfinished}
         self._failures = FailuresInARow(
             (event for event in ledger.events(spec.name) if event.number in unfinished), last_report=self._last_report
         )
@@ -99,7 +100,7 @@ class Coordinator:
             profiles=profiles,
             fingerprint=fingerprint,
             train=train,
-            records=self._records,
+            records=self._trials.records,
             note=self.note,
         )
 
@@ -108,17 +109,17 @@ class Coordinator:
     @property
     def records(self) -> list[TrialRecord]:
         """All trials, ordered by number."""
-        return [self._records[number] for number in sorted(self._records)]
+        return self._trials.in_order
 
     @property
     def running(self) -> list[TrialRecord]:
         """Trials that a worker has, or waits to have."""
-        return [record for record in self._records.values() if record.state is TrialState.RUNNING]
+        return self._trials.running
 
     @property
     def gpu_hours(self) -> float:
         """Hours that trials have occupied GPUs so far, summed over GPUs and drivers."""
-        seconds = sum(self._seconds(record) for record in self._records.values())
+        seconds = self._trials.finished_seconds + sum(self._seconds(record) for record in self._trials.unfinished)
         return seconds * self.spec.resources.num_gpus / 3600
 
     def note(self, message: str, *, kind: str = "note") -> None:
@@ -131,9 +132,8 @@ class Coordinator:
             self._listener(kind, record, message)
 
     def _update(self, number: int, **changes: Any) -> TrialRecord:
-        self.ledger.update_trial(self.spec.name, number, attempt=self._records[number].attempt, **changes)
-        self._records[number] = self.ledger.trial(self.spec.name, number)
-        return self._records[number]
+        attempt = self._trials[number].attempt
+        return self._trials.put(self.ledger.update_trial(self.spec.name, number, attempt=attempt, **changes))
 
     def _seconds(self, record: TrialRecord) -> float:
         """Return how long workers have had a trial, the present attempt included."""
@@ -163,22 +163,20 @@ class Coordinator:
         while record is None or record.state.is_finished:
             record = self._proposals.next()
             if record is None:
-                self.is_done = all(record.state.is_finished for record in self._records.values())
+                self.is_done = not self._trials.unfinished
                 if self.is_done and isinstance(self._scheduler, Pbt):
-                    for record in self._records.values():
+                    for record in self.records:
                         drop_copies(self.store.trial(record))
                 return Wait.DONE if self.is_done else Wait.NOT_NOW
-            self._records[record.number] = record
+            self._trials.put(record)
             if record.state.is_finished:
                 self._on_finished_at_once(record)
         return self._start(record)
 
     def _start(self, record: TrialRecord) -> Task:
-        attempt = self.ledger.start_attempt(self.spec.name, record.number, worker="")
-        record = self._records[record.number] = self.ledger.trial(self.spec.name, record.number)
+        record = self._trials.put(self.ledger.start_attempt(self.spec.name, record.number, worker=""))
         return task_of(
             record,
-            attempt=attempt,
             spec=self.spec,
             folder=self.store.trial(record),
             train=self._train,
@@ -189,18 +187,11 @@ class Coordinator:
         """Return the checkpoint that a copy of another trial begins with."""
         if record.kind is not TrialKind.SEARCH or record.parent is None:
             return None
-        return copy_at(self.store.trial(self._records[record.parent]), forked_at(record.params))
+        return copy_at(self.store.trial(self._trials[record.parent]), forked_at(record.params))
 
     def _queued(self) -> TrialRecord | None:
         now = time.monotonic()
-        return next(
-            (
-                record
-                for record in self.records
-                if record.state is TrialState.QUEUED and self._pauses.get(record.number, 0.0) <= now
-            ),
-            None,
-        )
+        return next((record for record in self._trials.queued if self._pauses.get(record.number, 0.0) <= now), None)
 
     def _on_finished_at_once(self, record: TrialRecord) -> None:
         """Take note of a new trial that needs no training."""
@@ -227,7 +218,7 @@ class Coordinator:
         Returns:
             Whether the worker must stop.
         """
-        record = self._records[number]
+        record = self._trials[number]
         if record.attempt != attempt or record.state is not TrialState.RUNNING:
             return True
         match message["event"]:
@@ -272,7 +263,7 @@ class Coordinator:
         copy = self._replaced(record, decision, step) if isinstance(decision, Replacement) else None
         # With the point: a driver that dies in between would let the trial go on although it lost here.
         changes = {"state": TrialState.PRUNED, "finished": time.time()} if decision.stop else {}
-        is_new = self.ledger.add_point(
+        acknowledged = self.ledger.add_point(
             self.spec.name,
             record.number,
             attempt=record.attempt,
@@ -282,10 +273,10 @@ class Coordinator:
             seconds=self._seconds(record),
             **changes,
         )
-        if is_new:
+        if acknowledged is not None:
             self._failures.clear(record.number)
         self._heard[record.number] = time.monotonic()  # what was before is in the record now
-        record = self._records[record.number] = self.ledger.trial(self.spec.name, record.number)
+        record = self._trials.put(acknowledged or self.ledger.trial(self.spec.name, record.number))
         self._tell("point", record)
         if decision.stop:
             self._end(record, decision.reason)
@@ -296,10 +287,9 @@ class Coordinator:
     def _replaced(self, record: TrialRecord, decision: Replacement, step: int) -> TrialRecord:
         """Add the copy that takes a trial's place, before the trial ends: a driver that dies in between finds the copy again."""
         assert isinstance(self._scheduler, Pbt)
-        params = self._scheduler.explore(self._records[decision.donor].params, number=record.number, step=step)
+        params = self._scheduler.explore(self._trials[decision.donor].params, number=record.number, step=step)
         copy = self._proposals.replace(record.number, donor=decision.donor, params=params, step=step)
-        self._records[copy.number] = copy
-        return copy
+        return self._trials.put(copy)
 
     def _decide(self, record: TrialRecord, step: int, value: float) -> Decision:
         if step <= forked_at(record.params):
@@ -312,7 +302,7 @@ class Coordinator:
         compared = None
         if step in self._scheduler.rung_steps:
             settled = self._proposals.settled(record.number)
-            compared = rivals(record, self._records.values(), self.spec, settled=settled)
+            compared = rivals(record, self._trials.records.values(), self.spec, settled=settled)
         return self._scheduler.decide(step, value, self._rungs, number=record.number, rivals=compared)
 
     def _on_finished(self, record: TrialRecord) -> None:
@@ -365,7 +355,7 @@ class Coordinator:
             error: one line from the executor.
             failure: what the executor knows of the cause.
         """
-        record = self._records[number]
+        record = self._trials[number]
         if record.attempt != attempt or record.state is not TrialState.RUNNING:
             return
         waited = self.spec.resources.watchdog_minutes

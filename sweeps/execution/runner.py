@@ -6,6 +6,7 @@ seconds old when a driver dies; every start is a new Tune experiment in a folder
 """
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -42,6 +43,7 @@ from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
 
 _WAITING_AFTER = 60.0  # seconds without a worker after which that is said
+_CLEANUP_SECONDS = 60  # that a stopped trial may take before its worker counts as stuck
 
 
 @dataclass(frozen=True)
@@ -238,9 +240,11 @@ def _trainable() -> Callable[[dict[str, Any]], None]:
 
     A nested function travels by value: workers start seconds sooner because they need not import this module.
     """
-    work, report, task_type = run_task, tune.report, Task
+    work, report, task_type, cleanup_seconds = run_task, tune.report, Task, _CLEANUP_SECONDS
 
     def attempt(config: dict[str, Any]) -> None:
+        # How long it may clean up when it is stopped. Tune waits 2 s unless told otherwise, then fails the trial that comes next.
+        os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(cleanup_seconds)
         work(task_type(**json.loads(config["task"])), lambda message: report({"message": json.dumps(message)}))
 
     return attempt
@@ -309,6 +313,7 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         self._lease = lease
         self._signals = signals
         self._said_waiting: set[tuple[int, int]] = set()
+        self._say_again_at = 0.0
 
     @property
     def reason(self) -> str | None:
@@ -342,14 +347,19 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 
     def _say_waiting(self) -> None:
         # Tune waits in silence for resources that a cluster does not have any more.
-        for record in self._coordinator.running:
-            attempt = (record.number, record.attempt)
-            since = self._clock.seconds_since_first_sight(attempt)
-            if not record.worker and since > _WAITING_AFTER and attempt not in self._said_waiting:
-                self._said_waiting.add(attempt)
-                self._coordinator.note(
-                    f"trial {record.number} has waited {since:.0f} s for a worker; the cluster has {describe_cluster()}"
-                )
+        waiting = [(record.number, record.attempt) for record in self._coordinator.running if not record.worker]
+        seconds = {attempt: self._clock.seconds_since_first_sight(attempt) for attempt in waiting}
+        long = [attempt for attempt in waiting if seconds[attempt] > _WAITING_AFTER]
+        fresh = any(attempt not in self._said_waiting for attempt in long)
+        if not fresh or self._clock.seconds < self._say_again_at:
+            return
+        self._said_waiting.update(long)
+        self._say_again_at = self._clock.seconds + _WAITING_AFTER
+        others = len(long) - 1
+        who = f"trial {long[0][0]} has" if not others else f"trial {long[0][0]} and {others} more have"
+        self._coordinator.note(
+            f"{who} waited {max(seconds.values()):.0f} s for a worker; the cluster has {describe_cluster()}"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

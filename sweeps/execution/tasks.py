@@ -7,14 +7,11 @@ from sweeps.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 
-def task_of(
-    record: TrialRecord, *, attempt: int, spec: SweepSpec, folder: Path, train: str, start_from: Path | None
-) -> Task:
+def task_of(record: TrialRecord, *, spec: SweepSpec, folder: Path, train: str, start_from: Path | None) -> Task:
     """Return an attempt at a trial as plain data.
 
     Args:
-        record: the trial.
-        attempt: what the ledger gave when it was started.
+        record: the trial as the ledger gave it when it was started.
         spec: its sweep.
         folder: of the trial.
         train: training function as `module:name`.
@@ -27,7 +24,7 @@ def task_of(
         config = config.model_copy(update={"device": "cpu"})
     return Task(
         number=record.number,
-        attempt=attempt,
+        attempt=record.attempt,
         acknowledged=record.step,
         folder=str(folder),
         config=config.model_dump(mode="json"),

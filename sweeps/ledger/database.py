@@ -313,14 +313,17 @@ class Ledger:
             return [trial_record(row) for row in connection.execute(query).mappings()]
 
     @survives_restart
-    def update_trial(self, sweep: str, number: int, /, *, attempt: int | None = None, **changes: Any) -> None:
+    def update_trial(self, sweep: str, number: int, /, *, attempt: int | None = None, **changes: Any) -> TrialRecord:
         """Change fields of a trial; what identifies it cannot change.
 
         Args:
             sweep: the sweep.
             number: the trial.
-            attempt: what `start_attempt` gave to the worker whose message is the reason; unset: no worker's message is.
+            attempt: of the worker whose message is the reason, see `start_attempt`; unset: no worker's message is.
             **changes: any field of `TrialRecord` that does not identify it.
+
+        Returns:
+            The trial as it is now.
 
         Raises:
             ConfigError: the sweep or the trial does not exist.
@@ -334,10 +337,10 @@ class Ledger:
                 raise _unknown_trial(connection, sweep, number)
             if attempt is not None and attempt != found.attempt:
                 raise LeaseLostError(sweep)
-            connection.execute(TRIAL.update().where(_is_trial(sweep, number)).values(**changes))
+            return _change_trial(connection, sweep, number, changes)
 
     @survives_restart
-    def start_attempt(self, sweep: str, number: int, *, worker: str) -> int:
+    def start_attempt(self, sweep: str, number: int, *, worker: str) -> TrialRecord:
         """Hand a trial to a worker; whoever worked on it before is stale from now on.
 
         Args:
@@ -346,7 +349,7 @@ class Ledger:
             worker: node and process, e.g. `host:1234`.
 
         Returns:
-            Number of the attempt, from 1. The worker must name it in `add_point`.
+            The trial as it is now. The worker must name its `attempt`, counted from 1, in `add_point`.
 
         Raises:
             ConfigError: the sweep or the trial does not exist, or the trial is finished.
@@ -360,18 +363,14 @@ class Ledger:
                 raise ConfigError(
                     f"trial {number} of sweep {sweep!r} is {row.state}; a finished trial is not run again"
                 )
-            connection.execute(
-                TRIAL.update()
-                .where(_is_trial(sweep, number))
-                .values(
-                    state=TrialState.RUNNING,
-                    attempt=row.attempt + 1,
-                    worker=worker,
-                    started=time.time() if row.started is None else row.started,
-                    finished=None,
-                )
-            )
-            return int(row.attempt) + 1
+            changes = {
+                "state": TrialState.RUNNING,
+                "attempt": row.attempt + 1,
+                "worker": worker,
+                "started": time.time() if row.started is None else row.started,
+                "finished": None,
+            }
+            return _change_trial(connection, sweep, number, changes)
 
     # Points
 
@@ -386,20 +385,20 @@ class Ledger:
         timestamp: float,
         metrics: Mapping[str, float],
         **changes: Any,
-    ) -> bool:
+    ) -> TrialRecord | None:
         """Acknowledge a report; the trial's `metrics` and `step` follow in the same transaction.
 
         Args:
             sweep: the sweep.
             number: the trial.
-            attempt: what `start_attempt` gave to the reporting worker.
+            attempt: of the reporting worker, see `start_attempt`.
             step: training step of the report.
             timestamp: when it was measured, seconds since 1970.
             metrics: name -> value.
             **changes: fields of the trial that change in the same transaction, see `update_trial`.
 
         Returns:
-            Whether it was new: False if the attempt is stale or the step was acknowledged before. Then nothing changed.
+            The trial as it is now; None if the attempt is stale or the step was acknowledged before. Then nothing changed.
 
         Raises:
             ConfigError: the sweep or the trial does not exist.
@@ -415,15 +414,14 @@ class Ledger:
                 raise _unknown_trial(connection, sweep, number)
             same = sa.and_(POINT.c.sweep == sweep, POINT.c.number == number, POINT.c.step == step)
             if row.attempt != attempt or connection.execute(sa.select(POINT.c.id).where(same)).first() is not None:
-                return False
+                return None
             connection.execute(
                 POINT.insert().values(sweep=sweep, number=number, step=step, timestamp=timestamp, metrics=values)
             )
             # A late report of an earlier step must not overwrite newer values.
             newest = row.metrics | values if step >= row.step else values | row.metrics
             changes |= {"metrics": newest, "step": max(step, row.step)}
-            connection.execute(TRIAL.update().where(_is_trial(sweep, number)).values(**changes))
-            return True
+            return _change_trial(connection, sweep, number, changes)
 
     @survives_restart
     def points(self, sweep: str, number: int) -> list[Point]:
@@ -546,6 +544,12 @@ class Ledger:
 
 def _is_trial(sweep: str, number: int) -> sa.ColumnElement[bool]:
     return sa.and_(TRIAL.c.sweep == sweep, TRIAL.c.number == number)
+
+
+def _change_trial(connection: Connection, sweep: str, number: int, changes: Mapping[str, Any]) -> TrialRecord:
+    """Change fields of a trial that exists; return it as it is then."""
+    update = TRIAL.update().where(_is_trial(sweep, number)).values(**changes).returning(TRIAL)
+    return trial_record(connection.execute(update).mappings().one())
 
 
 def _check_changes(changes: Mapping[str, Any], allowed: frozenset[str], what: str) -> None:

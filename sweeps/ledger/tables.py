@@ -1,6 +1,8 @@
 """Tables of the ledger, their version, and how SQLite is made durable."""
 
 import math
+import sqlite3
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -150,13 +152,27 @@ def prepare_sqlite(engine: Engine) -> None:
         # instead of waiting its turn. `_on_begin` begins them.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _use_write_ahead_log(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
+
+
+def _use_write_ahead_log(cursor: Any) -> None:
+    """Switch a file's journal; SQLite does not wait by itself when another process opens a new file at the same moment."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:

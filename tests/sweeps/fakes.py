@@ -112,6 +112,14 @@ def slow(config, report, *, folder, acknowledged=0):
     _train(config, report, folder, acknowledged, seconds=0.1)
 
 
+def cleans_up_slowly(config, report, *, folder, acknowledged=0):
+    try:
+        _train(config, report, folder, acknowledged)
+    except SystemExit:
+        time.sleep(3)  # longer than Tune waits by itself
+        raise
+
+
 def dies_once(config, report, *, folder, acknowledged=0):
     marker = folder / "died"
 

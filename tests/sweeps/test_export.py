@@ -68,7 +68,7 @@ def filled(ledger, begun, make_spec):
 def with_points(ledger, number, values):
     """Put a trial's course into the ledger."""
     ledger.update_trial("demo", number, state=TrialState.RUNNING)
-    attempt = ledger.start_attempt("demo", number, worker="w")
+    attempt = ledger.start_attempt("demo", number, worker="w").attempt
     for step, value in values.items():
         ledger.add_point("demo", number, attempt=attempt, step=step, timestamp=float(step), metrics={MIOU: value})
     ledger.update_trial("demo", number, state=TrialState.COMPLETE)

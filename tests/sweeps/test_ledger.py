@@ -86,7 +86,7 @@ def test_a_trial_comes_back_as_it_was_added(ledger):
 
 def test_values_that_json_lacks_survive(ledger):
     ledger.add_trial(record())
-    attempt = ledger.start_attempt("demo", 0, worker="host:1")
+    attempt = ledger.start_attempt("demo", 0, worker="host:1").attempt
     point(ledger, 1, attempt=attempt, a=math.nan, b=math.inf, c=-math.inf, d=0.5)
     for metrics in (ledger.points("demo", 0)[0].metrics, ledger.trial("demo", 0).metrics):
         assert math.isnan(metrics["a"])
@@ -184,9 +184,9 @@ def test_a_sweep_has_no_other_fields_to_change(ledger):
 
 def test_an_attempt_makes_the_one_before_it_stale(ledger):
     ledger.add_trial(record())
-    first = ledger.start_attempt("demo", 0, worker="a:1")
+    first = ledger.start_attempt("demo", 0, worker="a:1").attempt
     assert point(ledger, 1, attempt=first)
-    second = ledger.start_attempt("demo", 0, worker="b:2")
+    second = ledger.start_attempt("demo", 0, worker="b:2").attempt
     assert (first, second) == (1, 2)
     assert not point(ledger, 2, attempt=first)
     assert point(ledger, 2, attempt=second)
@@ -196,7 +196,7 @@ def test_an_attempt_makes_the_one_before_it_stale(ledger):
 
 def test_a_message_of_a_stale_attempt_changes_no_trial(ledger):
     ledger.add_trial(record())
-    first = ledger.start_attempt("demo", 0, worker="a:1")
+    first = ledger.start_attempt("demo", 0, worker="a:1").attempt
     ledger.start_attempt("demo", 0, worker="b:2")
     with pytest.raises(LeaseLostError, match="another process has taken over sweep 'demo'"):
         ledger.update_trial("demo", 0, attempt=first, state=TrialState.FAILED)
@@ -249,7 +249,7 @@ def test_a_finished_trial_is_not_started(ledger):
 
 def test_a_step_is_acknowledged_once(ledger):
     ledger.add_trial(record())
-    attempt = ledger.start_attempt("demo", 0, worker="a:1")
+    attempt = ledger.start_attempt("demo", 0, worker="a:1").attempt
     assert point(ledger, 5, attempt=attempt, miou=0.5)
     assert not point(ledger, 5, attempt=attempt, miou=0.9)
     assert [item.metrics for item in ledger.points("demo", 0)] == [{"miou": 0.5}]
@@ -258,7 +258,7 @@ def test_a_step_is_acknowledged_once(ledger):
 
 def test_a_trial_shows_the_newest_value_of_each_metric(ledger):
     ledger.add_trial(record())
-    attempt = ledger.start_attempt("demo", 0, worker="a:1")
+    attempt = ledger.start_attempt("demo", 0, worker="a:1").attempt
     point(ledger, 5, attempt=attempt, a=1.0, b=1.0)
     point(ledger, 10, attempt=attempt, a=2.0)
     point(ledger, 7, attempt=attempt, a=9.0, c=9.0)
@@ -364,7 +364,7 @@ def test_threads_write_beside_each_other_without_loss(ledger):
     def work(number):
         try:
             ledger.add_trial(record(number))
-            attempt = ledger.start_attempt("demo", number, worker=f"host:{number}")
+            attempt = ledger.start_attempt("demo", number, worker=f"host:{number}").attempt
             for step in range(1, 26):
                 assert point(ledger, step, attempt=attempt, number=number)
                 ledger.add_event("demo", "note", f"{number} {step}", number=number)
@@ -389,7 +389,7 @@ def test_one_of_many_threads_gets_each_attempt(ledger):
     got = []
 
     def work():
-        got.extend(ledger.start_attempt("demo", 0, worker="w") for _ in range(10))
+        got.extend(ledger.start_attempt("demo", 0, worker="w").attempt for _ in range(10))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -410,7 +410,7 @@ ledger.create_sweep("demo", spec={}, info={})
 number = 0
 while True:
     ledger.add_trial(TrialRecord("demo", number, "k", TrialKind.SEARCH, {}, {}, 0))
-    attempt = ledger.start_attempt("demo", number, worker="w")
+    attempt = ledger.start_attempt("demo", number, worker="w").attempt
     for step in (1, 2, 3):
         ledger.add_point("demo", number, attempt=attempt, step=step, timestamp=0.0, metrics={"miou": float(step)})
         print(number, step, flush=True)
@@ -439,7 +439,18 @@ def test_what_a_killed_writer_acknowledged_is_all_there(tmp_path):
             assert trial.metrics.get("miou", 0.0) == trial.step
         number = len(ledger.trials("demo"))
         ledger.add_trial(record(number))
-        assert ledger.start_attempt("demo", number, worker="w") == 1
+        assert ledger.start_attempt("demo", number, worker="w").attempt == 1
+
+
+def test_a_new_file_that_another_process_is_setting_up_is_waited_for(tmp_path):
+    path = tmp_path / "ledger.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    end = threading.Timer(0.5, lambda: other.execute("ROLLBACK"))
+    end.start()
+    Ledger.open(path).close()
+    end.join()
+    other.close()
 
 
 def test_two_ledgers_on_one_file_wait_for_each_other(tmp_path):

@@ -385,7 +385,7 @@ def test_a_sweep_without_trials_has_a_report(ledger, store, make_spec, begun):
 def test_a_running_sweep_has_a_report_that_says_what_is_missing(ledger, store, make_spec, begun):
     begun(make_spec())
     ledger.add_trial(trial(0, metrics={}, state=TrialState.QUEUED, step=0, profile={}))
-    attempt = ledger.start_attempt("demo", 0, worker="host:1")
+    attempt = ledger.start_attempt("demo", 0, worker="host:1").attempt
     for step, value in ((1, 0.2), (2, 0.3)):
         metrics = {"source/val/miou": value}
         ledger.add_point("demo", 0, attempt=attempt, step=step, timestamp=1.0, metrics=metrics)

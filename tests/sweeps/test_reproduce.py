@@ -97,7 +97,7 @@ def _work(spec, ledger, store, number, *, dies_after=(), stops_after=None, **opt
     record = TrialRecord("demo", number, "key", TrialKind.SEARCH, {"optimizer.lr": 0.015}, plain, seed=number)
     ledger.add_trial(record)
     for last in (*dies_after, stops_after):
-        attempt = ledger.start_attempt("demo", number, worker="host:1")
+        attempt = ledger.start_attempt("demo", number, worker="host:1").attempt
 
         def send(message, last=last, attempt=attempt):
             assert message["event"] != "failed", message

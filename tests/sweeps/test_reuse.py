@@ -30,7 +30,7 @@ def trained(make_spec, begun, ledger, tmp_path, storage):
     params = {"optimizer.lr": 0.01}
     record = TrialRecord("demo", 0, "key", TrialKind.SEARCH, params=params, config=config, seed=0)
     ledger.add_trial(record)
-    attempt = ledger.start_attempt("demo", 0, worker="elsewhere:1")
+    attempt = ledger.start_attempt("demo", 0, worker="elsewhere:1").attempt
     folder = Store.at(tmp_path / "elsewhere").trial(record)
     threads = torch.get_num_threads()
     task = Task(0, attempt, 0, str(folder), config, threads, train="fakes:quadratic", storage=storage)

@@ -1,6 +1,7 @@
 """Sweeps on a real Ray with fake training."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,45 @@ def test_asha_stops_the_worse_trials_early(sweep, make_spec, executed):
     assert best.state is TrialState.COMPLETE
     count = executed()
     assert all(count[(trial.number, trial.step + 1)] == 0 for trial in pruned)
+
+
+def test_workers_start_side_by_side_however_many_trials_are_open(sweep, make_spec, ledger):
+    open_at_first_start = []
+
+    def listen(kind, record, message):
+        if kind == "started" and not open_at_first_start:
+            open_at_first_start.extend(trial.state for trial in ledger.trials("demo"))
+
+    sweep(
+        make_spec(budget={"trials": 5, "concurrency": 4}, resources={"cpus": 0.5, "gpus": 0}),
+        train="fakes:slow",
+        listener=listen,
+    )
+    assert open_at_first_start == [TrialState.RUNNING] * 4
+
+
+def test_trials_without_a_worker_are_told_of_together(sweep, make_spec, ledger, monkeypatch):
+    monkeypatch.setattr(runner, "_WAITING_AFTER", 0.5)
+    _, trials = sweep(make_spec(budget={"trials": 4, "concurrency": 4}), train="fakes:slow")
+    assert states(trials) == [TrialState.COMPLETE] * 4
+    told = [event.message for event in ledger.events("demo") if "for a worker" in event.message]
+    pattern = (
+        r"trial [02] and [13] more have waited [0-9]+ s for a worker; the cluster has 1 node \(2 CPUs and 0 GPUs\)"
+    )
+    assert told
+    assert all(re.fullmatch(pattern, message) for message in told), told
+
+
+@pytest.mark.slow  # waits for it
+def test_a_stopped_trial_that_cleans_up_for_a_while_costs_the_next_one_nothing(sweep, make_spec):
+    _, trials = sweep(
+        make_spec(
+            scheduler={"name": "asha", "reduction_factor": 2, "min_steps": 1}, budget={"trials": 5, "concurrency": 1}
+        ),
+        train="fakes:cleans_up_slowly",
+    )
+    assert TrialState.PRUNED in states(trials[:-1])
+    assert [trial.attempt for trial in trials] == [1] * 5
 
 
 def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make_spec, executed, ledger):

@@ -69,7 +69,7 @@ def rows_of(status):
 def test_a_running_trial_shows_progress_figure_place_and_ages(ledger, begun, make_spec):
     begun(make_spec())
     ledger.add_trial(trial(0, metrics={"source/val/miou": 0.25}, state=TrialState.QUEUED, step=0))
-    attempt = ledger.start_attempt("demo", 0, worker="node7:123")
+    attempt = ledger.start_attempt("demo", 0, worker="node7:123").attempt
     ledger.add_point("demo", 0, attempt=attempt, step=40, timestamp=NOW - 30, metrics={"source/val/miou": 0.5})
     ledger.update_trial("demo", 0, device="GPU 0", started=NOW - 125)
     (row,) = rows_of(at(ledger))
