@@ -10,7 +10,7 @@ from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.errors import ConfigError, SegdaError
 from sweeps.cli.options import console, examples, options
-from sweeps.planning.estimate import planned_trials
+from sweeps.planning.counts import planned_trials
 from sweeps.planning.profiles import sample_config
 from sweeps.schedulers.rivals import pruning_rule
 from sweeps.search.checks import chosen_sampler

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.planning.counts import planned_trials
 from sweeps.report.labels import method_label, short_params
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -42,7 +43,14 @@ def view(spec: SweepSpec, trials: list[TrialRecord], *, console: Console) -> Vie
 
 
 class Board:
-    """The figures behind both views; the driver's thread writes, a drawing thread may read."""
+    """The figures behind both views; the driver's thread writes, a drawing thread may read.
+
+    Attributes:
+        spec: the sweep.
+        metric: its first objective.
+        total: trials that the sweep will have trained at its end.
+        notes: newest lines about the sweep as a whole.
+    """
 
     def __init__(self, spec: SweepSpec, trials: list[TrialRecord]) -> None:
         """Begin with the trials that a resumed sweep has already."""
@@ -52,6 +60,7 @@ class Board:
         self._records = {record.number: record for record in trials}
         self._started = time.monotonic()
         self._steps_before = self.steps
+        self.total = planned_trials(spec).total
         self.notes: list[str] = []
 
     def hear(self, kind: str, record: TrialRecord | None, message: str) -> None:
@@ -64,12 +73,6 @@ class Board:
     def count(self, *states: TrialState) -> int:
         """Return how many trials are in any of some states."""
         return sum(record.state in states for record in self._records.values())
-
-    @property
-    def total(self) -> int:
-        """Trials that the sweep will have trained at its end."""
-        spec = self.spec
-        return spec.budget.trials + len(spec.references) + spec.finalists * (len(spec.seeds) - 1)
 
     @property
     def running(self) -> list[TrialRecord]:

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from sweeps.execution.progress import duration
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import STOP_REQUEST, is_alive
 from sweeps.ledger.records import SweepRecord
+from sweeps.planning.counts import planned_trials
 from sweeps.spec import SweepSpec
 from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -64,11 +66,10 @@ class SweepStatus:
         since = "" if record.driver_seen is None else f" and was heard of {duration(self.now - record.driver_seen)} ago"
         return f"stopped: its driver is gone{since}; {resume}"
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Trials that the sweep will have trained at its end."""
-        spec = self.spec
-        return spec.budget.trials + len(spec.references) + spec.finalists * (len(spec.seeds) - 1)
+        return planned_trials(self.spec).total
 
     def count(self, *states: TrialState) -> int:
         """Return how many trials are in any of some states."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from segda.tunable import Scalar
 from sweeps.fields import leaves, value_at
+from sweeps.planning.counts import planned_trials
 from sweeps.report.labels import format_value
 from sweeps.report.tables import method_rows
 from sweeps.report.view import SweepView
@@ -88,7 +89,7 @@ def warning_lines(view: SweepView) -> list[str]:
             "Target labels were used to choose (selection: oracle). The figures are upper limits, not what an unlabelled "
             "target would give."
         )
-    budget_trials = value_at(view.record.spec, "budget.trials")
+    planned = planned_trials(view.spec).search
     searched = sum(trial.kind is TrialKind.SEARCH for trial in view.trials)
     if view.unfinished:
         lines.append(
@@ -96,8 +97,8 @@ def warning_lines(view: SweepView) -> list[str]:
         )
         if not view.is_driven:
             lines.append(f"Nothing works on the sweep now; `sweeps resume {view.record.name}` continues it.")
-    if isinstance(budget_trials, int) and searched < budget_trials:
-        lines.append(f"{searched} of {budget_trials} search trials in the budget have been started.")
+    if searched < planned:
+        lines.append(f"{searched} of {planned} search trials have been started.")
     lines += _trust_lines(view)
     failed = sum(trial.state is TrialState.FAILED for trial in view.trials)
     if failed:

@@ -16,8 +16,9 @@ from segda.errors import ConfigError, DeviceError
 from sweeps import cli
 from sweeps.planning import canary
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
+from sweeps.planning.counts import planned_trials
 from sweeps.planning.coverage import Case, cases
-from sweeps.planning.estimate import Tried, estimate, planned_trials, verdicts
+from sweeps.planning.estimate import Tried, estimate, verdicts
 from sweeps.planning.machines import Machines
 from sweeps.planning.packing import ProbeResult, run_probe
 from sweeps.planning.plan import (

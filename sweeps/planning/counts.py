@@ -1,0 +1,36 @@
+"""How many trials a sweep will train."""
+
+from typing import NamedTuple
+
+from sweeps.space import SearchSpace
+from sweeps.spec import SweepSpec
+
+
+class TrialCounts(NamedTuple):
+    """How many trials a sweep will train.
+
+    Attributes:
+        search: proposals; at most as many as there are combinations, since none is proposed twice.
+        references: fixed by the sweep file.
+        replicates: repetitions of finalists with further seeds.
+    """
+
+    search: int
+    references: int
+    replicates: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+def planned_trials(spec: SweepSpec) -> TrialCounts:
+    """Return how many trials a sweep will train at most; with population based training copies come on top.
+
+    Args:
+        spec: the sweep.
+    """
+    combinations = SearchSpace.from_spec(spec).num_combinations()
+    search = spec.budget.trials if combinations is None else min(spec.budget.trials, combinations)
+    return TrialCounts(search, len(spec.references), min(spec.finalists, search) * (len(spec.seeds) - 1))
