@@ -14,12 +14,17 @@ from segda.tunable import Scalar, Tunable
 METHOD = "method.name"
 _PLACE = "it says where or how fast a trial runs, not what it computes; put it under base"
 _FIDELITY = "all trials of a sweep are compared at the same one; put it under base and make a sweep for each value"
+_QUESTION = "trials are compared on the same images; put it under base and make a sweep for each value"
 # Path -> why a sweep cannot vary it.
 FIXED_FIELDS: Mapping[str, str] = {
     "seed": "list the training seeds under seeds",
     "steps": _FIDELITY,
     "report_every": _FIDELITY,
     "oracle": _FIDELITY,
+    "data.source.dataset": _QUESTION,
+    "data.source.domain": _QUESTION,
+    "data.target.dataset": _QUESTION,
+    "data.target.domain": _QUESTION,
     "data.height": _FIDELITY,
     "data.width": _FIDELITY,
     "precision": _FIDELITY,

@@ -232,6 +232,8 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("low: 5e-3, high: 5e-2, log: true", "low: -1, high: 1", "17: search.optimizer.lr: must be greater than 0, got -1"),
         ("optimizer.lr: {", "data.height: {", "17: search.data.height: cannot be searched: all trials of a sweep are compared at the same"),
         ("optimizer.lr: {", "data.width: {", "17: search.data.width: cannot be searched"),
+        ("optimizer.lr: {", "data.source.domain: {", "17: search.data.source.domain: cannot be searched: trials are compared on"),
+        ("optimizer.lr: {", "data.target.domain: {", "17: search.data.target.domain: cannot be searched: trials are compared on"),
         ("optimizer.lr: {", "precision: {", "17: search.precision: cannot be searched"),
         ("low: 5e-3, high: 5e-2, log: true", "low: 2, high: 1", "17: search.optimizer.lr: low must be smaller than high"),
         ("low: 5e-3, high: 5e-2, log: true", "low: 1", "17: search.optimizer.lr: needs choices, or both low and high"),
