@@ -43,7 +43,7 @@ def view(spec: SweepSpec, trials: list[TrialRecord], *, console: Console) -> Vie
 
 
 class Board:
-    """The figures behind both views; the driver's thread writes, a drawing thread may read.
+    """The figures behind both views; who lets another thread read them holds a lock around both.
 
     Attributes:
         spec: the sweep.
@@ -66,7 +66,7 @@ class Board:
     def hear(self, kind: str, record: TrialRecord | None, message: str) -> None:
         """Take an event in."""
         if record is not None:
-            self._records = {**self._records, record.number: record}
+            self._records[record.number] = record
         elif message:
             self.notes = [*self.notes[-2:], message]
 
