@@ -54,3 +54,23 @@ class Room:
             self._coordinator.ledger.update_info(
                 self._spec.name, **noted(self._spec.model_copy(update={"budget": budget}))
             )
+
+
+def say_idle_room(coordinator: Coordinator) -> None:
+    """Tell of GPUs that a sweep which names its GPUs leaves idle.
+
+    Args:
+        coordinator: of the sweep.
+    """
+    spec = coordinator.spec
+    if not spec.resources.num_gpus:
+        return
+    try:
+        slots = machines_now().slots(spec)
+    except DeviceError:
+        return  # the nodes have left just now
+    if slots > coordinator.concurrency:
+        coordinator.note(
+            f"budget.concurrency is {coordinator.concurrency}, and {slots} trials fit on the GPUs that are there; raise it, or say "
+            "`gpus: auto` under resources"
+        )

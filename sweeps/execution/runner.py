@@ -30,7 +30,7 @@ from segda.splits import data_fingerprint
 from sweeps import exit_codes
 from sweeps.execution.coordinator import Coordinator, Listener, Wait
 from sweeps.execution.losses import classify_loss, describe_loss, error_of
-from sweeps.execution.room import Room
+from sweeps.execution.room import Room, say_idle_room
 from sweeps.execution.signals import Signals
 from sweeps.execution.worker import DEFAULT_TRAIN, Task, run_task
 from sweeps.ledger.database import LeaseLostError, Ledger
@@ -145,6 +145,8 @@ def run_sweep(
         )
         admitted()
         ledger.update_sweep(spec.name, state="running")
+        if asked.resources.gpus != "auto":
+            say_idle_room(coordinator)
         stopper = _Stopper(coordinator, clock, lease, signals)
         try:
             if stopper.reason is None:

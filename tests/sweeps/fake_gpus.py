@@ -89,6 +89,11 @@ def main():
             fixed = SimpleNamespace(spec=packed, concurrency=2, note=notes.append, ledger=ledger)
             room.Room(packed, fixed).update()
             answers["room_of_a_number"] = fixed.concurrency
+            told = []
+            for gpus in (1, 0):
+                few = SimpleNamespace(spec=spec(cpus=1, gpus=gpus), concurrency=3, note=told.append)
+                room.say_idle_room(few)
+            answers["idle_room"] = told
 
             cluster.describe_gpu, cluster._SAY_WAITING_AFTER, said = fake_gpu, 600.0, []
             with cluster.idle_node(asked, say=said.append) as machines:

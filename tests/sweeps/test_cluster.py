@@ -139,6 +139,11 @@ class TestStandingCluster:
         assert answers["info"] == {"packing": {"gpus": 0.5, "concurrency": 6}}
         assert answers["room_of_a_number"] == 2
 
+    def test_gpus_that_a_sweep_leaves_idle_are_told_of(self, answers):
+        assert answers["idle_room"] == [
+            "budget.concurrency is 3, and 4 trials fit on the GPUs that are there; raise it, or say `gpus: auto` under resources"
+        ]
+
     def test_of_several_kinds_of_gpu_the_one_with_the_least_memory_is_measured(self, answers):
         assert answers["chosen"] == "24"
         assert answers["said_of_choice"] == [
