@@ -11,10 +11,10 @@ in NAS-Bench-101, Ying et al., ICML 2019). So five seeds of each strategy cost s
 One trial runs at a time. Counted is the compute, in training steps of all trials so far, until a trial was trained in full that is
 as good as the best of the grid, to 1 %. Three questions:
 
-- Source steers, and the source judges: how well does it search?
-- Source steers, and the target judges: how soon is the network there that is best on the target, though no label of it was read?
-  Where source and target disagree about what is good this is luck; their rank correlation over the grid says how much they agree.
-- The target steers too (`selection: oracle`): what would its labels be worth to the search?
+- What does a criterion know? Over the grid: its rank correlation with the target's mean IoU, and what its own choice is worth.
+- The source steers and judges: how well does it search?
+- The target judges: how soon is the network there that is best on it? Source validation and the validators steer without a label of
+  the target, so where a criterion disagrees with it this is luck; the oracle says what labels would be worth to the search.
 
 A strategy that stops trials early may stop the best one for good: then it never gets there, and the table says how often it did.
 """
@@ -42,12 +42,13 @@ from segda.train import train
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.ledger.database import Ledger
 from sweeps.planning.profiles import Architecture, Profile
+from sweeps.selection.choice import CRITERIA
 from sweeps.space import SearchSpace, identity
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialState
 
-SOURCE, TARGET = "source/val/miou", "oracle/target/miou"
+SOURCE, TARGET = CRITERIA["source_validation"], CRITERIA["oracle"]
 WITHIN = 0.01  # of the best value, relative
 STRATEGIES: dict[str, dict[str, Any]] = {
     "grid": {"sampler": {"name": "grid"}},
@@ -115,27 +116,29 @@ def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:
                 checkpoint: Path,
                 points: list[tuple[int, Mapping[str, float]]] = points,
             ) -> None:
-                points.append((step, {name: metrics[name] for name in (SOURCE, TARGET) if name in metrics}))
+                points.append((step, {name: metrics[name] for name in CRITERIA.values() if name in metrics}))
 
             train(spec.train_config(params, seed=0), report, folder=Path(folder) / f"trial{index}")
             seconds = time.perf_counter() - began
             table["curves"].append({"params": params, "points": points, "seconds": seconds})
             write_json(path, table)
-            print(f"{index + 1} of {len(missing)}: {params} {points[-1][1]} {seconds:.1f} s", flush=True)
+            reached = ", ".join(f"{name} {points[-1][1][name]:.4f}" for name in (SOURCE, TARGET))
+            print(f"{index + 1} of {len(missing)}: {params} {reached}, {seconds:.1f} s", flush=True)
     curves: list[dict[str, Any]] = table["curves"]
+    if any(curve["points"][-1][1].keys() != set(CRITERIA.values()) for curve in curves):
+        raise SystemExit(f"{path} was trained with other criteria than {', '.join(CRITERIA)}; name another file")
     return curves
 
 
 def search(
     curves: list[dict[str, Any]], steps: int, seed: int, steers: str, changes: Mapping[str, Any]
 ) -> list[tuple[dict[str, float], int, bool]]:
-    """Search once with one strategy; see `replay`."""
-    changes = {
-        "objectives": [{"metric": steers, "direction": "maximize"}],
-        "selection": "oracle" if steers == TARGET else "source_validation",
-    } | dict(changes)
+    """Search once with one strategy, steered by a criterion; see `replay`."""
+    metric = CRITERIA[steers]
+    changes = {"objectives": [{"metric": metric, "direction": "maximize"}], "selection": steers} | dict(changes)
     if "scheduler" in changes:
-        changes["scheduler"] = changes["scheduler"] | {"metric": steers}
+        # Validators are computed at the end of a training only: the source stops trials there.
+        changes["scheduler"] = changes["scheduler"] | {"metric": TARGET if metric == TARGET else SOURCE}
     with tempfile.TemporaryDirectory() as folder:
         return replay(spec_of(Path("scenes"), steps=steps, seed=seed, **changes), curves, Path(folder))
 
@@ -182,13 +185,24 @@ def steps_until(trials: list[tuple[dict[str, float], int, bool]], metric: str, b
     return next(reached, math.inf)
 
 
-def shown(values: list[float], steps: int) -> list[str]:
-    """Median in steps and in full trainings, smallest to largest, how often it got there."""
-    median = statistics.median_low(values)
-    reached = [value for value in values if math.isfinite(value)]
-    spread = f"{min(reached) / steps:.1f} to {max(reached) / steps:.1f}" if reached else "-"
-    middle = [f"{median:.0f}", f"{median / steps:.1f}"] if math.isfinite(median) else ["never", "never"]
-    return [*middle, spread, f"{len(reached)} of {len(values)}"]
+def shown(values: list[float], steps: int) -> str:
+    """Median in full trainings, smallest to largest, and how often it got there."""
+    median = statistics.median_low(values) / steps
+    reached = [value / steps for value in values if math.isfinite(value)]
+    if not reached:
+        return "never"
+    middle = f"{median:.1f}" if math.isfinite(median) else "never"
+    return f"{middle} [{min(reached):.1f}, {max(reached):.1f}] {len(reached)}/{len(values)}"
+
+
+def knowledge(last: list[dict[str, float]]) -> Table:
+    """What each criterion knows of the target over the grid."""
+    table = Table("criterion", "rank correlation with the target", "target mIoU of its choice", title="over the grid")
+    for criterion, metric in CRITERIA.items():
+        agreement = spearmanr([figures[metric] for figures in last], [figures[TARGET] for figures in last]).statistic
+        choice = max(last, key=lambda figures: figures[metric])
+        table.add_row(criterion, f"{agreement:.2f}", f"{choice[TARGET]:.4f}")
+    return table
 
 
 def main() -> None:
@@ -206,23 +220,27 @@ def main() -> None:
         good = sum(figures[metric] >= (1 - WITHIN) * best[metric] for figures in last)
         middle = statistics.median(figures[metric] for figures in last)
         console.print(f"{name}: best {best[metric]:.4f}, {good} of {len(last)} within 1 %, median {middle:.4f}")
-    agreement = spearmanr([figures[SOURCE] for figures in last], [figures[TARGET] for figures in last]).statistic
-    console.print(f"rank correlation of source and target over the grid: {agreement:.2f}")
-    questions = ((SOURCE, SOURCE, "source steers, source judges"), (SOURCE, TARGET, "source steers, target judges"))
-    for steers, judges, name in (*questions, (TARGET, TARGET, "target steers and judges (oracle)")):
-        table = Table(
-            "strategy",
-            *("steps", "trainings", "from to", "got there"),
-            title=f"compute to the grid's best: {name} ({options.seeds} seeds, median)",
-            title_justify="left",
-        )
-        for strategy, changes in STRATEGIES.items():
-            found = [
-                steps_until(search(curves, options.steps, seed, steers, changes), judges, best[judges])
-                for seed in range(options.seeds)
-            ]
-            table.add_row(strategy, *shown(found, options.steps))
-        console.print(table)
+    console.print(knowledge(last))
+    table = Table(
+        "steers",
+        "judges",
+        *STRATEGIES,
+        title=f"full trainings until the grid's best was there: median [least, most] of {options.seeds} seeds, "
+        "how many got there",
+    )
+    for steers, judges in (("source_validation", SOURCE), *((criterion, TARGET) for criterion in CRITERIA)):
+        cells = [
+            shown(
+                [
+                    steps_until(search(curves, options.steps, seed, steers, changes), judges, best[judges])
+                    for seed in range(options.seeds)
+                ],
+                options.steps,
+            )
+            for changes in STRATEGIES.values()
+        ]
+        table.add_row(steers, "source" if judges == SOURCE else "target", *cells)
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,8 @@ class _IdleNode:
 
     def look(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function that only looks; it waits for no processor and no GPU, and sees all GPUs of the node."""
+        if not self._wanted.num_gpus and self._node["NodeID"] == ray.get_runtime_context().get_node_id():
+            return function(*arguments)  # this process is there, and there is no GPU that it would occupy
         return self._result(_look(self._node, function, *arguments))
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
