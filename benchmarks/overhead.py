@@ -12,6 +12,8 @@ many     1,000 no-op trials on a simulated cluster of 64 accelerators (a Ray res
          with the number of trials that are done. The first 64 trials wait for each other, and the clock starts when all have
          their worker: Tune gives a trial that waits for its worker's start to any worker that becomes free, ends the starting
          one and starts another, so that trials shorter than a start would measure nothing but processes that start in vain.
+         With --gpus the 64 are declared as GPUs. Then each trial has a process of its own, which gives all memory of its GPU back
+         when it ends, and on few processors the time is that of their starts.
 """
 
 import argparse
@@ -85,18 +87,18 @@ def meet() -> None:
 # Each of these runs in a process of its own.
 
 
-def run_no_ops(root: str, trials: str, concurrency: str) -> None:
+def run_no_ops(root: str, trials: str, concurrency: str, accelerator: str = "") -> None:
     """Run no-op trials through sweeps on a simulated cluster and print marks."""
     from sweeps.execution import cluster, runner
     from sweeps.ledger.database import Ledger
     from sweeps.store import Store
 
     cluster.profile_all = lambda architectures, **_: ((item, Profile({"macs": 1e9})) for item in architectures)
-    custom = custom_resources(int(concurrency))
-    spec = SweepSpec.model_validate(
-        plain_spec(trials=int(trials), concurrency=int(concurrency), resources={"cpus": 1, "custom": custom})
-    )
-    workers = start_ray(cluster.ray, int(concurrency), root)
+    wanted = resources_of_a_trial(accelerator)
+    gpus, custom = wanted.pop("GPU", 0), wanted
+    resources = {"cpus": 1, "gpus": gpus, "custom": custom}
+    spec = SweepSpec.model_validate(plain_spec(trials=int(trials), concurrency=int(concurrency), resources=resources))
+    workers = start_ray(cluster.ray, int(concurrency), root, accelerator)
     store = Store.at(root)
     marks = Marks(int(trials), workers)
 
@@ -113,12 +115,12 @@ def run_no_ops(root: str, trials: str, concurrency: str) -> None:
         )
 
 
-def run_bare_tune(root: str, trials: str, concurrency: str) -> None:
+def run_bare_tune(root: str, trials: str, concurrency: str, accelerator: str = "") -> None:
     """Run the same trials through Ray Tune alone and print marks."""
     from sweeps.execution import cluster, runner  # sets the same environment for Ray
 
     ray, tune = cluster.ray, runner.tune
-    workers = start_ray(ray, int(concurrency), root)
+    workers = start_ray(ray, int(concurrency), root, accelerator)
     marks = Marks(int(trials), workers)
 
     def trainable(config: dict[str, float]) -> None:
@@ -132,11 +134,13 @@ def run_bare_tune(root: str, trials: str, concurrency: str) -> None:
         def on_trial_complete(self, **_: object) -> None:
             marks.end_of_a_trial()
 
-    resources = {"cpu": 1} | custom_resources(int(concurrency))
+    resources = {"CPU": 1} | resources_of_a_trial(accelerator)
     tune.Tuner(
-        tune.with_resources(trainable, resources),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
         param_space={"lr": tune.loguniform(1e-3, 1e-1)},
-        tune_config=tune.TuneConfig(num_samples=int(trials), max_concurrent_trials=int(concurrency), reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            num_samples=int(trials), max_concurrent_trials=int(concurrency), reuse_actors=accelerator != "GPU"
+        ),
         run_config=tune.RunConfig(storage_path=root, verbose=0, callbacks=[Noting()]),
     ).fit()
 
@@ -180,12 +184,12 @@ class Marks:
             ).print()
 
 
-def custom_resources(concurrency: int) -> dict[str, int]:
-    """Return what one trial takes of the simulated accelerators: one if many trials run at a time."""
-    return {"accelerator": 1} if concurrency > 2 else {}
+def resources_of_a_trial(accelerator: str) -> dict[str, int]:
+    """Return what one trial takes beside a processor: one of the simulated accelerators, if there are any."""
+    return {accelerator: 1} if accelerator else {}
 
 
-def start_ray(ray: object, concurrency: int, root: str) -> Path:
+def start_ray(ray: object, concurrency: int, root: str, accelerator: str = "") -> Path:
     """Start Ray for that many trials at a time; return the folder in which `meet` notes each worker."""
     workers = Path(root) / "workers"
     workers.mkdir()
@@ -194,9 +198,11 @@ def start_ray(ray: object, concurrency: int, root: str) -> Path:
         "OVERHEAD_WORKERS": str(workers),
         "OVERHEAD_CONCURRENCY": str(concurrency),
     }
-    resources = dict.fromkeys(custom_resources(concurrency), concurrency)
+    resources = dict.fromkeys(resources_of_a_trial(accelerator), concurrency)
+    num_gpus = resources.pop("GPU", 0)
     ray.init(  # type: ignore[attr-defined]
         num_cpus=concurrency,
+        num_gpus=num_gpus,
         resources=resources,
         include_dashboard=False,
         log_to_driver=False,
@@ -233,7 +239,7 @@ def part_trials(console: Console, rounds: int, trials: int) -> None:
     console.print(table)
 
 
-def part_many(console: Console, trials: int) -> None:
+def part_many(console: Console, trials: int, accelerator: str) -> None:
     table = Table(
         "way",
         "trials ended",
@@ -241,11 +247,11 @@ def part_many(console: Console, trials: int) -> None:
         "of the driver's processor",
         "driver's memory, MiB",
         "workers so far",
-        title="no-op trials, 64 at a time; per trial since the mark before",
+        title=f"no-op trials, 64 at a time, each with one {accelerator}; per trial since the mark before",
     )
     for name, part in WAYS.items():
         before = Mark(0, 0.0)
-        for mark in child(part, str(trials), "64"):
+        for mark in child(part, str(trials), "64", accelerator):
             ended = mark.trials - before.trials
             table.add_row(
                 name,
@@ -334,6 +340,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200, help="of part `trials`")
     parser.add_argument("--steps", type=int, default=300, help="of part `long`; about half a minute")
     parser.add_argument("--many", type=int, default=1000, help="trials of part `many`")
+    parser.add_argument("--gpus", action="store_true", help="declare the accelerators of part `many` as GPUs")
     arguments = parser.parse_args()
     console = Console(width=120)
     if arguments.part in (None, "trials"):
@@ -341,7 +348,7 @@ def main() -> None:
     if arguments.part in (None, "long"):
         part_long(console, arguments.rounds, arguments.steps)
     if arguments.part in (None, "many"):
-        part_many(console, arguments.many)
+        part_many(console, arguments.many, "GPU" if arguments.gpus else "accelerator")
 
 
 if __name__ == "__main__":
