@@ -14,6 +14,7 @@ from sweeps.ledger.records import Point
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.choice import rank
+from sweeps.selection.guards import collapse
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
@@ -195,7 +196,8 @@ class Proposals:
         for record in self._records.values():
             if record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE:
                 value = objective_value(record, objective.metric)
-                if value is not None and sign * value >= sign * target:
+                # A collapsed network is never picked, however good it looks.
+                if value is not None and sign * value >= sign * target and not collapse(record, self._records.values()):
                     return record.number
         return None
 

@@ -10,11 +10,15 @@ from optuna.trial import TrialState as OptunaState
 
 from segda.tunable import Scalar
 from sweeps.execution.failures import POLICIES
+from sweeps.selection.guards import collapse
 from sweeps.space import Categorical, Distribution, Int, SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.trial import FailureClass, TrialRecord, TrialState
 
 FAILED = "failed"  # constraint that a trial breaks by having failed
+COLLAPSED = "collapsed"  # constraint that a trial breaks by what its network does to the target
+
+_VALIDATOR = "target/validator/"
 
 
 def objective_value(record: TrialRecord, metric: str) -> float | None:
@@ -38,6 +42,7 @@ class Translator:
             space: its search space.
         """
         self._spec = spec
+        self._is_blind = any(objective.metric.startswith(_VALIDATOR) for objective in spec.objectives)
         self.distributions = {item.path: _distribution(item.distribution) for item in space.parameters}
 
     def told(self, record: TrialRecord) -> FrozenTrial | None:
@@ -80,7 +85,9 @@ class Translator:
     def constraints(self, record: TrialRecord) -> dict[str, float]:
         """Return by how much a finished trial breaks each constraint, relative to its bound; zero or less: not at all.
 
-        `failed` is one of them: 1 for a trial without a result for which none of the others is the reason.
+        `failed` is one of them: 1 for a trial without a result for which none of the others is the reason. Where a validator is an
+        objective, `collapsed` is another one: 1 for a trial of which the guards say so from its own figures alone
+        (`sweeps.selection.guards`). Validators reward a collapsed network, so a search would run after it.
         """
         measured = {
             str(item): item.violation(record.profile[item.metric])
@@ -91,7 +98,11 @@ class Translator:
             record.state is TrialState.COMPLETE and self.values(record) is not None
         )
         explained = record.state is TrialState.INFEASIBLE and any(amount > 0 for amount in measured.values())
-        return {FAILED: 0.0 if ended_well or explained or _is_lost(record) else 1.0} | measured
+        broken = {FAILED: 0.0 if ended_well or explained or _is_lost(record) else 1.0}
+        if self._is_blind:
+            is_collapsed = record.state is TrialState.COMPLETE and collapse(record, ()) is not None
+            broken[COLLAPSED] = float(is_collapsed)
+        return broken | measured
 
     def frozen(
         self,

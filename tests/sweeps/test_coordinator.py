@@ -54,6 +54,9 @@ def point(step, value=0.5, **metrics):
     return {"event": "point", "step": step, "timestamp": 1000.0 + step, "metrics": values | metrics}
 
 
+COLLAPSED = {"target/largest_class_share": 0.99}
+
+
 def complete(coordinator, task, value=0.5):
     assert not coordinator.on_message(task.number, task.attempt, point(6, value))
     assert coordinator.on_message(task.number, task.attempt, {"event": "finished"})
@@ -541,6 +544,15 @@ def test_the_search_ends_when_the_target_value_is_reached(coordinate, make_spec,
     complete(coordinator, coordinator.next_task(), 0.8)
     assert coordinator.next_task() is Wait.DONE
     assert any("trial 1 reached budget.target 0.7" in event.message for event in ledger.events("demo"))
+
+
+def test_a_collapsed_network_does_not_reach_the_target_value(coordinate, make_spec):
+    coordinator = coordinate(make_spec(budget={"trials": 3, "concurrency": 1, "target": 0.7}))
+    task = coordinator.next_task()
+    coordinator.on_message(task.number, task.attempt, point(6, 0.8, **COLLAPSED))
+    coordinator.on_message(task.number, task.attempt, {"event": "finished"})
+    complete(coordinator, coordinator.next_task(), 0.8)
+    assert coordinator.next_task() is Wait.DONE
 
 
 # Results that are there already

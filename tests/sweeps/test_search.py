@@ -225,6 +225,30 @@ def test_how_a_trial_ended_is_told_to_the_sampler(begin):
         assert told(search, 0).state.name == "RUNNING"
 
 
+SURE = "target/validator/entropy"
+
+
+@pytest.mark.parametrize("sampler", [TPE, {"name": "nsga2"}], ids=["tpe", "nsga2"])
+def test_a_search_by_a_validator_keeps_away_from_networks_that_have_collapsed(begin, sampler):
+    """The surer the better the validator finds it; beyond half of the range the network is sure of one class everywhere."""
+    spec, space = begin(
+        PLANE,
+        objectives=[{"metric": SURE, "direction": "maximize"}],
+        sampler=sampler,
+        budget={"trials": 60, "concurrency": 1},
+        selection="entropy",
+    )
+    search, collapsed = Search(spec, space, []), []
+    for number in range(60):
+        params = search.ask(number)
+        momentum = params["optimizer.momentum"]
+        collapsed.append(momentum > 0.45)
+        figures = {MIOU: 0.5, SURE: momentum - 1, "target/largest_class_share": 0.99 if momentum > 0.45 else 0.6}
+        search.tell(trial(number, params, metrics=figures))
+        assert told(search, number).constraints == {"failed": 0.0, "collapsed": float(momentum > 0.45)}
+    assert sum(collapsed[30:]) < 13  # 15 would be chance, and a search that runs after them has 22 or more
+
+
 @pytest.mark.parametrize("miou", [math.nan, None])
 def test_a_complete_trial_without_its_objective_counts_as_failed(begin, miou):
     spec, space = begin(PLANE)
