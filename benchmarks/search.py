@@ -40,6 +40,7 @@ from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.files import write_json
 from segda.train import train
+from segda.validators import VALIDATOR_METRICS
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.ledger.database import Ledger
 from sweeps.planning.profiles import Architecture, Profile
@@ -231,7 +232,7 @@ def main() -> None:
     for steers, judges in (("source_validation", SOURCE), *((criterion, TARGET) for criterion in CRITERIA)):
         cells = []
         for changes in STRATEGIES.values():
-            if "scheduler" in changes and steers not in ("source_validation", "oracle"):
+            if "scheduler" in changes and steers in VALIDATOR_METRICS:
                 cells.append("-")  # validators are computed at the end of a training, too late to stop one
                 continue
             found = [search(curves, options.steps, seed, steers, changes) for seed in range(options.seeds)]

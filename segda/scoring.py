@@ -15,7 +15,7 @@ from segda.methods import Method
 from segda.metrics import SegmentationMetrics
 from segda.pictures import example_grid
 from segda.splits import Splits, splits_fingerprint
-from segda.validators import VALIDATORS, PixelSample
+from segda.validators import VALIDATOR_METRICS, VALIDATORS, PixelSample
 
 # A class counts as present in the source, and as forgotten on the target, at these shares of pixels.
 PRESENT_SHARE = 0.01
@@ -106,7 +106,7 @@ class Scorer:
         return {
             "target/largest_class_share": float(shares.max()),
             "target/missing_classes": float(np.count_nonzero(present & (shares < FORGOTTEN_SHARE))),
-            **{f"target/validator/{name}": score(sample.probs) for name, score in VALIDATORS.items()},
+            **{VALIDATOR_METRICS[name]: score(sample.probs) for name, score in VALIDATORS.items()},
         }
 
     def _write_result(

@@ -11,7 +11,7 @@ from segda.datasets import DATASETS
 from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Scalar
-from segda.validators import VALIDATORS
+from segda.validators import VALIDATOR_METRICS, VALIDATORS
 from sweeps.fields import FIXED_FIELDS, METHOD, fields_of, known_paths, value_at
 from sweeps.schedulers.checks import check_comparison, check_scheduler, check_settings
 from sweeps.search.checks import check_sampler
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 EFFICIENCY = ("num_parameters", "macs", "latency_ms", "latency_p90_ms", "latency_p95_ms", "fps", "peak_memory_bytes")
 _SCORES = ("miou", "pixel_accuracy")
-_VALIDATORS = tuple(f"target/validator/{name}" for name in VALIDATORS)
 _LABEL_FREE = (
     "target/largest_class_share",
     "target/missing_classes",
-    *_VALIDATORS,
+    *VALIDATOR_METRICS.values(),
 )  # reported at the end of a training
 SELECTIONS = ("source_validation", *VALIDATORS, "oracle")
 

@@ -22,4 +22,7 @@ VALIDATORS: dict[str, Callable[[Tensor], float]] = {
     "snd": soft_neighborhood_density,
 }
 
-__all__ = ["VALIDATORS", "PixelSample"]
+# The same name -> that of the reported metric.
+VALIDATOR_METRICS = {name: f"target/validator/{name}" for name in VALIDATORS}
+
+__all__ = ["VALIDATORS", "VALIDATOR_METRICS", "PixelSample"]

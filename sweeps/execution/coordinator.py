@@ -100,7 +100,7 @@ class Coordinator:
             profiles=profiles,
             fingerprint=fingerprint,
             train=train,
-            records=self._trials.records,
+            trials=self._trials,
             note=self.note,
         )
 

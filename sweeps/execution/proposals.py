@@ -8,6 +8,7 @@ from segda.environment import code_fingerprint
 from segda.errors import ConfigError
 from segda.tunable import Scalar
 from sweeps.execution.reuse import take_over
+from sweeps.execution.trials import Trials
 from sweeps.execution.warm_start import warm_start_of
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Point
@@ -43,7 +44,7 @@ class Proposals:
         profiles: Mapping[Architecture, Profile],
         fingerprint: Callable[[TrainConfig], str],
         train: str,
-        records: Mapping[int, TrialRecord],
+        trials: Trials,
         note: Callable[[str], None],
     ) -> None:
         """Take over a sweep from its ledger.
@@ -55,7 +56,7 @@ class Proposals:
             profiles: efficiency of every architecture that it can reach.
             fingerprint: hash of the data that a configuration reads.
             train: training function as `module:name`.
-            records: the sweep's trials by number; a view that the owner keeps up to date.
+            trials: the sweep's; the owner keeps them up to date.
             note: is told one line about each earlier sweep at the first start, and one when the search ends early.
 
         Raises:
@@ -69,7 +70,8 @@ class Proposals:
         self._fingerprint = fingerprint
         self._fingerprints: dict[str, str] = {}
         self._train = train
-        self._records = records
+        self._trials = trials
+        self._records = trials.records
         self._note = note
         self._infeasible_in_a_row = 0
         self._is_search_over = False
@@ -85,7 +87,7 @@ class Proposals:
             fingerprint=self._data,
             note=note,
         )
-        self._search = Search(spec, space, list(records.values()), warm_start=taken)
+        self._search = Search(spec, space, trials.in_order, warm_start=taken)
 
     def tell(self, record: TrialRecord) -> None:
         """Let the search learn how a trial ended."""
@@ -204,13 +206,11 @@ class Proposals:
     def _replicate(self) -> TrialRecord | None:
         seeds = self._spec.seeds[1:]
         # A reference may be the source-only network that candidates are measured by, so it has a say in who the finalists are.
-        is_open = any(
-            record.kind is not TrialKind.REPLICATE and not record.state.is_finished for record in self._records.values()
-        )
+        is_open = any(record.kind is not TrialKind.REPLICATE for record in self._trials.unfinished)
         if not seeds or is_open:
             return None
         if self._finalists is None:
-            self._finalists = rank(self._in_order(), self._spec)[: self._spec.finalists]
+            self._finalists = rank(self._trials.in_order, self._spec)[: self._spec.finalists]
         known = {
             (record.parent, record.seed) for record in self._records.values() if record.kind is TrialKind.REPLICATE
         }
@@ -263,9 +263,6 @@ class Proposals:
         if key not in self._fingerprints:
             self._fingerprints[key] = self._fingerprint(config)
         return self._fingerprints[key]
-
-    def _in_order(self) -> list[TrialRecord]:
-        return [self._records[number] for number in sorted(self._records)]
 
     def _check_references(self) -> None:
         for record in self._records.values():

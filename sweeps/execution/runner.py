@@ -16,7 +16,7 @@ from typing import Any
 
 # isort: off
 # First: it sets what Ray and Tune read when they are imported.
-from sweeps.execution.cluster import check_admission, connected, describe_cluster, idle_node, profiles_of
+from sweeps.execution.cluster import check_admission, connected, idle_node, profiles_of
 
 # isort: on
 
@@ -32,6 +32,7 @@ from sweeps.execution.coordinator import Coordinator, Listener, Wait
 from sweeps.execution.losses import classify_loss, describe_loss, error_of
 from sweeps.execution.room import Room, say_idle_room
 from sweeps.execution.signals import Signals
+from sweeps.execution.waiting import Waiting
 from sweeps.execution.worker import DEFAULT_TRAIN, Task, run_task
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
@@ -42,7 +43,6 @@ from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
 
-_WAITING_AFTER = 60.0  # seconds without a worker after which that is said
 _CLEANUP_SECONDS = 60  # that a stopped trial may take before its worker counts as stuck
 
 
@@ -314,8 +314,7 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         self._clock = clock
         self._lease = lease
         self._signals = signals
-        self._said_waiting: set[tuple[int, int]] = set()
-        self._say_again_at = 0.0
+        self._waiting = Waiting(coordinator)
 
     @property
     def reason(self) -> str | None:
@@ -344,24 +343,8 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         if self.reason is not None:
             self._coordinator.closing = True
         else:
-            self._say_waiting()
+            self._waiting.look()
         return self._coordinator.closing
-
-    def _say_waiting(self) -> None:
-        # Tune waits in silence for resources that a cluster does not have any more.
-        waiting = [(record.number, record.attempt) for record in self._coordinator.running if not record.worker]
-        seconds = {attempt: self._clock.seconds_since_first_sight(attempt) for attempt in waiting}
-        long = [attempt for attempt in waiting if seconds[attempt] > _WAITING_AFTER]
-        fresh = any(attempt not in self._said_waiting for attempt in long)
-        if not fresh or self._clock.seconds < self._say_again_at:
-            return
-        self._said_waiting.update(long)
-        self._say_again_at = self._clock.seconds + _WAITING_AFTER
-        others = len(long) - 1
-        who = f"trial {long[0][0]} has" if not others else f"trial {long[0][0]} and {others} more have"
-        self._coordinator.note(
-            f"{who} waited {max(seconds.values()):.0f} s for a worker; the cluster has {describe_cluster()}"
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -373,11 +356,7 @@ class _Clock:
     def __init__(self, *, spent: float) -> None:
         self._before = spent
         self._start = time.monotonic()
-        self._first_sight: dict[tuple[int, int], float] = {}
 
     @property
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._start
-
-    def seconds_since_first_sight(self, attempt: tuple[int, int]) -> float:
-        return time.monotonic() - self._first_sight.setdefault(attempt, time.monotonic())

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from segda.tunable import Scalar
+from segda.validators import VALIDATOR_METRICS
 from sweeps.execution.failures import POLICIES
 from sweeps.selection.guards import collapse
 from sweeps.space import Categorical, Distribution, Int, SearchSpace
@@ -17,8 +18,6 @@ from sweeps.trial import FailureClass, TrialRecord, TrialState
 
 FAILED = "failed"  # constraint that a trial breaks by having failed
 COLLAPSED = "collapsed"  # constraint that a trial breaks by what its network does to the target
-
-_VALIDATOR = "target/validator/"
 
 
 def objective_value(record: TrialRecord, metric: str) -> float | None:
@@ -42,7 +41,7 @@ class Translator:
             space: its search space.
         """
         self._spec = spec
-        self._is_blind = any(objective.metric.startswith(_VALIDATOR) for objective in spec.objectives)
+        self._is_blind = any(objective.metric in VALIDATOR_METRICS.values() for objective in spec.objectives)
         self.distributions = {item.path: _distribution(item.distribution) for item in space.parameters}
 
     def told(self, record: TrialRecord) -> FrozenTrial | None:

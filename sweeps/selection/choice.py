@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from segda.errors import ConfigError
 from segda.names import nearest
-from segda.validators import VALIDATORS
+from segda.validators import VALIDATOR_METRICS
 from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
 from sweeps.selection.finalists import settle
 from sweeps.selection.guards import broken_constraint, collapse
@@ -29,7 +29,7 @@ from sweeps.trial import TrialRecord
 # Criterion -> the figure that it maximizes.
 CRITERIA: dict[str, str] = {
     "source_validation": SOURCE_MIOU,
-    **{name: f"target/validator/{name}" for name in VALIDATORS},
+    **VALIDATOR_METRICS,
     "oracle": TARGET_MIOU,
 }
 
