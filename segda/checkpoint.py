@@ -18,10 +18,10 @@ from torch.optim import Optimizer
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.errors import DamagedCheckpointError, WeightsError
-from segda.files import replacing, write_json
+from segda.files import replacing
 from segda.models import build_segmenter
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(
@@ -138,38 +138,6 @@ def restore_checkpoint(
 
 def _device(method: nn.Module) -> torch.device:
     return next(method.parameters()).device
-
-
-def fork_checkpoint(source: Path, *, config: TrainConfig, folder: Path) -> int:
-    """Start a run from the checkpoint of another one that agrees with it up to there: what follows is as if it had trained alone.
-
-    The history of reports comes along, since the new run's would be the same. Training in the folder then goes on from that step,
-    with the changes of settings that `config.schedule.changes` names for it.
-
-    Args:
-        source: a checkpoint of the other run.
-        config: the new run; equal to the other one but for changes of settings from the checkpoint's step on.
-        folder: of the new run; made if need be. A checkpoint there is replaced.
-
-    Returns:
-        The step of the checkpoint.
-
-    Raises:
-        WeightsError: the checkpoint cannot be read, or the runs differ in what came before it.
-    """
-    state = read_checkpoint(source)
-    step = int(state["step"])
-    written = TrainConfig.model_validate_json(state["config"])
-    if written.until(step).fingerprint() != config.until(step).fingerprint():
-        raise WeightsError(
-            f"{source} is no beginning of the new run: the configurations differ in more than changes of settings from step {step} "
-            "on; train from the start instead"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config.model_dump(mode="json"))
-    with replacing(folder / "checkpoint.pt", durable=True) as temporary:
-        torch.save(state | {"config": config.model_dump_json()}, temporary)
-    return step
 
 
 def load_segmenter(path: Path) -> tuple[nn.Module, TrainConfig]:

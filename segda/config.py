@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from segda.datasets import DATASETS
 from segda.losses import LOSSES
@@ -17,7 +17,6 @@ from segda.methods import METHODS
 from segda.methods.base import MethodConfig
 from segda.models import BACKBONES, MODELS
 from segda.names import nearest
-from segda.schedule import ScheduleConfig
 from segda.transforms import RECIPES
 from segda.tunable import Choice, Range
 
@@ -146,6 +145,14 @@ class DiscriminatorOptimizerConfig(_Part):
     beta2: float = Field(0.99, ge=0, lt=1)
 
 
+class ScheduleConfig(_Part):
+    """Learning rate over steps: linear warm-up, then (1 - step / horizon) ** power."""
+
+    power: float = Field(0.9, gt=0)
+    horizon: int | None = Field(None, ge=1, description="step at which the rate would reach zero; unset: `steps`")
+    warmup_steps: int = Field(0, ge=0)
+
+
 def _method(value: Any) -> Any:
     """Build the settings class of the named method."""
     if isinstance(value, MethodConfig):
@@ -194,48 +201,7 @@ class TrainConfig(_Part):
             raise ValueError(
                 f"schedule.horizon {self.schedule.horizon} must not be smaller than steps {self.steps}: the rate would be negative"
             )
-        for change in self.schedule.changes:
-            if change.step >= self.steps or change.step % self.report_every:
-                raise ValueError(
-                    f"settings change when a run reports and before its end: the step must be a multiple of report_every "
-                    f"{self.report_every} below steps {self.steps}, got {change.step}"
-                )
-            self.at(change.step)
         return self
-
-    def at(self, step: int) -> "TrainConfig":
-        """Return the configuration with the settings that are in force at a step, without changes on the way.
-
-        Args:
-            step: number of updates made so far.
-
-        Raises:
-            ValueError: a change names a setting that the method does not have, or a value out of its range.
-        """
-        if not self.schedule.changes:
-            return self
-        plain = self.model_dump()
-        plain["schedule"]["changes"] = ()
-        for change in self.schedule.changes:
-            if change.step <= step:
-                for path, value in change.values.items():
-                    part, _, name = path.partition(".")
-                    if name not in plain[part]:
-                        raise ValueError(
-                            f"method {self.method.name} has no {path}, which is to change at step {change.step}"
-                        )
-                    plain[part][name] = value
-        try:
-            return TrainConfig.model_validate(plain)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(key) for key in problem["loc"])
-            raise ValueError(f"the changes up to step {step} make an impossible {where}: {problem['msg']}") from error
-
-    def until(self, step: int) -> "TrainConfig":
-        """Return the configuration without the changes from a step on; runs for which it is equal agree up to that step."""
-        kept = tuple(change for change in self.schedule.changes if change.step < step)
-        return self.model_copy(update={"schedule": self.schedule.model_copy(update={"changes": kept})})
 
     def canonical(self) -> dict[str, Any]:
         """Return what decides the result, as plain data with sorted keys and no places."""

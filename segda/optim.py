@@ -87,13 +87,6 @@ def poly_factor(step: int, *, horizon: int, power: float = 0.9, warmup_steps: in
     return factor
 
 
-def set_base(optimizer: Optimizer, *, lr: float, weight_decay: float = 0.0) -> None:
-    """Change the base learning rate and the weight decay of an optimizer that `build_optimizer` made."""
-    for group in optimizer.param_groups:
-        group["initial_lr"] = lr
-        group["weight_decay"] = weight_decay if group["params"][0].ndim > 1 else 0.0
-
-
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to its base rate times `factor`."""
     for group in optimizer.param_groups:

@@ -26,7 +26,7 @@ from segda.gradients import Gradients
 from segda.losses import SegmentationLoss
 from segda.methods import METHODS, Method
 from segda.models import build_segmenter
-from segda.optim import build_optimizer, poly_factor, set_base, set_learning_rate
+from segda.optim import build_optimizer, poly_factor, set_learning_rate
 from segda.scoring import Scorer
 from segda.splits import Splits
 from segda.team import Team
@@ -166,7 +166,6 @@ class TrainingRun:
         """
         self.team.start_together()
         config, method = self.config, self.method
-        present = self._follow_schedule()
         method.train()
         schedule = config.schedule
         horizon = schedule.horizon or config.steps
@@ -203,21 +202,10 @@ class TrainingRun:
         seconds = time.perf_counter() - began
         self.seconds += seconds
         metrics = {f"train/{name}": float(global_mean(value).item()) / steps for name, value in sums.items()}
-        metrics["train/lr"] = present.optimizer.lr * factor
+        metrics["train/lr"] = config.optimizer.lr * factor
         metrics["train/seconds_per_step"] = seconds / steps
         metrics["train/images_per_second"] = steps * config.batch_size * (1 + method.needs_target) / seconds
         return metrics
-
-    def _follow_schedule(self) -> TrainConfig:
-        """Put the settings of the present step into force; they change between reports only."""
-        present = self.config.at(self.step)
-        self.method.config = present.method
-        for group, optimizer in self.optimizers.items():
-            if group == "segmenter":
-                set_base(optimizer, lr=present.optimizer.lr, weight_decay=present.optimizer.weight_decay)
-            else:
-                set_base(optimizer, lr=present.discriminator_optimizer.lr)
-        return present
 
     def update(self, factor: float) -> None:
         """Move all groups by their gradients, and clear these.

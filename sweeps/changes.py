@@ -117,8 +117,7 @@ def check_trials_fit(spec: SweepSpec, trials: Iterable[TrialRecord]) -> None:
     """
     space = SearchSpace.from_spec(spec)
     for record in trials:
-        # Copies that population based training made are no proposals.
-        if record.kind is not TrialKind.SEARCH or record.parent is not None or space.contains(record.params):
+        if record.kind is not TrialKind.SEARCH or space.contains(record.params):
             continue
         path = _outside(space, record.params)
         value = repr(record.params[path]) if path in record.params else "nothing"

@@ -28,7 +28,6 @@ FIXED_FIELDS: Mapping[str, str] = {
     "data.height": _FIDELITY,
     "data.width": _FIDELITY,
     "precision": _FIDELITY,
-    "schedule.changes": "the scheduler pbt makes them; name others under base",
     "device": _PLACE,
     "data.workers": _PLACE,
     "data.cache": _PLACE,

@@ -30,7 +30,6 @@ from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, known_paths, value_at, with_values
-from sweeps.schedulers.lineage import changes_of, first_values
 from sweeps.space import Searched
 from sweeps.spec_checks import EFFICIENCY, SELECTIONS, check_spec
 from sweeps.spec_parts import (
@@ -169,9 +168,7 @@ class SweepSpec(Part):
 
     def plain_config(self, params: Mapping[str, Scalar], *, seed: int) -> dict[str, Any]:
         """Return the training configuration of a trial as unchecked plain data; see `train_config`."""
-        config = with_values(self.base, {**first_values(params), "seed": seed})
-        if changes := changes_of(params):
-            config["schedule"] = dict(config.get("schedule") or {}) | {"changes": changes}
+        config = with_values(self.base, {**params, "seed": seed})
         method = config.get("method")
         if isinstance(method, dict) and method.get("name") in METHODS:
             own = METHODS[method["name"]].Config.model_fields

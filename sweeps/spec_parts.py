@@ -83,10 +83,9 @@ def selection_of(name: str) -> str:
 class SchedulerConfig(Part):
     """Early stopping of trials by one metric; `sweeps.schedulers.rivals` says why that is sound with several objectives."""
 
-    name: Literal["asha", "median", "pbt", "none"] = Field(
+    name: Literal["asha", "median", "none"] = Field(
         default="none",
-        description="asha: asynchronous successive halving; median: stops what is worse than the median of the others; "
-        "pbt: population based training, the worst go on as changed copies of the best",
+        description="asha: asynchronous successive halving; median: stops what is worse than the median of the others",
     )
     reduction_factor: int = Field(default=3, ge=2, description="asha: one in so many trials goes on at a rung")
     min_steps: int = Field(
@@ -96,16 +95,6 @@ class SchedulerConfig(Part):
     )
     min_trials: int = Field(
         default=4, ge=1, description="median: other trials that must have come as far before one is stopped"
-    )
-    interval: int = Field(default=100, ge=1, description="pbt: training steps between comparisons")
-    quantile: float = Field(
-        default=0.25, gt=0, le=0.5, description="pbt: share of the trials that is replaced, and that is copied from"
-    )
-    resample: float = Field(
-        default=0.25,
-        ge=0,
-        le=1,
-        description="pbt: probability that a setting is drawn anew, not multiplied by 0.8 or 1.2",
     )
     metric: str = Field(
         default="source/val/miou",

@@ -14,7 +14,6 @@ from sweeps.fields import value_at
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
 from sweeps.ledger.records import Point
-from sweeps.schedulers.lineage import first_values
 from sweeps.schedulers.stopping import build_scheduler
 from sweeps.selection.choice import visible_metrics
 from sweeps.spec import SweepSpec
@@ -114,9 +113,7 @@ def _once(sweep: _Sweep) -> Check:
         for record in sweep.records:
             if record.kind is TrialKind.REPLICATE and record.parent not in searched:
                 yield f"trial {record.number} repeats trial {record.parent}, which is no trial of the search"
-            wrong = [
-                path for path, value in first_values(record.params).items() if value_at(record.config, path) != value
-            ]
+            wrong = [path for path, value in record.params.items() if value_at(record.config, path) != value]
             if wrong:
                 yield f"trial {record.number}: its configuration does not have the proposed {', '.join(wrong)}"
 

@@ -17,7 +17,6 @@ from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import PREFIX
 from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.ledger.records import Point
-from sweeps.schedulers.lineage import forked_at
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState, trial_key
 
@@ -176,8 +175,7 @@ def check_reports(
         train: training function as `module:name`; that of segda writes these files, another one may write none.
     """
     found = files.reports[file]
-    # A copy of another trial has reports before it has files.
-    trained = [record for record in records if record.number in found and record.step > forked_at(record.params)]
+    trained = [record for record in records if record.number in found and record.step]
     missing = [record for record in trained if found[record.number] is None]
     are_due = train == DEFAULT_TRAIN or len(missing) < len(trained)
     problems = [

@@ -139,8 +139,6 @@ def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console) -> None:
         "none": "every trial trains in full",
         "asha": f"lower figure: at each rung one trial in {spec.scheduler.reduction_factor} goes on; upper: all train in full",
         "median": "lower figure: half of the trials stop at the first comparison; upper: all train in full",
-        "pbt": f"a copy goes on where a trial is replaced; lower figure: none is, upper: {spec.scheduler.quantile:g} of them at "
-        "each comparison; copies come on top of the trials",
     }
     lines = [
         f"trials: {found.trials}, {found.concurrency} at a time"

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from segda.config import TrainConfig
@@ -21,10 +20,7 @@ from sweeps.execution.watchdog import HANG_FILE
 from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
 from sweeps.ledger.database import Ledger
 from sweeps.planning.profiles import Architecture, Profile
-from sweeps.schedulers.copies import copy_at, drop_copies
 from sweeps.schedulers.decision import CONTINUE, Decision
-from sweeps.schedulers.lineage import forked_at
-from sweeps.schedulers.pbt import Pbt, Replacement
 from sweeps.schedulers.rivals import rivals
 from sweeps.schedulers.stopping import build_scheduler
 from sweeps.selection.choice import visible_metrics
@@ -164,9 +160,6 @@ class Coordinator:
             record = self._proposals.next()
             if record is None:
                 self.is_done = not self._trials.unfinished
-                if self.is_done and isinstance(self._scheduler, Pbt):
-                    for record in self.records:
-                        drop_copies(self.store.trial(record))
                 return Wait.DONE if self.is_done else Wait.NOT_NOW
             self._trials.put(record)
             if record.state.is_finished:
@@ -175,19 +168,7 @@ class Coordinator:
 
     def _start(self, record: TrialRecord) -> Task:
         record = self._trials.put(self.ledger.start_attempt(self.spec.name, record.number, worker=""))
-        return task_of(
-            record,
-            spec=self.spec,
-            folder=self.store.trial(record),
-            train=self._train,
-            start_from=self._copied(record),
-        )
-
-    def _copied(self, record: TrialRecord) -> Path | None:
-        """Return the checkpoint that a copy of another trial begins with."""
-        if record.kind is not TrialKind.SEARCH or record.parent is None:
-            return None
-        return copy_at(self.store.trial(self._trials[record.parent]), forked_at(record.params))
+        return task_of(record, spec=self.spec, folder=self.store.trial(record), train=self._train)
 
     def _queued(self) -> TrialRecord | None:
         now = time.monotonic()
@@ -240,8 +221,7 @@ class Coordinator:
         return visible_metrics(metrics, self.spec.selection).get(self.spec.scheduler.metric)
 
     def _add_rung(self, record: TrialRecord, step: int, value: float) -> None:
-        # What a copy has in common with its donor counts once.
-        if step in self._scheduler.rung_steps and step > forked_at(record.params):
+        if step in self._scheduler.rung_steps:
             self.ledger.add_rung(self.spec.name, record.number, rung=step, value=value)
             self._rungs.setdefault(step, {}).setdefault(record.number, value)
 
@@ -260,7 +240,6 @@ class Coordinator:
         decision = CONTINUE
         if value is not None and step < int(record.config["steps"]):
             decision = self._decide(record, step, value)
-        copy = self._replaced(record, decision, step) if isinstance(decision, Replacement) else None
         # With the point: a driver that dies in between would let the trial go on although it lost here.
         changes = {"state": TrialState.PRUNED, "finished": time.time()} if decision.stop else {}
         acknowledged = self.ledger.add_point(
@@ -280,25 +259,9 @@ class Coordinator:
         self._tell("point", record)
         if decision.stop:
             self._end(record, decision.reason)
-        if copy is not None and copy.state.is_finished:
-            self._on_finished_at_once(copy)
         return decision.stop
 
-    def _replaced(self, record: TrialRecord, decision: Replacement, step: int) -> TrialRecord:
-        """Add the copy that takes a trial's place, before the trial ends: a driver that dies in between finds the copy again."""
-        assert isinstance(self._scheduler, Pbt)
-        params = self._scheduler.explore(self._trials[decision.donor].params, number=record.number, step=step)
-        copy = self._proposals.replace(record.number, donor=decision.donor, params=params, step=step)
-        return self._trials.put(copy)
-
     def _decide(self, record: TrialRecord, step: int, value: float) -> Decision:
-        if step <= forked_at(record.params):
-            return CONTINUE  # it trains what it has in common with its donor, which was decided on then
-        known = self._proposals.replacement(record.number, step=step)
-        if known is not None:
-            return Decision(
-                stop=True, reason=f"replaced at step {step} by trial {known.number}, a copy of trial {known.parent}"
-            )
         compared = None
         if step in self._scheduler.rung_steps:
             settled = self._proposals.settled(record.number)

@@ -1,7 +1,7 @@
 """Which trial comes next: references, then proposals of the search, then finalists with further seeds."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from segda.config import TrainConfig
 from segda.environment import code_fingerprint
@@ -11,7 +11,6 @@ from sweeps.execution.reuse import take_over
 from sweeps.execution.trials import Trials
 from sweeps.execution.warm_start import warm_start_of
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import Point
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.choice import rank
@@ -26,10 +25,6 @@ MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that break a constraint before the sea
 
 def _listed(params: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{path}: {value}" for path, value in params.items()) or "no settings of its own"
-
-
-def _replaces(number: int, step: int) -> str:
-    return f"replaces {number} at {step}"
 
 
 class Proposals:
@@ -118,31 +113,6 @@ class Proposals:
         position = sum(other < number for other in searched)
         return frozenset(searched[: max(0, position - self._spec.budget.concurrency + 1)])
 
-    def replacement(self, number: int, *, step: int) -> TrialRecord | None:
-        """Return the trial that took the place of another one at a step, or None.
-
-        Args:
-            number: the trial that was replaced.
-            step: when.
-        """
-        name = _replaces(number, step)
-        return next((record for record in self._records.values() if record.name == name), None)
-
-    def replace(self, number: int, *, donor: int, params: Mapping[str, Scalar], step: int) -> TrialRecord:
-        """Add the trial that takes the place of another one: a copy of a third, whose reports so far are its own too.
-
-        Args:
-            number: the trial that is replaced.
-            donor: the trial that is copied.
-            params: of the copy; they differ from the donor's from `step` on.
-            step: number of updates that copy and donor have in common.
-        """
-        original = self._records[donor]
-        points = [point for point in self._ledger.points(self._spec.name, donor) if point.step <= step]
-        return self._add(
-            TrialKind.SEARCH, params, seed=original.seed, parent=donor, name=_replaces(number, step), points=points
-        )
-
     def _reference(self) -> TrialRecord | None:
         known = {record.name for record in self._records.values() if record.kind is TrialKind.REFERENCE}
         for name, params in self._spec.references.items():
@@ -186,7 +156,7 @@ class Proposals:
 
     def _num_proposed(self) -> int:
         return sum(
-            record.kind is TrialKind.SEARCH and record.parent is None and record.state is not TrialState.INFEASIBLE
+            record.kind is TrialKind.SEARCH and record.state is not TrialState.INFEASIBLE
             for record in self._records.values()
         )
 
@@ -229,7 +199,6 @@ class Proposals:
         parent: int | None = None,
         name: str | None = None,
         obstacle: str | None = None,
-        points: Sequence[Point] = (),
     ) -> TrialRecord:
         config = self._spec.train_config(params, seed=seed)
         now = time.time()
@@ -246,13 +215,11 @@ class Proposals:
             name=name,
             profile=dict(self._profiles[Architecture.of(config)].metrics),
             error=obstacle,
-            step=points[-1].step if points else 0,
-            metrics={metric: value for point in points for metric, value in point.metrics.items()},
             created=now,
             finished=None if obstacle is None else now,
         )
         taken = take_over(record, ledger=self._ledger, store=self._store) if self._spec.reuse and not obstacle else None
-        record, points = taken or (record, list(points))
+        record, points = taken or (record, [])
         self._ledger.add_trial(record, points=points)
         if kind is not TrialKind.REPLICATE:
             self._finalists = None  # they follow from all others, which do not change any more once they have ended

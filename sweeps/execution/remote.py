@@ -253,7 +253,7 @@ def _mirror(storage: str, folder: Path) -> str:
 
 def _is_plain(name: str) -> bool:
     """Tell whether a file is sent as it is: no checkpoint, fence, trace of this node alone, or file in the making."""
-    is_checkpoint = name.startswith("checkpoint") and name.endswith(".pt")  # kept copies and damaged ones included
+    is_checkpoint = name.startswith("checkpoint") and name.endswith(".pt")  # damaged ones included
     is_in_the_making = name.startswith(".") or name.endswith(PARTIAL)
     return not is_checkpoint and not is_in_the_making and name not in (ATTEMPT, HANG_FILE)
 

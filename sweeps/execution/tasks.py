@@ -7,7 +7,7 @@ from sweeps.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 
-def task_of(record: TrialRecord, *, spec: SweepSpec, folder: Path, train: str, start_from: Path | None) -> Task:
+def task_of(record: TrialRecord, *, spec: SweepSpec, folder: Path, train: str) -> Task:
     """Return an attempt at a trial as plain data.
 
     Args:
@@ -15,7 +15,6 @@ def task_of(record: TrialRecord, *, spec: SweepSpec, folder: Path, train: str, s
         spec: its sweep.
         folder: of the trial.
         train: training function as `module:name`.
-        start_from: checkpoint of another trial that it begins with, if any.
     """
     # Places (roots, cache) come from the sweep file at hand: data sets may have moved since the row was written.
     config = spec.train_config(record.params, seed=record.seed)
@@ -35,6 +34,4 @@ def task_of(record: TrialRecord, *, spec: SweepSpec, folder: Path, train: str, s
         watchdog_seconds=resources.watchdog_minutes * 60,
         storage=spec.storage,
         system_metrics=spec.tracking.system_metrics,
-        start_from=None if start_from is None else str(start_from),
-        keep_every=spec.scheduler.interval if spec.scheduler.name == "pbt" else None,
     )

@@ -38,7 +38,6 @@ from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import sample
 from sweeps.execution.watchdog import Watchdog
-from sweeps.schedulers.copies import begin_from, keep_copy
 from sweeps.trial import FailureClass
 
 log = logging.getLogger(__name__)
@@ -75,8 +74,6 @@ class Task:
             ever.
         storage: fsspec address under which trials are kept as well, for nodes that do not share `folder`.
         system_metrics: whether each point gets figures of the machine too.
-        start_from: checkpoint of another trial to go on from as long as the folder has none; see `sweeps.schedulers.pbt`.
-        keep_every: checkpoints at multiples of so many steps are kept for others to go on from; None: none is.
     """
 
     number: int
@@ -91,8 +88,6 @@ class Task:
     watchdog_seconds: float | None = None
     storage: str | None = None
     system_metrics: bool = False
-    start_from: str | None = None
-    keep_every: int | None = None
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as plain data."""
@@ -168,8 +163,6 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
         check_ours(folder, attempt=task.attempt)
         if storage is not None:
             storage.check_ours()
-        if task.keep_every is not None and step % task.keep_every == 0:
-            keep_copy(checkpoint, step=step)
         if storage is not None:
             storage.send(step=step)
         # The driver may be busy for a while; that is no hang of this process.
@@ -190,8 +183,6 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
     train = resolve(task.train)
     config = TrainConfig.model_validate(task.config)
     while True:
-        if task.start_from is not None:
-            begin_from(Path(task.start_from), config=config, folder=folder)
         try:
             train(config, report, folder=folder, acknowledged=task.acknowledged, **options)
             return

@@ -11,7 +11,6 @@ from sweeps.ledger.records import Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
 from sweeps.planning.packing import recalled
 from sweeps.planning.plan import saved_estimate
-from sweeps.schedulers.lineage import own_steps
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.stored import stored_spec
@@ -27,8 +26,7 @@ class Account:
     Attributes:
         states: how many trials are in each state that occurs.
         reused: trials whose result was taken from elsewhere instead of being computed.
-        steps: training steps of all trials, without those that were lost and made again; those that a copy shares with its donor
-            count once.
+        steps: training steps of all trials, without those that were lost and made again.
         worker_seconds: time that workers had trials, summed.
         gpu_seconds: time that trials occupied GPUs, summed over GPUs.
         failed_seconds: worker time of trials that failed for good.
@@ -118,7 +116,7 @@ def account(
     return Account(
         states={state: states[state] for state in TrialState if states[state]},
         reused=sum(record.reused is not None for record in records),
-        steps=sum(own_steps(record) for record in records if record.reused is None),
+        steps=sum(record.step for record in records if record.reused is None),
         worker_seconds=worker_seconds,
         gpu_seconds=worker_seconds * spec.resources.num_gpus,
         failed_seconds=sum(record.seconds for record in records if record.state is TrialState.FAILED),

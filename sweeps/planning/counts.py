@@ -26,7 +26,7 @@ class TrialCounts(NamedTuple):
 
 
 def planned_trials(spec: SweepSpec) -> TrialCounts:
-    """Return how many trials a sweep will train at most; with population based training copies come on top.
+    """Return how many trials a sweep will train at most.
 
     Args:
         spec: the sweep.

@@ -2,10 +2,9 @@
 
 The bounds of an estimate are two ways that early stopping can go. Upper: every trial trains in full. Lower: it stops as many as
 its rule says on average (ASHA: one in `reduction_factor` goes on at each rung; median: half stop at the first comparison). The
-truth lies between: the first trials have nobody to be compared with, and good ones go on. Population based training saves no steps:
-where a trial ends, a copy goes on to the last step. There the bounds are no replacement and the share `quantile` at every
-comparison, each of which takes the time of a start. A trial of the search is taken to cost the mean of what was tried, a
-finalist's repetition too; a reference costs what it cost when it was tried.
+truth lies between: the first trials have nobody to be compared with, and good ones go on. A trial of
+the search is taken to cost the mean of what was tried, a finalist's repetition too; a reference costs what it cost when it was
+tried.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,14 +48,14 @@ class Estimate:
     """What a sweep will take.
 
     Attributes:
-        trials: of the search, references and repetitions of finalists, without copies of population based training.
+        trials: of the search, references and repetitions of finalists.
         concurrency: trials at the same time, as far as they fit.
         gpus_per_trial: GPUs that each occupies.
         steps: training steps of all trials.
         worker_seconds: time that trials occupy workers, summed.
         wall_seconds: time until the sweep is done.
         gpu_seconds: time that trials occupy GPUs, summed over GPUs.
-        disk_bytes: the most that is kept of all trials, with population based training also the checkpoints to copy from.
+        disk_bytes: the most that is kept of all trials.
     """
 
     trials: int
@@ -113,9 +112,7 @@ def estimate(spec: SweepSpec, tried: Sequence[Tried], *, slots: int | None = Non
     pruned_steps = sum(share * steps for steps, share in endings.items())
     fixed = counts.replicates * full + sum(_trial_seconds(costs, config, config.steps) for costs in references.values())
     trials = counts.total
-    kept, copies = _kept_and_copies(spec, config.steps)
-    restarts = counts.search * copies * fmean(costs.seconds_to_start for costs in searched)
-    worker = Span(counts.search * pruned + fixed, counts.search * full + restarts + fixed)
+    worker = Span(counts.search * pruned + fixed, counts.search * full + fixed)
     concurrency = max(1, min(spec.budget.concurrency, slots or spec.budget.concurrency, trials))
     gpus = spec.resources.num_gpus
     # However many run at once, the longest one takes its time.
@@ -132,7 +129,7 @@ def estimate(spec: SweepSpec, tried: Sequence[Tried], *, slots: int | None = Non
         wall_seconds=Span(*(max(seconds / concurrency, longest) for seconds in worker)),
         gpu_seconds=Span(*(seconds * gpus for seconds in worker)),
         disk_bytes=round(
-            (trials - len(references) + counts.search * (kept + copies)) * fmean(costs.disk_bytes for costs in searched)
+            (trials - len(references)) * fmean(costs.disk_bytes for costs in searched)
             + sum(costs.disk_bytes for costs in references.values())
         ),
     )
@@ -146,18 +143,8 @@ def _trial_seconds(costs: Costs, config: TrainConfig, steps: int) -> float:
     return costs.seconds_to_start + steps * costs.seconds_per_step + reports * costs.seconds_per_report + end
 
 
-def _kept_and_copies(spec: SweepSpec, steps: int) -> tuple[int, float]:
-    """Return how many checkpoints a proposal of population based training leaves for copies, and how many copies at most."""
-    if spec.scheduler.name != "pbt":
-        return 0, 0.0
-    comparisons = (steps - 1) // spec.scheduler.interval
-    return comparisons, comparisons * spec.scheduler.quantile
-
-
 def _endings(spec: SweepSpec, steps: int) -> dict[int, float]:
     """Return step -> share of trials that end there, if early stopping does on average what its rule says."""
-    if spec.scheduler.name == "pbt":
-        return {steps: 1.0}  # a trial and the copy in its place train one trial's steps between them
     rungs = build_scheduler(spec).rung_steps
     if spec.scheduler.name == "median":
         return {rungs[0]: 0.5, steps: 0.5} if rungs else {steps: 1.0}

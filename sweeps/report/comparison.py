@@ -8,7 +8,6 @@ from segda.datasets import DATASETS
 from sweeps.fields import value_at
 from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
 from sweeps.report.view import SweepView
-from sweeps.schedulers.lineage import own_steps
 from sweeps.selection.seeds import SeedGroup
 from sweeps.spec import without_places
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -100,7 +99,7 @@ def sweep_rows(views: Sequence[SweepView]) -> list[SweepRow]:
                 total=len(view.trials),
                 worker_hours=sum(worker_seconds(trial) for trial in view.trials) / 3600,
                 hours=float(view.record.info.get("seconds", 0.0)) / 3600,
-                steps=sum(own_steps(trial) for trial in view.trials if trial.reused is None),
+                steps=sum(trial.step for trial in view.trials if trial.reused is None),
             )
         )
     return rows

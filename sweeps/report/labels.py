@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 from segda.tunable import Scalar
 from sweeps.fields import value_at
-from sweeps.schedulers.lineage import forked_at
 from sweeps.trial import TrialKind, TrialRecord
 
 # Parameters that the method label already shows.
@@ -60,11 +59,9 @@ def short_params(params: Mapping[str, Scalar]) -> str:
 
 
 def kind_label(trial: TrialRecord) -> str:
-    """Return why the trial exists, with the reference's name or the repeated or copied trial's number."""
+    """Return why the trial exists, with the reference's name or the repeated trial's number."""
     if trial.kind is TrialKind.REFERENCE and trial.name:
         return f"reference: {trial.name}"
     if trial.kind is TrialKind.REPLICATE and trial.parent is not None:
         return f"replicate of {trial.parent}"
-    if trial.parent is not None:
-        return f"search: copy of {trial.parent} up to step {forked_at(trial.params)}"
     return trial.kind.value

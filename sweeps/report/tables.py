@@ -7,7 +7,6 @@ from sweeps.fields import value_at
 from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, best_by, finite, rank_correlation
 from sweeps.report.failure_tables import history
 from sweeps.report.labels import kind_label, method_label, short_params
-from sweeps.schedulers.lineage import own_steps
 from sweeps.selection.choice import CRITERIA, Selection
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -155,7 +154,7 @@ def method_rows(trials: Iterable[TrialRecord]) -> list[MethodRow]:
                 pruned=states.count(TrialState.PRUNED),
                 infeasible=states.count(TrialState.INFEASIBLE),
                 failed=states.count(TrialState.FAILED),
-                steps=sum(own_steps(trial) for trial in members),
+                steps=sum(trial.step for trial in members),
                 best=best,
                 source_miou=finite(best.metrics, SOURCE_MIOU) if best else None,
                 target_miou=finite(best.metrics, TARGET_MIOU) if best else None,

@@ -1,1 +1,1 @@
-"""Which trials stop early or go on as others: successive halving, median, population based training."""
+"""Which trials stop early: successive halving, median."""

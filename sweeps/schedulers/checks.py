@@ -5,9 +5,6 @@ from typing import TYPE_CHECKING
 
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError
-from segda.schedule import CHANGEABLE
-from sweeps.schedulers.pbt import explored
-from sweeps.space import SearchSpace
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -17,7 +14,6 @@ _SETTINGS = {
     "none": frozenset[str](),
     "asha": frozenset({"reduction_factor", "min_steps", "metric"}),
     "median": frozenset({"min_steps", "min_trials", "metric"}),
-    "pbt": frozenset({"interval", "quantile", "resample", "metric"}),
 }
 
 
@@ -76,9 +72,6 @@ def check_scheduler(spec: "SweepSpec", sample: TrainConfig) -> None:
                 f"the scheduler keeps the trials with the largest {scheduler.metric}, but an objective minimizes it; maximize it "
                 "or use `name: none`",
             )
-    if scheduler.name == "pbt":
-        _check_pbt(spec, sample)
-        return
     every = sample.report_every
     first = -(-scheduler.min_steps // every) * every
     if first >= sample.steps:
@@ -91,32 +84,6 @@ def check_scheduler(spec: "SweepSpec", sample: TrainConfig) -> None:
         raise LocatedError(
             ("scheduler", "min_steps"),
             f"must be a multiple of base.report_every {every}, got {scheduler.min_steps}; trials are compared when they report",
-        )
-
-
-def _check_pbt(spec: "SweepSpec", sample: TrainConfig) -> None:
-    interval = spec.scheduler.interval
-    if interval >= sample.steps or interval % sample.report_every:
-        raise LocatedError(
-            ("scheduler", "interval"),
-            f"must be a multiple of base.report_every {sample.report_every} below base.steps {sample.steps}, got {interval}; "
-            "trials are compared when they report",
-        )
-    if not explored(SearchSpace.from_search(spec.search)):
-        raise LocatedError(
-            ("scheduler", "name"),
-            f"nothing that is searched may change in the middle of a run; search low and high of {', '.join(CHANGEABLE)} or a "
-            "method.lambda_...",
-        )
-    if sample.schedule.changes:
-        raise LocatedError(
-            ("base", "schedule", "changes"),
-            "the scheduler pbt makes the changes; leave them out or use another scheduler",
-        )
-    if spec.sampler.reproducible:
-        raise LocatedError(
-            ("sampler", "reproducible"),
-            "which trials pbt copies depends on which ones came first; leave it out or use another scheduler",
         )
 
 

@@ -76,8 +76,6 @@ def pruning_rule(spec: SweepSpec) -> str:
     if scheduler.name == "none":
         return "pruning: none; every trial trains in full"
     rule = f"pruning: {scheduler.name} by {scheduler.metric} alone"
-    if scheduler.name == "pbt":
-        rule += f" every {scheduler.interval} steps; changed copies of the best take the place of the worst"
     costs = [objective.metric for objective in cost_objectives(spec)]
     if not costs:
         return rule

@@ -11,8 +11,6 @@ from typing import Literal
 
 from segda.config import TrainConfig
 from sweeps.schedulers.decision import CONTINUE, Decision, Rungs, compared_with, not_a_number
-from sweeps.schedulers.pbt import Pbt
-from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 
 __all__ = ["CONTINUE", "Asha", "Decision", "Median", "NoScheduler", "Scheduler", "build_scheduler", "rung_steps"]
@@ -203,7 +201,7 @@ class Median:
         return -math.inf if math.isnan(value) else self._sign * value
 
 
-Scheduler = NoScheduler | Asha | Median | Pbt
+Scheduler = NoScheduler | Asha | Median
 
 
 def _sign(direction: str) -> float:
@@ -248,13 +246,4 @@ def build_scheduler(spec: SweepSpec) -> Scheduler:
     if settings.name == "median":
         report_every = int(spec.base.get("report_every", TrainConfig.model_fields["report_every"].default))
         return Median(settings.min_trials, settings.min_steps, steps, report_every=report_every)
-    if settings.name == "pbt":
-        return Pbt(
-            SearchSpace.from_spec(spec),
-            interval=settings.interval,
-            max_steps=steps,
-            quantile=settings.quantile,
-            resample=settings.resample,
-            seed=spec.seed,
-        )
     return NoScheduler()

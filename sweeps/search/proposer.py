@@ -119,8 +119,8 @@ class Search:
         Raises:
             ConfigError: its parameters do not fit the search space.
         """
-        if record.kind is not TrialKind.SEARCH or record.parent is not None:
-            return  # no proposal; a copy that population based training made has results that no proposal would have
+        if record.kind is not TrialKind.SEARCH:
+            return
         if not self._space.contains(record.params):
             raise ConfigError(
                 f"trial {record.number} of sweep {record.sweep!r} does not fit the search space; the sweep file was changed "

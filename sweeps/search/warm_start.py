@@ -72,7 +72,7 @@ class _Fitting:
 
 def is_learnable(record: TrialRecord) -> bool:
     """Return whether a trial of an earlier sweep may be taken over: one of the search, trained in full, and no copy."""
-    return record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE and record.parent is None
+    return record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE
 
 
 def warm_start(

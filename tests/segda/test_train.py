@@ -79,6 +79,8 @@ def test_reports_come_every_report_every_steps_with_stable_names(finished):
     assert {"train/loss_seg", "train/loss_adv", "train/loss_discriminator", "source/val/miou"} <= set(reports[0][1])
     assert not any(name.startswith("oracle/") for name in reports[0][1])
     assert {"oracle/target/miou", "target/largest_class_share", "target/missing_classes"} <= set(reports[1][1])
+    last = [0.01 * (1 - step / 4) ** 0.9 for step in (1, 3)]  # of the last update before each report
+    assert [metrics["train/lr"] for _, metrics in reports] == pytest.approx(last)
 
 
 def test_a_finished_run_leaves_a_complete_folder(finished):

@@ -7,7 +7,6 @@ from sweeps.ledger.records import Event, Point
 from sweeps.planning.account import account, account_of
 from sweeps.planning.estimate import Estimate, Span
 from sweeps.planning.plan import save_plan
-from sweeps.report.tables import method_rows
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 PLAN = Estimate(
@@ -67,19 +66,6 @@ def test_a_worker_lost_twice_without_a_report_in_between_is_not_counted_twice(sp
 def test_no_more_is_lost_than_workers_had(spec):
     records = [trial(0, seconds=20.0, started=1000.0)]
     assert account(spec, records, [event(0, 1060.0)], wall_seconds=500.0).retried_seconds == 20
-
-
-def test_steps_that_a_copy_shares_with_its_donor_count_once(spec):
-    params = {"optimizer.lr": 0.01, "optimizer.lr@60": 0.012, "optimizer.lr@90": 0.01}
-    records = [
-        trial(0),
-        trial(1, state=TrialState.PRUNED, step=90),
-        trial(2, params=params, parent=0),
-        trial(3, params=params, parent=2, kind=TrialKind.REPLICATE),  # trains the whole schedule
-        trial(4, params=params, parent=0, step=85, state=TrialState.QUEUED),
-    ]
-    assert account(spec, records, [], wall_seconds=1.0).steps == 100 + 90 + 10 + 100
-    assert method_rows(records)[0].steps == 100 + 90 + 10
 
 
 def test_a_reused_result_costs_no_steps(spec):

@@ -41,12 +41,6 @@ def test_the_common_table_has_each_pick_with_its_seeds_and_work(view_of):
     assert (row.complete, row.total) == (3, 3)
 
 
-def test_the_work_of_a_copy_is_what_it_trained_itself(view_of):
-    copy = trial(1, params={"optimizer.lr": 0.01, "optimizer.lr@60": 0.012}, parent=0)
-    (row,) = sweep_rows([view_of([trial(0), copy])])
-    assert row.steps == 100 + 40
-
-
 def test_a_sweep_without_a_pick_has_a_row(view_of):
     (row,) = sweep_rows([view_of([])])
     assert (row.picked, row.source_miou, row.seeds, row.regret) == (None, None, None, None)

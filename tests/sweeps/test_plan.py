@@ -197,17 +197,6 @@ def test_references_and_repetitions_train_in_full(make_spec):
     assert found.worker_seconds.high == 13 * FULL + FULL + 100
 
 
-def test_population_based_training_saves_no_steps_and_its_copies_take_starts(make_spec):
-    spec = timed(make_spec, scheduler={"name": "pbt", "interval": 20, "quantile": 0.25})
-    found = estimate(spec, tried(spec))
-    # Four comparisons (20, 40, 60, 80), each with at most a quarter of 9 trials replaced.
-    assert found.trials == 9
-    assert found.steps == (810, 810)
-    assert found.worker_seconds == (9 * FULL, 9 * FULL + 9 * 3)
-    # Every trial's checkpoint of each comparison waits for copies, and every copy leaves one of its own.
-    assert found.disk_bytes == (9 + 9 + 9 * 4) * 1000
-
-
 FOUR = {"batch_size": [2, 4], "model.backbone": ["resnet18", "resnet34"]}
 
 
@@ -410,15 +399,6 @@ def test_gpus_auto_without_a_gpu_is_estimated_again_without_training(call, sweep
     assert [line for line in second.splitlines() if line.startswith("worker time")] == [
         line for line in first.splitlines() if line.startswith("worker time")
     ]
-
-
-def test_population_based_training_is_planned(call, sweep_file, fake_machine, make_spec, store):
-    spec = branching(make_spec, scheduler={"name": "pbt", "interval": 2})
-    sweep_file.write_text(yaml.safe_dump(spec.canonical(), sort_keys=False))
-    code, out, err = call(sweep_file)
-    assert code == 0, err
-    assert "a copy goes on where a trial is replaced" in out
-    assert plan_path(store, "demo").is_file()
 
 
 def test_the_check_counts_no_more_trials_than_combinations(capsys, tmp_path, make_spec):

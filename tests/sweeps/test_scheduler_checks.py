@@ -34,7 +34,7 @@ def test_a_metric_that_training_does_not_report_is_refused(make_spec, scheduler)
         make_spec(scheduler=scheduler | {"metric": "macs"}, objectives=[MACS])
 
 
-@pytest.mark.parametrize("scheduler", [ASHA, MEDIAN, {"name": "pbt", "interval": 1}])
+@pytest.mark.parametrize("scheduler", [ASHA, MEDIAN])
 def test_trials_are_compared_by_the_objective_that_training_decides(make_spec, scheduler):
     spec = make_spec(scheduler=scheduler, objectives=[MACS, ROAD])
     assert spec.scheduler.metric == ROAD["metric"]
@@ -93,33 +93,3 @@ def test_pruning_by_one_of_two_reported_objectives_is_refused(make_spec, schedul
 def test_pruning_against_an_objective_is_refused(make_spec):
     with pytest.raises(ValidationError, match="an objective minimizes it"):
         make_spec(scheduler=ASHA, objectives=[QUALITY | {"direction": "minimize"}])
-
-
-PBT = {"name": "pbt", "interval": 1}
-
-
-def test_pbt_reads_its_own_settings_only(make_spec):
-    assert make_spec(scheduler=PBT | {"quantile": 0.2, "resample": 0.0})
-    with pytest.raises(ValidationError, match="has no effect with scheduler pbt"):
-        make_spec(scheduler=PBT | {"min_steps": 7})
-
-
-@pytest.mark.parametrize("interval", [3, 6])
-def test_pbt_compares_at_reports_before_the_end(make_spec, interval):
-    with pytest.raises(
-        ValidationError, match=f"must be a multiple of base.report_every 2 below base.steps 6, got {interval}"
-    ):
-        make_spec(scheduler=PBT | {"interval": interval}, base=make_spec().base | {"report_every": 2})
-
-
-def test_pbt_needs_something_that_may_change_on_the_way(make_spec):
-    with pytest.raises(ValidationError, match="nothing that is searched may change in the middle of a run"):
-        make_spec(scheduler=PBT, search={"optimizer.momentum": {"low": 0.1, "high": 0.9}})
-
-
-def test_pbt_makes_no_reproducible_sweep_and_takes_no_other_changes(make_spec):
-    with pytest.raises(ValidationError, match="depends on which ones came first"):
-        make_spec(scheduler=PBT, sampler={"name": "random", "reproducible": True})
-    changes = [{"step": 2, "values": {"optimizer.lr": 0.1}}]
-    with pytest.raises(ValidationError, match="the scheduler pbt makes the changes"):
-        make_spec(scheduler=PBT, base=make_spec().base | {"schedule": {"changes": changes}})

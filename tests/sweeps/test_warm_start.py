@@ -150,7 +150,6 @@ def test_only_fully_trained_proposals_may_be_taken_over(plane):
     assert not is_learnable(replace(trial, state=TrialState.PRUNED))
     assert not is_learnable(replace(trial, kind=TrialKind.REFERENCE))
     assert not is_learnable(replace(trial, kind=TrialKind.REPLICATE, parent=1))
-    assert not is_learnable(replace(trial, parent=1))  # a copy that population based training made
 
 
 def test_what_was_fixed_earlier_and_varies_now_is_taken_from_the_configuration(plane, make_spec):
