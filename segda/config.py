@@ -9,13 +9,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from segda.datasets import DATASETS
 from segda.losses import LOSSES
 from segda.methods import METHODS
 from segda.methods.base import MethodConfig
 from segda.models import BACKBONES, MODELS
+from segda.named import ConfigOf, OneOf
 from segda.names import nearest
 from segda.transforms import RECIPES
 from segda.tunable import Choice, Range
@@ -28,19 +29,10 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _one_of(known: Any, what: str) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if value not in known:
-            raise ValueError(f"unknown {what} {value!r}{nearest(str(value), known)}; known: {', '.join(sorted(known))}")
-        return value
-
-    return BeforeValidator(check)
-
-
 class DomainConfig(_Part):
     """One domain of one data set."""
 
-    dataset: Annotated[str, _one_of(DATASETS, "data set")] = Field(description="name of a data set")
+    dataset: Annotated[str, OneOf(DATASETS)] = Field(description="name of a data set")
     domain: str = Field(description="domain inside the data set, e.g. urban, rural, day, dusk")
     root: Path | None = Field(None, description="folder of the data set; unset: the variable SEGDA_<DATASET>_ROOT")
 
@@ -66,7 +58,7 @@ class DataConfig(_Part):
     width: int = Field(ge=32, description="width in pixels that images are decoded to and scored at")
     crop_height: int | None = Field(None, ge=32, description="height of training crops; unset: whole images")
     crop_width: int | None = Field(None, ge=32, description="width of training crops; unset: whole images")
-    augmentation: Annotated[str, _one_of(RECIPES, "augmentation recipe"), Choice(*RECIPES)] = Field(
+    augmentation: Annotated[str, OneOf(RECIPES), Choice(*RECIPES)] = Field(
         "none", description="recipe applied to images and labels of both domains while training"
     )
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in a background thread")
@@ -99,8 +91,8 @@ class DataConfig(_Part):
 class ModelConfig(_Part):
     """The segmentation network."""
 
-    name: Annotated[str, _one_of(MODELS, "network"), Choice(*MODELS)] = Field("bisenet_v1", description="network")
-    backbone: Annotated[str, _one_of(BACKBONES, "backbone"), Choice(*BACKBONES)] = Field(
+    name: Annotated[str, OneOf(MODELS), Choice(*MODELS)] = Field("bisenet_v1", description="network")
+    backbone: Annotated[str, OneOf(BACKBONES), Choice(*BACKBONES)] = Field(
         "resnet18", description="trunk of the network"
     )
     pretrained: Literal["imagenet", "none"] = Field(
@@ -115,9 +107,7 @@ class ModelConfig(_Part):
 class LossConfig(_Part):
     """The supervised loss."""
 
-    name: Annotated[str, _one_of(LOSSES, "loss"), Choice(*LOSSES)] = Field(
-        "cross_entropy", description="loss on logits"
-    )
+    name: Annotated[str, OneOf(LOSSES), Choice(*LOSSES)] = Field("cross_entropy", description="loss on logits")
     auxiliary_weight: Annotated[float, Range(0.1, 1.0)] = Field(
         1.0, ge=0, description="weight alpha of the auxiliary heads (seed report, eq. 4)"
     )
@@ -153,24 +143,12 @@ class ScheduleConfig(_Part):
     warmup_steps: int = Field(0, ge=0)
 
 
-def _method(value: Any) -> Any:
-    """Build the settings class of the named method."""
-    if isinstance(value, MethodConfig):
-        return value
-    if not isinstance(value, dict) or "name" not in value:
-        raise ValueError(f"a method needs a name; known: {', '.join(sorted(METHODS))}")
-    name = value["name"]
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}{nearest(str(name), METHODS)}; known: {', '.join(sorted(METHODS))}")
-    return METHODS[name].Config.model_validate(value)
-
-
 class TrainConfig(_Part):
     """One training run."""
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    method: Annotated[SerializeAsAny[MethodConfig], BeforeValidator(_method)]
+    method: Annotated[SerializeAsAny[MethodConfig], ConfigOf(METHODS)]
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     discriminator_optimizer: DiscriminatorOptimizerConfig = DiscriminatorOptimizerConfig()

@@ -1,11 +1,14 @@
 """What is wrong with a configuration, in words for people."""
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from segda.errors import ConfigError
 from segda.names import nearest
@@ -30,6 +33,21 @@ class LocatedError(ValueError):
         super().__init__(text)
         self.location = location
         self.text = text
+
+
+class Variants(ABC):
+    """Marks a field of which the data say what class it has; an item of the field's metadata."""
+
+    @abstractmethod
+    def config_class(self, value: Any) -> type[BaseModel]:
+        """Return the class that the data name.
+
+        Args:
+            value: what the field is made from.
+
+        Raises:
+            ValueError: they name none.
+        """
 
 
 @dataclass(frozen=True)
@@ -189,17 +207,11 @@ def _known_keys(model: type[BaseModel], location: Location, data: Any) -> list[s
         if isinstance(key, int):
             current = next((_model_in(item) for item in get_args(current) if item is not Ellipsis), current)
         elif isinstance(current, type) and issubclass(current, BaseModel):
-            field = _field(current, key)
-            current = None if field is None else _model_in(field.annotation)
+            current = _below(_field(current, key), data)
         elif get_origin(current) is dict:
             current = _model_in(get_args(current)[1])
     if not (isinstance(current, type) and issubclass(current, BaseModel)):
         return []
-    variant = data.get("name") if isinstance(data, Mapping) else None
-    for subclass in _subclasses(current):
-        annotation: Any = subclass.model_fields["name"].annotation if "name" in subclass.model_fields else None
-        if get_origin(annotation) is Literal and variant in get_args(annotation):
-            current = subclass
     return [field.alias or name for name, field in current.model_fields.items()]
 
 
@@ -209,8 +221,19 @@ def _has(data: Any, key: str | int) -> bool:
     return isinstance(data, list | tuple) and isinstance(key, int) and key < len(data)
 
 
-def _field(model: type[BaseModel], key: str) -> Any:
+def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
     return next((field for name, field in model.model_fields.items() if key in (name, field.alias)), None)
+
+
+def _below(field: FieldInfo | None, data: Any) -> Any:
+    """Return the model that a field holds; of a field with several, the one that the data name."""
+    if field is None:
+        return None
+    chosen = next((item for item in field.metadata if isinstance(item, Variants)), None)
+    if chosen is not None:
+        with contextlib.suppress(ValueError):
+            return chosen.config_class(data)
+    return _model_in(field.annotation)
 
 
 def _model_in(annotation: Any) -> Any:
@@ -218,9 +241,3 @@ def _model_in(annotation: Any) -> Any:
     if get_origin(annotation) in (list, tuple, dict) or isinstance(annotation, type):
         return annotation
     return next((found for item in get_args(annotation) if (found := _model_in(item)) is not None), None)
-
-
-def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for subclass in model.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)

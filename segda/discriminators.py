@@ -21,8 +21,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from segda.catalog import Catalog, subclass_of
 from segda.errors import ConfigError
-from segda.names import nearest
 
 _KERNEL = 4
 _WIDTHS = (64, 128, 256, 512, 1)
@@ -258,12 +258,12 @@ def _check_rank(rank: float) -> None:
         raise ConfigError(f"a discriminator's rank is a fraction of the dense parameters in (0, 1], got {rank}")
 
 
-DISCRIMINATORS: dict[str, type[FCD] | type[TFD] | type[DWD] | type[CP]] = {
-    "fcd": FCD,
-    "tfd": TFD,
-    "dwd": DWD,
-    "cp": CP,
-}
+DISCRIMINATORS: Catalog[type[Discriminator]] = Catalog(
+    "discriminator",
+    group="segda.discriminators",
+    built_in={"fcd": FCD, "tfd": TFD, "dwd": DWD, "cp": CP},
+    check=subclass_of(Discriminator),
+)
 
 
 def build_discriminator(name: str, *, num_classes: int, rank: float = 0.5) -> Discriminator:
@@ -280,11 +280,5 @@ def build_discriminator(name: str, *, num_classes: int, rank: float = 0.5) -> Di
     Raises:
         ConfigError: unknown name, fewer than two classes or a rank outside of (0, 1].
     """
-    if name not in DISCRIMINATORS:
-        raise ConfigError(
-            f"unknown discriminator {name!r}{nearest(name, DISCRIMINATORS)}; known: {', '.join(sorted(DISCRIMINATORS))}"
-        )
-    kind = DISCRIMINATORS[name]
-    if issubclass(kind, TFD | CP):
-        return kind(num_classes, rank=rank)
-    return kind(num_classes)
+    kind: Callable[..., Discriminator] = DISCRIMINATORS[name]
+    return kind(num_classes, rank=rank) if DISCRIMINATORS[name].has_rank else kind(num_classes)

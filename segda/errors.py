@@ -12,6 +12,17 @@ class ConfigError(SegdaError, ValueError):
     """A configuration that cannot be run: unknown key, value out of range, parts that do not fit together."""
 
 
+class UnknownNameError(ConfigError, KeyError):
+    """A name that stands for nothing: no method, network, data set, ... is called so."""
+
+    def __str__(self) -> str:  # a KeyError would show its text in quotes
+        return str(self.args[0]) if self.args else ""
+
+
+class GuestError(ConfigError):
+    """Something from outside this package cannot be used: its import fails, or it is not what it is named as."""
+
+
 class DatasetNotFoundError(SegdaError, FileNotFoundError):
     """A data set's root, split or file list is missing."""
 

@@ -25,9 +25,7 @@ from segda.config import TrainConfig
 from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
 from segda.datasets import DATASETS
-from segda.errors import ConfigError
 from segda.methods import METHODS
-from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, known_paths, value_at, with_values
 from sweeps.space import Searched
@@ -249,10 +247,7 @@ def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSp
     """
     roots = roots or {}
     for name in roots:
-        if name not in DATASETS:
-            raise ConfigError(
-                f"unknown data set {name!r}{nearest(name, DATASETS)}; known: {', '.join(sorted(DATASETS))}"
-            )
+        DATASETS[name]  # raises what is wrong with the name
     document = read_document(path)
     base = document.data.get("base")
     if isinstance(base, dict):
@@ -272,7 +267,7 @@ def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSp
 def sweep_schema() -> dict[str, Any]:
     """Return the JSON schema of sweep files, for editors that complete and check them."""
     schema = SweepSpec.model_json_schema(by_alias=True)
-    paths = sorted(path for path in known_paths(METHODS) if path not in FIXED_FIELDS)
+    paths = sorted(path for path in known_paths(METHODS.usable()) if path not in FIXED_FIELDS)
     schema["properties"]["search"]["propertyNames"] = {"enum": paths}
     schema["properties"]["references"]["additionalProperties"]["propertyNames"] = {"enum": sorted({METHOD, *paths})}
     return schema

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError, Location, Problem, dotted, first_problem
 from segda.datasets import DATASETS
-from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Scalar
 from segda.validators import VALIDATOR_METRICS, VALIDATORS
@@ -17,7 +16,7 @@ from sweeps.schedulers.checks import check_comparison, check_scheduler, check_se
 from sweeps.search.checks import check_sampler
 from sweeps.space import Float, SearchSpace
 from sweeps.spec_resources import check_resources
-from sweeps.spec_search import CANDIDATES, NEVER_PICKED
+from sweeps.spec_search import NEVER_PICKED, check_method, is_candidate
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -99,9 +98,9 @@ def _check_seeds(spec: "SweepSpec") -> None:
 def _check_methods(spec: "SweepSpec", space: SearchSpace) -> None:
     """A parameter of a method exists only where that method is."""
     fixed = value_at(spec.base, METHOD)
-    if METHOD not in spec.search and fixed not in CANDIDATES:
+    if METHOD not in spec.search and not is_candidate(str(fixed)):
         raise LocatedError(("base", "method", "name"), f"{fixed} {NEVER_PICKED}")
-    reachable = {str(branch.get(METHOD, fixed)) for branch in space.branches()}
+    reachable = {str(branch.get(METHOD, fixed)) for branch in space.branches() if METHOD in branch or fixed is not None}
     if METHOD in spec.search:
         reachable |= {str(value) for value in spec.search[METHOD].choices or ()}
     for item in space.parameters:
@@ -116,7 +115,11 @@ def _check_methods(spec: "SweepSpec", space: SearchSpace) -> None:
                 raise LocatedError(
                     ("search", item.path), f"method {name} has no such field; add `when: {{{METHOD}: {wanted}}}`"
                 )
-    referenced = {str(params[METHOD]) for params in spec.references.values() if params.get(METHOD) in METHODS}
+    referenced = set()
+    for name, params in spec.references.items():
+        if METHOD in params:
+            check_method(params[METHOD], at=("references", name, METHOD))
+            referenced.add(str(params[METHOD]))
     known = known_paths(sorted(reachable | referenced))
     for key in spec.base.get("method") or {}:
         if f"method.{key}" not in known:
@@ -190,11 +193,7 @@ def _check_references(spec: "SweepSpec") -> None:
         method = params.get(METHOD, value_at(spec.base, METHOD))
         if method is None:
             raise LocatedError(("references", name), f"base has no method, so the reference must name one: {METHOD}")
-        if method not in METHODS:
-            hint = nearest(str(method), METHODS)
-            raise LocatedError(
-                ("references", name, METHOD), f"unknown method {method!r}{hint}; known: {', '.join(METHODS)}"
-            )
+        check_method(method, at=("references", name, METHOD))
         known = fields_of(str(method))
         for path in params:
             where: Location = ("references", name, path)

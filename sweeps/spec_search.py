@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segda.config_problems import LocatedError, Location
+from segda.errors import ConfigError
 from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Choice
 from sweeps.fields import FIXED_FIELDS, METHOD, declared_range, fields_of, known_paths, value_at
 from sweeps.space import same
 
-# What trials are proposed with: a method that is trained on target labels is an upper bound to read the others against.
-CANDIDATES = tuple(name for name, method in METHODS.items() if method.supervision == "source")
 NEVER_PICKED = "is trained on target labels and never picked, so trials of it would be lost; put it under references"
 # How a sweep file may say how one field varies.
 SEARCH_SCHEMA = {
@@ -75,17 +74,33 @@ def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[s
 
 
 def check_method(name: Any, *, at: Location) -> None:
-    """Check that a method exists.
+    """Check that a method can be had.
 
     Args:
         name: as it came.
         at: where it stands.
 
     Raises:
-        LocatedError: it does not.
+        LocatedError: it cannot.
     """
-    if not isinstance(name, str) or name not in METHODS:
-        raise LocatedError(at, f"unknown method {name!r}{nearest(str(name), METHODS)}; known: {', '.join(METHODS)}")
+    try:
+        METHODS[name]
+    except ConfigError as error:
+        raise LocatedError(at, str(error)) from error
+
+
+def is_candidate(method: str) -> bool:
+    """Return whether trials are proposed with a method; one that is trained on target labels is an upper bound for reading.
+
+    Args:
+        method: name of a known method.
+    """
+    return METHODS[method].supervision == "source"
+
+
+def candidates() -> list[str]:
+    """Return the names of all listed methods that trials are proposed with."""
+    return [name for name in METHODS.usable() if is_candidate(name)]
 
 
 def _methods(search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
@@ -99,12 +114,14 @@ def _methods(search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
             )
         return [name]
     place: Location = (METHOD, "choices") if isinstance(raw, Mapping) else (METHOD,)
-    listed = raw.get("choices", CANDIDATES) if isinstance(raw, Mapping) else CANDIDATES if raw == "default" else raw
+    listed = raw.get("choices", "default") if isinstance(raw, Mapping) else raw
+    if listed == "default":
+        return candidates()
     names = list(listed) if isinstance(listed, list | tuple) else [listed]
     for index, name in enumerate(names):
         check_method(name, at=(*place, index))
-        if name not in CANDIDATES:
-            raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(CANDIDATES)}")
+        if not is_candidate(name):
+            raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(candidates())}")
     return names
 
 
@@ -113,7 +130,7 @@ def _check_path(path: Any, known: Mapping[str, Any]) -> None:
         raise LocatedError((path,), f"cannot be searched: {FIXED_FIELDS[path]}")
     if path in known:
         return
-    owners = [name for name in METHODS if path in fields_of(name)]
+    owners = [name for name in METHODS.usable() if path in fields_of(name)]
     if owners:
         raise LocatedError(
             (path,),
@@ -125,7 +142,7 @@ def _check_path(path: Any, known: Mapping[str, Any]) -> None:
 
 def _declared(path: str, field: Any) -> dict[str, Any]:
     if path == METHOD:
-        return {"choices": list(CANDIDATES)}
+        return {"choices": candidates()}
     declared = declared_range(field)
     if declared is None:
         raise LocatedError((path,), "no range is declared beside this field; give choices, or low and high")

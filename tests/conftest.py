@@ -1,10 +1,14 @@
 """Shared by all tests: where real data may lie, and miniature data to train on."""
 
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from segda import catalog, guests
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -28,3 +32,33 @@ def _one_thread_from_the_start() -> None:
 def _one_thread() -> None:
     """Tests run beside each other: one thread each, and the same sums whatever the machine and the tests before."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def guest_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which modules are found during the test, and forgotten after it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(guests, "_folders", [])
+    before = set(sys.modules)
+    folder = tmp_path / "guests"
+    folder.mkdir()
+    guests.make_importable([folder])
+    yield folder
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def install(guest_folder: Path) -> Iterator[Callable[..., None]]:
+    """Make a package with these entry points look installed; its modules lie in `guest_folder`."""
+
+    def install(package: str, entry_points: str, version: str = "1.2") -> None:
+        folder = guest_folder / f"{package}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        (folder / "entry_points.txt").write_text(entry_points)
+        catalog.all_entry_points.cache_clear()
+
+    yield install
+    catalog.all_entry_points.cache_clear()

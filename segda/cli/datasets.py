@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from segda.cli.output import output, percent, plain_table, progress_columns
-from segda.errors import ConfigError, DatasetNotFoundError
-from segda.names import nearest
+from segda.errors import DatasetNotFoundError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +40,7 @@ def list_command() -> None:
     from segda.datasets import DATASETS
 
     console = output()
-    for dataset in DATASETS.values():
+    for dataset in DATASETS.usable().values():
         console.print(f"[bold]{dataset.name}[/bold], {len(dataset.classes)} classes", highlight=False)
         rows = {
             "classes": ", ".join(
@@ -78,8 +77,6 @@ def show_command(name: str, root: Path | None, shares: bool) -> None:
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.datasets import DATASETS, resolve_root
 
-    if name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}{nearest(name, DATASETS)}; known: {', '.join(sorted(DATASETS))}")
     dataset = DATASETS[name]
     folder = resolve_root(name, root)
     found, absent = _find_samples(dataset, folder)
@@ -211,6 +208,6 @@ def recipes_command() -> None:
     from segda.transforms.recipes import RECIPES
 
     table = Table("recipe", "what it does")
-    for name, recipe in RECIPES.items():
+    for name, recipe in RECIPES.usable().items():
         table.add_row(name, recipe.description())
     output().print(table)

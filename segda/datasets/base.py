@@ -5,6 +5,7 @@ A data set never opens more than the folder listing until a sample is decoded, a
 """
 
 import os
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,8 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
 
 
 def _root_variable(dataset_name: str) -> str:
-    return f"SEGDA_{dataset_name.upper()}_ROOT"
+    # The name of a guest has a colon and perhaps points.
+    return f"SEGDA_{re.sub(r'[^A-Z0-9_]', '_', dataset_name.upper())}_ROOT"
 
 
 def _ways_out(dataset_name: str) -> str:

@@ -4,17 +4,22 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from segda.catalog import Catalog, function
 from segda.errors import ConfigError
 from segda.losses.cross_entropy import cross_entropy
 from segda.losses.dice import dice, dice_published
-from segda.names import nearest
 from segda.types import SegmentationOutput
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "dice": dice,
-    "dice_published": dice_published,
-}
+LOSSES: Catalog[Callable[[Tensor, Tensor], Tensor]] = Catalog(
+    "loss",
+    group="segda.losses",
+    built_in={
+        "cross_entropy": cross_entropy,
+        "dice": dice,
+        "dice_published": dice_published,
+    },
+    check=function,
+)
 
 
 class SegmentationLoss:
@@ -41,15 +46,13 @@ class SegmentationLoss:
         Raises:
             ConfigError: the name is unknown or the weight negative.
         """
-        if name not in LOSSES:
-            raise ConfigError(f"unknown loss {name!r}{nearest(name, LOSSES)}; known: {', '.join(sorted(LOSSES))}")
+        self._loss = LOSSES[name]
         if not auxiliary_weight >= 0:
             raise ConfigError(
                 f"auxiliary_weight must be >= 0, got {auxiliary_weight}; use 0 to train the main output only"
             )
         self.name = name
         self.auxiliary_weight = auxiliary_weight
-        self._loss = LOSSES[name]
 
     def __call__(self, output: SegmentationOutput, label: Tensor) -> Tensor:
         """Return the loss of one batch.

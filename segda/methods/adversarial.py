@@ -10,6 +10,7 @@ from segda.discriminators import DISCRIMINATORS, build_discriminator
 from segda.losses import SegmentationLoss
 from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, adversarial_loss
 from segda.methods.base import Method, MethodConfig, StepOutput
+from segda.named import OneOf
 from segda.tunable import Choice, Range
 from segda.types import LabeledBatch, UnlabeledBatch
 
@@ -18,7 +19,7 @@ class AdversarialConfig(MethodConfig):
     """Settings of `Adversarial`."""
 
     name: Literal["adversarial"] = "adversarial"
-    discriminator: Annotated[Literal["fcd", "tfd", "dwd", "cp"], Choice(*DISCRIMINATORS)] = Field(
+    discriminator: Annotated[str, OneOf(DISCRIMINATORS), Choice(*DISCRIMINATORS)] = Field(
         "fcd", description="domain classifier: fully convolutional, Tucker, depthwise-separable, CP"
     )
     rank: Annotated[float, Range(0.1, 0.9)] = Field(

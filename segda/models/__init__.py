@@ -10,22 +10,24 @@ from pathlib import Path
 
 from torch import nn
 
-from segda.errors import ConfigError
+from segda.catalog import Catalog, function, subclass_of
 from segda.models.bisenet_v1 import BiSeNetV1
 from segda.models.pretrained import PretrainedName, load_imagenet_weights
 from segda.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
-from segda.names import nearest
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "bisenet_v1": BiSeNetV1,
-}
+MODELS: Catalog[Callable[..., nn.Module]] = Catalog(
+    "network",
+    group="segda.models",
+    built_in={"bisenet_v1": BiSeNetV1},
+    check=subclass_of(nn.Module),
+)
 
-BACKBONES: dict[str, Callable[[], ResNet]] = {
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "resnet101": resnet101,
-}
+BACKBONES: Catalog[Callable[[], ResNet]] = Catalog(
+    "backbone",
+    group="segda.backbones",
+    built_in={"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101},
+    check=function,
+)
 
 
 def build_segmenter(
@@ -52,12 +54,6 @@ def build_segmenter(
         ConfigError: unknown network or trunk, or fewer than two classes.
         WeightsError: the weights cannot be had or do not fit.
     """
-    if name not in MODELS:
-        raise ConfigError(f"unknown network {name!r}{nearest(name, MODELS)}; known: {', '.join(sorted(MODELS))}")
-    if backbone not in BACKBONES:
-        raise ConfigError(
-            f"unknown backbone {backbone!r}{nearest(backbone, BACKBONES)}; known: {', '.join(sorted(BACKBONES))}"
-        )
-    trunk = BACKBONES[backbone]()
+    network, trunk = MODELS[name], BACKBONES[backbone]()
     load_imagenet_weights(trunk, name=backbone, pretrained=pretrained, weights_file=weights_file)
-    return MODELS[name](trunk, num_classes=num_classes)
+    return network(trunk, num_classes=num_classes)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segda.errors import ConfigError
-from segda.names import nearest
 from segda.transforms.recipes import RECIPES, Recipe
 
 
@@ -35,9 +34,7 @@ class Augmentation:
         Raises:
             ConfigError: the name is unknown or the size not positive.
         """
-        if name not in RECIPES:
-            known = ", ".join(sorted(RECIPES))
-            raise ConfigError(f"unknown augmentation recipe {name!r}{nearest(name, RECIPES)}; known: {known}")
+        RECIPES[name]  # raises what is wrong with the name
         if height < 1 or width < 1:
             raise ConfigError(f"augmentation needs a height and width of at least one pixel, got {height}x{width}")
         self.name = name

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from segda.catalog import Catalog, instance_of
+
 
 @dataclass(frozen=True)
 class Step:
@@ -78,17 +80,22 @@ _SCALE_CROP = Step(
 # aug1 to aug5 are the rows of table III of the BiSeNet adaptation report (`none` is its base row), numbers as printed.
 # It names imgaug's operations; theirs is the meaning here: contrast, noise and brightness are applied to every image,
 # and the 0.5 behind the ranges is the probability of drawing once per channel instead of once per image.
-RECIPES: dict[str, Recipe] = {
-    "none": Recipe("no augmentation, the report's base row"),
-    "aug1": Recipe("report's row 1", (_FLIP,)),
-    "aug2": Recipe("report's row 2", (_FLIP, _blur(0, 3))),
-    "aug3": Recipe("report's row 3, its best", (_FLIP, _blur(1, 2))),
-    "aug4": Recipe("report's row 4, photometric only", (_blur(0, 3), *_PIXEL)),
-    "aug5": Recipe("report's row 5", (_FLIP, _blur(1, 2), *_PIXEL)),
-    "nadir": Recipe("views from above, where no direction is up", (_D4,)),
-    "color": Recipe("light and camera of other domains", (_COLOR,)),
-    "nadir_color": Recipe("views from above under other light", (_D4, _COLOR)),
-    "scale_crop": Recipe("objects at other distances", (_SCALE_CROP, _FLIP)),
-    "scale_crop_color": Recipe("objects at other distances under other light", (_SCALE_CROP, _FLIP, _COLOR)),
-    "aug3_scale_crop": Recipe("report's best row on rescaled images", (_SCALE_CROP, _FLIP, _blur(1, 2))),
-}
+RECIPES: Catalog[Recipe] = Catalog(
+    "augmentation recipe",
+    group="segda.recipes",
+    built_in={
+        "none": Recipe("no augmentation, the report's base row"),
+        "aug1": Recipe("report's row 1", (_FLIP,)),
+        "aug2": Recipe("report's row 2", (_FLIP, _blur(0, 3))),
+        "aug3": Recipe("report's row 3, its best", (_FLIP, _blur(1, 2))),
+        "aug4": Recipe("report's row 4, photometric only", (_blur(0, 3), *_PIXEL)),
+        "aug5": Recipe("report's row 5", (_FLIP, _blur(1, 2), *_PIXEL)),
+        "nadir": Recipe("views from above, where no direction is up", (_D4,)),
+        "color": Recipe("light and camera of other domains", (_COLOR,)),
+        "nadir_color": Recipe("views from above under other light", (_D4, _COLOR)),
+        "scale_crop": Recipe("objects at other distances", (_SCALE_CROP, _FLIP)),
+        "scale_crop_color": Recipe("objects at other distances under other light", (_SCALE_CROP, _FLIP, _COLOR)),
+        "aug3_scale_crop": Recipe("report's best row on rescaled images", (_SCALE_CROP, _FLIP, _blur(1, 2))),
+    },
+    check=instance_of(Recipe),
+)

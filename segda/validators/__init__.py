@@ -9,18 +9,24 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from segda.catalog import Catalog, function
 from segda.validators.diversity import batch_nuclear_norm, information_maximization
 from segda.validators.entropy import negative_entropy
 from segda.validators.neighborhood import soft_neighborhood_density
 from segda.validators.sample import PixelSample
 
 # Name in sweep files and reports -> score of probabilities, float [N, P, C] for P pixels of each of N images.
-VALIDATORS: dict[str, Callable[[Tensor], float]] = {
-    "entropy": negative_entropy,
-    "im": information_maximization,
-    "bnm": batch_nuclear_norm,
-    "snd": soft_neighborhood_density,
-}
+VALIDATORS: Catalog[Callable[[Tensor], float]] = Catalog(
+    "validator",
+    group="segda.validators",
+    built_in={
+        "entropy": negative_entropy,
+        "im": information_maximization,
+        "bnm": batch_nuclear_norm,
+        "snd": soft_neighborhood_density,
+    },
+    check=function,
+)
 
 # The same name -> that of the reported metric.
 VALIDATOR_METRICS = {name: f"target/validator/{name}" for name in VALIDATORS}

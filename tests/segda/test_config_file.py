@@ -1,13 +1,15 @@
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
+from segda.catalog import Catalog, subclass_of
 from segda.config import TrainConfig
 from segda.config_file import load_config, read_document
 from segda.config_problems import LocatedError, error_of
 from segda.errors import ConfigError
+from segda.named import ConfigOf
 
 
 class Part(BaseModel):
@@ -19,8 +21,14 @@ class Shape(Part):
 
 
 class Circle(Shape):
-    name: Literal["circle"]
     radius: float = Field(1.0, gt=0)
+
+
+class Round:
+    Config: ClassVar[type[Circle]] = Circle
+
+
+SHAPES = Catalog("shape", group="segda.tests", built_in={"circle": Round}, check=subclass_of(Round, config=Shape))
 
 
 class Item(Part):
@@ -33,7 +41,7 @@ class Settings(Part):
     rate: float = 1.0
     on: bool = True
     text: str = ""
-    shape: Annotated[SerializeAsAny[Shape] | None, BeforeValidator(Circle.model_validate)] = None
+    shape: Annotated[SerializeAsAny[Shape] | None, ConfigOf(SHAPES)] = None
     items: tuple[Item, ...] = ()
     named: dict[str, Item] = {}
 
@@ -99,7 +107,7 @@ def test_plain_values_are_read_by_yaml_1_2(write, text, value):
         ("rate: 101\n", "1: rate: is too much"),
         ("shape: {name: circle, radius: 0}\n", "1: shape.radius: must be greater than 0, got 0"),
         ("shape:\n  name: circle\n  radios: 2\n", "3: shape.radios: unknown key (did you mean 'radius'?)"),
-        ("shape: {name: circl}\n", "1: shape.name: must be 'circle', got 'circl' (did you mean 'circle'?)"),
+        ("shape: {name: circl}\n", "1: shape.name: unknown shape 'circl' (did you mean 'circle'?); known: circle"),
         (
             "items:\n  - label: day\n  - label: dsk\n",
             "3: items[1].label: must be one of 'day' or 'dusk', got 'dsk' (did you mean 'dusk'?)",
@@ -223,7 +231,7 @@ def test_a_training_file_is_read(write):
         ("5e-3", "-1", "10: optimizer.lr: must be greater than 0, got -1"),
         ("lambda_adv", "lambda_avd", "8: method.lambda_avd: unknown key (did you mean 'lambda_adv'?)"),
         ("lambda_adv: 1e-3", "lambda_adv: -1", "8: method.lambda_adv: must be at least 0, got -1"),
-        ("adversarial", "adversaril", "6: method: unknown method 'adversaril' (did you mean 'adversarial'?)"),
+        ("adversarial", "adversaril", "7: method.name: unknown method 'adversaril' (did you mean 'adversarial'?)"),
         ("dusk", "dsk", "3: data.target: data set camvid has no domain 'dsk' (did you mean 'dusk'?)"),
         ("lr: 5e-3", "name: sdg", "10: optimizer.name: must be one of 'sgd', 'adam', 'adamw' or 'rmsprop', got 'sdg'"),
         ("steps: 1e3", "", "1: steps: a value is required, none came"),

@@ -253,7 +253,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("[source_only, adversarial]", "[[source_only], adversarial]", "14: search.method.name[0]: unknown method ['source_only']"),
         ("[source_only, adversarial]", "[source_only, adversarial, target_only]", "14: search.method.name[2]: target_only is trained on target labels and never picked"),
         ("[source_only, adversarial]", "{choices: [target_only, adversarial]}", "14: search.method.name.choices[0]: target_only is trained on target labels"),
-        ("[fcd, tfd, dwd]", "[fcd, tdf]", "15: search.method.discriminator.choices[1]: must be one of"),
+        ("[fcd, tfd, dwd]", "[fcd, tdf]", "15: search.method.discriminator.choices[1]: unknown discriminator 'tdf' (did you mean 'tfd'?)"),
         (CHOOSE_DISCRIMINATOR, "method.discriminator: [fcd, tfd]", "15: search.method.discriminator: method source_only has no such field; add `when: {method.name: adversarial}`"),
         (CHOOSE_DISCRIMINATOR, CHOOSE_DISCRIMINATOR.replace("adversarial", "adversaril"), "15: search.method.discriminator.when.method.name: method.name is never adversaril (did you mean 'adversarial'?)"),
         (CHOOSE_DISCRIMINATOR, CHOOSE_DISCRIMINATOR.replace("when: {method.name", "when: {method.nam"), "15: search.method.discriminator.when.method.nam: a condition needs a searched path or a field of the training configuration (did you mean 'method.name'?)"),

@@ -1,0 +1,68 @@
+"""Fields of a configuration that name a thing in a catalog: `OneOf` for a name alone, `ConfigOf` for a name with its settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from segda.catalog import Catalog
+from segda.config_problems import LocatedError, Variants
+from segda.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """The field holds a name of the catalog, which is looked up when a configuration is made.
+
+        augmentation: Annotated[str, OneOf(RECIPES), Choice(*RECIPES)] = "none"
+
+    Attributes:
+        catalog: what is named.
+    """
+
+    catalog: Catalog[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any) -> Any:
+        self.catalog[value]  # raises what is wrong with it
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class ConfigOf(Variants):
+    """The field holds the settings of a thing in the catalog: an instance of its `Config`, made from a mapping with `name`.
+
+        method: Annotated[SerializeAsAny[MethodConfig], ConfigOf(METHODS)]
+
+    Attributes:
+        catalog: classes with a `Config`.
+    """
+
+    catalog: Catalog[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._build, handler(source))
+
+    def _build(self, value: Any) -> Any:
+        return value if isinstance(value, BaseModel) else self.config_class(value).model_validate(value)
+
+    def config_class(self, value: Any) -> type[BaseModel]:
+        """Return the class of the settings that a mapping holds.
+
+        Args:
+            value: plain data as it came.
+
+        Raises:
+            ValueError: there is no name, or nothing that it stands for.
+        """
+        if not isinstance(value, Mapping) or "name" not in value:
+            raise ValueError(f"a {self.catalog.noun} needs a name; known: {', '.join(sorted(self.catalog))}")
+        try:
+            found: type[BaseModel] = self.catalog[value["name"]].Config
+        except ConfigError as error:
+            raise LocatedError(("name",), str(error)) from error
+        return found

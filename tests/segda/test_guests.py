@@ -1,0 +1,135 @@
+"""A user's own method, data set, loss, recipe and discriminator in a training configuration."""
+
+import textwrap
+
+import pytest
+import torch
+import yaml
+
+from segda.config import TrainConfig
+from segda.config_file import load_config
+from segda.datasets.base import resolve_root
+from segda.errors import ConfigError, DatasetNotFoundError, GuestError
+from segda.losses import SegmentationLoss
+from segda.transforms import build_recipe
+from segda.tunable import Range, tunables
+
+SHY = """
+    from typing import Annotated
+
+    from pydantic import Field
+
+    from segda.datasets.loveda import LoveDA
+    from segda.discriminators import FCD
+    from segda.losses.cross_entropy import cross_entropy
+    from segda.methods import MethodConfig
+    from segda.methods.source_only import SourceOnly
+    from segda.transforms import Recipe, Step
+    from segda.tunable import Range
+
+    class ShyConfig(MethodConfig):
+        lambda_shy: Annotated[float, Range(0.1, 0.9)] = Field(0.5, ge=0, description="weight of nothing")
+
+    class Shy(SourceOnly):
+        Config = ShyConfig
+
+    class Tiles(LoveDA):
+        name = "tiles"
+
+    class Doubtful(FCD):
+        pass
+
+    def half(logits, label, *weight):
+        return 0.5 * cross_entropy(logits, label, *weight)
+
+    mirrored = Recipe("left is right", (Step("horizontal flip", "HorizontalFlip"),))
+"""
+
+FILE = """\
+data:
+  source: {dataset: "shy:Tiles", domain: urban}
+  target: {dataset: "shy:Tiles", domain: rural}
+  height: 64
+  width: 64
+  augmentation: shy:mirrored
+method:
+  name: shy:Shy
+  lambda_shy: 0.25
+loss: {name: "shy:half"}
+steps: 2
+"""
+
+
+@pytest.fixture
+def write(guest_folder, tmp_path):
+    """Write the guests and a configuration that names them, with a replacement in it."""
+    (guest_folder / "shy.py").write_text(textwrap.dedent(SHY))
+
+    def write(old: str = "", new: str = ""):
+        path = tmp_path / "shy.yaml"
+        path.write_text(FILE.replace(old, new))
+        return path
+
+    return write
+
+
+def test_guests_stand_where_ours_do(write):
+    config = load_config(write(), TrainConfig)
+    assert config.method.model_dump() == {"name": "shy:Shy", "lambda_shy": 0.25}
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+    assert ("lambda_shy", Range(0.1, 0.9), 0.5) in list(tunables(type(config.method)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lambda_shy: 0.25", "lambda_shi: 1", "9: method.lambda_shi: unknown key (did you mean 'lambda_shy'?)"),
+        ("lambda_shy: 0.25", "lambda_shy: -1", "9: method.lambda_shy: must be at least 0, got -1"),
+        ("shy:Shy", "shy:Sly", "8: method.name: method 'shy:Sly': module shy ("),
+        ("shy:Shy", "shy:ShyConfig", "8: method.name: method 'shy:ShyConfig' must be a subclass of segda.methods.base.Method, is"),
+        ("shy:Shy", "sly:Shy", "8: method.name: method 'sly:Shy': there is no module 'sly'; put sly.py into "),
+        ("shy:half", "shy:Shy", "10: loss.name: loss 'shy:Shy' must be a function, is the class Shy"),
+        ("shy:mirrored", "shy:mirror", "6: data.augmentation: augmentation recipe 'shy:mirror': module shy ("),
+        ("urban", "urbane", "2: data.source: data set shy:Tiles has no domain 'urbane' (did you mean 'urban'?)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_guest_is_told_with_file_and_line(write, old, new, message):
+    path = write(old, new)
+    with pytest.raises(ConfigError) as error:
+        load_config(path, TrainConfig)
+    assert str(error.value).startswith(f"{path}:{message}")
+
+
+def test_a_guest_that_cannot_be_imported_ends_the_program_with_one_line_and_code_2(write, guest_folder, segda):
+    path = write()
+    (guest_folder / "shy.py").write_text("import segda.nothing_of_this_name\n")
+    code, _, errors = segda("train", path)
+    assert code == 2
+    assert len(errors.strip().splitlines()) == 1
+    assert "importing shy failed with ModuleNotFoundError: No module named 'segda.nothing_of_this_name'" in errors
+
+
+def test_the_folder_of_a_guest_data_set_comes_from_a_variable_too(write, tmp_path, monkeypatch):
+    with pytest.raises(DatasetNotFoundError, match="SEGDA_SHY_TILES_ROOT"):
+        resolve_root("shy:Tiles", None)
+    monkeypatch.setenv("SEGDA_SHY_TILES_ROOT", str(tmp_path))
+    assert resolve_root("shy:Tiles", None) == tmp_path
+
+
+def test_a_recipe_and_a_loss_of_guests_do_what_they_say(write):
+    rng = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (8, 6, 3), generator=rng, dtype=torch.uint8).numpy()
+    mirrored, _ = build_recipe("shy:mirrored", height=8, width=6)(image, None, seed=0)
+    assert (mirrored == image[:, ::-1]).all()
+    SegmentationLoss("shy:half")
+    with pytest.raises(GuestError, match="must be a function"):
+        SegmentationLoss("shy:Tiles")
+
+
+def test_a_guest_discriminator_is_a_choice_of_the_adversarial_method(write, tmp_path):
+    path = write("shy:Shy\n  lambda_shy: 0.25", "adversarial\n  discriminator: shy:Doubtful")
+    assert load_config(path, TrainConfig).method.discriminator == "shy:Doubtful"
+    plain = yaml.safe_load(path.read_text()) | {"method": {"name": "adversarial", "discriminator": "shy:Shy"}}
+    path.write_text(yaml.safe_dump(plain))
+    with pytest.raises(ConfigError, match=r"method.discriminator: discriminator 'shy:Shy' must be a subclass of segda"):
+        load_config(path, TrainConfig)
