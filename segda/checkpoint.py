@@ -1,18 +1,20 @@
 """Complete, atomic checkpoints: a run that stops at any moment continues as if it had not.
 
 A checkpoint is one file of tensors and plain data, readable with `torch.load(weights_only=True)`: method (segmenter,
-discriminators, everything that is a module), optimizers, gradient scaler, random states, step, the history of reports, and the
-configuration as JSON. The loaders need no state beyond the step: the sample of a step is a function of seed and step.
+discriminators, everything that is a module), optimizers, gradient scaler, random states, step, the history of reports, what was
+logged since the last one, the round whose pseudo-labels are in use, and the configuration as JSON. Loaders and a method's draws
+need no state beyond the step: the sample of a step, and what is drawn for it, is a function of seed and step.
 """
 
 import errno
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segda.config import TrainConfig
@@ -24,15 +26,53 @@ from segda.models import build_segmenter
 FORMAT = 2
 
 
+@dataclass
+class Interval:
+    """What was logged since the last report.
+
+    Attributes:
+        steps: updates since then.
+        seconds: time spent on them.
+        sums: name -> sum of what the method logged, scalars on the run's device.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, logs: Mapping[str, Tensor]) -> None:
+        """Count one more step."""
+        self.steps += 1
+        for name, value in logs.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def to(self, device: torch.device) -> "Interval":
+        """Return the same with its scalars on a device."""
+        return Interval(self.steps, self.seconds, {name: value.to(device) for name, value in self.sums.items()})
+
+
+class Kept(NamedTuple):
+    """What a checkpoint holds beside the state of modules and optimizers; see `save_checkpoint`."""
+
+    step: int
+    seconds: float
+    history: list[dict[str, Any]]
+    interval: Interval
+    round: tuple[int, str] | None
+
+
 def save_checkpoint(
     path: Path,
     *,
     config: TrainConfig,
     step: int,
+    seconds: float,
     method: nn.Module,
     optimizers: Mapping[str, Optimizer],
     scaler: torch.amp.GradScaler,
     history: Sequence[Mapping[str, Any]],
+    interval: Interval,
+    round: tuple[int, str] | None,
 ) -> None:
     """Write everything that the run needs to go on from `step`.
 
@@ -40,16 +80,20 @@ def save_checkpoint(
         path: the file to replace.
         config: the run's configuration.
         step: updates made so far.
+        seconds: time spent on them.
         method: the method with all its modules.
         optimizers: parameter group -> optimizer.
         scaler: gradient scaler, enabled or not.
         history: reports so far: step, time, metrics.
+        interval: what was logged since the last one.
+        round: number and digest of the round whose pseudo-labels are in use, or None (`segda.rounds`).
     """
     device = _device(method)
     state = {
         "format": FORMAT,
         "config": config.model_dump_json(),
         "step": step,
+        "seconds": seconds,
         "method": method.state_dict(),
         "optimizers": {group: optimizer.state_dict() for group, optimizer in optimizers.items()},
         "scaler": scaler.state_dict(),
@@ -59,6 +103,8 @@ def save_checkpoint(
             "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
         },
         "history": json.dumps(list(history)),
+        "interval": {"steps": interval.steps, "seconds": interval.seconds, "sums": interval.sums},
+        "round": round,
     }
     # Whoever is told of the step relies on it: a loss of power must not leave less.
     with replacing(path, durable=True) as temporary:
@@ -107,7 +153,7 @@ def restore_checkpoint(
     method: nn.Module,
     optimizers: Mapping[str, Optimizer],
     scaler: torch.amp.GradScaler,
-) -> None:
+) -> Kept:
     """Put a checkpoint's state into freshly built parts.
 
     Args:
@@ -116,6 +162,9 @@ def restore_checkpoint(
         method: receives its weights.
         optimizers: receive their moments.
         scaler: receives its scale.
+
+    Returns:
+        The rest of it.
 
     Raises:
         WeightsError: if the checkpoint belongs to another configuration.
@@ -134,6 +183,13 @@ def restore_checkpoint(
     device = _device(method)
     if device.type == "cuda" and state["random"]["cuda"]:
         torch.cuda.set_rng_state(state["random"]["cuda"][0], device)
+    return Kept(
+        step=state["step"],
+        seconds=state["seconds"],
+        history=json.loads(state["history"]),
+        interval=Interval(**state["interval"]),
+        round=state["round"],
+    )
 
 
 def _device(method: nn.Module) -> torch.device:

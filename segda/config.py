@@ -47,12 +47,38 @@ class DomainConfig(_Part):
         return self
 
 
+class FewShotConfig(_Part):
+    """The few target training images whose labels a few-shot method may use."""
+
+    images: int = Field(1, ge=1, description="how many; without names, drawn from the target's training images")
+    seed: int = Field(
+        0, ge=0, description="of the draw; apart from the run's seed, so that repetitions use the same images"
+    )
+    names: tuple[str, ...] | None = Field(None, min_length=1, description="names of the images, instead of a draw")
+
+    @model_validator(mode="after")
+    def _names_are_counted(self) -> Self:
+        if self.names is None:
+            return self
+        if "seed" in self.model_fields_set:
+            raise ValueError("names leave nothing to draw; give names, or images and seed")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("an image is named twice; name each once")
+        if "images" in self.model_fields_set and self.images != len(self.names):
+            raise ValueError(f"{len(self.names)} names for {self.images} images; leave images out")
+        return self
+
+
 class DataConfig(_Part):
     """Where images come from and what is done to them before the network sees them."""
 
     source: DomainConfig = Field(description="labelled domain")
     target: DomainConfig = Field(
         description="domain that the network is wanted for; its training labels are never read"
+    )
+    few_shot: FewShotConfig | None = Field(
+        None,
+        description="target training images whose labels may be used, by methods that need a few; their results say so",
     )
     height: int = Field(ge=32, description="height in pixels that images are decoded to and scored at")
     width: int = Field(ge=32, description="width in pixels that images are decoded to and scored at")
@@ -157,6 +183,12 @@ class TrainConfig(_Part):
     batch_size: Annotated[int, Choice(4, 8, 16)] = Field(
         4, ge=2, description="images of each domain per step; BatchNorm over pooled maps needs two"
     )
+    target_batch_norm: Annotated[float, Range(0.05, 1.0)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of target statistics that BatchNorm's are blended with after training, without labels; 1: AdaBN",
+    )
     report_every: int = Field(
         100, ge=1, description="steps between reports: validation on the source, a checkpoint, the scheduler's decision"
     )
@@ -168,6 +200,19 @@ class TrainConfig(_Part):
     oracle: Literal["end", "always", "never"] = Field(
         "end", description="when to score the labelled target split; scores are for reading and steer nothing"
     )
+
+    @model_validator(mode="after")
+    def _few_shot_fits(self) -> Self:
+        method = METHODS[self.method.name]
+        if method.needs_few_shot and self.data.few_shot is None:
+            raise ValueError(
+                f"method {self.method.name} trains with a few labelled target images; say which, e.g. data.few_shot: {{images: 5}}"
+            )
+        if self.data.few_shot is not None and not method.needs_few_shot:
+            raise ValueError(
+                f"method {self.method.name} uses no target labels; leave data.few_shot out or choose a few-shot method"
+            )
+        return self
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:

@@ -1,20 +1,13 @@
 """Arithmetic across the processes that train one network together.
 
 Each of N processes (ranks) holds a copy of the weights and an equal part of every batch. Nothing here does anything, and nothing is
-copied, while no group is joined: a loss that is written with `global_sum` is the same code alone and together.
+copied, while no group is joined.
 
-Why the averaged gradient is the gradient of the whole batch. Let L_r be the loss that rank r differentiates, as a function of all
-ranks' weights w_0 ... w_(N-1), which are equal in value. `global_sum` and `SynchronizedBatchNorm` make L_r depend on what other
-ranks computed, and their backward passes add up what all ranks ask for; so back-propagation leaves on rank r the gradient of the
-sum of all losses, d(L_0 + ... + L_(N-1)) / dw_r. The average over ranks, which DistributedDataParallel takes, is therefore
-
-    1/N * sum_r d(L_0 + ... + L_(N-1)) / dw_r = d(1/N * (L_0 + ... + L_(N-1))) / dw,  with one w for all.
-
-It is the gradient of the whole batch's loss L whenever the ranks' losses have L as their mean. That holds in both ways of writing a
-loss: from global sums (each rank has L itself: cross-entropy over the labelled pixels of all ranks, Dice) and as a local mean over
-equally many elements on every rank (L is the mean of the means: adversarial losses).
-
-What a method draws at random while training must be the same on all ranks or be drawn for the whole batch and cut; none draws yet.
+Why the gradients of the ranks add up to the gradient of the whole batch. A loss is a formula f of sums S = s_0 + ... + s_(N-1),
+of which rank r computes s_r (`segda.losses.additive`). All ranks know S, hence the weights w = df/dS, and rank r differentiates w
+. s_r. What it computes depends on the other ranks only through `SynchronizedBatchNorm`, whose backward pass adds up what all
+ranks ask for; so back-propagation leaves on rank r the gradient of w . S by its own copy of the weights, and the sum over ranks
+is w . dS/dw, which is df/dw. DistributedDataParallel averages instead of adding up, so the ranks' number multiplies w.
 """
 
 from collections.abc import Iterator
@@ -42,7 +35,7 @@ def joined(group: dist.ProcessGroup) -> Iterator[None]:
 
 
 def global_sum(tensor: Tensor) -> Tensor:
-    """Return the sum of the ranks' tensors, with a gradient; the argument itself where no group is joined.
+    """Return the sum of the ranks' tensors, without a gradient; the argument itself where no group is joined.
 
     Args:
         tensor: of any shape and a type that adds up, the same on every rank.
@@ -51,14 +44,11 @@ def global_sum(tensor: Tensor) -> Tensor:
         A tensor of the same shape and type, the same on every rank.
     """
     group = _group.get()
-    if group is None:
-        return tensor
-    summed: Tensor = _GlobalSum.apply(tensor, group)  # type: ignore[no-untyped-call]
-    return summed
+    return tensor if group is None else _summed(tensor, group)
 
 
 def global_mean(tensor: Tensor) -> Tensor:
-    """Return the mean of the ranks' tensors, with a gradient; the argument itself where no group is joined.
+    """Return the mean of the ranks' tensors, without a gradient; the argument itself where no group is joined.
 
     Args:
         tensor: floating point of any shape, the same shape on every rank.
@@ -68,19 +58,6 @@ def global_mean(tensor: Tensor) -> Tensor:
     """
     group = _group.get()
     return tensor if group is None else global_sum(tensor) / group.size()
-
-
-class _GlobalSum(torch.autograd.Function):
-    """Sums forward, and sums backward: every rank's loss depends on every rank's summand."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _summed(tensor, group)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _summed(gradients[0], ctx.group), None
 
 
 def _summed(tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -104,17 +81,22 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
         normalized, mean, variance = _SynchronizedNorm.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.bias, self.eps, group
         )
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.momentum is not None
-        with torch.no_grad():
+        if self.track_running_stats:
             count = group.size() * input.numel() // input.shape[1]
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
+            self._follow(mean, variance * (count / (count - 1)))
         result: Tensor = normalized
         return result
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running averages as the base class does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
 
 
 class _SynchronizedNorm(torch.autograd.Function):

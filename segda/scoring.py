@@ -118,18 +118,19 @@ class Scorer:
             "oracle/target": self.splits.oracle,
         }
         sizes = {name: len(split.names) for name, split in decoded.items() if split is not None}
+        trained = sum(parameter.numel() for group in self.method.parameter_groups().values() for parameter in group)
         result = {
             "step": step,
             "seconds": seconds,
             "method": self.config.method.name,
             "uses_target_labels": self.method.supervision == "target",
+            "few_shot": list(self.splits.few_shot.names) if self.splits.few_shot is not None else [],
             "classes": list(self.dataset.classes),
             "size": [self.config.data.height, self.config.data.width],
             "precision": str(self.dtype).removeprefix("torch."),
             "data_fingerprint": splits_fingerprint(self.splits),
-            "num_parameters_trained": sum(
-                parameter.numel() for group in self.method.parameter_groups().values() for parameter in group
-            ),
+            "num_parameters_trained": trained,
+            "num_parameters_frozen": sum(parameter.numel() for parameter in self.method.parameters()) - trained,
             "splits": {
                 name: {
                     "num_images": sizes[name],

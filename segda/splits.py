@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from segda.config import DomainConfig, TrainConfig
 from segda.datasets import DATASETS
@@ -20,10 +23,17 @@ class Splits(NamedTuple):
     source_val: DecodedSplit
     source_test: DecodedSplit | None
     oracle: DecodedSplit | None  # the target's labelled split; read for reports only
+    few_shot: DecodedSplit | None  # the few target training images whose labels a few-shot method may use
 
 
 def open_split(
-    config: TrainConfig, domain: DomainConfig, name: str, *, with_labels: bool, progress: bool = False
+    config: TrainConfig,
+    domain: DomainConfig,
+    name: str,
+    *,
+    with_labels: bool,
+    samples: Sequence[str] | None = None,
+    progress: bool = False,
 ) -> DecodedSplit:
     """Decode (or find in the cache) one split at the size of a run's images.
 
@@ -32,6 +42,7 @@ def open_split(
         domain: its source or target.
         name: split of the domain.
         with_labels: whether to decode labels; otherwise no label file is opened.
+        samples: names of the samples to decode, of which alone files are opened; None: all.
         progress: whether to draw a progress bar while decoding.
 
     Raises:
@@ -46,6 +57,7 @@ def open_split(
         height=config.data.height,
         width=config.data.width,
         with_labels=with_labels,
+        names=samples,
         cache=config.data.cache,
         progress=progress,
     )
@@ -89,7 +101,26 @@ def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
         source_val=split(source, "val", labels=True),
         source_test=split(source, source_report, labels=True) if has_test else None,
         oracle=split(target, target_report, labels=True) if config.oracle != "never" else None,
+        few_shot=_few_shot(config, progress=progress),
     )
+
+
+def _few_shot(config: TrainConfig, *, progress: bool) -> DecodedSplit | None:
+    """Open the few labelled target images of a run, if it has some; no other label of the target's training images is read."""
+    few, target = config.data.few_shot, config.data.target
+    if few is None:
+        return None
+    names = few.names
+    if names is None:
+        dataset = DATASETS[target.dataset]
+        found = dataset.samples(resolve_root(target.dataset, target.root), domain=target.domain, split="train")
+        if few.images > len(found):
+            raise ConfigError(
+                f"few_shot asks for {few.images} images, the training split of {target.domain} in {target.dataset} has {len(found)}"
+            )
+        chosen = np.random.default_rng(few.seed).choice(len(found), few.images, replace=False)
+        names = tuple(found[index].name for index in sorted(chosen))
+    return open_split(config, target, "train", with_labels=True, samples=names, progress=progress)
 
 
 def data_fingerprint(config: TrainConfig, *, progress: bool = False) -> str:

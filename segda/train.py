@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segda.checkpoint import read_checkpoint, restore_checkpoint, save_checkpoint
+from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.device_errors import is_out_of_memory
 from segda.environment import describe_environment
@@ -62,8 +62,10 @@ def train(
     `micro_batch` and `processes` say how a step is computed, not which: they are no part of the configuration, may differ from one
     start of the run to the next, and are recorded in `environment.json`. Several processes compute what one does, up to the
     rounding of sums in another order. Micro-batches do so but for BatchNorm, whose statistics are those of a micro-batch (over all
-    processes) and whose running averages move once per micro-batch, and for the Dice loss, which is averaged over micro-batches.
-    So results differ slightly.
+    processes) and whose running averages move once per micro-batch. Layers on pooled maps see one value per image, and there that
+    matters: on a trained BiSeNet-R18 and batches of 8, the gradient's cosine to that of the whole batch is 0.86 with
+    micro-batches of 4 and 0.47 with 2. So fewer than 4 images at once are refused where the batch has them, and a run that was
+    trained in micro-batches is one with another result, not the same with less memory.
 
     Args:
         config: everything that decides the result.
@@ -72,8 +74,8 @@ def train(
         folder: where the run lives; a checkpoint of the same configuration found there is continued.
         acknowledged: last step whose report is known to have arrived; kept reports after it are sent again on a resume.
         on_step: called with (step, loss of the segmenter) about every second, for progress bars.
-        micro_batch: images of each domain that pass through the network at once, at least 2; divides the images of a process.
-            Gradients add up over the micro-batches of a step. None: the whole batch at once.
+        micro_batch: images of each domain that pass through the network at once; one of `segda.gradients.micro_batches`.
+            Gradients add up over the micro-batches of a step, at the price of one more forward pass. None: the whole batch at once.
         processes: how many processes on this node train together, each on an equal part of every batch and, with CUDA, on a GPU of
             its own. This one is the first: it alone reports, scores and writes.
 
@@ -139,9 +141,7 @@ def take_part(
 
     run = TrainingRun(config, splits, team, folder, resumed=state is not None, micro_batch=micro_batch)
     if state is not None:
-        restore_checkpoint(state, config=config, method=run.method, optimizers=run.optimizers, scaler=run.scaler)
-        run.step, run.history = state["step"], json.loads(state["history"])
-        run.seconds = run.history[-1]["seconds"]
+        run.restore(state)
     if team.rank == 0:
         _record(run, resumed=state is not None)
         for kept in run.history:
@@ -149,7 +149,7 @@ def take_part(
                 report(kept["step"], kept["metrics"], checkpoint)
 
     with run.loading():
-        _advance_and_report(run, report, checkpoint, on_step)
+        _advance_and_report(run, report, on_step)
     return TrainResult(step=run.step, metrics=run.history[-1]["metrics"] if run.history else {}, folder=folder)
 
 
@@ -173,7 +173,7 @@ def _write_reports(run: TrainingRun) -> None:
     write_text(run.folder / "metrics.jsonl", "".join(json.dumps(kept) + "\n" for kept in run.history))
 
 
-def _advance_and_report(run: TrainingRun, report: Report, checkpoint: Path, on_step: OnStep | None) -> None:
+def _advance_and_report(run: TrainingRun, report: Report, on_step: OnStep | None) -> None:
     """Train to the end, from report to report."""
     config = run.config
     while run.step < config.steps:
@@ -193,14 +193,6 @@ def _advance_and_report(run: TrainingRun, report: Report, checkpoint: Path, on_s
         run.team.check()
         metrics |= run.score(final=until == config.steps)
         run.history.append({"step": run.step, "time": time.time(), "seconds": run.seconds, "metrics": metrics})
-        save_checkpoint(
-            checkpoint,
-            config=config,
-            step=run.step,
-            method=run.method,
-            optimizers=run.optimizers,
-            scaler=run.scaler,
-            history=run.history,
-        )
+        run.save()
         _write_reports(run)
-        report(run.step, metrics, checkpoint)
+        report(run.step, metrics, run.checkpoint)

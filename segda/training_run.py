@@ -5,8 +5,8 @@ The only place with `optimizer.step()`.
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segda.allocator import keep_freed_memory
+from segda.batch_norm import blend_statistics
+from segda.checkpoint import Interval, restore_checkpoint, save_checkpoint
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
-from segda.datasets.loaders import RawBatch, normalize, training_batches
-from segda.device import resolve_precision
+from segda.datasets.loaders import RawBatch, evaluation_batches, normalize, training_batches
+from segda.device import autocast, resolve_precision
 from segda.distributed import global_mean
+from segda.draws import Draws
 from segda.errors import TrainingDivergedError
-from segda.gradients import Gradients
+from segda.gradients import MIN_IMAGES_AT_ONCE, Gradients, images_at_once
 from segda.losses import SegmentationLoss
-from segda.methods import METHODS, Method
+from segda.methods import METHODS, Method, StepInput
 from segda.models import build_segmenter
 from segda.optim import build_optimizer, poly_factor, set_learning_rate
+from segda.rounds import FULL_WEIGHT, Round, find_round, forget_rounds, make_round, open_round, round_steps
 from segda.scoring import Scorer
 from segda.splits import Splits
 from segda.team import Team
-from segda.types import LabeledBatch, UnlabeledBatch
+from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
 
 OnStep = Callable[[int, float], None]
 
@@ -46,6 +50,8 @@ class TrainingRun:
         optimizers: one per parameter group.
         scaler: of the loss, for float16.
         gradients: computes those of a step.
+        round: whose pseudo-labels are in use; None before the first, and for methods without rounds.
+        checkpoint: where `save` writes.
     """
 
     def __init__(
@@ -77,10 +83,21 @@ class TrainingRun:
         self.team = team
         self.device = device = team.device
         self.folder = folder
+        self.checkpoint = folder / "checkpoint.pt"
+        images = team.size * images_at_once(config, micro_batch=micro_batch, processes=team.size)
         self.dtype = resolve_precision(config.precision, device)
+        if config.precision == "auto" and images < MIN_IMAGES_AT_ONCE:
+            # Batch normalization of pooled maps divides the difference of two or three values by itself: rounded to bfloat16, a
+            # gradient at batch 2 has a cosine of 0.83 to the one in single precision.
+            self.dtype = torch.float32
         num_classes = len(DATASETS[config.data.source.dataset].classes)
         self.step = 0
         self.history: list[dict[str, Any]] = []
+        self.round: Round | None = None
+        self._interval = Interval()
+        self._kept_round: tuple[int, str] | None = (
+            None  # number and digest of the round that the checkpoint goes on with
+        )
         torch.manual_seed(config.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -108,6 +125,39 @@ class TrainingRun:
             config, self.method, self.groups, self.scaler, team=team, dtype=self.dtype, micro_batch=micro_batch
         )
         self.seconds = 0.0
+        self._round_steps = round_steps(self.method, steps=config.steps)
+        self._loaders = ExitStack()
+        self._draws: Iterator[tuple[RawBatch | None, ...]] | None = None
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            state: what `read_checkpoint` returned.
+
+        Raises:
+            WeightsError: it belongs to another configuration.
+        """
+        kept = restore_checkpoint(
+            state, config=self.config, method=self.method, optimizers=self.optimizers, scaler=self.scaler
+        )
+        self.step, self.seconds, self.history = kept.step, kept.seconds, list(kept.history)
+        self._interval, self._kept_round = kept.interval.to(self.device), kept.round
+
+    def save(self) -> None:
+        """Write everything that the run needs to go on from here."""
+        save_checkpoint(
+            self.checkpoint,
+            config=self.config,
+            step=self.step,
+            seconds=self.seconds,
+            method=self.method,
+            optimizers=self.optimizers,
+            scaler=self.scaler,
+            history=self.history,
+            interval=self._interval,
+            round=None if self.round is None else (self.round.number, self.round.digest),
+        )
 
     def _optimizer(self, group: str) -> Optimizer:
         if group == "segmenter":
@@ -122,15 +172,28 @@ class TrainingRun:
         adam = self.config.discriminator_optimizer
         return build_optimizer(self.groups[group], name="adam", lr=adam.lr, momentum=adam.beta1, beta2=adam.beta2)
 
-    def loading(self) -> ExitStack:
-        """Open the loaders from the current step to the end of the run; closing the result ends them."""
-        loaders = ExitStack()
-        # Labeled and target images are two independent streams of draws.
-        self.labeled_batches = loaders.enter_context(closing(self._batches(self.splits.labeled, stream=0)))
-        self.target_batches: Iterator[RawBatch | None] = itertools.repeat(None)
-        if self.method.needs_target:
-            self.target_batches = loaders.enter_context(closing(self._batches(self.splits.target, stream=1)))
-        return loaders
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """End the loaders, which the first step opens, with the block."""
+        with self._loaders:
+            yield
+
+    def _open_loaders(self) -> None:
+        """Open the loaders from the current step to the end of the run, in the place of earlier ones."""
+        self._loaders.close()
+        # Three independent streams of draws.
+        target = self.splits.target if self.round is None else self.round.target
+        self._draws = zip(
+            self._stream(self.splits.labeled, stream=0),
+            self._stream(target if self.method.needs_target else None, stream=1),
+            self._stream(self.splits.few_shot, stream=2),
+            strict=False,
+        )
+
+    def _stream(self, split: DecodedSplit | None, *, stream: int) -> Iterator[RawBatch | None]:
+        if split is None:
+            return itertools.repeat(None)
+        return self._loaders.enter_context(closing(self._batches(split, stream=stream)))
 
     def _batches(self, split: DecodedSplit, *, stream: int) -> Generator[RawBatch]:
         data = self.config.data
@@ -139,7 +202,7 @@ class TrainingRun:
             recipe=data.augmentation,
             size=data.train_size,
             batch_size=self.config.batch_size,
-            seed=2 * self.config.seed + stream,
+            seed=3 * self.config.seed + stream,
             start_step=self.step,
             steps=self.config.steps - self.step,
             workers=data.workers,
@@ -150,6 +213,34 @@ class TrainingRun:
 
     def _image(self, batch: RawBatch) -> Tensor:
         return normalize(batch.image.to(self.device, non_blocking=True))
+
+    def _label(self, batch: RawBatch) -> Tensor:
+        assert batch.label is not None
+        return batch.label.to(self.device, non_blocking=True).long()
+
+    def _labeled(self, batch: RawBatch) -> LabeledBatch:
+        return LabeledBatch(self._image(batch), self._label(batch))
+
+    def _target(self, batch: RawBatch | None) -> UnlabeledBatch:
+        if batch is None:
+            return UnlabeledBatch(torch.empty(0, 3, *self.config.data.train_size, device=self.device))
+        if self.round is None:
+            return UnlabeledBatch(self._image(batch))
+        weight = None
+        if batch.weight is not None:
+            weight = batch.weight.to(self.device, non_blocking=True).float() / FULL_WEIGHT
+        return UnlabeledBatch(self._image(batch), PseudoLabel(self._label(batch), weight))
+
+    def _input(self, labeled: RawBatch | None, target: RawBatch | None, few_shot: RawBatch | None) -> StepInput:
+        assert labeled is not None
+        own_part = self.config.batch_size // self.team.size
+        return StepInput(
+            labeled=self._labeled(labeled),
+            target=self._target(target),
+            few_shot=None if few_shot is None else self._labeled(few_shot),
+            progress=self.step / self.config.steps,
+            draws=Draws(seed=self.config.seed, step=self.step, first=self.team.rank * own_part),
+        )
 
     def advance(self, until: int, on_step: OnStep | None) -> dict[str, float]:
         """Make updates up to step `until`.
@@ -165,32 +256,66 @@ class TrainingRun:
             TrainingDivergedError: on rank 0, if a loss is NaN or infinite.
         """
         self.team.start_together()
-        config, method = self.config, self.method
+        while self.step < until:
+            self._enter_round()
+            self._make_steps(min([until, *(start for start in self._round_steps if start > self.step)]), on_step)
+        config, interval = self.config, self._interval
+        metrics = {
+            f"train/{name}": float(global_mean(value).item()) / interval.steps for name, value in interval.sums.items()
+        }
+        if self.round is not None:
+            metrics["train/pseudo_labeled"] = self.round.labeled
+        metrics["train/lr"] = config.optimizer.lr * self._factor(until - 1)
+        metrics["train/seconds_per_step"] = interval.seconds / interval.steps
+        streams = 1 + self.method.needs_target + self.method.needs_few_shot
+        metrics["train/images_per_second"] = interval.steps * config.batch_size * streams / interval.seconds
+        self._interval = Interval()
+        if until == config.steps:
+            self._blend_statistics()
+        return metrics
+
+    def _factor(self, step: int) -> float:
+        schedule = self.config.schedule
+        horizon = schedule.horizon or self.config.steps
+        return poly_factor(step, horizon=horizon, power=schedule.power, warmup_steps=schedule.warmup_steps)
+
+    def _enter_round(self) -> None:
+        """Begin the round of the present step, or find it where a resumed run is inside of it."""
+        number = sum(start <= self.step for start in self._round_steps)
+        if number == (0 if self.round is None else self.round.number):
+            if self._draws is None:
+                self._open_loaders()
+            return
+        if self.team.rank == 0:
+            if self._kept_round is not None and self._kept_round[0] == number:
+                self.round = find_round(self.splits.target, self.folder, number=number, digest=self._kept_round[1])
+            else:
+                self.round = make_round(
+                    self.method, self.splits.target, self.folder, number=number, device=self.device, dtype=self.dtype
+                )
+                # A run that is resumed before its next report goes on from here: it would need the maps of earlier rounds
+                # otherwise.
+                self.save()
+                forget_rounds(self.folder, before=number)
+        self.team.start_together()
+        if self.team.rank > 0:
+            self.round = open_round(self.splits.target, self.folder, number=number)
+        self._open_loaders()
+
+    def _make_steps(self, until: int, on_step: OnStep | None) -> None:
+        """Make updates up to step `until` within a round."""
+        method, interval = self.method, self._interval
         method.train()
-        schedule = config.schedule
-        horizon = schedule.horizon or config.steps
-        empty = torch.empty(0, 3, *config.data.train_size, device=self.device)
-        sums: dict[str, Tensor] = {}
         first_bad = torch.full((), -1, device=self.device)
-        start = self.step
-        steps = until - start
         began = last_shown = time.perf_counter()
-        factor = 0.0
-        draws = zip(self.labeled_batches, self.target_batches, strict=False)
-        for labeled_raw, target_raw in itertools.islice(draws, steps):
-            factor = poly_factor(self.step, horizon=horizon, power=schedule.power, warmup_steps=schedule.warmup_steps)
-            assert labeled_raw.label is not None
-            labeled = LabeledBatch(
-                self._image(labeled_raw), labeled_raw.label.to(self.device, non_blocking=True).long()
-            )
-            target = UnlabeledBatch(empty if target_raw is None else self._image(target_raw))
-            losses, logs = self.gradients.compute(labeled, target, progress=self.step / config.steps)
-            self.update(factor)
+        assert self._draws is not None
+        for labeled, target, few_shot in itertools.islice(self._draws, until - self.step):
+            losses, logs = self.gradients.compute(self._input(labeled, target, few_shot))
+            self.update(self._factor(self.step))
             method.after_step()
             total = torch.stack(list(losses.values())).sum()
             first_bad = torch.where((first_bad < 0) & ~torch.isfinite(total), self.step, first_bad)
-            for name, value in logs.items():
-                sums[name] = sums[name] + value if name in sums else value
+            interval.add(logs)
             self.step += 1
             now = time.perf_counter()
             if self.team.rank == 0 and (now - last_shown > 1.0 or self.step == until):
@@ -201,11 +326,19 @@ class TrainingRun:
                     on_step(self.step, float(losses["segmenter"].item()))
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        metrics = {f"train/{name}": float(global_mean(value).item()) / steps for name, value in sums.items()}
-        metrics["train/lr"] = config.optimizer.lr * factor
-        metrics["train/seconds_per_step"] = seconds / steps
-        metrics["train/images_per_second"] = steps * config.batch_size * (1 + method.needs_target) / seconds
-        return metrics
+        interval.seconds += seconds
+
+    def _blend_statistics(self) -> None:
+        """Move BatchNorm's statistics towards the target's, if the configuration asks for it; on every rank alike."""
+        images = (
+            self._image(batch)
+            for batch in evaluation_batches(
+                self.splits.target, batch_size=max(self.config.batch_size, MIN_IMAGES_AT_ONCE)
+            )
+            if len(batch.image) > 1
+        )
+        with autocast(self.device, self.dtype):
+            blend_statistics(self.method.segmenter, images, share=self.config.target_batch_norm)
 
     def update(self, factor: float) -> None:
         """Move all groups by their gradients, and clear these.

@@ -27,14 +27,29 @@ class LabeledBatch(NamedTuple):
     label: Tensor
 
 
+class PseudoLabel(NamedTuple):
+    """What a network takes the label of images to be.
+
+    Attributes:
+        label: train ids, int64 [B, H, W]; `IGNORE_INDEX` where nothing is claimed.
+        weight: of each pixel, float [B, H, W] in [0, 1]; None: all pixels weigh the same.
+    """
+
+    label: Tensor
+    weight: Tensor | None = None
+
+
 class UnlabeledBatch(NamedTuple):
     """A batch without ground truth: what a method may see of the target domain.
 
     Attributes:
         image: normalized, float [B, 3, H, W].
+        pseudo_label: what the method said of these images at the beginning of the present round, augmented like them; None before
+            the first round, and for methods without rounds.
     """
 
     image: Tensor
+    pseudo_label: PseudoLabel | None = None
 
 
 class SegmentationOutput(NamedTuple):

@@ -119,6 +119,8 @@ def _print_result(result: Mapping[str, Any], folder: Path) -> None:
     title = f"{result['method']}, {result['step']} steps"
     if result["uses_target_labels"]:
         title += " (trained on target labels: an upper bound, no adaptation)"
+    if result["few_shot"]:
+        title += f" (with the labels of {len(result['few_shot'])} target images)"
     console = output()
     console.print(plain_table(title, ["split", "mIoU %", "pixel acc. %", "class acc. %", "images"], rows))
     if any(name.startswith("oracle/") for name in result["splits"]):

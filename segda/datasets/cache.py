@@ -12,10 +12,10 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from rich.progress import track
 
 from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
 from segda.datasets.reading import Pixels
-from segda.errors import ConfigError, SegdaError
+from segda.errors import ConfigError, DatasetNotFoundError, SegdaError
+from segda.names import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class DecodedSplit:
         fingerprint: hash of the contents of all files that were read, 64 hexadecimal digits. Independent of the decoded
             size and of where the files lie.
         folder: the cache entry that the arrays are mapped from; None for arrays in memory.
+        weights: of each label pixel in 255ths, uint8 [N, H, W], read-only; None: all weigh the same.
+        maps: where labels and weights are mapped from, if they are no part of the cache entry; see `with_maps`.
     """
 
     images: Pixels
@@ -62,14 +65,30 @@ class DecodedSplit:
     names: tuple[str, ...]
     fingerprint: str
     folder: Path | None = None
+    weights: Pixels | None = None
+    maps: tuple[Path, Path | None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __reduce__(self) -> tuple[Callable[..., "DecodedSplit"], tuple[Any, ...]]:
-        if self.folder is not None:
-            return _open, (self.folder,)
-        return DecodedSplit, (self.images, self.labels, self.names, self.fingerprint)
+        if self.folder is None:
+            return DecodedSplit, (self.images, self.labels, self.names, self.fingerprint, None, self.weights, None)
+        return (_open, (self.folder,)) if self.maps is None else (_open_with_maps, (self.folder, *self.maps))
+
+    def with_maps(self, labels: Path, weights: Path | None) -> "DecodedSplit":
+        """Return the same images with labels from elsewhere, such as a network's predictions.
+
+        Args:
+            labels: .npy file of train ids, uint8 [N, H, W], 255 is void.
+            weights: .npy file of weights in 255ths, uint8 [N, H, W], or None.
+        """
+        return replace(
+            self,
+            labels=np.load(labels, mmap_mode="r"),
+            weights=None if weights is None else np.load(weights, mmap_mode="r"),
+            maps=(labels, weights),
+        )
 
 
 def decoded_split(
@@ -81,6 +100,7 @@ def decoded_split(
     height: int,
     width: int,
     with_labels: bool,
+    names: Sequence[str] | None = None,
     cache: Path | None = None,
     progress: bool = False,
 ) -> DecodedSplit:
@@ -96,6 +116,7 @@ def decoded_split(
         height: height in pixels to decode to.
         width: width in pixels to decode to.
         with_labels: whether to decode labels; otherwise no label file is opened.
+        names: samples to decode, of which alone files are opened; None: all.
         cache: folder of the cache; None: `SEGDA_CACHE`, else the user's cache folder.
         progress: whether to draw a progress bar on stderr while decoding.
 
@@ -108,6 +129,8 @@ def decoded_split(
     if height < 1 or width < 1:
         raise ConfigError(f"images are decoded to at least 1x1 pixel, got height {height} and width {width}")
     samples = dataset.samples(root, domain=domain, split=split)
+    if names is not None:
+        samples = _chosen(samples, names, where=f"data set {dataset.name}, domain {domain!r}, split {split!r}")
     if with_labels:
         for sample in samples:
             check_label_exists(sample)
@@ -156,6 +179,19 @@ def _key(dataset: SegmentationDataset, root: Path, samples: list[Sample], *, wit
     ]
     text = json.dumps([DECODE_VERSION, dataset.name, inputs])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _chosen(samples: list[Sample], names: Sequence[str], *, where: str) -> list[Sample]:
+    """Return the samples of some names, in the order of the split."""
+    known = {sample.name for sample in samples}
+    for name in names:
+        if name not in known:
+            raise DatasetNotFoundError(f"{where}, has no sample {name!r}{nearest(name, known)}")
+    return [sample for sample in samples if sample.name in set(names)]
+
+
+def _open_with_maps(folder: Path, labels: Path, weights: Path | None) -> DecodedSplit:
+    return _open(folder).with_maps(labels, weights)
 
 
 def _open_if_sound(folder: Path) -> DecodedSplit | None:

@@ -35,10 +35,12 @@ class RawBatch(NamedTuple):
     Attributes:
         image: RGB, uint8 [B, 3, H, W] in channels_last memory.
         label: train ids, uint8 [B, H, W], 255 is void; None if the split was decoded without labels.
+        weight: of each label pixel in 255ths, uint8 [B, H, W]; None if the split has none.
     """
 
     image: Tensor
     label: Tensor | None
+    weight: Tensor | None = None
 
 
 def training_batches(
@@ -139,7 +141,7 @@ def _scale_and_offset(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 class _Drawn(NamedTuple):
-    """Samples on their way into a batch: image uint8 [B, H, W, 3], label uint8 [B, H, W]."""
+    """Samples on their way into a batch: image uint8 [B, H, W, 3], label uint8 [B, H, W], or [B, H, W, 2] with weights."""
 
     image: Tensor
     label: Tensor | None
@@ -156,7 +158,7 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
         self._permutation: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __getitem__(self, draw: int) -> tuple[Pixels, Pixels | None]:
-        images, labels = self._split.images, self._split.labels
+        images = self._split.images
         epoch, position = divmod(draw, len(self._split.names))
         if epoch != self._epoch:
             rng = np.random.default_rng((self._seed, epoch))
@@ -165,9 +167,15 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
         # The third number keeps the seeds of augmentation apart from those of the permutations.
         own_seed = int(np.random.SeedSequence((self._seed, draw, 1)).generate_state(1)[0])
         # Views of the memory map: only the pixels that the recipe keeps are ever read.
-        return self._augmentation(
-            np.asarray(images[index]), None if labels is None else np.asarray(labels[index]), seed=own_seed
-        )
+        return self._augmentation(np.asarray(images[index]), self._label(index), seed=own_seed)
+
+    def _label(self, index: int) -> Pixels | None:
+        """Return a label, uint8 [H, W]; with its weights as a second channel, to be augmented alike, where there are some."""
+        labels, weights = self._split.labels, self._split.weights
+        if labels is None:
+            return None
+        label = np.asarray(labels[index])
+        return label if weights is None else np.stack([label, weights[index]], axis=2)
 
 
 @dataclass(frozen=True)
@@ -205,7 +213,8 @@ def _collate(items: Sequence[tuple[Pixels, Pixels | None]], *, pinned: bool = Fa
 
 def _finish(drawn: _Drawn) -> RawBatch:
     # Channels last is what the stacked images already are: only the strides change places.
-    return RawBatch(drawn.image.permute(0, 3, 1, 2), drawn.label)
+    image, label = drawn.image.permute(0, 3, 1, 2), drawn.label
+    return RawBatch(image, label) if label is None or label.ndim == 3 else RawBatch(image, *label.unbind(3))
 
 
 def _from_thread(draws: _Draws, batches: _BatchNumbers, *, pinned: bool) -> Generator[RawBatch, None, None]:

@@ -6,11 +6,17 @@ from torch import Tensor
 
 from segda.catalog import Catalog, function
 from segda.errors import ConfigError
+from segda.losses.additive import Loss, mean, total
 from segda.losses.cross_entropy import cross_entropy
 from segda.losses.dice import dice, dice_published
 from segda.types import SegmentationOutput
 
-LOSSES: Catalog[Callable[[Tensor, Tensor], Tensor]] = Catalog(
+# (logits float [B, C, H, W], label int64 [B, H, W], weight of each pixel or None) -> loss.
+SupervisedLoss = Callable[[Tensor, Tensor, Tensor | None], Loss]
+
+__all__ = ["LOSSES", "Loss", "SegmentationLoss", "SupervisedLoss", "mean", "total"]
+
+LOSSES: Catalog[SupervisedLoss] = Catalog(
     "loss",
     group="segda.losses",
     built_in={
@@ -30,11 +36,7 @@ class SegmentationLoss:
     Attributes:
         name: key of `LOSSES`.
         auxiliary_weight: alpha; zero skips the auxiliary outputs.
-        share: factor on the next loss, a scalar tensor, where a batch arrives in pieces whose losses are averaged: the labelled
-            pixels of the piece over the mean of all pieces. A mean over pixels is then the batch's own; Dice is weighted like it.
     """
-
-    share: Tensor | None = None
 
     def __init__(self, name: str, *, auxiliary_weight: float = 1.0) -> None:
         """Choose the loss.
@@ -54,18 +56,16 @@ class SegmentationLoss:
         self.name = name
         self.auxiliary_weight = auxiliary_weight
 
-    def __call__(self, output: SegmentationOutput, label: Tensor) -> Tensor:
+    def __call__(self, output: SegmentationOutput, label: Tensor, weight: Tensor | None = None) -> Loss:
         """Return the loss of one batch.
 
         Args:
             output: a segmenter's output; logits float [B, C, H, W] each.
             label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void.
-
-        Returns:
-            Scalar float32.
+            weight: of each pixel, float [B, H, W] or of a shape that is broadcast to it; None: all pixels weigh the same.
         """
-        total = self._loss(output.logits, label)
+        loss = self._loss(output.logits, label, weight)
         if self.auxiliary_weight > 0:
             for logits in output.auxiliary:
-                total = total + self.auxiliary_weight * self._loss(logits, label)
-        return total if self.share is None else self.share * total
+                loss = loss + self.auxiliary_weight * self._loss(logits, label, weight)
+        return loss

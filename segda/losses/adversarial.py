@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segda.losses.additive import Loss, mean
+
 SOURCE_DOMAIN = 0
 TARGET_DOMAIN = 1
 
@@ -13,7 +15,7 @@ AdversarialKind = Literal["vanilla", "least_squares"]
 ADVERSARIAL_KINDS: tuple[AdversarialKind, ...] = ("vanilla", "least_squares")
 
 
-def adversarial_loss(domain_logits: Tensor, domain: int, *, kind: AdversarialKind = "vanilla") -> Tensor:
+def adversarial_loss(domain_logits: Tensor, domain: int, *, kind: AdversarialKind = "vanilla") -> Loss:
     """Return how far the discriminator is from saying that all its inputs come from `domain`.
 
     Training the discriminator, `domain` is where the prediction was made; training the segmenter, it is `SOURCE_DOMAIN`
@@ -27,7 +29,7 @@ def adversarial_loss(domain_logits: Tensor, domain: int, *, kind: AdversarialKin
         kind: `vanilla`, binary cross-entropy with logits; `least_squares`, squared distance to the domain's number.
 
     Returns:
-        Scalar float32, mean over all elements.
+        A mean over all elements.
 
     Raises:
         ValueError: the domain or the kind is unknown.
@@ -38,7 +40,7 @@ def adversarial_loss(domain_logits: Tensor, domain: int, *, kind: AdversarialKin
         scores = domain_logits.float()
         if kind == "vanilla":
             # Binary cross-entropy against a constant is one softplus, with no tensor of labels.
-            return F.softplus(scores if domain == SOURCE_DOMAIN else -scores).mean()
+            return mean(F.softplus(scores if domain == SOURCE_DOMAIN else -scores).sum(), scores.numel())
         if kind == "least_squares":
-            return (scores - domain).square().mean()
+            return mean((scores - domain).square().sum(), scores.numel())
     raise ValueError(f"kind must be one of {', '.join(ADVERSARIAL_KINDS)}, got {kind!r}")

@@ -4,20 +4,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segda.distributed import global_sum
+from segda.losses.additive import Loss, mean
 from segda.types import IGNORE_INDEX
 
 
-def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean cross-entropy over the pixels that are not void, in nats; over those of all ranks, see `segda.distributed`.
+def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Loss:
+    """Return the mean cross-entropy over the pixels that are not void, in nats.
 
     Args:
         logits: class scores, float [B, C, H, W].
         label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void.
+        weight: factor on each pixel's cross-entropy, float [B, H, W] or of a shape that is broadcast to it, such as [B, 1, 1] for
+            one per image. It is no part of the count: pixels of weight 0 make the mean smaller, void pixels do not.
 
     Returns:
-        Scalar float32 >= 0. Zero, with a graph behind it, when every pixel is void: PyTorch's own mean would be NaN.
+        A mean, >= 0. Zero, with a graph behind it, when every pixel is void: PyTorch's own mean would be NaN.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        total = F.cross_entropy(logits.float(), label, ignore_index=IGNORE_INDEX, reduction="sum")
-        return global_sum(total) / global_sum((label != IGNORE_INDEX).sum()).clamp(min=1)
+        if weight is None:
+            total = F.cross_entropy(logits.float(), label, ignore_index=IGNORE_INDEX, reduction="sum")
+        else:
+            pixels = F.cross_entropy(logits.float(), label, ignore_index=IGNORE_INDEX, reduction="none")
+            total = (pixels * weight).sum()
+        return mean(total, (label != IGNORE_INDEX).sum())

@@ -1,19 +1,20 @@
-"""Dice losses: overlap of predicted probabilities and label; sums run over the pixels of all ranks, see `segda.distributed`."""
+"""Dice losses: overlap of predicted probabilities and label."""
 
 import torch
 from torch import Tensor
 
-from segda.distributed import global_sum
+from segda.losses.additive import Loss, mean
 from segda.types import IGNORE_INDEX
 
 
-def _void(label: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (valid bool [B, 1, H, W], label with void set to class 0, int64 [B, 1, H, W]) for gathering."""
+def _void(label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return (weight of each pixel, 0 if void, [B, 1, H, W]; label with void set to class 0, int64 [B, 1, H, W]) for gathering."""
     valid = (label != IGNORE_INDEX).unsqueeze(1)
-    return valid, label.unsqueeze(1).masked_fill(~valid, 0)
+    index = label.unsqueeze(1).masked_fill(~valid, 0)
+    return valid if weight is None else valid * weight.expand_as(label).unsqueeze(1), index
 
 
-def dice(logits: Tensor, label: Tensor) -> Tensor:
+def dice(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Loss:
     """Return one minus the soft Dice coefficient, averaged over the classes that the label holds.
 
     D_c = 2 * sum(p_c * g_c) / (sum(p_c) + sum(g_c)) over all pixels of the batch that are not void; void pixels count
@@ -23,29 +24,32 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
     Args:
         logits: class scores, float [B, C, H, W].
         label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void.
+        weight: of each pixel in all sums, float [B, H, W] or of a shape that is broadcast to it.
 
     Returns:
-        Scalar float32 in [0, 1]: 0 for a perfect prediction and, with a graph behind it, when every pixel is void.
+        A loss in [0, 1]: 0 for a perfect prediction and, with a graph behind it, when every pixel is void.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        valid, index = _void(label)
+        valid, index = _void(label, weight)
         probs = logits.float().softmax(dim=1)
-        num_classes = probs.shape[1]
         at_label = (probs.gather(1, index) * valid).flatten()
         flat = index.flatten()
         # These sums grow one pixel at a time: in float32, past a million, 0.3 would be rounded to 0.25 before each addition.
-        zeros = probs.new_zeros(num_classes, dtype=torch.float64)
+        zeros = probs.new_zeros(probs.shape[1], dtype=torch.float64)
         overlap = zeros.index_add(0, flat, at_label.double())
         count = zeros.index_add(0, flat, valid.flatten().double())
-        predicted = (probs * valid).sum(dim=(0, 2, 3))
-        overlap, count, predicted = global_sum(torch.stack([overlap, count, predicted.double()]))
-        present = count > 0
-        score = 2 * overlap / torch.where(present, predicted + count, 1.0)
-        loss: Tensor = ((1 - score) * present).sum() / present.sum().clamp(min=1)
-        return loss.float()
+        predicted = (probs * valid).sum(dim=(0, 2, 3)).double()
+    return Loss(torch.cat([overlap, count, predicted]), _mean_dice)
 
 
-def dice_published(logits: Tensor, label: Tensor) -> Tensor:
+def _mean_dice(sums: Tensor) -> Tensor:
+    overlap, count, predicted = sums.chunk(3)
+    present = count > 0
+    score = 2 * overlap / torch.where(present, predicted + count, 1.0)
+    return ((1 - score) * present).sum() / present.sum().clamp(min=1)
+
+
+def dice_published(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Loss:
     """Return the Dice loss of the seed report's eq. 3 taken literally: 1 - 2 * sum(p * g) / sum(p + g).
 
     Its sums run over pixels and classes together. Probabilities and one-hot labels each sum to one per pixel, so the
@@ -55,13 +59,13 @@ def dice_published(logits: Tensor, label: Tensor) -> Tensor:
     Args:
         logits: class scores, float [B, C, H, W].
         label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void and left out of all sums.
+        weight: of each pixel in all sums, float [B, H, W] or of a shape that is broadcast to it.
 
     Returns:
-        Scalar float32 in [0, 1]: 1 - 1/C for a uniform prediction, 0 for a perfect one and when every pixel is void.
+        A mean in [0, 1]: 1 - 1/C for a uniform prediction, 0 for a perfect one and when every pixel is void.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        valid, index = _void(label)
+        valid, index = _void(label, weight)
         probs = logits.float().softmax(dim=1)
         missing = (1 - probs.gather(1, index)) * valid
-        loss: Tensor = global_sum(missing.sum()) / global_sum(valid.sum()).clamp(min=1)
-        return loss
+        return mean(missing.sum(), valid.sum())

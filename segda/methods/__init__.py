@@ -2,7 +2,8 @@
 
 from segda.catalog import Catalog, subclass_of
 from segda.methods.adversarial import Adversarial
-from segda.methods.base import Method, MethodConfig, StepOutput
+from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
+from segda.methods.joint import Joint
 from segda.methods.source_only import SourceOnly
 from segda.methods.target_only import TargetOnly
 
@@ -13,8 +14,9 @@ METHODS: Catalog[type[Method]] = Catalog(
         "source_only": SourceOnly,
         "target_only": TargetOnly,
         "adversarial": Adversarial,
+        "joint": Joint,
     },
     check=subclass_of(Method, config=MethodConfig),
 )
 
-__all__ = ["METHODS", "Method", "MethodConfig", "StepOutput"]
+__all__ = ["METHODS", "Method", "MethodConfig", "StepInput", "StepOutput", "TwoDomainConfig"]

@@ -1,54 +1,93 @@
 """The contract that every adaptation method keeps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from segda.losses import SegmentationLoss
-from segda.types import LabeledBatch, UnlabeledBatch
+from segda.batch_norm import Mixing
+from segda.draws import Draws
+from segda.losses import Loss, SegmentationLoss
+from segda.tunable import Choice
+from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
 
 
 class MethodConfig(BaseModel):
-    """Settings of one method; each method extends it and fixes `name`."""
+    """Settings of one method; each method extends it and gives `name` its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
 
 
+class TwoDomainConfig(MethodConfig):
+    """Settings of a method that passes images of both domains through the network in training."""
+
+    batch_norm: Annotated[Mixing, Choice("separate", "source", "joint")] = Field(
+        "separate",
+        description="statistics of batch normalization: of each domain by itself, with running averages of both (separate) or "
+        "of the source alone (source), or of all images together (joint)",
+    )
+
+
+class StepInput(NamedTuple):
+    """What a method is given for one step, or for the part of a step that passes through the network at once.
+
+    Attributes:
+        labeled: supervised batch, of the source domain unless the method's `supervision` says otherwise.
+        target: unlabelled batch of the target domain, without images if the method's `needs_target` is false.
+        few_shot: the few labelled target images, if the method `needs_few_shot`; as many as `labeled` has, repeated in turn.
+        progress: share of the training that has passed, in [0, 1): all that a method knows of time.
+        draws: where random draws come from; nothing else may be drawn from.
+    """
+
+    labeled: LabeledBatch
+    target: UnlabeledBatch
+    few_shot: LabeledBatch | None
+    progress: float
+    draws: Draws
+
+
 class StepOutput(NamedTuple):
     """What one training step asks the loop to do.
 
     Attributes:
-        losses: parameter group -> scalar to minimize. The loop back-propagates each loss into its own group only, in this
-            order; the last one frees the graph, so the segmenter's belongs at the end.
-        logs: name -> detached scalar on the device; the loop reads them when it reports.
+        losses: parameter group -> loss to minimize, written as sums so that parts of a batch add up (`segda.losses.additive`). The
+            loop back-propagates each loss into its own group only, in this order; the last one frees the graph, so the segmenter's
+            belongs at the end.
+        logs: name -> loss, or a detached scalar on the device; the loop reads them when it reports. Losses are those of the whole
+            batch then, scalars are averaged over its parts.
     """
 
-    losses: Mapping[str, Tensor]
-    logs: Mapping[str, Tensor]
+    losses: Mapping[str, Loss]
+    logs: Mapping[str, Loss | Tensor]
 
 
 class Method(nn.Module, ABC):
     """A way of training a segmenter on labelled source and unlabelled target images.
 
-    It is a module, so a teacher or a discriminator is moved, saved and resumed with it. It sees no optimizer, device,
-    logger or file. `progress` is all it knows of time.
+    It is a module, so that an averaged teacher or a discriminator is moved, saved and resumed with it. Parameters that no optimizer
+    moves (a teacher's) belong to no group and have `requires_grad` off. It sees no optimizer, device, logger, file or label of the
+    target; `progress` is all it knows of time, and `draws` all that it draws from.
+
+    `training_step` may be called for parts of a batch, twice for each, and on several processes at once: it changes nothing of the
+    method but what BatchNorm keeps by itself. What changes from step to step lives in buffers and changes in `after_step`.
 
     Attributes:
-        Config: the method's settings; weights of loss terms are named `lambda_...` and read from `config` in every step, since they
-            may change in the middle of a run.
+        Config: the method's settings; weights of loss terms are named `lambda_...`.
         supervision: which domain's labelled training images arrive as the first batch. `target` is for upper bounds; their
             results are marked as having used target labels.
         needs_target: whether unlabelled target images are used; if not, the target batch holds no images.
+        needs_few_shot: whether a few labelled target images are used; the run's configuration says which, and its results are
+            marked as having used target labels.
     """
 
     Config: ClassVar[type[MethodConfig]]
     supervision: ClassVar[Literal["source", "target"]] = "source"
     needs_target: ClassVar[bool] = True
+    needs_few_shot: ClassVar[bool] = False
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Keep the parts that all methods share.
@@ -67,16 +106,14 @@ class Method(nn.Module, ABC):
         self.num_classes = num_classes
 
     @abstractmethod
-    def training_step(self, labeled: LabeledBatch, target: UnlabeledBatch, *, progress: float) -> StepOutput:
-        """Compute the losses of one step.
+    def training_step(self, step: StepInput) -> StepOutput:
+        """Compute the losses of one step, or of a part of it.
 
         Args:
-            labeled: supervised batch, of the source domain unless `supervision` says otherwise.
-            target: unlabelled batch of the target domain.
-            progress: share of the training that has passed, in [0, 1].
+            step: images, labels and what else there is.
 
         Returns:
-            One loss per parameter group and scalars to log.
+            One loss per parameter group and what to log.
         """
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -85,3 +122,25 @@ class Method(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Run once after the optimizers' update, e.g. to move an averaged teacher."""
+
+    def round_starts(self) -> tuple[float, ...]:
+        """Return at which shares of the training target images get new pseudo-labels, ascending in [0, 1); by default never."""
+        return ()
+
+    def pseudo_labels(self, images: Iterable[Tensor], *, number: int) -> Iterator[PseudoLabel]:
+        """Label the target's training images at the beginning of a round.
+
+        The loop writes down what comes, finds it again after a restart, and gives it back with the images (`UnlabeledBatch`). It
+        calls this in evaluation and inference mode.
+
+        Args:
+            images: batches of all target training images in order, normalized float [B, 3, H, W]; can be gone through several
+                times.
+            number: of the round, from 1.
+
+        Yields:
+            The pseudo-labels of each batch, at the images' size; with weights in every batch or in none.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has rounds, so it must say what labels they begin with: pseudo_labels is missing"
+        )

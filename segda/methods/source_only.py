@@ -2,8 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from segda.methods.base import Method, MethodConfig, StepOutput
-from segda.types import LabeledBatch, UnlabeledBatch
+from segda.methods.base import Method, MethodConfig, StepInput, StepOutput
 
 
 class SourceOnlyConfig(MethodConfig):
@@ -18,7 +17,7 @@ class SourceOnly(Method):
     Config: ClassVar[type[MethodConfig]] = SourceOnlyConfig
     needs_target: ClassVar[bool] = False
 
-    def training_step(self, labeled: LabeledBatch, target: UnlabeledBatch, *, progress: float) -> StepOutput:
+    def training_step(self, step: StepInput) -> StepOutput:
         """Return the supervised loss of the source batch; see `Method.training_step`."""
-        loss_seg = self.loss(self.segmenter(labeled.image), labeled.label)
-        return StepOutput(losses={"segmenter": loss_seg}, logs={"loss_seg": loss_seg.detach()})
+        loss_seg = self.loss(self.segmenter(step.labeled.image), step.labeled.label)
+        return StepOutput(losses={"segmenter": loss_seg}, logs={"loss_seg": loss_seg})

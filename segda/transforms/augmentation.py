@@ -60,11 +60,12 @@ class Augmentation:
 
         Args:
             image: RGB, uint8 [H, W, 3].
-            label: train ids, uint8 [H, W], 255 is void; or None.
+            label: train ids, uint8 [H, W], 255 is void; or [H, W, 2] with what goes along as a second channel, which is 0 outside
+                of the input; or None.
             seed: any integer >= 0; equal seeds give equal draws.
 
         Returns:
-            (image uint8 [height, width, 3], label uint8 [height, width] or None), new arrays in C order.
+            (image uint8 [height, width, 3], label uint8 [height, width], [height, width, 2] or None), new arrays in C order.
 
         Raises:
             ConfigError: the input is smaller than the output, or image and label differ in size.
@@ -75,7 +76,7 @@ class Augmentation:
                 f"augmentation to {self.height}x{self.width} (height x width) got a smaller image of {height}x{width}; "
                 "make the crop smaller or decode images larger"
             )
-        if label is not None and label.shape != (height, width):
+        if label is not None and label.shape[:2] != (height, width):
             raise ConfigError(f"a label must have its image's size {height}x{width}, got {label.shape}")
         transforms = self._transforms(cropping=(height, width) != (self.height, self.width))
         # Compose.set_random_seed would give every transform the same seed: two flips would then always agree.

@@ -130,7 +130,7 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc] # albumentations' classe
         return self._warp(img, params=params, interpolation=cv2.INTER_LINEAR, fill=fill)
 
     def apply_to_mask(self, mask: _Image, **params: Any) -> _Image:
-        """Warp train ids uint8 [H, W] to the nearest."""
+        """Warp train ids uint8 [H, W] to the nearest; a second channel is 0 outside of the input."""
         return self._warp(mask, params=params, interpolation=cv2.INTER_NEAREST, fill=IGNORE_INDEX)
 
 

@@ -1,0 +1,221 @@
+"""Rounds of a training: from time to time the method labels the target's training images anew, and goes on with these labels.
+
+The maps of a round lie beside the checkpoint, `round-<n>-labels.npy`, perhaps `round-<n>-weights.npy`, and `round-<n>.json` with
+their checksums, which is written last. At the beginning of a round the maps are written first and a checkpoint that names their
+checksums second. So whatever is killed when, a checkpoint inside a round finds its maps, or a run from an earlier one makes the
+same maps again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segda.datasets.cache import DecodedSplit
+from segda.datasets.loaders import evaluation_batches, normalize
+from segda.device import autocast
+from segda.errors import DamagedCheckpointError
+from segda.files import replacing, write_json
+from segda.methods import Method
+from segda.types import IGNORE_INDEX, PseudoLabel
+
+BATCH_SIZE = 8  # images at once
+FULL_WEIGHT = 255  # what a weight of 1 is stored as
+
+_Kind = Literal["labels", "weights"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """The maps of one round.
+
+    Attributes:
+        number: of the round, from 1.
+        digest: of the maps, 64 hexadecimal digits.
+        labeled: share of the pixels that have a pseudo-label, in [0, 1].
+        target: the target's training images with these labels.
+    """
+
+    number: int
+    digest: str
+    labeled: float
+    target: DecodedSplit
+
+
+def round_steps(method: Method, *, steps: int) -> list[int]:
+    """Return the numbers of updates after which a method's rounds begin, ascending.
+
+    Args:
+        method: says at which shares of the training.
+        steps: of the whole training.
+    """
+    return [round(share * steps) for share in method.round_starts()]
+
+
+def make_round(
+    method: Method, target: DecodedSplit, folder: Path, *, number: int, device: torch.device, dtype: torch.dtype
+) -> Round:
+    """Let a method label the target's training images, and write that down.
+
+    Args:
+        method: its mode is restored at the end.
+        target: the images, without labels.
+        folder: of the run.
+        number: of the round, from 1.
+        device: where to compute.
+        dtype: what convolutions compute in.
+
+    Returns:
+        The round, once a loss of power can no more undo it.
+
+    Raises:
+        ValueError: the method labelled other images than it was given.
+    """
+    was_training = method.training
+    method.eval()
+    with ExitStack() as files, torch.inference_mode():
+        files.callback(method.train, was_training)
+        writers: dict[_Kind, _Maps] = {}
+        with autocast(device, dtype):
+            for labels in method.pseudo_labels(_Images(target, device), number=number):
+                for kind, maps in _stored(labels).items():
+                    if kind not in writers:
+                        path = files.enter_context(replacing(_path(folder, number, kind), durable=True))
+                        writers[kind] = files.enter_context(_Maps(path, target.images.shape[:3]))
+                    writers[kind].add(maps)
+        for kind in ("labels", *writers):
+            if kind not in writers or writers[kind].count != len(target):
+                count = writers[kind].count if kind in writers else 0
+                raise ValueError(
+                    f"{type(method).__name__}.pseudo_labels gave {kind} of {count} images in round {number}, the target "
+                    f"has {len(target)}; yield one PseudoLabel for every batch, with weights in all or in none"
+                )
+        labeled = writers["labels"].labeled
+    digests = {kind: _digest(_path(folder, number, kind)) for kind in writers}
+    write_json(_record(folder, number), {"digests": digests, "labeled": labeled})
+    return _opened(target, folder, number, digests, labeled)
+
+
+def find_round(target: DecodedSplit, folder: Path, *, number: int, digest: str) -> Round:
+    """Find the round that a checkpoint goes on with.
+
+    Args:
+        target: the images, without labels.
+        folder: of the run.
+        number: of the round.
+        digest: that the checkpoint names.
+
+    Raises:
+        DamagedCheckpointError: the maps are missing or others than the checkpoint was made with.
+    """
+    try:
+        record = json.loads(_record(folder, number).read_text())
+        present = {kind: _digest(_path(folder, number, kind)) for kind in record["digests"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        present, record = {}, {}
+    if not present or _joint(present) != digest:
+        raise DamagedCheckpointError(
+            f"the checkpoint in {folder} goes on with the pseudo-labels of round {number}, and the round-{number}-* files "
+            "beside it are missing or changed; bring them back, or delete the checkpoint to train again"
+        )
+    return _opened(target, folder, number, present, record["labeled"])
+
+
+def open_round(target: DecodedSplit, folder: Path, *, number: int) -> Round:
+    """Open a round that another process of the same training has just made or found.
+
+    Args:
+        target: the images, without labels.
+        folder: of the run.
+        number: of the round.
+    """
+    record = json.loads(_record(folder, number).read_text())
+    return _opened(target, folder, number, record["digests"], record["labeled"])
+
+
+def forget_rounds(folder: Path, *, before: int) -> None:
+    """Delete the maps of earlier rounds, which no checkpoint goes on with any more."""
+    for path in folder.glob("round-*"):
+        number = path.name.removeprefix("round-").partition("-")[0].partition(".")[0]
+        if number.isdigit() and int(number) < before:
+            path.unlink(missing_ok=True)
+
+
+class _Images:
+    """All target images in order, batch by batch, as often as asked for."""
+
+    def __init__(self, target: DecodedSplit, device: torch.device) -> None:
+        self._target = target
+        self._device = device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in evaluation_batches(self._target, batch_size=BATCH_SIZE):
+            yield normalize(batch.image.to(self._device, non_blocking=True))
+
+
+class _Maps:
+    """A new .npy file of maps uint8 [N, H, W], written batch by batch."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._path = path
+        self._shape = shape
+        self.count = 0
+        self._labeled = 0
+
+    def __enter__(self) -> "_Maps":
+        self._file = self._path.open("xb")
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": self._shape})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, maps: Tensor) -> None:
+        if maps.shape[1:] != self._shape[1:]:
+            raise ValueError(
+                f"pseudo-labels must have the images' size {tuple(self._shape[1:])}, got {tuple(maps.shape[1:])}"
+            )
+        plain = maps.cpu().numpy()
+        self.count += len(plain)
+        self._labeled += int(np.count_nonzero(plain != IGNORE_INDEX))
+        self._file.write(np.ascontiguousarray(plain).data)
+
+    @property
+    def labeled(self) -> float:
+        return self._labeled / float(np.prod(self._shape))
+
+
+def _stored(labels: PseudoLabel) -> dict[_Kind, Tensor]:
+    maps: dict[_Kind, Tensor] = {"labels": labels.label.to(torch.uint8)}
+    if labels.weight is not None:
+        maps["weights"] = (labels.weight.float() * FULL_WEIGHT).round().to(torch.uint8)
+    return maps
+
+
+def _opened(target: DecodedSplit, folder: Path, number: int, digests: dict[Any, str], labeled: float) -> Round:
+    weights = _path(folder, number, "weights") if "weights" in digests else None
+    return Round(number, _joint(digests), labeled, target.with_maps(_path(folder, number, "labels"), weights))
+
+
+def _joint(digests: dict[Any, str]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _path(folder: Path, number: int, kind: _Kind) -> Path:
+    return folder / f"round-{number}-{kind}.npy"
+
+
+def _record(folder: Path, number: int) -> Path:
+    return folder / f"round-{number}.json"
