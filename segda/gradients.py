@@ -16,7 +16,6 @@ from segda.losses import Loss
 from segda.losses.additive import differentiate
 from segda.methods import Method, StepInput, StepOutput
 from segda.team import Team
-from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
 
 # Batch normalization of pooled maps sees one value per image. On a trained BiSeNet-R18 and batches of 8, the gradient's cosine to
 # that of the whole batch is 0.86 in parts of 4 images and 0.47 in parts of 2, so smaller parts than 4 are refused where the batch
@@ -141,7 +140,7 @@ class Gradients:
             Group -> its loss, and what the method logged; detached scalars. Losses are those of the whole batch, logged scalars are
             averaged over this process's micro-batches.
         """
-        parts = _parts(step, size=self.at_once)
+        parts = step.parts(self.at_once)
         whole = None if len(parts) == 1 else self._sums_of(parts)
         scalars: list[dict[str, Tensor]] = []
         for number, part in enumerate(parts, start=1):
@@ -270,27 +269,3 @@ def _restored(method: nn.Module) -> Iterator[None]:
     finally:
         for buffer, value in kept:
             buffer.copy_(value)
-
-
-def _parts(step: StepInput, *, size: int) -> list[StepInput]:
-    """Cut what a process has of a batch into micro-batches of `size` images of each domain."""
-    images = len(step.labeled.image)
-    if size >= images:
-        return [step]
-
-    def cut(tensor: Tensor, first: int) -> Tensor:
-        return tensor[first : first + size]
-
-    def part(first: int) -> StepInput:
-        pseudo, few = step.target.pseudo_label, step.few_shot
-        if pseudo is not None:
-            weight = None if pseudo.weight is None else cut(pseudo.weight, first)
-            pseudo = PseudoLabel(cut(pseudo.label, first), weight)
-        return step._replace(
-            labeled=LabeledBatch(cut(step.labeled.image, first), cut(step.labeled.label, first)),
-            target=UnlabeledBatch(cut(step.target.image, first), pseudo),
-            few_shot=None if few is None else LabeledBatch(cut(few.image, first), cut(few.label, first)),
-            draws=step.draws.part(first),
-        )
-
-    return [part(first) for first in range(0, images, size)]

@@ -49,6 +49,26 @@ class StepInput(NamedTuple):
     progress: float
     draws: Draws
 
+    def parts(self, size: int) -> list["StepInput"]:
+        """Cut the batch into parts of `size` images of each domain; the last one may be smaller."""
+        return [self._part(first, size) for first in range(0, len(self.labeled.image), size)]
+
+    def _part(self, first: int, size: int) -> "StepInput":
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[first : first + size]
+
+        pseudo = self.target.pseudo_label
+        if pseudo is not None:
+            pseudo = PseudoLabel(cut(pseudo.label), None if pseudo.weight is None else cut(pseudo.weight))
+        few = self.few_shot
+        return StepInput(
+            labeled=LabeledBatch(cut(self.labeled.image), cut(self.labeled.label)),
+            target=UnlabeledBatch(cut(self.target.image), pseudo),
+            few_shot=None if few is None else LabeledBatch(cut(few.image), cut(few.label)),
+            progress=self.progress,
+            draws=self.draws.part(first),
+        )
+
 
 class StepOutput(NamedTuple):
     """What one training step asks the loop to do.

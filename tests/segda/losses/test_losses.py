@@ -66,14 +66,14 @@ def test_a_loss_equals_its_float64_form(name, channels_last):
         if channels_last:
             logits = logits.contiguous(memory_format=torch.channels_last)
         expected = REFERENCES[name](*_pixels(logits, label))
-        assert LOSSES[name](logits, label).item() == pytest.approx(expected, rel=1e-5)
+        assert LOSSES[name](logits, label).value.item() == pytest.approx(expected, rel=1e-5)
 
 
 @every_loss
 def test_the_gradient_equals_finite_differences(name):
     logits, label = _batch(0, num_classes=3, size=(1, 3, 3))
     leaf = logits.clone().requires_grad_()
-    LOSSES[name](leaf, label).backward()
+    LOSSES[name](leaf, label).value.backward()
     numeric = np.zeros(logits.shape)
     for index in itertools.product(*map(range, logits.shape)):
         for sign in (1, -1):
@@ -87,16 +87,16 @@ def test_the_gradient_equals_finite_differences(name):
 def test_a_gradient_step_lowers_the_loss(name):
     logits, label = _batch(1)
     leaf = logits.requires_grad_()
-    before = LOSSES[name](leaf, label)
+    before = LOSSES[name](leaf, label).value
     before.backward()
-    assert LOSSES[name](leaf.detach() - leaf.grad, label) < before
+    assert LOSSES[name](leaf.detach() - leaf.grad, label).value < before
 
 
 @every_loss
 def test_a_perfect_prediction_costs_nothing(name):
     _, label = _batch(2)
     certain = torch.where(label.unsqueeze(1) == torch.arange(5).view(1, -1, 1, 1), 200.0, -200.0)
-    assert LOSSES[name](certain, label).item() == pytest.approx(0, abs=1e-6)
+    assert LOSSES[name](certain, label).value.item() == pytest.approx(0, abs=1e-6)
 
 
 @every_loss
@@ -104,17 +104,17 @@ def test_a_perfect_prediction_costs_nothing_when_classes_are_absent(name):
     label = torch.full((2, 4, 4), 3)
     certain = torch.full((2, 7, 4, 4), -200.0)
     certain[:, 3] = 200.0
-    assert LOSSES[name](certain, label).item() == pytest.approx(0, abs=1e-6)
+    assert LOSSES[name](certain, label).value.item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("num_classes", [2, 7, 12])
 def test_a_uniform_prediction_costs_the_closed_form(num_classes):
     label = torch.arange(num_classes).repeat(6).view(1, 6, num_classes)
     uniform = torch.zeros(1, num_classes, 6, num_classes)
-    assert cross_entropy(uniform, label).item() == pytest.approx(math.log(num_classes))
-    assert dice_published(uniform, label).item() == pytest.approx(1 - 1 / num_classes)
+    assert cross_entropy(uniform, label).value.item() == pytest.approx(math.log(num_classes))
+    assert dice_published(uniform, label).value.item() == pytest.approx(1 - 1 / num_classes)
     # With equally frequent classes both sums of the denominator are n, so the class-wise form agrees.
-    assert dice(uniform, label).item() == pytest.approx(1 - 1 / num_classes)
+    assert dice(uniform, label).value.item() == pytest.approx(1 - 1 / num_classes)
 
 
 @given(seed=st.integers(0, 2**31))
@@ -124,14 +124,14 @@ def test_logits_at_void_pixels_change_nothing(seed):
     void = (label == IGNORE_INDEX).unsqueeze(1)
     other = torch.where(void, 20 * _batch(seed + 1)[0], logits)
     for loss in LOSSES.values():
-        assert loss(other, label).item() == pytest.approx(loss(logits, label).item(), rel=1e-5)
+        assert loss(other, label).value.item() == pytest.approx(loss(logits, label).value.item(), rel=1e-5)
 
 
 @every_loss
 def test_void_pixels_get_no_gradient(name):
     logits, label = _batch(3)
     leaf = logits.requires_grad_()
-    LOSSES[name](leaf, label).backward()
+    LOSSES[name](leaf, label).value.backward()
     void = (label == IGNORE_INDEX).unsqueeze(1).expand_as(leaf)
     assert leaf.grad[void].abs().max() == 0
     assert leaf.grad[~void].abs().max() > 0
@@ -141,19 +141,18 @@ def test_void_pixels_get_no_gradient(name):
 def test_an_all_void_batch_costs_zero_and_can_be_back_propagated(name):
     logits, label = _batch(4, void=1.1)
     leaf = logits.requires_grad_()
-    loss = LOSSES[name](leaf, label)
+    loss = LOSSES[name](leaf, label).value
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 
 @every_loss
-def test_half_precision_logits_are_summed_in_float32(name):
+def test_half_precision_logits_lose_nothing_in_the_sums(name):
     logits, label = _batch(5, size=(1, 300, 300), void=0.0)
     half = logits.half()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = LOSSES[name](half, label)
-    assert loss.dtype == torch.float32
+        loss = LOSSES[name](half, label).value
     assert loss.item() == pytest.approx(REFERENCES[name](*_pixels(half, label)), rel=1e-5)
 
 
@@ -161,31 +160,31 @@ def test_dice_keeps_its_precision_over_millions_of_pixels():
     # Added one by one in float32, each 0.3 counts as 0.25 once the sum has passed a million.
     logits = torch.tensor([0.3, 0.7]).log().view(1, 2, 1, 1).expand(1, 2, 2500, 2400)
     label = torch.zeros(1, 2500, 2400, dtype=torch.int64)
-    assert dice(logits, label).item() == pytest.approx(1 - 2 * 0.3 / 1.3, rel=1e-4)
+    assert dice(logits, label).value.item() == pytest.approx(1 - 2 * 0.3 / 1.3, rel=1e-4)
 
 
 def test_dice_weighs_classes_alike_and_the_published_form_weighs_pixels():
     label = torch.zeros(1, 10, 10, dtype=torch.int64)
     label[0, 0, 0] = 1
     blind = torch.stack([torch.full((1, 10, 10), 100.0), torch.zeros(1, 10, 10)], dim=1)
-    assert dice_published(blind, label).item() == pytest.approx(0.01)
-    assert dice(blind, label).item() == pytest.approx(1 - (2 * 99 / 199) / 2, rel=1e-5)
+    assert dice_published(blind, label).value.item() == pytest.approx(0.01)
+    assert dice(blind, label).value.item() == pytest.approx(1 - (2 * 99 / 199) / 2, rel=1e-5)
 
 
 def test_auxiliary_outputs_are_weighed_and_summed():
     outputs = [_batch(seed)[0] for seed in range(3)]
     _, label = _batch(0)
     output = SegmentationOutput(logits=outputs[0], auxiliary=tuple(outputs[1:]), features=outputs[0])
-    main, first, second = (cross_entropy(logits, label).item() for logits in outputs)
+    main, first, second = (cross_entropy(logits, label).value.item() for logits in outputs)
     loss = SegmentationLoss("cross_entropy", auxiliary_weight=0.4)
-    assert loss(output, label).item() == pytest.approx(main + 0.4 * (first + second))
+    assert loss(output, label).value.item() == pytest.approx(main + 0.4 * (first + second))
 
 
 def test_no_auxiliary_weight_trains_the_main_output_only():
     main, label = _batch(0)
     auxiliary = torch.full_like(main, float("nan"))
     output = SegmentationOutput(logits=main, auxiliary=(auxiliary,), features=main)
-    assert SegmentationLoss("dice", auxiliary_weight=0.0)(output, label).item() == dice(main, label).item()
+    assert SegmentationLoss("dice", auxiliary_weight=0.0)(output, label).value.item() == dice(main, label).value.item()
 
 
 def test_an_unknown_loss_names_the_nearest():
@@ -196,3 +195,32 @@ def test_an_unknown_loss_names_the_nearest():
 def test_a_negative_auxiliary_weight_is_refused():
     with pytest.raises(ConfigError, match="auxiliary_weight must be >= 0, got -1"):
         SegmentationLoss("dice", auxiliary_weight=-1.0)
+
+
+def _weighted_reference(name, probs, ids, weight):
+    at_label = probs[np.arange(len(ids)), ids]
+    if name == "cross_entropy":
+        return -(weight * np.log(at_label)).sum() / len(ids)
+    if name == "dice_published":
+        return (weight * (1 - at_label)).sum() / weight.sum()
+    scores = []
+    for train_id in np.unique(ids):
+        truth = ids == train_id
+        p = probs[:, train_id]
+        scores.append(2 * (weight * p * truth).sum() / ((weight * p).sum() + (weight * truth).sum()))
+    return 1 - np.mean(scores)
+
+
+@every_loss
+def test_weights_act_on_pixels_as_their_float64_form_says(name):
+    logits, label = _batch(6)
+    weight = torch.rand(label.shape, generator=torch.Generator().manual_seed(1))
+    kept = weight.double().numpy()[label.numpy() != IGNORE_INDEX]
+    expected = _weighted_reference(name, *_pixels(logits, label), kept)
+    assert LOSSES[name](logits, label, weight).value.item() == pytest.approx(expected, rel=1e-5)
+    per_image = torch.tensor([0.25, 1.0]).view(2, 1, 1)
+    spread = LOSSES[name](logits, label, per_image.expand_as(label)).value
+    assert LOSSES[name](logits, label, per_image).value.item() == pytest.approx(spread.item())
+    assert LOSSES[name](logits, label, torch.ones(1, 1, 1)).value.item() == pytest.approx(
+        LOSSES[name](logits, label).value.item(), rel=1e-6
+    )
