@@ -23,7 +23,6 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ from PIL import Image
 from segda.allocator import keep_freed_memory
 from segda.config import TrainConfig
 from segda.datasets import DATASETS, Sample, resolve_root
-from segda.datasets.loaders import RawBatch
 from segda.datasets.scenes import generate_scenes
 from segda.device import resolve_precision
 from segda.environment import device_name
@@ -44,7 +42,7 @@ from segda.models import build_segmenter
 from segda.splits import open_splits
 from segda.team import Team
 from segda.training_run import TrainingRun
-from segda.types import IGNORE_INDEX, IMAGE_MEAN, IMAGE_STD, LabeledBatch, UnlabeledBatch
+from segda.types import IGNORE_INDEX, IMAGE_MEAN, IMAGE_STD
 
 
 class CommonLoop:
@@ -114,28 +112,21 @@ class SegdaLoop:
         self.run = TrainingRun(config, open_splits(config, progress=True), alone, folder, resumed=False)
         self.run.method.train()
         keep_freed_memory()  # as `segda.train.train` does on a CPU
+        self.loaders = self.run.loading()
+        self.loaders.__enter__()
+        self.batches = self.run.open_loaders()
         self.spent = {"loader": 0.0, "to float, normalize": 0.0, "forward, loss": 0.0, "backward, update": 0.0}
-
-    @property
-    def batches(self) -> Iterator[RawBatch]:
-        return self.run.labeled_batches
-
-    @batches.setter
-    def batches(self, batches: Iterator[RawBatch]) -> None:
-        self.run.labeled_batches = batches
 
     def step(self) -> None:
         run = self.run
         began = time.perf_counter()
         raw = next(self.batches)
         began = self._note("loader", began)
-        assert raw.label is not None
-        labeled = LabeledBatch(run._image(raw), raw.label.long())
-        target = UnlabeledBatch(labeled.image[:0])
+        part = run.input(*raw)
         began = self._note("to float, normalize", began)
-        output = run.gradients.forward(labeled, target, progress=0.0)
+        output = run.gradients.forward(part)
         began = self._note("forward, loss", began)
-        run.gradients.backward(output.losses)
+        run.gradients.backward(output, Sums.of(output))
         run.update(1.0)
         self._note("backward, update", began)
 
@@ -157,10 +148,9 @@ def serve(way: str, plain: dict[str, Any], folder: Path, connection: Connection)
         loop = CommonLoop(config, samples, num_classes=len(DATASETS[source.dataset].classes))
     else:
         loop = SegdaLoop(config, folder / way)
-        loaders = loop.run.loading()
         if way == "pre-loaded":
             loop.batches = itertools.cycle([next(loop.batches) for _ in range(16)])
-            loaders.close()
+            loop.loaders.__exit__(None, None, None)
     while steps := connection.recv():
         loop.spent = dict.fromkeys(loop.spent, 0.0)
         began = time.perf_counter()

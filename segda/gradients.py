@@ -147,7 +147,7 @@ class Gradients:
             with self._exchanging(number == len(parts)):
                 output = self.forward(part)
                 if whole is None:
-                    whole = _Sums.of(output).over_processes()
+                    whole = Sums.of(output).over_processes()
                 self.backward(output, whole)
             scalars.append({name: item.detach() for name, item in output.logs.items() if isinstance(item, Tensor)})
         assert whole is not None
@@ -168,7 +168,7 @@ class Gradients:
         losses = {group: Loss(sums[group], loss.formula) for group, loss in output.losses.items()}
         return StepOutput(losses, output.logs)
 
-    def backward(self, output: StepOutput, whole: "_Sums") -> None:
+    def backward(self, output: StepOutput, whole: "Sums") -> None:
         """Back-propagate what each group's loss is of the whole batch's into the group's own parameters.
 
         Args:
@@ -185,15 +185,15 @@ class Gradients:
                 retain_graph=index < last,
             )
 
-    def _sums_of(self, parts: Sequence[StepInput]) -> "_Sums":
+    def _sums_of(self, parts: Sequence[StepInput]) -> "Sums":
         """Return the sums of the batch from forward passes that leave no trace."""
         device = self._team.device
         with torch.no_grad(), _restored(self._method), torch.random.fork_rng([device] if device.type == "cuda" else []):
             sums = []
             for part in parts:
                 with autocast(device, self._dtype):
-                    sums.append(_Sums.of(_checked(self._method.training_step(part))))
-        return _Sums.added(sums).over_processes()
+                    sums.append(Sums.of(_checked(self._method.training_step(part))))
+        return Sums.added(sums).over_processes()
 
     def _exchanging(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Leave the exchange of gradients to the last micro-batch, whose gradients are the sum of all."""
@@ -203,31 +203,31 @@ class Gradients:
         return context
 
 
-class _Sums(NamedTuple):
+class Sums(NamedTuple):
     """What losses, and those among the logs, are made from: of a part of a batch or of a batch, detached."""
 
     losses: dict[str, Tensor]
     logs: dict[str, Tensor]
 
     @classmethod
-    def of(cls, output: StepOutput) -> "_Sums":
+    def of(cls, output: StepOutput) -> "Sums":
         return cls(
             {group: loss.sums.detach() for group, loss in output.losses.items()},
             {name: item.sums.detach() for name, item in output.logs.items() if isinstance(item, Loss)},
         )
 
     @classmethod
-    def added(cls, parts: Sequence["_Sums"]) -> "_Sums":
+    def added(cls, parts: Sequence["Sums"]) -> "Sums":
         def add(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
             return {name: torch.stack([item[name] for item in items]).sum(0) for name in items[0]}
 
         return cls(add([part.losses for part in parts]), add([part.logs for part in parts]))
 
-    def over_processes(self) -> "_Sums":
+    def over_processes(self) -> "Sums":
         """Return the sums over all processes, in one exchange."""
         vectors = [*self.losses.values(), *self.logs.values()]
         pieces = iter(torch.split(global_sum(torch.cat(vectors)), [len(vector) for vector in vectors]))
-        return _Sums({group: next(pieces) for group in self.losses}, {name: next(pieces) for name in self.logs})
+        return Sums({group: next(pieces) for group in self.losses}, {name: next(pieces) for name in self.logs})
 
 
 def _checked(output: StepOutput) -> StepOutput:

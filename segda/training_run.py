@@ -37,6 +37,7 @@ from segda.team import Team
 from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
 
 OnStep = Callable[[int, float], None]
+Raw = tuple[RawBatch | None, RawBatch | None, RawBatch | None]  # labeled, target, few-shot; None where there is none
 
 
 class TrainingRun:
@@ -127,7 +128,7 @@ class TrainingRun:
         self.seconds = 0.0
         self._round_steps = round_steps(self.method, steps=config.steps)
         self._loaders = ExitStack()
-        self._draws: Iterator[tuple[RawBatch | None, ...]] | None = None
+        self._draws: Iterator[Raw] | None = None
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
@@ -178,12 +179,16 @@ class TrainingRun:
         with self._loaders:
             yield
 
-    def _open_loaders(self) -> None:
-        """Open the loaders from the current step to the end of the run, in the place of earlier ones."""
+    def open_loaders(self) -> Iterator[Raw]:
+        """Open the loaders from the current step to the end of the run, in the place of earlier ones.
+
+        Yields:
+            What `input` takes.
+        """
         self._loaders.close()
         # Three independent streams of draws.
         target = self.splits.target if self.round is None else self.round.target
-        self._draws = zip(
+        return zip(
             self._stream(self.splits.labeled, stream=0),
             self._stream(target if self.method.needs_target else None, stream=1),
             self._stream(self.splits.few_shot, stream=2),
@@ -231,7 +236,8 @@ class TrainingRun:
             weight = batch.weight.to(self.device, non_blocking=True).float() / FULL_WEIGHT
         return UnlabeledBatch(self._image(batch), PseudoLabel(self._label(batch), weight))
 
-    def _input(self, labeled: RawBatch | None, target: RawBatch | None, few_shot: RawBatch | None) -> StepInput:
+    def input(self, labeled: RawBatch | None, target: RawBatch | None, few_shot: RawBatch | None) -> StepInput:
+        """Return a method's input of the present step, on the device."""
         assert labeled is not None
         own_part = self.config.batch_size // self.team.size
         return StepInput(
@@ -284,7 +290,7 @@ class TrainingRun:
         number = sum(start <= self.step for start in self._round_steps)
         if number == (0 if self.round is None else self.round.number):
             if self._draws is None:
-                self._open_loaders()
+                self._draws = self.open_loaders()
             return
         if self.team.rank == 0:
             if self._kept_round is not None and self._kept_round[0] == number:
@@ -300,7 +306,7 @@ class TrainingRun:
         self.team.start_together()
         if self.team.rank > 0:
             self.round = open_round(self.splits.target, self.folder, number=number)
-        self._open_loaders()
+        self._draws = self.open_loaders()
 
     def _make_steps(self, until: int, on_step: OnStep | None) -> None:
         """Make updates up to step `until` within a round."""
@@ -310,7 +316,7 @@ class TrainingRun:
         began = last_shown = time.perf_counter()
         assert self._draws is not None
         for labeled, target, few_shot in itertools.islice(self._draws, until - self.step):
-            losses, logs = self.gradients.compute(self._input(labeled, target, few_shot))
+            losses, logs = self.gradients.compute(self.input(labeled, target, few_shot))
             self.update(self._factor(self.step))
             method.after_step()
             total = torch.stack(list(losses.values())).sum()

@@ -9,10 +9,11 @@ from torch import nn
 
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
+from segda.draws import Draws
 from segda.errors import ConfigError
 from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
-from segda.methods import METHODS
+from segda.methods import METHODS, StepInput
 from segda.models import build_segmenter
 from segda.team import Team
 from segda.train import train
@@ -35,22 +36,30 @@ def configure(method: str = "source_only", **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(plain | changes)
 
 
-def batches() -> tuple[LabeledBatch, UnlabeledBatch]:
+def batch(*, with_target: bool) -> StepInput:
     """Eight images of each domain, whose void pixels differ from image to image; two images have nothing else."""
     generator = torch.Generator().manual_seed(0)
     label = torch.randint(0, NUM_CLASSES, (8, 32, 64), generator=generator)
     for image, rows in enumerate((0, 30, 4, 0, 32, 32, 9, 1)):
         label[image, :rows] = IGNORE_INDEX
     source, target = torch.randn(2, 8, 3, 32, 64, generator=generator)
-    return LabeledBatch(source, label), UnlabeledBatch(target)
+    return StepInput(
+        labeled=LabeledBatch(source, label),
+        target=UnlabeledBatch(target if with_target else target[:0]),
+        few_shot=None,
+        progress=0.0,
+        draws=Draws(seed=0, step=0),
+    )
 
 
-def computed(config: TrainConfig, *, micro_batch: int | None) -> tuple[dict[str, torch.Tensor], ...]:
+def computed(
+    config: TrainConfig, *, micro_batch: int | None, loss: str = "cross_entropy"
+) -> tuple[dict[str, torch.Tensor], ...]:
     """Return losses, logs and gradients of one step of a network whose normalization does not depend on the batch."""
     torch.manual_seed(0)
     segmenter = build_segmenter("bisenet_v1", num_classes=NUM_CLASSES, backbone="resnet18", pretrained="none")
     method = METHODS[config.method.name](
-        segmenter, config=config.method, loss=SegmentationLoss("cross_entropy"), num_classes=NUM_CLASSES
+        segmenter, config=config.method, loss=SegmentationLoss(loss), num_classes=NUM_CLASSES
     )
     method.train()
     for module in method.modules():
@@ -65,17 +74,15 @@ def computed(config: TrainConfig, *, micro_batch: int | None) -> tuple[dict[str,
         dtype=torch.float32,
         micro_batch=micro_batch,
     )
-    labeled, target = batches()
-    losses, logs = gradients.compute(
-        labeled, target if method.needs_target else UnlabeledBatch(target.image[:0]), progress=0
-    )
+    losses, logs = gradients.compute(batch(with_target=method.needs_target))
     return losses, logs, {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "dice"])
 @pytest.mark.parametrize("method", ["source_only", "adversarial"])
-def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(method):
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(method, loss):
     """Also where void pixels are spread unevenly: each labelled pixel weighs the same in either case."""
-    whole, parts = (computed(configure(method), micro_batch=size) for size in (None, 2))
+    whole, parts = (computed(configure(method), micro_batch=size, loss=loss) for size in (None, 4))
     for expected, got in zip(whole, parts, strict=True):
         assert expected.keys() == got.keys()
         for name, value in expected.items():
@@ -92,9 +99,14 @@ def test_a_micro_batch_as_large_as_the_batch_changes_no_bit():
 @pytest.mark.parametrize(
     ("micro_batch", "processes", "message"),
     [
-        (3, 1, r"divide the 8 images .* got 3; use one of \[2, 4, 8\]"),
-        (1, 1, r"at least 2 .* got 1"),
-        (8, 2, r"divide the 4 images of each process .* got 8"),
+        (3, 1, r"one of \[4, 8\], got 3"),
+        (1, 1, r"one of \[4, 8\], got 1"),
+        (
+            2,
+            1,
+            r"got 2: .* fewer images at once \(at least 4 over all processes\) batch normalization would train another",
+        ),
+        (8, 2, r"one of \[2, 4\], got 8: it divides the 4 images of each process"),
         (None, 3, r"batch_size 8 cannot be shared by 3 processes"),
         (None, 8, r"at least 2"),
         (None, 0, r"cannot be shared by 0 processes"),
@@ -116,7 +128,7 @@ def test_the_command_line_trains_in_micro_batches_and_goes_on_in_others(segda, m
     monkeypatch.setenv("SEGDA_CACHE", str(tmp_path / "cache"))
     root = miniatures.loveda(tmp_path / "loveda")
     config = miniatures.config(tmp_path / "tiny.yaml")
-    words = ["train", config, "--data-root", f"loveda={root}", "--set", "batch_size=4", "--set", "report_every=1"]
+    words = ["train", config, "--data-root", f"loveda={root}", "--set", "batch_size=8", "--set", "report_every=1"]
     run = tmp_path / "run"
 
     def recorded() -> tuple[int, int]:
@@ -124,12 +136,12 @@ def test_the_command_line_trains_in_micro_batches_and_goes_on_in_others(segda, m
         assert environment["device"] == "cpu"
         return environment["micro_batch"], environment["processes"]
 
-    assert segda(*words, "--folder", run, "--micro-batch", 2).code == 0
-    assert recorded() == (2, 1)
+    assert segda(*words, "--folder", run, "--micro-batch", 4).code == 0
+    assert recorded() == (4, 1)
     first = read_checkpoint(run / "checkpoint.pt")
     assert (first["step"], first["method"]["segmenter.backbone.bn1.num_batches_tracked"]) == (2, 4)
     assert segda(*words, "--folder", run).code == 0
-    assert recorded() == (4, 1)
+    assert recorded() == (8, 1)
 
     refused = segda(*words, "--folder", run, "--micro-batch", 3)
     assert refused.code == 2
