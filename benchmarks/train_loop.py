@@ -38,6 +38,7 @@ from segda.datasets import DATASETS, Sample, resolve_root
 from segda.datasets.scenes import generate_scenes
 from segda.device import resolve_precision
 from segda.environment import device_name
+from segda.gradients import Sums
 from segda.models import build_segmenter
 from segda.splits import open_splits
 from segda.team import Team

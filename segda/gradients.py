@@ -211,6 +211,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def of(cls, output: StepOutput) -> "Sums":
+        """Return the sums of a part of a batch."""
         return cls(
             {group: loss.sums.detach() for group, loss in output.losses.items()},
             {name: item.sums.detach() for name, item in output.logs.items() if isinstance(item, Loss)},
@@ -218,6 +219,8 @@ class Sums(NamedTuple):
 
     @classmethod
     def added(cls, parts: Sequence["Sums"]) -> "Sums":
+        """Return the sums of several parts together."""
+
         def add(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
             return {name: torch.stack([item[name] for item in items]).sum(0) for name in items[0]}
 
