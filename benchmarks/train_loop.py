@@ -40,6 +40,7 @@ from segda.device import resolve_precision
 from segda.environment import device_name
 from segda.gradients import Sums
 from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
 from segda.splits import open_splits
 from segda.team import Team
 from segda.training_run import TrainingRun
@@ -54,7 +55,7 @@ class CommonLoop:
         self.samples = samples
         self.dataset = DATASETS[config.data.source.dataset]
         self.num_classes = num_classes
-        self.network = build_segmenter("bisenet_v1", num_classes=num_classes, backbone="resnet18", pretrained="none")
+        self.network = build_segmenter(BiSeNetV1.Config(), num_classes=num_classes, pretrained=False)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.025, momentum=0.9, weight_decay=1e-4)
         self.draws = np.random.default_rng(0)
         self.spent = {"decode and resize": 0.0, "forward": 0.0, "loss": 0.0, "backward, update": 0.0, "metrics": 0.0}

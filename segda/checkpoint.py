@@ -21,7 +21,7 @@ from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.errors import DamagedCheckpointError, WeightsError
 from segda.files import replacing
-from segda.models import build_segmenter
+from segda.models import Segmenter, build_segmenter
 
 FORMAT = 2
 
@@ -196,7 +196,7 @@ def _device(method: nn.Module) -> torch.device:
     return next(method.parameters()).device
 
 
-def load_segmenter(path: Path) -> tuple[nn.Module, TrainConfig]:
+def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
     """Read the trained segmenter out of a checkpoint.
 
     Args:
@@ -210,12 +210,8 @@ def load_segmenter(path: Path) -> tuple[nn.Module, TrainConfig]:
     """
     state = read_checkpoint(path)
     config = TrainConfig.model_validate_json(state["config"])
-    segmenter = build_segmenter(
-        config.model.name,
-        num_classes=len(DATASETS[config.data.source.dataset].classes),
-        backbone=config.model.backbone,
-        pretrained="none",
-    )
+    num_classes = len(DATASETS[config.data.source.dataset].classes)
+    segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=False)
     prefix = "segmenter."
     weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
     segmenter.load_state_dict(weights)

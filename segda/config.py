@@ -15,7 +15,7 @@ from segda.datasets import DATASETS
 from segda.losses import LOSSES
 from segda.methods import METHODS
 from segda.methods.base import MethodConfig
-from segda.models import BACKBONES, MODELS
+from segda.models import MODELS, USUAL_MODEL, ModelConfig
 from segda.named import ConfigOf, OneOf
 from segda.names import nearest
 from segda.transforms import RECIPES
@@ -114,22 +114,6 @@ class DataConfig(_Part):
         return self.crop_height or self.height, self.crop_width or self.width
 
 
-class ModelConfig(_Part):
-    """The segmentation network."""
-
-    name: Annotated[str, OneOf(MODELS), Choice(*MODELS)] = Field("bisenet_v1", description="network")
-    backbone: Annotated[str, OneOf(BACKBONES), Choice(*BACKBONES)] = Field(
-        "resnet18", description="trunk of the network"
-    )
-    pretrained: Literal["imagenet", "none"] = Field(
-        "imagenet", description="initial weights of the trunk; none: random initialization, asked for"
-    )
-    weights_file: Path | None = Field(
-        None,
-        description="local file with ImageNet weights of the trunk; unset: the user's cache, then the official address",
-    )
-
-
 class LossConfig(_Part):
     """The supervised loss."""
 
@@ -169,11 +153,21 @@ class ScheduleConfig(_Part):
     warmup_steps: int = Field(0, ge=0)
 
 
+# Settings of any network, as they stand in a configuration.
+AnyModel = Annotated[SerializeAsAny[ModelConfig], ConfigOf(MODELS, usual=USUAL_MODEL)]
+
+
+class NetworkConfig(_Part):
+    """A network alone, without a training."""
+
+    model: AnyModel
+
+
 class TrainConfig(_Part):
     """One training run."""
 
     data: DataConfig
-    model: ModelConfig = ModelConfig()
+    model: AnyModel = MODELS[USUAL_MODEL].Config(name=USUAL_MODEL)
     method: Annotated[SerializeAsAny[MethodConfig], ConfigOf(METHODS)]
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

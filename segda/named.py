@@ -40,15 +40,20 @@ class ConfigOf(Variants):
 
     Attributes:
         catalog: classes with a `Config`.
+        usual: the name that is meant where none is given; None: one must be.
     """
 
     catalog: Catalog[Any]
+    usual: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._build, handler(source))
 
     def _build(self, value: Any) -> Any:
-        return value if isinstance(value, BaseModel) else self.config_class(value).model_validate(value)
+        if isinstance(value, BaseModel):
+            return value
+        kind = self.config_class(value)
+        return kind.model_validate(value if "name" in value else {"name": self.usual, **value})
 
     def config_class(self, value: Any) -> type[BaseModel]:
         """Return the class of the settings that a mapping holds.
@@ -59,10 +64,11 @@ class ConfigOf(Variants):
         Raises:
             ValueError: there is no name, or nothing that it stands for.
         """
-        if not isinstance(value, Mapping) or "name" not in value:
+        name = value.get("name", self.usual) if isinstance(value, Mapping) else None
+        if name is None:
             raise ValueError(f"a {self.catalog.noun} needs a name; known: {', '.join(sorted(self.catalog))}")
         try:
-            found: type[BaseModel] = self.catalog[value["name"]].Config
+            found: type[BaseModel] = self.catalog[name].Config
         except ConfigError as error:
             raise LocatedError(("name",), str(error)) from error
         return found

@@ -105,13 +105,7 @@ class TrainingRun:
         else:
             keep_freed_memory()
         # A resumed run gets all weights from its checkpoint: ImageNet's need not be at hand any more.
-        segmenter = build_segmenter(
-            config.model.name,
-            num_classes=num_classes,
-            backbone=config.model.backbone,
-            pretrained="none" if resumed else config.model.pretrained,
-            weights_file=config.model.weights_file,
-        )
+        segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=not resumed)
         self.method: Method = METHODS[config.method.name](
             segmenter,
             config=config.method,

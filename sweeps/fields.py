@@ -7,11 +7,15 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from segda.catalog import Catalog
 from segda.config import TrainConfig
 from segda.methods import METHODS
+from segda.models import MODELS, USUAL_MODEL
 from segda.tunable import Scalar, Tunable
 
-METHOD = "method.name"
+METHOD, MODEL = "method.name", "model.name"
+# Parts of a training configuration whose settings depend on their name.
+VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS}
 _PLACE = "it says where or how fast a trial runs, not what it computes; put it under base"
 _FIDELITY = "all trials of a sweep are compared at the same one; put it under base and make a sweep for each value"
 _QUESTION = "trials are compared on the same images; put it under base and make a sweep for each value"
@@ -39,32 +43,48 @@ PATH_FIELDS = ("data.cache", "data.source.root", "data.target.root", "model.weig
 
 
 @cache
-def fields_of(method: str) -> Mapping[str, FieldInfo]:
-    """Return dotted path -> field of a training configuration with one method.
+def fields_of(part: str, name: str) -> Mapping[str, FieldInfo]:
+    """Return dotted path -> field of a part of a training configuration under one name.
 
     Args:
-        method: name of a known method.
+        part: key of `VARIANTS`.
+        name: a known one, e.g. of a method.
     """
-    return dict(_leaves(TrainConfig, METHODS[method].Config))
+    return dict(_leaves(VARIANTS[part][name].Config, f"{part}."))
 
 
-def _leaves(model: type[BaseModel], method: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
-        if path == "method":
-            yield from _leaves(method, method, "method.")
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, method, f"{path}.")
+        if path in VARIANTS:
+            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, f"{path}.")
         else:
             yield path, field
 
 
-def known_paths(methods: Iterable[str]) -> dict[str, FieldInfo]:
-    """Return dotted path -> field, of any of the methods."""
-    found: dict[str, FieldInfo] = {}
-    for method in methods:
-        found = dict(fields_of(method)) | found
+def known_paths(names: Mapping[str, Iterable[str]]) -> dict[str, FieldInfo]:
+    """Return dotted path -> field of training configurations.
+
+    Args:
+        names: part -> names that it can have; the fields of any of them are known.
+    """
+    found = dict(_leaves(TrainConfig))
+    for part, known in names.items():
+        for name in known:
+            found = dict(fields_of(part, name)) | found
     return found
+
+
+def name_of(config: Mapping[str, Any], part: str) -> Any:
+    """Return the name of a part in a training configuration as plain data; unchecked, None where there is none.
+
+    Args:
+        config: complete or not.
+        part: key of `VARIANTS`.
+    """
+    return value_at(config, f"{part}.name", USUAL_MODEL if part == "model" else None)
 
 
 def declared_range(field: FieldInfo) -> Tunable | None:

@@ -269,16 +269,14 @@ class SearchSpace:
         chosen += [dict(params) for params in spec.references.values()]
         found = []
         for params in chosen:
-            model = spec.train_config(params, seed=spec.seeds[0]).model.model_dump(
-                mode="json", exclude={"weights_file"}
-            )
+            model = spec.train_config(params, seed=spec.seeds[0]).model.architecture()
             architecture = {f"model.{name}": value for name, value in model.items()}
             if architecture not in found:
                 found.append(architecture)
         return cls(space.parameters, found)
 
     def architectures(self) -> list[dict[str, Scalar]]:
-        """Return the distinct networks that trials and references can have: `model.*` path -> value, all fields but places."""
+        """Return the distinct architectures that trials and references can have: `model.*` path -> value."""
         return [dict(item) for item in self._architectures]
 
     def describe(self) -> list[Row]:

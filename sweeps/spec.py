@@ -25,9 +25,8 @@ from segda.config import TrainConfig
 from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
 from segda.datasets import DATASETS
-from segda.methods import METHODS
 from segda.tunable import Scalar
-from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, known_paths, value_at, with_values
+from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of, value_at, with_values
 from sweeps.space import Searched
 from sweeps.spec_checks import EFFICIENCY, SELECTIONS, check_spec
 from sweeps.spec_parts import (
@@ -42,7 +41,7 @@ from sweeps.spec_parts import (
     constraint_of,
     selection_of,
 )
-from sweeps.spec_search import SEARCH_SCHEMA, check_method, resolve_search
+from sweeps.spec_search import SEARCH_SCHEMA, check_name, resolve_search
 
 __all__ = [
     "Constraint",
@@ -135,9 +134,10 @@ class SweepSpec(Part):
     def _base_is_ours(cls, base: dict[str, Any]) -> dict[str, Any]:
         if "seed" in base:
             raise LocatedError(("seed",), f"{FIXED_FIELDS['seed']}, outside of base")
-        method = value_at(base, METHOD)
-        if method is not None:
-            check_method(method, at=("method", "name"))
+        for part in VARIANTS:
+            name = name_of(base, part)
+            if name is not None:
+                check_name(part, name, at=(part, "name"))
         return base
 
     @field_validator("search", mode="before")
@@ -167,10 +167,13 @@ class SweepSpec(Part):
     def plain_config(self, params: Mapping[str, Scalar], *, seed: int) -> dict[str, Any]:
         """Return the training configuration of a trial as unchecked plain data; see `train_config`."""
         config = with_values(self.base, {**params, "seed": seed})
-        method = config.get("method")
-        if isinstance(method, dict) and method.get("name") in METHODS:
-            own = METHODS[method["name"]].Config.model_fields
-            config["method"] = {key: value for key, value in method.items() if key in own or f"method.{key}" in params}
+        for part, known in VARIANTS.items():
+            settings, name = config.get(part), name_of(config, part)
+            if isinstance(settings, dict) and name in known:
+                own = known[name].Config.model_fields
+                config[part] = {
+                    key: value for key, value in settings.items() if key in own or f"{part}.{key}" in params
+                }
         return config
 
     def problem_with(self, params: Mapping[str, Scalar]) -> Problem | None:
@@ -185,7 +188,7 @@ class SweepSpec(Part):
     def train_config(self, params: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
         """Return the training configuration of a trial.
 
-        Settings of methods under `base` apply to those methods that have them; the others do not see them.
+        Settings of methods and networks under `base` apply to those that have them; the others do not see them.
 
         Args:
             params: dotted path -> value, put over `base`.
@@ -267,7 +270,8 @@ def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSp
 def sweep_schema() -> dict[str, Any]:
     """Return the JSON schema of sweep files, for editors that complete and check them."""
     schema = SweepSpec.model_json_schema(by_alias=True)
-    paths = sorted(path for path in known_paths(METHODS.usable()) if path not in FIXED_FIELDS)
+    names = {part: catalog.usable() for part, catalog in VARIANTS.items()}
+    paths = sorted(path for path in known_paths(names) if path not in FIXED_FIELDS)
     schema["properties"]["search"]["propertyNames"] = {"enum": paths}
     schema["properties"]["references"]["additionalProperties"]["propertyNames"] = {"enum": sorted({METHOD, *paths})}
     return schema

@@ -11,12 +11,12 @@ from segda.datasets import DATASETS
 from segda.names import nearest
 from segda.tunable import Scalar
 from segda.validators import VALIDATOR_METRICS, VALIDATORS
-from sweeps.fields import FIXED_FIELDS, METHOD, fields_of, known_paths, value_at
+from sweeps.fields import FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of, known_paths, name_of, value_at
 from sweeps.schedulers.checks import check_comparison, check_scheduler, check_settings
 from sweeps.search.checks import check_sampler
 from sweeps.space import Float, SearchSpace
 from sweeps.spec_resources import check_resources
-from sweeps.spec_search import NEVER_PICKED, check_method, is_candidate
+from sweeps.spec_search import NEVER_PICKED, check_name, is_candidate
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -42,7 +42,11 @@ def check_spec(spec: "SweepSpec") -> None:
     except LocatedError as error:
         raise LocatedError(("search", *error.location), error.text) from error
     _check_seeds(spec)
-    _check_methods(spec, space)
+    fixed = value_at(spec.base, METHOD)
+    if METHOD not in spec.search and not is_candidate("method", str(fixed)):
+        raise LocatedError(("base", "method", "name"), f"{fixed} {NEVER_PICKED}")
+    for part in VARIANTS:
+        _check_settings(spec, space, part)
     _check_models(space)
     sample = _check_values(spec, space)
     _check_references(spec)
@@ -95,36 +99,35 @@ def _check_seeds(spec: "SweepSpec") -> None:
         )
 
 
-def _check_methods(spec: "SweepSpec", space: SearchSpace) -> None:
-    """A parameter of a method exists only where that method is."""
-    fixed = value_at(spec.base, METHOD)
-    if METHOD not in spec.search and not is_candidate(str(fixed)):
-        raise LocatedError(("base", "method", "name"), f"{fixed} {NEVER_PICKED}")
-    reachable = {str(branch.get(METHOD, fixed)) for branch in space.branches() if METHOD in branch or fixed is not None}
-    if METHOD in spec.search:
-        reachable |= {str(value) for value in spec.search[METHOD].choices or ()}
+def _check_settings(spec: "SweepSpec", space: SearchSpace, part: str) -> None:
+    """A setting of a method or a network exists only where that method or network is."""
+    path, noun = f"{part}.name", VARIANTS[part].noun
+    fixed = name_of(spec.base, part)
+    reachable = {str(branch.get(path, fixed)) for branch in space.branches() if path in branch or fixed is not None}
+    if path in spec.search:
+        reachable |= {str(value) for value in spec.search[path].choices or ()}
     for item in space.parameters:
-        if not item.path.startswith("method.") or item.path == METHOD:
+        if not item.path.startswith(f"{part}.") or item.path == path:
             continue
-        # A method that is searched but named by no condition is no part of the branches.
-        active = {str(branch[METHOD]) for branch in space.branches() if METHOD in branch and item.is_active(branch)}
+        # A name that is searched but stands in no condition is no part of the branches.
+        active = {str(branch[path]) for branch in space.branches() if path in branch and item.is_active(branch)}
         for name in sorted(active or reachable):
-            if item.path not in fields_of(name):
-                owners = [owner for owner in sorted(reachable) if item.path in fields_of(owner)]
+            if item.path not in fields_of(part, name):
+                owners = [owner for owner in sorted(reachable) if item.path in fields_of(part, owner)]
                 wanted = owners[0] if len(owners) == 1 else f"[{', '.join(owners)}]"
                 raise LocatedError(
-                    ("search", item.path), f"method {name} has no such field; add `when: {{{METHOD}: {wanted}}}`"
+                    ("search", item.path), f"{noun} {name} has no such field; add `when: {{{path}: {wanted}}}`"
                 )
     referenced = set()
     for name, params in spec.references.items():
-        if METHOD in params:
-            check_method(params[METHOD], at=("references", name, METHOD))
-            referenced.add(str(params[METHOD]))
-    known = known_paths(sorted(reachable | referenced))
-    for key in spec.base.get("method") or {}:
-        if f"method.{key}" not in known:
-            names = [path.removeprefix("method.") for path in known if path.startswith("method.")]
-            raise LocatedError(("base", "method", key), f"no method of this sweep has it{nearest(key, names)}")
+        if path in params:
+            check_name(part, params[path], at=("references", name, path))
+            referenced.add(str(params[path]))
+    known = known_paths({part: sorted(reachable | referenced)})
+    for key in spec.base.get(part) or {}:
+        if f"{part}.{key}" not in known:
+            names = [path.removeprefix(f"{part}.") for path in known if path.startswith(f"{part}.")]
+            raise LocatedError(("base", part, key), f"no {noun} of this sweep has it{nearest(key, names)}")
 
 
 def _check_models(space: SearchSpace) -> None:
@@ -139,17 +142,17 @@ def _check_models(space: SearchSpace) -> None:
 def _check_values(spec: "SweepSpec", space: SearchSpace) -> TrainConfig:
     """Build a configuration for every bound and choice, the others at their first value; return the first one."""
     sample: TrainConfig | None = None
-    tried: dict[str, set[str]] = {}
+    tried: dict[str, set[tuple[Scalar, Scalar]]] = {}
     for branch in space.branches():
         first = space.first(branch)
         found = _build(spec, first, at=None)
         sample = sample or found
         for item in space.parameters:
-            # Once per method is enough: other parents change which parameters exist, not which values a field takes.
-            method = str(first.get(METHOD, ""))
-            if item.path in branch or item.path not in first or method in tried.setdefault(item.path, set()):
+            # Once per method and network is enough: other parents change which parameters exist, not which values a field takes.
+            names = (first.get(METHOD), first.get(MODEL))
+            if item.path in branch or item.path not in first or names in tried.setdefault(item.path, set()):
                 continue
-            tried[item.path].add(method)
+            tried[item.path].add(names)
             for index, (key, value) in enumerate(item.distribution.extremes()):
                 where: Location = ("search", item.path, key) if key != "choices" else ("search", item.path, key, index)
                 _build(spec, first | {item.path: value}, at=where)
@@ -193,8 +196,10 @@ def _check_references(spec: "SweepSpec") -> None:
         method = params.get(METHOD, value_at(spec.base, METHOD))
         if method is None:
             raise LocatedError(("references", name), f"base has no method, so the reference must name one: {METHOD}")
-        check_method(method, at=("references", name, METHOD))
-        known = fields_of(str(method))
+        check_name("method", method, at=("references", name, METHOD))
+        model = params.get(MODEL, name_of(spec.base, "model"))
+        check_name("model", model, at=("references", name, MODEL))
+        known = known_paths({"method": [str(method)], "model": [str(model)]})
         for path in params:
             where: Location = ("references", name, path)
             if path in FIXED_FIELDS:

@@ -8,7 +8,15 @@ from segda.errors import ConfigError
 from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Choice
-from sweeps.fields import FIXED_FIELDS, METHOD, declared_range, fields_of, known_paths, value_at
+from sweeps.fields import (
+    FIXED_FIELDS,
+    VARIANTS,
+    declared_range,
+    fields_of,
+    known_paths,
+    name_of,
+    value_at,
+)
 from sweeps.space import same
 
 NEVER_PICKED = "is trained on target labels and never picked, so trials of it would be lost; put it under references"
@@ -47,8 +55,7 @@ def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[s
     Raises:
         LocatedError: relative to `search`.
     """
-    methods = _methods(search, base)
-    known = known_paths(methods)
+    known = known_paths({part: _names(part, search, base) for part in VARIANTS})
     resolved: dict[str, Any] = {}
     for path, raw in search.items():
         _check_path(path, known)
@@ -73,10 +80,11 @@ def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[s
     return resolved
 
 
-def check_method(name: Any, *, at: Location) -> None:
-    """Check that a method can be had.
+def check_name(part: str, name: Any, *, at: Location) -> None:
+    """Check that a method or a network can be had.
 
     Args:
+        part: key of `VARIANTS`.
         name: as it came.
         at: where it stands.
 
@@ -84,44 +92,46 @@ def check_method(name: Any, *, at: Location) -> None:
         LocatedError: it cannot.
     """
     try:
-        METHODS[name]
+        VARIANTS[part][name]
     except ConfigError as error:
         raise LocatedError(at, str(error)) from error
 
 
-def is_candidate(method: str) -> bool:
-    """Return whether trials are proposed with a method; one that is trained on target labels is an upper bound for reading.
+def is_candidate(part: str, name: str) -> bool:
+    """Return whether trials are proposed with it; a method that is trained on target labels is an upper bound for reading.
 
     Args:
-        method: name of a known method.
+        part: key of `VARIANTS`.
+        name: a known one, e.g. of a method.
     """
-    return METHODS[method].supervision == "source"
+    return part != "method" or METHODS[name].supervision == "source"
 
 
-def candidates() -> list[str]:
-    """Return the names of all listed methods that trials are proposed with."""
-    return [name for name in METHODS.usable() if is_candidate(name)]
+def _candidates(part: str) -> list[str]:
+    """Return all that are listed and that trials are proposed with."""
+    return [name for name in VARIANTS[part].usable() if is_candidate(part, name)]
 
 
-def _methods(search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
-    """Return the names of the methods that trials can have."""
-    raw = search.get(METHOD)
+def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
+    """Return the names of the methods or networks that trials can have."""
+    path = f"{part}.name"
+    raw = search.get(path)
     if raw is None:
-        name = value_at(base, METHOD)
+        name = name_of(base, part)
         if name is None:
             raise LocatedError(
-                (), f"no method: name one under base.method.name or search {METHOD}; known: {', '.join(METHODS)}"
+                (), f"no {part}: name one under base.{path} or search {path}; known: {', '.join(VARIANTS[part])}"
             )
         return [name]
-    place: Location = (METHOD, "choices") if isinstance(raw, Mapping) else (METHOD,)
+    place: Location = (path, "choices") if isinstance(raw, Mapping) else (path,)
     listed = raw.get("choices", "default") if isinstance(raw, Mapping) else raw
     if listed == "default":
-        return candidates()
+        return _candidates(part)
     names = list(listed) if isinstance(listed, list | tuple) else [listed]
     for index, name in enumerate(names):
-        check_method(name, at=(*place, index))
-        if not is_candidate(name):
-            raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(candidates())}")
+        check_name(part, name, at=(*place, index))
+        if not is_candidate(part, name):
+            raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(_candidates(part))}")
     return names
 
 
@@ -130,19 +140,21 @@ def _check_path(path: Any, known: Mapping[str, Any]) -> None:
         raise LocatedError((path,), f"cannot be searched: {FIXED_FIELDS[path]}")
     if path in known:
         return
-    owners = [name for name in METHODS.usable() if path in fields_of(name)]
-    if owners:
-        raise LocatedError(
-            (path,),
-            f"no method of this sweep has it, but {' and '.join(owners)}; add that to {METHOD} or leave the path out",
-        )
+    for part, catalog in VARIANTS.items():
+        owners = " and ".join(name for name in catalog.usable() if path in fields_of(part, name))
+        if owners:
+            raise LocatedError(
+                (path,),
+                f"no {catalog.noun} of this sweep has it, but {owners}; add that to {part}.name or leave the path out",
+            )
     hint = nearest(str(path), known) or "; paths are dotted, e.g. optimizer.lr"
     raise LocatedError((path,), f"a training configuration has no such field{hint}")
 
 
 def _declared(path: str, field: Any) -> dict[str, Any]:
-    if path == METHOD:
-        return {"choices": candidates()}
+    part, _, name = path.partition(".")
+    if part in VARIANTS and name == "name":
+        return {"choices": _candidates(part)}
     declared = declared_range(field)
     if declared is None:
         raise LocatedError((path,), "no range is declared beside this field; give choices, or low and high")

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from segda.config import TrainConfig
+from segda.config import NetworkConfig, TrainConfig
 from segda.config_file import read_document, validate
 from segda.config_problems import error_of
 from segda.errors import ConfigError
+from segda.models import ModelConfig
+
+_Config = TypeVar("_Config", bound=BaseModel)
 
 
 def read_train_config(path: Path, assignments: Sequence[str] = ()) -> TrainConfig:
@@ -27,13 +30,28 @@ def read_train_config(path: Path, assignments: Sequence[str] = ()) -> TrainConfi
     document = read_document(path)
     if not assignments:
         return validate(document, TrainConfig)
+    return _with(document.data, assignments, TrainConfig, where=f"{path} with ")
+
+
+def read_network_config(assignments: Sequence[str]) -> ModelConfig:
+    """Return the settings of a network that no configuration file describes.
+
+    Args:
+        assignments: `model.key=value`, the value in YAML; applied in order.
+
+    Raises:
+        ConfigError: if an assignment is not valid.
+    """
+    return _with({"model": {}}, assignments, NetworkConfig, where="").model
+
+
+def _with(data: dict[str, Any], assignments: Sequence[str], kind: type[_Config], *, where: str) -> _Config:
     for assignment in assignments:
-        _assign(document.data, assignment)
+        _assign(data, assignment)
     try:
-        return TrainConfig.model_validate(document.data)
+        return kind.model_validate(data)
     except ValidationError as error:
-        where = f"{path} with --set {' --set '.join(assignments)}"
-        raise error_of(error, TrainConfig, document.data, where=where) from error
+        raise error_of(error, kind, data, where=f"{where}--set {' --set '.join(assignments)}") from error
 
 
 def _assign(data: dict[str, Any], assignment: str) -> None:

@@ -16,8 +16,14 @@ from segda.errors import ConfigError
     required=False,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option("--model", help="Network, e.g. bisenet_v1.")
-@click.option("--backbone", help="Trunk of the network, e.g. resnet18.")
+@click.option("--model", help="Network with its own defaults, e.g. bisenet_v1; short for --set model='{name: NAME}'.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace one value of the configuration, e.g. model.backbone=resnet34; may be repeated.",
+)
 @click.option("--classes", "num_classes", type=click.IntRange(min=1), help="Number of classes.")
 @click.option("--height", type=click.IntRange(min=32), help="Input height in pixels.")
 @click.option("--width", type=click.IntRange(min=32), help="Input width in pixels.")
@@ -27,7 +33,7 @@ from segda.errors import ConfigError
 def profile_command(
     config_file: Path | None,
     model: str | None,
-    backbone: str | None,
+    assignments: tuple[str, ...],
     num_classes: int | None,
     height: int | None,
     width: int | None,
@@ -38,33 +44,32 @@ def profile_command(
     """Measure what a network costs: parameters, multiply-accumulates, latency and memory of one image.
 
     The network is that of CONFIG.yaml, or that of the options, or both: options win. Measured is the deployment view, without
-    the parts that only training needs. Weights do not matter, so none are loaded. Nothing else should run on the device.
+    the parts that only training needs. Weights do not matter, so none are loaded. Nothing else should run on the device. Settings
+    of a network are its own, e.g. a trunk only where it has one.
 
     \b
     Examples:
       segda profile day_to_dusk.yaml
-      segda profile --model bisenet_v1 --backbone resnet18 --classes 19 --height 512 --width 1024
+      segda profile --set model.backbone=resnet34 --classes 19 --height 512 --width 1024
       segda profile day_to_dusk.yaml --device cuda --precision fp16
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    from segda.cli.overrides import read_train_config
+    from segda.cli.overrides import read_network_config, read_train_config
     from segda.datasets import DATASETS
     from segda.device import resolve_device, resolve_precision
     from segda.efficiency import profile_segmenter
-    from segda.models import BACKBONES, MODELS, build_segmenter
-    from segda.names import nearest
+    from segda.models import build_segmenter
 
-    if config_file is not None:
-        config = read_train_config(config_file)
-        model = model or config.model.name
-        backbone = backbone or config.model.backbone
+    if model is not None:
+        assignments = (f"model={{name: {model}}}", *assignments)
+    if config_file is None:
+        network = read_network_config(assignments)
+    else:
+        config = read_train_config(config_file, assignments)
+        network = config.model
         num_classes = num_classes or len(DATASETS[config.data.source.dataset].classes)
         height, width = height or config.data.height, width or config.data.width
-    model, backbone = model or "bisenet_v1", backbone or "resnet18"
     if num_classes is None or height is None or width is None:
         raise ConfigError("profile needs a CONFIG.yaml or all of --classes, --height and --width")
-    for option, name, known in (("--model", model, MODELS), ("--backbone", backbone, BACKBONES)):
-        if name not in known:
-            raise ConfigError(f"{option} {name!r} is unknown{nearest(name, known)}; known: {', '.join(sorted(known))}")
 
     import torch
 
@@ -75,7 +80,7 @@ def profile_command(
         torch.float16: "fp16",
     }
     resolved = names[resolve_precision(precision, chosen_device)]
-    segmenter = build_segmenter(model, num_classes=num_classes, backbone=backbone, pretrained="none")
+    segmenter = build_segmenter(network, num_classes=num_classes, pretrained=False)
     profile = profile_segmenter(
         segmenter, input_shape=(1, 3, height, width), device=str(chosen_device), precision=resolved, runs=runs
     )
@@ -90,6 +95,6 @@ def profile_command(
         ["peak memory", f"{figures['peak_memory_bytes'] / 2**20:.1f} MiB"],
     ]
     console = output()
-    console.print(plain_table(f"{model} with {backbone}, {num_classes} classes", ["cost", "value"], rows))
+    console.print(plain_table(f"{network.label()}, {num_classes} classes", ["cost", "value"], rows))
     for condition, value in profile.conditions.items():
         console.print(f"  {condition}: {value}", highlight=False, markup=False, soft_wrap=True)

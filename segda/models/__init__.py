@@ -1,59 +1,37 @@
-"""Segmentation networks and their trunks.
+"""Segmentation networks. One file each; a new one is a file and a line here."""
 
-A network is a class with `__init__(backbone, *, num_classes)` whose forward returns `SegmentationOutput` in training
-and in evaluation mode. It names the submodules that only training needs in `training_only`. One line in `MODELS`
-makes it known.
-"""
-
-from collections.abc import Callable
-from pathlib import Path
-
-from torch import nn
-
-from segda.catalog import Catalog, function, subclass_of
+from segda.catalog import Catalog, subclass_of
+from segda.models.base import ModelConfig, Segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
-from segda.models.pretrained import PretrainedName, load_imagenet_weights
-from segda.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
 
-MODELS: Catalog[Callable[..., nn.Module]] = Catalog(
+MODELS: Catalog[type[Segmenter]] = Catalog(
     "network",
     group="segda.models",
     built_in={"bisenet_v1": BiSeNetV1},
-    check=subclass_of(nn.Module),
+    check=subclass_of(Segmenter, config=ModelConfig),
 )
 
-BACKBONES: Catalog[Callable[[], ResNet]] = Catalog(
-    "backbone",
-    group="segda.backbones",
-    built_in={"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101},
-    check=function,
-)
+# What a configuration that names no network means.
+USUAL_MODEL = "bisenet_v1"
 
 
-def build_segmenter(
-    name: str,
-    *,
-    num_classes: int,
-    backbone: str,
-    pretrained: PretrainedName,
-    weights_file: Path | None = None,
-) -> nn.Module:
+def build_segmenter(config: ModelConfig, *, num_classes: int, pretrained: bool = True) -> Segmenter:
     """Build a network, in training mode on the CPU.
 
     Args:
-        name: key of `MODELS`.
+        config: settings of a network in `MODELS`.
         num_classes: number of train ids, at least 2.
-        backbone: key of `BACKBONES`.
-        pretrained: `imagenet` loads the trunk's weights (see `load_imagenet_weights`), `none` leaves them random.
-        weights_file: local file with the trunk's weights; only read with `pretrained="imagenet"`.
-
-    Returns:
-        A module that maps an image float [B, 3, H, W] to `SegmentationOutput`.
+        pretrained: whether to load the initial weights that the configuration names; without them all weights are random, for a
+            network whose weights come from a checkpoint or do not matter.
 
     Raises:
-        ConfigError: unknown network or trunk, or fewer than two classes.
+        ConfigError: unknown network, or fewer than two classes.
         WeightsError: the weights cannot be had or do not fit.
     """
-    network, trunk = MODELS[name], BACKBONES[backbone]()
-    load_imagenet_weights(trunk, name=backbone, pretrained=pretrained, weights_file=weights_file)
-    return network(trunk, num_classes=num_classes)
+    segmenter = MODELS[config.name](config, num_classes=num_classes)
+    if pretrained:
+        segmenter.load_initial_weights()
+    return segmenter
+
+
+__all__ = ["MODELS", "USUAL_MODEL", "ModelConfig", "Segmenter", "build_segmenter"]

@@ -15,15 +15,39 @@ Three things are computed in another order than written there, with the same res
 - The attention module and the tail share one global average.
 """
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from segda.errors import ConfigError
+from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import ConvBNReLU, enlarge_scores, initialize_kaiming, resize
-from segda.models.resnet import Pyramid, ResNet
+from segda.models.trunks import BACKBONES, Pyramid
+from segda.models.trunks.pretrained import PretrainedName, load_imagenet_weights
+from segda.named import OneOf
+from segda.tunable import Choice
 from segda.types import SegmentationOutput
+
+
+class BiSeNetV1Config(ModelConfig):
+    """Settings of `BiSeNetV1`."""
+
+    initial_weights: ClassVar[frozenset[str]] = frozenset({"pretrained", "weights_file"})
+
+    name: Literal["bisenet_v1"] = "bisenet_v1"
+    backbone: Annotated[str, OneOf(BACKBONES), Choice(*BACKBONES)] = Field(
+        "resnet18", description="trunk of the network"
+    )
+    pretrained: PretrainedName = Field(
+        "imagenet", description="initial weights of the trunk; none: random initialization, asked for"
+    )
+    weights_file: Path | None = Field(
+        None,
+        description="local file with ImageNet weights of the trunk; unset: the user's cache, then the official address",
+    )
 
 
 class AttentionRefinement(nn.Module):
@@ -83,34 +107,22 @@ class FeatureFusion(nn.Module):
         return result
 
 
-class BiSeNetV1(nn.Module):
+class BiSeNetV1(Segmenter):
     """The network.
 
     With a ResNet-18 trunk and 19 classes it has 12,068,672 parameters in training and 12,054,042 in use (without the
     auxiliary heads), and needs 25.6 G multiply-accumulates at 512 x 1024 (25.8 G with the classifier behind the
     up-sampling).
-
-    Attributes:
-        num_auxiliary: how many auxiliary outputs it has in training mode.
-        training_only: names of the submodules that evaluation never runs.
     """
 
+    Config: ClassVar[type[ModelConfig]] = BiSeNetV1Config
     num_auxiliary: ClassVar[int] = 2
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads",)
 
-    def __init__(self, backbone: ResNet, *, num_classes: int) -> None:
-        """Build the network; everything but the trunk gets Kaiming initialization.
-
-        Args:
-            backbone: trunk of the context path, with the weights to start from.
-            num_classes: number of train ids, at least 2.
-
-        Raises:
-            ConfigError: fewer than two classes.
-        """
-        super().__init__()
-        if num_classes < 2:
-            raise ConfigError(f"a segmentation network needs at least 2 classes, got {num_classes}")
+    def __init__(self, config: Any, *, num_classes: int) -> None:
+        """Build the network, see `Segmenter.__init__`; everything but the trunk gets Kaiming initialization."""
+        super().__init__(config, num_classes=num_classes)
+        backbone = BACKBONES[config.backbone]()
         _, sixteenth, thirty_second = backbone.channels
         self.spatial_path = nn.Sequential(
             ConvBNReLU(3, 64, stride=2), ConvBNReLU(64, 128, stride=2), ConvBNReLU(128, 256, stride=2)
@@ -123,16 +135,24 @@ class BiSeNetV1(nn.Module):
             nn.Conv2d(channels, num_classes, 1) for channels in (sixteenth, thirty_second)
         )
         initialize_kaiming(self)
-        # Assigned last: the trunk keeps the weights that it came with.
+        # Assigned last: the trunk keeps an initialization of its own.
         self.backbone = backbone
 
+    def load_initial_weights(self) -> None:
+        """Load the trunk's weights; see `load_imagenet_weights`."""
+        load_imagenet_weights(
+            self.backbone,
+            name=self.config.backbone,
+            pretrained=self.config.pretrained,
+            weights_file=self.config.weights_file,
+        )
+
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
-        """Segment images of any size from 32 x 32 pixels.
+        """Segment images; see `Segmenter.forward`.
 
         Args:
             image: normalized, float [B, 3, H, W]; B at least 2 in training mode.
-            auxiliary: whether to compute the auxiliary outputs; unset: in training mode only. A loss that does not read
-                them, e.g. the adversarial one on target images, saves their cost with False.
+            auxiliary: whether to compute the auxiliary outputs.
 
         Returns:
             Logits float [B, num_classes, H, W]; two auxiliary logits of the same shape, from the 1/16 and the 1/32

@@ -54,7 +54,9 @@ def local_config(run: RecordedRun, *, roots: Mapping[str, Path]) -> TrainConfig:
             "cache": _existing(config.data.cache),
         }
     )
-    model = config.model.model_copy(update={"weights_file": _existing(config.model.weights_file)})
+    own = {name: getattr(config.model, name) for name in config.model.initial_weights}
+    places = {name: _existing(value) for name, value in own.items() if isinstance(value, Path)}
+    model = config.model.model_copy(update=places)
     names = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
     precision = config.precision if run.precision is None else names[run.precision]
     device = torch.device(str(run.environment["device"])).type

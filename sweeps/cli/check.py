@@ -11,7 +11,7 @@ from segda.datasets.base import resolve_root
 from segda.errors import ConfigError, SegdaError
 from sweeps.cli.options import console, examples, options
 from sweeps.planning.counts import planned_trials
-from sweeps.planning.profiles import sample_config
+from sweeps.planning.profiles import reachable, sample_config
 from sweeps.schedulers.rivals import pruning_rule
 from sweeps.search.checks import chosen_sampler
 from sweeps.selection.reasons import too_few_seeds
@@ -49,14 +49,14 @@ def check_command(file: Path, roots: dict[str, Path]) -> None:
 
 def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]:
     combinations = space.num_combinations()
-    architectures = [", ".join(str(value) for value in chosen.values()) for chosen in space.architectures() if chosen]
+    architectures = [architecture.model.label() for architecture in reachable(spec)]
     trials = planned_trials(spec)
     hours = "no limit of time" if spec.budget.hours is None else f"at most {spec.budget.hours:g} hours"
     chosen = chosen_sampler(spec, space)
     sampler = chosen if chosen == spec.sampler.name else f"{chosen}, chosen by {spec.sampler.name}"
     lines = [
         f"combinations: {combinations if combinations is not None else 'without end (continuous parameters)'}",
-        f"architectures: {'; '.join(architectures) if architectures else f'{sample.model.name}, {sample.model.backbone}'}",
+        f"architectures: {'; '.join(architectures)}",
         f"trials: {trials.total} ({trials.search} of the search, {trials.references} references, {trials.replicates} replicates)",
         f"steps: {trials.total * sample.steps} at most ({sample.steps} per trial), {hours}, {spec.budget.concurrency} at a time",
         f"each trial takes {spec.resources.cpus:g} CPUs and {spec.resources.gpus} GPUs",

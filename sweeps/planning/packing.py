@@ -171,7 +171,7 @@ def packing_key(tasks: Sequence[CanaryTask], gpu: Gpu) -> str:
     what = []
     for task in tasks:
         config = TrainConfig.model_validate(task.config)
-        network = asdict(Architecture.of(config))
+        network = Architecture.of(config).identity()
         # The threads too: loading and augmentation may be what limits.
         sizes = [config.batch_size, *config.data.train_size, config.data.augmentation, config.method.name, task.threads]
         what.append([network, sizes])

@@ -10,17 +10,18 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from segda.config import ModelConfig, TrainConfig
+from segda.config import NetworkConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
 from segda.environment import device_name
 from segda.errors import SegdaError
-from segda.models import build_segmenter
+from segda.models import ModelConfig, build_segmenter
+from sweeps.fields import with_values
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Call
 from sweeps.space import SearchSpace
@@ -40,16 +41,14 @@ class Architecture:
     """What decides the efficiency of a segmenter, apart from the device.
 
     Attributes:
-        name: network.
-        backbone: its trunk.
+        model: settings of the network; those about initial weights have their defaults.
         num_classes: channels of its output.
         height: of the input in pixels.
         width: of the input in pixels.
         precision: type that convolutions compute in; auto is resolved on the device.
     """
 
-    name: str
-    backbone: str
+    model: ModelConfig
     num_classes: int
     height: int
     width: int
@@ -59,16 +58,19 @@ class Architecture:
     def of(cls, config: TrainConfig) -> "Architecture":
         """Return the architecture that a run trains, at the size of its images."""
         return cls(
-            name=config.model.name,
-            backbone=config.model.backbone,
+            model=type(config.model).model_validate(config.model.architecture()),
             num_classes=len(DATASETS[config.data.source.dataset].classes),
             height=config.data.height,
             width=config.data.width,
             precision=config.precision,
         )
 
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the efficiency as plain data."""
+        return asdict(self) | {"model": self.model.architecture()}
+
     def __str__(self) -> str:
-        return f"{self.name} with {self.backbone} at {self.height}x{self.width}"
+        return f"{self.model.label()} at {self.height}x{self.width}"
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,7 @@ def reachable(spec: SweepSpec) -> list[Architecture]:
     """
     # Networks are all that differs: image size and precision are the same for all (`sweeps.fields.FIXED_FIELDS`).
     space, sample = SearchSpace.from_spec(spec), sample_config(spec)
-    models = [
-        ModelConfig.model_validate({path.removeprefix("model."): value for path, value in chosen.items()})
-        for chosen in space.architectures()
-    ]
+    models = [NetworkConfig.model_validate(with_values({}, chosen)).model for chosen in space.architectures()]
     found = [Architecture.of(sample.model_copy(update={"model": model})) for model in models]
     found += [Architecture.of(spec.train_config(params, seed=spec.seeds[0])) for params in spec.references.values()]
     return list(dict.fromkeys(found))
@@ -141,7 +140,7 @@ def profile_key(architecture: Architecture, device: Device) -> str:
     """
     # The processor's threads change what it reaches; a GPU's speed hardly depends on them.
     threads = device.threads if device.kind == "cpu" else None
-    text = json.dumps([VERSION, asdict(architecture), device.kind, device.name, threads], sort_keys=True)
+    text = json.dumps([VERSION, architecture.identity(), device.kind, device.name, threads], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -168,9 +167,7 @@ def measure(architecture: Architecture, device: Device) -> dict[str, float] | st
     torch.set_num_threads(device.threads)
     target = resolve_device(device.kind)
     try:
-        segmenter = build_segmenter(
-            architecture.name, num_classes=architecture.num_classes, backbone=architecture.backbone, pretrained="none"
-        )
+        segmenter = build_segmenter(architecture.model, num_classes=architecture.num_classes, pretrained=False)
         profile = profile_segmenter(
             segmenter,
             input_shape=(1, 3, architecture.height, architecture.width),

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from pydantic import ValidationError
+
+from segda.config import NetworkConfig
 from segda.tunable import Scalar
 from sweeps.fields import value_at
 from sweeps.trial import TrialKind, TrialRecord
@@ -22,10 +25,14 @@ def method_label(trial: TrialRecord) -> str:
 
 
 def model_label(trial: TrialRecord) -> str:
-    """Return the network with its trunk, e.g. `bisenet_v1 (resnet18)`."""
-    name = value_at(trial.config, "model.name") or "unknown"
-    backbone = value_at(trial.config, "model.backbone")
-    return f"{name} ({backbone})" if backbone else str(name)
+    """Return the network's architecture, e.g. `bisenet_v1 (resnet18)`.
+
+    Of a network that this installation does not have, or has with other settings, only the name.
+    """
+    try:
+        return NetworkConfig.model_validate({"model": trial.config.get("model")}).model.label()
+    except ValidationError:
+        return str(value_at(trial.config, "model.name") or "unknown")
 
 
 def format_value(value: Scalar) -> str:

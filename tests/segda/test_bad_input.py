@@ -396,7 +396,10 @@ BAD_USES = [
     (_unknown_role, r"--split expects source/<split> or target/<split>.*'urban/val'"),
     (_split_without_labels, r"Test/Rural"),
     (_profile_of_nothing, r"CONFIG\.yaml or all of --classes, --height and --width"),
-    (_profile_of_an_unknown_network, r"--model 'bisenet' is unknown \(did you mean 'bisenet_v1'\?\)"),
+    (
+        _profile_of_an_unknown_network,
+        r"--set model=\{name: bisenet\}: model: unknown network 'bisenet' \(did you mean 'bisenet_v1'\?\)",
+    ),
     (_show_of_an_unknown_data_set, r"'camvd' \(did you mean 'camvid'\?\)"),
     (_show_of_an_empty_folder, r"loveda|images_png"),
     (_scenes_over_other_files, r"mine"),

@@ -15,6 +15,7 @@ from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
 from segda.methods import METHODS, StepInput
 from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
 from segda.team import Team
 from segda.train import train
 from segda.types import IGNORE_INDEX, LabeledBatch, UnlabeledBatch
@@ -57,7 +58,7 @@ def computed(
 ) -> tuple[dict[str, torch.Tensor], ...]:
     """Return losses, logs and gradients of one step of a network whose normalization does not depend on the batch."""
     torch.manual_seed(0)
-    segmenter = build_segmenter("bisenet_v1", num_classes=NUM_CLASSES, backbone="resnet18", pretrained="none")
+    segmenter = build_segmenter(BiSeNetV1.Config(), num_classes=NUM_CLASSES, pretrained=False)
     method = METHODS[config.method.name](
         segmenter, config=config.method, loss=SegmentationLoss(loss), num_classes=NUM_CLASSES
     )

@@ -48,7 +48,7 @@ def plain_spec(**changes):
 
 def profile(architecture):
     """Efficiency figures by trunk, without measuring."""
-    macs = {"resnet18": 1e9, "resnet101": 8e9}.get(architecture.backbone, 3e9)
+    macs = {"resnet18": 1e9, "resnet101": 8e9}.get(architecture.model.backbone, 3e9)
     return Profile(metrics={"num_parameters": macs / 100, "macs": macs, "latency_ms": macs / 1e8, "fps": 1e11 / macs})
 
 

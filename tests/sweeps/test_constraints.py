@@ -41,7 +41,7 @@ SEARCH = {"model.backbone": list(BACKBONES), "optimizer.lr": list(RATES)}
 @pytest.fixture(autouse=True)
 def _own_figures(monkeypatch):
     def profile(architecture):
-        macs = MACS[architecture.backbone]
+        macs = MACS[architecture.model.backbone]
         return fakes.Profile(
             metrics={"num_parameters": macs / 100, "macs": macs, "latency_ms": macs / 1e8, "fps": 1e11 / macs}
         )
@@ -179,7 +179,7 @@ def test_no_worker_of_a_real_cluster_sees_an_infeasible_architecture(make_sweep,
     assert infeasible
     assert {number for number, _ in executed()} == {trial.number for trial in trials} - infeasible
     for trial in trials:
-        broken = MACS[Architecture.of(spec.train_config(trial.params, seed=0)).backbone] > 2.5e9
+        broken = MACS[Architecture.of(spec.train_config(trial.params, seed=0)).model.backbone] > 2.5e9
         assert broken is (trial.number in infeasible)
         assert store.trial(trial).exists() is not broken
 

@@ -168,7 +168,7 @@ class FakeNode:
 def known_profiles(monkeypatch):
     def profiles(spec, *, ledger, call, look):
         macs = {"resnet18": 1e9, "resnet101": 8e9}
-        return {item: Profile({"macs": macs[item.backbone]}) for item in reachable(spec)}
+        return {item: Profile({"macs": macs[item.model.backbone]}) for item in reachable(spec)}
 
     monkeypatch.setattr(packing, "measured_profiles", profiles)
 
@@ -215,8 +215,10 @@ def test_another_batch_is_another_packing(make_spec, ledger, known_profiles):
 def test_an_infeasible_architecture_is_never_the_largest(make_spec):
     spec = auto(make_spec, search=SEARCH, constraints=["macs <= 4e9"])
     macs = {"resnet18": 1e9, "resnet101": 8e9}
-    profiles = {item: Profile({"macs": macs[item.backbone]}) for item in reachable(spec)}
-    trunks = {Architecture.of(spec.train_config(case.params, seed=0)).backbone for case in heaviest(spec, profiles)}
+    profiles = {item: Profile({"macs": macs[item.model.backbone]}) for item in reachable(spec)}
+    trunks = {
+        Architecture.of(spec.train_config(case.params, seed=0)).model.backbone for case in heaviest(spec, profiles)
+    }
     assert trunks == {"resnet18"}
 
 

@@ -120,7 +120,7 @@ def test_only_what_constraints_need_is_measured_and_it_is_remembered(make_spec, 
     assert asked == []
     bound = branching(make_spec, constraints=["macs <= 4e9"])
     found = obstacles(bound, ledger=ledger, call=call)
-    assert {item.backbone for item, obstacle in found.items() if obstacle} == {"resnet101"}
+    assert {item.model.backbone for item, obstacle in found.items() if obstacle} == {"resnet101"}
     assert asked.count("measure") == 4
     measured_profiles(bound, ledger=ledger, call=call)
     assert asked.count("measure") == 4

@@ -31,7 +31,7 @@ def test_every_reachable_architecture_is_listed_once(make_spec):
     }
     references = {"same": {"optimizer.lr": 0.01, "model.backbone": "resnet18"}}
     found = reachable(make_spec(search=search, references=references))
-    assert [(item.backbone, item.height, item.num_classes) for item in found] == [
+    assert [(item.model.backbone, item.height, item.num_classes) for item in found] == [
         ("resnet18", 32, 11),
         ("resnet101", 32, 11),
     ]
@@ -42,7 +42,8 @@ def test_the_key_changes_with_everything_that_changes_the_figures(architecture):
 
     base = profile_key(architecture, CPU)
     assert profile_key(replace(architecture), CPU) == base
-    changes = {"name": "other", "backbone": "other", "num_classes": 3, "height": 64, "width": 64, "precision": "bf16"}
+    changes = {"num_classes": 3, "height": 64, "width": 64, "precision": "bf16"}
+    changes["model"] = architecture.model.model_copy(update={"backbone": "other"})
     keys = {profile_key(replace(architecture, **{field: value}), CPU) for field, value in changes.items()}
     keys |= {profile_key(architecture, replace(CPU, threads=2)), profile_key(architecture, replace(CPU, name="other"))}
     assert len(keys | {base}) == len(changes) + 3

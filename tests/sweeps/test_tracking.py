@@ -21,6 +21,7 @@ from segda.datasets import DATASETS
 from segda.losses import SegmentationLoss
 from segda.methods import METHODS
 from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
 from sweeps.ledger.lease import Lease
 from sweeps.spec import SweepSpec
 from sweeps.tracking import MlflowClient, Tracker, TrackingError, compare, default_uri, masked
@@ -373,7 +374,7 @@ def test_the_pick_is_registered_once_with_a_signature_and_gives_the_same_logits(
     torch.manual_seed(0)
     config = TrainConfig.model_validate(record.config)
     num_classes = len(DATASETS["camvid"].classes)
-    segmenter = build_segmenter("bisenet_v1", num_classes=num_classes, backbone="resnet18", pretrained="none")
+    segmenter = build_segmenter(BiSeNetV1.Config(), num_classes=num_classes, pretrained=False)
     method = METHODS["source_only"](
         segmenter, config=config.method, loss=SegmentationLoss("cross_entropy"), num_classes=num_classes
     )

@@ -4,6 +4,7 @@ from torch import nn
 
 from segda.efficiency import count_macs
 from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
 
 
 def test_a_convolution_costs_its_kernel_at_every_output_position() -> None:
@@ -13,7 +14,7 @@ def test_a_convolution_costs_its_kernel_at_every_output_position() -> None:
 
 
 def test_the_network_costs_what_is_published_for_it() -> None:
-    segmenter = build_segmenter("bisenet_v1", num_classes=19, backbone="resnet18", pretrained="none")
+    segmenter = build_segmenter(BiSeNetV1.Config(), num_classes=19, pretrained=False)
 
     # Published: 25.8 G at 512 x 1024, of which 0.19 G are the classifier at full instead of at 1/8 resolution.
     # An eighth of the height and a quarter of the width: 1/32 of the area.
@@ -24,7 +25,7 @@ def test_the_network_costs_what_is_published_for_it() -> None:
 
 
 def test_the_mode_and_the_module_do_not_change() -> None:
-    segmenter = build_segmenter("bisenet_v1", num_classes=4, backbone="resnet18", pretrained="none").train()
+    segmenter = build_segmenter(BiSeNetV1.Config(), num_classes=4, pretrained=False).train()
     before = {name: value.clone() for name, value in segmenter.state_dict().items()}
 
     training = count_macs(segmenter, input_shape=(1, 3, 32, 64))

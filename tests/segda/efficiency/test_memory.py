@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from segda.efficiency import measure_peak_memory
 from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
 
 SHAPE = (1, 4, 8, 16)
 INPUT_BYTES = 4 * 4 * 8 * 16
@@ -67,7 +68,7 @@ def test_half_precision_halves_the_memory() -> None:
 
 
 def test_a_network_needs_its_weights_and_more_for_larger_images() -> None:
-    segmenter = build_segmenter("bisenet_v1", num_classes=4, backbone="resnet18", pretrained="none")
+    segmenter = build_segmenter(BiSeNetV1.Config(), num_classes=4, pretrained=False)
     weights = 4 * sum(parameter.numel() for parameter in segmenter.parameters())
 
     small = measure_peak_memory(segmenter, input_shape=(1, 3, 64, 64))

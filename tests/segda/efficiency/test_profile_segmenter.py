@@ -12,13 +12,14 @@ from segda.efficiency import (
     profile_segmenter,
 )
 from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
 
 SHAPE = (1, 3, 33, 47)
 
 
 @pytest.fixture(scope="module")
 def segmenter() -> nn.Module:
-    return build_segmenter("bisenet_v1", num_classes=4, backbone="resnet18", pretrained="none")
+    return build_segmenter(BiSeNetV1.Config(), num_classes=4, pretrained=False)
 
 
 @pytest.fixture(scope="module")

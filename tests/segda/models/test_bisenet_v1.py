@@ -4,10 +4,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from segda.errors import ConfigError
-from segda.models import BACKBONES, build_segmenter
+from segda.models import build_segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
 from segda.models.logits_only import inference_segmenter
-from segda.models.resnet import resnet18
+from segda.models.trunks.resnet import resnet18
 
 
 def literal_forward(network: BiSeNetV1, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,7 +35,7 @@ def literal_forward(network: BiSeNetV1, image: Tensor) -> tuple[Tensor, Tensor, 
 def randomized_network() -> BiSeNetV1:
     """A network in which every term matters: biases and normalizations are not at their start."""
     torch.manual_seed(0)
-    network = BiSeNetV1(resnet18(), num_classes=4).double()
+    network = BiSeNetV1(BiSeNetV1.Config(), num_classes=4).double()
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim == 1:
@@ -88,14 +88,14 @@ def test_the_cheap_order_has_the_literal_gradients() -> None:
 )
 def test_parameter_counts_equal_the_published_ones(backbone: str, num_classes: int, expected: int) -> None:
     with torch.device("meta"):
-        network = BiSeNetV1(BACKBONES[backbone](), num_classes=num_classes)
+        network = BiSeNetV1(BiSeNetV1.Config(backbone=backbone), num_classes=num_classes)
 
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
 
 
 def test_the_spatial_path_and_the_fusion_have_the_published_sizes() -> None:
     with torch.device("meta"):
-        network = BiSeNetV1(resnet18(), num_classes=19)
+        network = BiSeNetV1(BiSeNetV1.Config(), num_classes=19)
 
     assert sum(parameter.numel() for parameter in network.spatial_path.parameters()) == 371_264
     assert sum(parameter.numel() for parameter in network.fusion.parameters()) == 175_902
@@ -103,7 +103,7 @@ def test_the_spatial_path_and_the_fusion_have_the_published_sizes() -> None:
 
 def test_features_are_the_fused_maps_at_an_eighth() -> None:
     with torch.device("meta"):
-        network = BiSeNetV1(resnet18(), num_classes=6)
+        network = BiSeNetV1(BiSeNetV1.Config(), num_classes=6)
 
     features = network(torch.empty(2, 3, 65, 95, device="meta")).features
 
@@ -111,31 +111,31 @@ def test_features_are_the_fused_maps_at_an_eighth() -> None:
 
 
 def test_one_image_in_training_is_refused_with_the_remedy() -> None:
-    network = BiSeNetV1(resnet18(), num_classes=3)
+    network = BiSeNetV1(BiSeNetV1.Config(), num_classes=3)
 
     with pytest.raises(ConfigError, match=r"at least 2 images per batch, got 1.*batch_size"):
         network(torch.zeros(1, 3, 32, 32))
 
 
 def test_one_image_in_evaluation_is_fine() -> None:
-    network = BiSeNetV1(resnet18(), num_classes=3).eval()
+    network = BiSeNetV1(BiSeNetV1.Config(), num_classes=3).eval()
 
     with torch.no_grad():
         assert network(torch.zeros(1, 3, 32, 32)).logits.isfinite().all()
 
 
-def test_building_the_network_keeps_the_weights_of_the_trunk() -> None:
-    trunk = resnet18()
-    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+def test_the_trunk_keeps_the_initialization_that_it_has_alone() -> None:
+    torch.manual_seed(3)
+    alone = resnet18().state_dict()
+    torch.manual_seed(3)
+    network = BiSeNetV1(BiSeNetV1.Config(), num_classes=3)
 
-    network = BiSeNetV1(trunk, num_classes=3)
-
-    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+    assert all(torch.equal(value, alone[name]) for name, value in network.backbone.state_dict().items())
 
 
 def test_layers_outside_the_trunk_start_with_kaiming_variance() -> None:
     torch.manual_seed(0)
-    network = build_segmenter("bisenet_v1", num_classes=12, backbone="resnet18", pretrained="none")
+    network = build_segmenter(BiSeNetV1.Config(), num_classes=12, pretrained=False)
 
     weight = network.spatial_path[2][0].weight
     assert weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
@@ -144,7 +144,7 @@ def test_layers_outside_the_trunk_start_with_kaiming_variance() -> None:
 
 def test_a_copy_for_inference_gives_the_same_logits() -> None:
     torch.manual_seed(0)
-    network = BiSeNetV1(resnet18(), num_classes=3).eval()
+    network = BiSeNetV1(BiSeNetV1.Config(), num_classes=3).eval()
     image = torch.randn(1, 3, 33, 47)
 
     with torch.no_grad():

@@ -2,12 +2,13 @@ import torch
 from torch import nn
 
 from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
 from segda.models.logits_only import LogitsOnly, inference_segmenter
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return build_segmenter("bisenet_v1", num_classes=4, backbone="resnet18", pretrained="none")
+    return build_segmenter(BiSeNetV1.Config(), num_classes=4, pretrained=False)
 
 
 def test_the_view_returns_the_logits_of_evaluation() -> None:

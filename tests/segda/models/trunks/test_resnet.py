@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from segda.models import BACKBONES
-from segda.models.resnet import resnet18, resnet50
+from segda.models.trunks import BACKBONES
+from segda.models.trunks.resnet import resnet18, resnet50
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,10 @@ segmentation network would train, prune and count weights that it never uses.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-
-class Pyramid(NamedTuple):
-    """Features of a trunk at three scales.
-
-    Attributes:
-        eighth: float [B, C8, ceil(H / 8), ceil(W / 8)].
-        sixteenth: float [B, C16, ceil(H / 16), ceil(W / 16)].
-        thirty_second: float [B, C32, ceil(H / 32), ceil(W / 32)].
-    """
-
-    eighth: Tensor
-    sixteenth: Tensor
-    thirty_second: Tensor
+from segda.models.trunks.base import PublishedWeights, Pyramid, Trunk
 
 
 class BasicBlock(nn.Module):
@@ -87,23 +74,19 @@ class Bottleneck(nn.Module):
         return result
 
 
-class ResNet(nn.Module):
-    """The trunk: stem and four stages.
+class ResNet(Trunk):
+    """The trunk: stem and four stages."""
 
-    Attributes:
-        channels: channels of the features at 1/8, 1/16 and 1/32.
-    """
-
-    channels: tuple[int, int, int]
-
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int]) -> None:
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int], *, file: str) -> None:
         """Build the trunk with random weights.
 
         Args:
             block: kind of residual block.
             blocks: number of blocks in each of the four stages.
+            file: name of the file of its ImageNet weights.
         """
         super().__init__()
+        self.published = PublishedWeights(file, classifier=("fc.",))
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -119,14 +102,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Pyramid:
-        """Compute the features.
-
-        Args:
-            image: normalized, float [B, 3, H, W].
-
-        Returns:
-            Features at 1/8, 1/16 and 1/32 of the image's size, rounded up.
-        """
+        """Compute the features; see `Trunk.forward`."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         eighth = self.layer2(self.layer1(x))
         sixteenth = self.layer3(eighth)
@@ -151,19 +127,19 @@ def _stage(
 
 def resnet18() -> ResNet:
     """Return ResNet-18 without classifier: 11,176,512 parameters, 256 and 512 channels at 1/16 and 1/32."""
-    return ResNet(BasicBlock, (2, 2, 2, 2))
+    return ResNet(BasicBlock, (2, 2, 2, 2), file="resnet18-f37072fd.pth")
 
 
 def resnet34() -> ResNet:
     """Return ResNet-34 without classifier: 21,284,672 parameters, 256 and 512 channels at 1/16 and 1/32."""
-    return ResNet(BasicBlock, (3, 4, 6, 3))
+    return ResNet(BasicBlock, (3, 4, 6, 3), file="resnet34-b627a593.pth")
 
 
 def resnet50() -> ResNet:
     """Return ResNet-50 without classifier: 23,508,032 parameters, 1024 and 2048 channels at 1/16 and 1/32."""
-    return ResNet(Bottleneck, (3, 4, 6, 3))
+    return ResNet(Bottleneck, (3, 4, 6, 3), file="resnet50-0676ba61.pth")
 
 
 def resnet101() -> ResNet:
     """Return ResNet-101 without classifier: 42,500,160 parameters, 1024 and 2048 channels at 1/16 and 1/32."""
-    return ResNet(Bottleneck, (3, 4, 23, 3))
+    return ResNet(Bottleneck, (3, 4, 23, 3), file="resnet101-63fe2227.pth")

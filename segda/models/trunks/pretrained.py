@@ -15,9 +15,10 @@ import platformdirs
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from segda.errors import WeightsError
+from segda.models.trunks.base import PublishedWeights, Trunk
 
 PretrainedName = Literal["imagenet", "none"]
 
@@ -26,19 +27,11 @@ WEIGHTS_VARIABLE = "SEGDA_WEIGHTS"
 
 _BASE_ADDRESS = "https://download.pytorch.org/models/"
 
-# The eight digits before the suffix are the head of the file's SHA-256.
-IMAGENET_FILES = {
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet34": "resnet34-b627a593.pth",
-    "resnet50": "resnet50-0676ba61.pth",
-    "resnet101": "resnet101-63fe2227.pth",
-}
-
 _logger = logging.getLogger(__name__)
 
 
 def load_imagenet_weights(
-    trunk: nn.Module, *, name: str, pretrained: PretrainedName, weights_file: Path | None = None
+    trunk: Trunk, *, name: str, pretrained: PretrainedName, weights_file: Path | None = None
 ) -> None:
     """Give a trunk its initial weights.
 
@@ -48,9 +41,9 @@ def load_imagenet_weights(
 
     Args:
         trunk: changed in place.
-        name: key of `IMAGENET_FILES`.
+        name: what it is called in messages.
         pretrained: `none` leaves the random weights.
-        weights_file: a state dict with torchvision's parameter names; a classifier `fc` in it is left out.
+        weights_file: a state dict with the parameter names of the published one; a classifier in it is left out.
 
     Raises:
         WeightsError: no file can be had, its checksum differs, it cannot be read, or names or shapes do not fit.
@@ -58,7 +51,7 @@ def load_imagenet_weights(
     if pretrained == "none":
         _logger.info("%s starts from random weights, as the configuration asks", name)
         return
-    path = weights_file if weights_file is not None else _find_or_download(name)
+    path = weights_file if weights_file is not None else _find_or_download(trunk.published, name)
     if not path.is_file():
         raise WeightsError(f"no weights of {name} at {path}; correct model.weights_file or leave it out")
     _check_digest(path)
@@ -66,18 +59,17 @@ def load_imagenet_weights(
     _logger.info("%s starts from %s", name, path)
 
 
-def _find_or_download(name: str) -> Path:
-    if name not in IMAGENET_FILES:
+def _find_or_download(published: PublishedWeights | None, name: str) -> Path:
+    if published is None:
         raise WeightsError(
             f"no ImageNet weights are known for {name}; give model.weights_file or set model.pretrained: none"
         )
-    file_name = IMAGENET_FILES[name]
-    cached = platformdirs.user_cache_path("segda") / "weights" / file_name
+    cached = platformdirs.user_cache_path("segda") / "weights" / published.file
     folder = os.environ.get(WEIGHTS_VARIABLE)
-    for path in ([Path(folder) / file_name] if folder else []) + [cached]:
+    for path in ([Path(folder) / published.file] if folder else []) + [cached]:
         if path.is_file():
             return path
-    _download(_BASE_ADDRESS + file_name, cached, name=name)
+    _download(_BASE_ADDRESS + published.file, cached, name=name)
     return cached
 
 
@@ -152,9 +144,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _assign(trunk: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def _assign(trunk: Trunk, state: dict[str, Tensor], path: Path) -> None:
     """Copy the tensors after checking that every name and shape fits, so that nothing is half loaded."""
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    classifier = () if trunk.published is None else trunk.published.classifier
+    state = {key: value for key, value in state.items() if not key.startswith(classifier)}
     expected = trunk.state_dict()
     # Files from before PyTorch 0.4.1 lack these counters, which momentum-based statistics never read.
     for key, value in expected.items():

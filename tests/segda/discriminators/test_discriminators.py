@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segda.discriminators import CP, DISCRIMINATORS, DWD, FCD, TFD, build_discriminator, cp_rank, tucker_ranks
+from segda.discriminators import CP, DISCRIMINATORS, DWD, FCD, TFD, build_discriminator
+from segda.discriminators.cp import cp_rank
+from segda.discriminators.tfd import tucker_ranks
 from segda.efficiency import count_macs
 from segda.errors import ConfigError
 

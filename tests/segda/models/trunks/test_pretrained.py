@@ -12,16 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from segda.errors import WeightsError
-from segda.models import build_segmenter, pretrained
-from segda.models.pretrained import load_imagenet_weights
-from segda.models.resnet import resnet18
+from segda.models import build_segmenter
+from segda.models.bisenet_v1 import BiSeNetV1
+from segda.models.trunks import pretrained
+from segda.models.trunks.base import PublishedWeights
+from segda.models.trunks.pretrained import load_imagenet_weights
+from segda.models.trunks.resnet import resnet18
 
 
 class Trunk(nn.Module):
     """A trunk of few weights: the loader works on names and shapes."""
 
-    def __init__(self, width: int = 4) -> None:
+    def __init__(self, width: int = 4, file: str = "resnet18-00000000.pth") -> None:
         super().__init__()
+        self.published = PublishedWeights(file, classifier=("fc.",))
         self.conv1 = nn.Conv2d(3, width, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = nn.Sequential(nn.Conv2d(width, width, 3), nn.BatchNorm2d(width))
@@ -74,10 +78,6 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     thread.join()
 
 
-def publish(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pretrained.IMAGENET_FILES, "resnet18", file.name)
-
-
 def test_a_local_file_is_loaded_without_its_classifier(tmp_path: Path) -> None:
     state = published_state()
     file = tmp_path / "mine.pth"
@@ -94,11 +94,10 @@ def test_a_built_network_holds_the_weights(tmp_path: Path) -> None:
     file = tmp_path / "mine.pth"
     torch.save(state, file)
 
-    network = build_segmenter(
-        "bisenet_v1", num_classes=3, backbone="resnet18", pretrained="imagenet", weights_file=file
-    )
+    config = BiSeNetV1.Config(backbone="resnet18", pretrained="imagenet", weights_file=file)
 
-    assert is_loaded(network.backbone, state)
+    assert is_loaded(build_segmenter(config, num_classes=3).backbone, state)
+    assert not is_loaded(build_segmenter(config, num_classes=3, pretrained=False).backbone, state)
 
 
 def test_random_weights_are_logged_as_asked_for(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,28 +118,24 @@ def test_the_folder_of_the_variable_comes_before_the_cache(
     folder.mkdir()
     state = published_state()
     file = save_with_digest(state, folder)
-    publish(file, monkeypatch)
     cache.mkdir(parents=True)
     (cache / file.name).write_bytes(b"not looked at")
     monkeypatch.setenv("SEGDA_WEIGHTS", str(folder))
-    trunk = Trunk()
+    trunk = Trunk(file=file.name)
 
     load_imagenet_weights(trunk, name="resnet18", pretrained="imagenet")
 
     assert is_loaded(trunk, state)
 
 
-def test_a_download_lands_in_the_cache_and_is_not_repeated(
-    cache: Path, served: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_lands_in_the_cache_and_is_not_repeated(cache: Path, served: Path) -> None:
     state = published_state()
     file = save_with_digest(state, served)
-    publish(file, monkeypatch)
-    trunk = Trunk()
+    trunk = Trunk(file=file.name)
 
     load_imagenet_weights(trunk, name="resnet18", pretrained="imagenet")
     file.unlink()
-    again = Trunk()
+    again = Trunk(file=file.name)
     load_imagenet_weights(again, name="resnet18", pretrained="imagenet")
 
     assert is_loaded(trunk, state)
@@ -148,12 +143,9 @@ def test_a_download_lands_in_the_cache_and_is_not_repeated(
     assert [path.name for path in cache.iterdir()] == [file.name]
 
 
-def test_a_download_with_another_checksum_is_refused_and_leaves_no_file(
-    cache: Path, served: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_with_another_checksum_is_refused_and_leaves_no_file(cache: Path, served: Path) -> None:
     file = served / "resnet18-00000000.pth"
     torch.save(published_state(), file)
-    publish(file, monkeypatch)
 
     with pytest.raises(WeightsError, match="should have a SHA-256 that starts with 00000000"):
         load_imagenet_weights(Trunk(), name="resnet18", pretrained="imagenet")
@@ -161,13 +153,9 @@ def test_a_download_with_another_checksum_is_refused_and_leaves_no_file(
     assert list(cache.iterdir()) == []
 
 
-def test_without_the_file_and_the_network_the_error_names_three_ways_out(
-    cache: Path, served: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish(served / "resnet18-12345678.pth", monkeypatch)
-
+def test_without_the_file_and_the_network_the_error_names_three_ways_out(cache: Path, served: Path) -> None:
     with pytest.raises(WeightsError) as caught:
-        load_imagenet_weights(Trunk(), name="resnet18", pretrained="imagenet")
+        load_imagenet_weights(Trunk(file="resnet18-12345678.pth"), name="resnet18", pretrained="imagenet")
 
     message = str(caught.value)
     assert str(cache / "resnet18-12345678.pth") in message

@@ -1,0 +1,96 @@
+"""The contract that every network keeps."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from segda.errors import ConfigError
+from segda.types import SegmentationOutput
+
+
+class ModelConfig(BaseModel):
+    """Settings of one network; each network extends it and fixes `name`.
+
+    Attributes:
+        initial_weights: names of the fields that only say where initial weights come from. They need defaults. All others make up
+            the architecture, and with it what the network costs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    initial_weights: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the identity of the architecture as plain data: every setting but those about initial weights."""
+        return self.model_dump(mode="json", exclude=set(self.initial_weights))
+
+    def label(self) -> str:
+        """Return the architecture for people: the name, then its other settings; text speaks for itself.
+
+        Example:
+            >>> class Config(ModelConfig):
+            ...     backbone: str = "resnet18"
+            ...     width: float = 0.5
+            >>> Config(name="some_net").label()
+            'some_net (resnet18, width 0.5)'
+        """
+        others = {name: value for name, value in self.architecture().items() if name != "name"}
+        words = [value if isinstance(value, str) else f"{name} {value}" for name, value in others.items()]
+        return f"{self.name} ({', '.join(words)})" if words else self.name
+
+
+class Segmenter(nn.Module, ABC):
+    """A segmentation network.
+
+    Attributes:
+        Config: the network's settings.
+        num_auxiliary: how many auxiliary outputs it has in training mode.
+        training_only: names of the submodules that evaluation never runs, e.g. auxiliary heads; neither counted nor shipped.
+        config: what it was built from.
+        num_classes: number of train ids.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+    num_auxiliary: ClassVar[int] = 0
+    training_only: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Any, *, num_classes: int) -> None:
+        """Keep the settings; subclasses build their layers with random weights.
+
+        Args:
+            config: an instance of the network's `Config`.
+            num_classes: number of train ids, at least 2.
+
+        Raises:
+            ConfigError: fewer than two classes.
+        """
+        super().__init__()
+        if num_classes < 2:
+            raise ConfigError(f"a segmentation network needs at least 2 classes, got {num_classes}")
+        self.config = config
+        self.num_classes = num_classes
+
+    def load_initial_weights(self) -> None:
+        """Replace random weights by those that the configuration names; a network that has no such setting keeps its own.
+
+        Raises:
+            WeightsError: the weights cannot be had or do not fit.
+        """
+
+    @abstractmethod
+    def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
+        """Segment images of any size from 32 x 32 pixels.
+
+        Args:
+            image: normalized, float [B, 3, H, W].
+            auxiliary: whether to compute the auxiliary outputs; unset: in training mode only. A loss that does not read
+                them, e.g. the adversarial one on target images, saves their cost with False.
+
+        Returns:
+            Logits, at least float32 [B, num_classes, H, W]; `num_auxiliary` auxiliary logits of the same shape, or none; features
+            float [B, F, h, w].
+        """

@@ -1,0 +1,21 @@
+"""Trunks that networks are built on. One file each; a new one is a file and a line here."""
+
+from collections.abc import Callable
+
+from segda.catalog import Catalog, function
+from segda.models.trunks.base import Pyramid, Trunk
+from segda.models.trunks.resnet import resnet18, resnet34, resnet50, resnet101
+
+BACKBONES: Catalog[Callable[[], Trunk]] = Catalog(
+    "backbone",
+    group="segda.backbones",
+    built_in={
+        "resnet18": resnet18,
+        "resnet34": resnet34,
+        "resnet50": resnet50,
+        "resnet101": resnet101,
+    },
+    check=function,
+)
+
+__all__ = ["BACKBONES", "Pyramid", "Trunk"]

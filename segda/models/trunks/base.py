@@ -1,0 +1,76 @@
+"""The contract that every trunk keeps."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from segda.types import IMAGE_MEAN, IMAGE_STD
+
+
+class Pyramid(NamedTuple):
+    """Features of a trunk at three scales.
+
+    Attributes:
+        eighth: float [B, C8, ceil(H / 8), ceil(W / 8)].
+        sixteenth: float [B, C16, ceil(H / 16), ceil(W / 16)].
+        thirty_second: float [B, C32, ceil(H / 32), ceil(W / 32)].
+    """
+
+    eighth: Tensor
+    sixteenth: Tensor
+    thirty_second: Tensor
+
+
+class Normalization(NamedTuple):
+    """What is subtracted from a pixel and what the difference is divided by, per channel of RGB in 0..255.
+
+    Attributes:
+        mean: subtracted.
+        std: divided by.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalization(IMAGE_MEAN, IMAGE_STD)
+
+
+class PublishedWeights(NamedTuple):
+    """Where ImageNet weights of a trunk are published.
+
+    Attributes:
+        file: name of the file; the eight hexadecimal digits before its suffix are the head of its SHA-256.
+        classifier: beginnings of the names of tensors in it that belong to the classifier, which a trunk does not have.
+    """
+
+    file: str
+    classifier: tuple[str, ...]
+
+
+class Trunk(nn.Module, ABC):
+    """The part of a network that computes features and that ImageNet weights exist for.
+
+    Its parameters have the names of the published file, so that the file of anybody who trained the same trunk fits.
+
+    Attributes:
+        channels: channels of the features at 1/8, 1/16 and 1/32.
+        published: ImageNet weights; None: there are none.
+        normalization: of the images that it wants; a network converts what it gets before the first padding, see `Renormalize`.
+    """
+
+    channels: tuple[int, int, int]
+    published: PublishedWeights | None = None
+    normalization: ClassVar[Normalization] = IMAGENET
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Pyramid:
+        """Compute the features.
+
+        Args:
+            image: normalized as `normalization` says, float [B, 3, H, W].
+
+        Returns:
+            Features at 1/8, 1/16 and 1/32 of the image's size, rounded up.
+        """
