@@ -398,7 +398,7 @@ BAD_USES = [
     (_profile_of_nothing, r"CONFIG\.yaml or all of --classes, --height and --width"),
     (
         _profile_of_an_unknown_network,
-        r"--set model=\{name: bisenet\}: model: unknown network 'bisenet' \(did you mean 'bisenet_v1'\?\)",
+        r"--set model=\{name: bisenet\}: model\.name: unknown network 'bisenet' \(did you mean 'bisenet_v1'\?\)",
     ),
     (_show_of_an_unknown_data_set, r"'camvd' \(did you mean 'camvid'\?\)"),
     (_show_of_an_empty_folder, r"loveda|images_png"),
