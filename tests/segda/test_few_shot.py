@@ -1,0 +1,129 @@
+"""The few labelled target images: which they are, that no others are read, and that results say so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segda.config import TrainConfig
+from segda.datasets.loaders import training_batches
+from segda.datasets.scenes import generate_scenes
+from segda.errors import ConfigError, DatasetNotFoundError
+from segda.splits import open_splits
+from segda.train import train
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return generate_scenes(tmp_path_factory.mktemp("data") / "scenes", size=64, train=6, val=1, seed=1)
+
+
+def configure(root: Path, few_shot: Any, *, method: str = "joint") -> TrainConfig:
+    domain = {"dataset": "scenes", "root": root}
+    data: dict[str, Any] = {
+        "source": domain | {"domain": "urban"},
+        "target": domain | {"domain": "rural"},
+        "height": 64,
+        "width": 64,
+        "cache": root.parent / "cache",
+    }
+    if few_shot is not None:
+        data["few_shot"] = few_shot
+    return TrainConfig.model_validate(
+        {
+            "data": data,
+            "model": {"pretrained": "none"},
+            "method": {"name": method},
+            "steps": 1,
+            "batch_size": 4,
+            "precision": "fp32",
+            "device": "cpu",
+            "oracle": "never",
+        }
+    )
+
+
+def names(config: TrainConfig) -> tuple[str, ...]:
+    few = open_splits(config).few_shot
+    assert few is not None
+    assert few.labels is not None
+    return few.names
+
+
+def test_images_are_drawn_by_their_own_seed(scenes):
+    first = names(configure(scenes, {"images": 3}))
+    assert len(set(first)) == 3
+    assert names(configure(scenes, {"images": 3, "seed": 0})) == first
+    draws = {names(configure(scenes, {"images": 3, "seed": seed})) for seed in range(4)}
+    assert len(draws) > 1
+
+
+def test_named_images_are_those(scenes):
+    known = open_splits(configure(scenes, {"images": 6})).few_shot.names
+    assert names(configure(scenes, {"names": [known[4], known[1]]})) == (known[1], known[4])
+    with pytest.raises(DatasetNotFoundError, match=r"split 'train', has no sample 'nowhere'"):
+        names(configure(scenes, {"names": ["nowhere"]}))
+    with pytest.raises(ConfigError, match=r"few_shot asks for 7 images, the training split .* has 6"):
+        names(configure(scenes, {"images": 7}))
+
+
+def test_a_result_names_the_images_that_it_used(scenes, tmp_path):
+    config = configure(scenes, {"images": 2})
+    train(config, lambda *_: None, folder=tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert tuple(result["few_shot"]) == names(config)
+    assert not result["uses_target_labels"]
+
+
+@pytest.mark.parametrize(
+    ("few_shot", "method", "message"),
+    [
+        (None, "joint", "method joint trains with a few labelled target images; say which"),
+        ({"images": 2}, "source_only", "method source_only uses no target labels; leave data.few_shot out"),
+        ({"images": 0}, "joint", "greater than or equal to 1"),
+        ({"names": ["a", "a"]}, "joint", "named twice"),
+        ({"names": ["a"], "seed": 1}, "joint", "names leave nothing to draw"),
+        ({"names": ["a"], "images": 2}, "joint", "1 names for 2 images"),
+    ],
+)
+def test_what_does_not_fit_is_refused(scenes, few_shot, method, message):
+    with pytest.raises(ValueError, match=message):
+        configure(scenes, few_shot, method=method)
+
+
+def test_weights_of_labels_are_augmented_like_the_labels(scenes, tmp_path):
+    """As maps beside the cache, also through loader processes: where a label went, its weight went."""
+    split = open_splits(configure(scenes, {"images": 6})).few_shot
+    labels = np.random.default_rng(0).integers(0, 5, split.labels.shape, dtype=np.uint8)
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "weights.npy", labels * 50)
+    mapped = split.with_maps(tmp_path / "labels.npy", tmp_path / "weights.npy")
+    for workers in (0, 1):
+        batches = list(
+            training_batches(
+                mapped, recipe="nadir_color", size=(32, 64), batch_size=3, seed=0, steps=2, workers=workers
+            )
+        )
+        for batch in batches:
+            assert batch.label is not None
+            assert batch.weight is not None
+            assert batch.weight.shape == batch.label.shape == (3, 32, 64)
+            assert torch.equal(batch.weight, batch.label * 50)
+            assert len(batch.label.unique()) > 2
+
+
+def test_labels_beyond_a_scaled_image_are_void_and_weigh_nothing(scenes, tmp_path):
+    split = open_splits(configure(scenes, {"images": 6})).few_shot
+    labels = np.full(split.labels.shape, 2, dtype=np.uint8)
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "weights.npy", labels * 100)
+    mapped = split.with_maps(tmp_path / "labels.npy", tmp_path / "weights.npy")
+    batches = list(training_batches(mapped, recipe="scale_crop", size=(64, 64), batch_size=4, seed=0, steps=6))
+    label = torch.cat([batch.label for batch in batches])
+    weight = torch.cat([batch.weight for batch in batches])
+    assert set(label.unique().tolist()) == {2, 255}
+    assert set(weight[label == 255].tolist()) == {0}
+    assert set(weight[label == 2].tolist()) == {200}
