@@ -4,8 +4,9 @@
     python benchmarks/kill_test.py --ledger postgresql     ledger in a PostgreSQL server, which is killed too
 
 Real parts throughout: the `sweeps` command, training of segda on procedural scenes, a Ray of two nodes on this machine, an MLflow
-server, the ledger's database. SIGKILL hits at random moments: the driver, a trial's worker, the MLflow server, the raylet of the
-second node; PostgreSQL is shut down immediately. All are started again after some seconds, the driver with `sweeps resume`.
+server, the ledger's database. SIGKILL hits at random moments: the driver, a trial's worker, a worker in the middle of a round of
+pseudo-labels, the MLflow server, the raylet of the second node; PostgreSQL is shut down immediately. All are started again after
+some seconds, the driver with `sweeps resume`.
 
 At the end: no trial lost, no run of MLflow twice, `sweeps audit` finds nothing wrong, and on a processor the final table is, bit
 for bit, the table of the same sweep with the same seed that nobody disturbed (`sampler.reproducible`; times are left out).
@@ -40,7 +41,7 @@ from servers import MlflowServer, PostgresServer
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
 from sweeps.tracking import MlflowClient
-from sweeps.trial import TrialState
+from sweeps.trial import TrialRecord, TrialState
 
 SWEEPS = [sys.executable, "-c", "from sweeps.cli import main; main()"]
 SEGDA = [sys.executable, "-c", "from segda.cli import main; main()"]
@@ -69,7 +70,7 @@ def sweep_file(folder: Path, *, trials: int, steps: int, seed: int) -> Path:
             "precision": "fp32",
         },
         "search": {
-            "method.name": ["source_only", "adversarial"],
+            "method.name": ["source_only", "adversarial", "dacs", "self_training"],
             "method.lambda_adv": {"low": 1e-4, "high": 1e-2, "log": True, "when": {"method.name": "adversarial"}},
             "optimizer.lr": {"low": 5e-3, "high": 1e-1, "log": True},
         },
@@ -92,6 +93,11 @@ class Kill:
     what: str
     detail: str
     progress: str
+    method: str | None = None  # of the trial whose worker was killed
+
+
+def method_of(record: TrialRecord) -> str:
+    return str(record.params["method.name"])
 
 
 @dataclass
@@ -112,6 +118,7 @@ class Bench:
         self._node = self.cluster.add_node(num_cpus=1)
         self._began = time.monotonic()
         self.restarts = 0
+        self.victim: TrialRecord | None = None
 
     def command(self, *words: str) -> list[str]:
         ledger = ["--ledger", self.ledger_url] if self.ledger_url else []
@@ -151,18 +158,34 @@ class Bench:
         self.start_driver()
         return f"process {pid}; resumed at once"
 
-    def kill_worker(self) -> str | None:
+    def running(self) -> list[TrialRecord]:
         with self.ledger() as ledger:
-            running = [record for record in ledger.trials(NAME) if record.state is TrialState.RUNNING and record.worker]
-        if not running:
+            return [record for record in ledger.trials(NAME) if record.state is TrialState.RUNNING and record.worker]
+
+    def kill_worker(self) -> str | None:
+        # Methods about equally often: how many of their workers were killed so far decides.
+        hit = Counter(kill.method for kill in self.kills)
+        running = self.running()
+        fewest = min((hit[method_of(record)] for record in running), default=0)
+        return self._kill_one([record for record in running if hit[method_of(record)] == fewest])
+
+    def kill_worker_in_a_round(self) -> str | None:
+        """Kill a worker whose method has labelled the target and trains on these labels."""
+        return self._kill_one(
+            [record for record in self.running() if any(self.store.trial(record).glob("round-*.json"))]
+        )
+
+    def _kill_one(self, candidates: list[TrialRecord]) -> str | None:
+        if not candidates:
             return None
-        victim = random.choice(running)
+        victim = random.choice(candidates)
         pid = int(str(victim.worker).rpartition(":")[2])
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return None
-        return f"trial {victim.number} at step {victim.step}, process {pid}"
+        self.victim = victim
+        return f"trial {victim.number} ({method_of(victim)}) at step {victim.step}, process {pid}"
 
     def kill_mlflow(self) -> str | None:
         self.mlflow.kill()
@@ -192,6 +215,7 @@ class Bench:
         ways: list[tuple[str, Callable[[], str | None]]] = [
             ("driver", self.kill_driver),
             ("worker", self.kill_worker),
+            ("worker in a round", self.kill_worker_in_a_round),
             ("MLflow server", self.kill_mlflow),
             ("raylet", self.kill_raylet),
         ]
@@ -203,14 +227,20 @@ class Bench:
                 return
             self.revive()
             # Each way about equally often, in random order.
-            fewest = min(sum(kill.what == name for kill in self.kills) for name, _ in ways)
-            rare = [way for way in ways if sum(kill.what == way[0] for kill in self.kills) <= fewest + 1]
-            name, way = random.choice(rare)
+            times = Counter(kill.what for kill in self.kills)
+            possible = [way for way in ways if way[0] != "worker in a round" or self.has_round()]
+            fewest = min(times[name] for name, _ in possible)
+            name, way = random.choice([way for way in possible if times[way[0]] <= fewest + 1])
             progress = self.progress()
+            self.victim = None
             detail = way()
             if detail is not None:
-                self.kills.append(Kill(time.monotonic() - self._began, name, detail, progress))
+                method = None if self.victim is None else method_of(self.victim)
+                self.kills.append(Kill(time.monotonic() - self._began, name, detail, progress, method))
                 print(f"  {len(self.kills):2d} {name}: {detail} ({progress})", flush=True)
+
+    def has_round(self) -> bool:
+        return any(any(self.store.trial(record).glob("round-*.json")) for record in self.running())
 
     def revive(self) -> None:
         """Resume a driver that ended by itself because of what was killed around it."""
@@ -349,8 +379,10 @@ def compare(root: Path, num_kills: int, pause: float, settings: dict[str, object
     console.print(shown)
     differing = [mine[0] for mine, theirs in zip(found, expected, strict=False) if mine != theirs]
     failed = [check for check in checks if not check.ok]
+    hit = Counter(kill.method for kill in wild.kills if kill.method)
     verdicts = {
-        f"{len(wild.kills)} kills": len(wild.kills) >= num_kills,
+        f"{len(wild.kills)} kills, of workers by method {dict(hit)}": len(wild.kills) >= num_kills
+        and {"dacs", "self_training"} <= hit.keys(),
         f"{len(found)} trials, {len(expected)} undisturbed": len(found) == len(expected),
         f"final table differs in {len(differing)} trials {differing or ''}": not differing,
         f"{sum(count - 1 for count in numbers.values())} runs of MLflow twice, {len(numbers)} in all": (
