@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from segda.catalog import Catalog, function
 from segda.models.trunks.base import Pyramid, Trunk
+from segda.models.trunks.efficientnet_lite import efficientnet_lite0
 from segda.models.trunks.resnet import resnet18, resnet34, resnet50, resnet101
 
 BACKBONES: Catalog[Callable[[], Trunk]] = Catalog(
@@ -14,6 +15,7 @@ BACKBONES: Catalog[Callable[[], Trunk]] = Catalog(
         "resnet34": resnet34,
         "resnet50": resnet50,
         "resnet101": resnet101,
+        "efficientnet_lite0": efficientnet_lite0,
     },
     check=function,
 )

