@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from segda.errors import ConfigError, GuestError, UnknownNameError
-from segda.guests import is_dotted, load
+from segda.guests import Guest, is_dotted, load, origin
 from segda.names import nearest
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,18 @@ class Catalog(Mapping[str, T]):
             UnknownNameError: it stands for nothing.
             GuestError: the guest cannot be imported or is of another kind, or several packages offer it.
         """
-        if self.is_ours(name):
-            return self._built_in[name]
-        shown = f"{self.noun} {name!r}"
+        return self._built_in[name] if self.is_ours(name) else self._guest(name)[0]
+
+    def origin(self, name: str) -> Guest | None:
+        """Return where a guest comes from, or None for ours.
+
+        Raises:
+            ConfigError: as a lookup.
+        """
+        return None if self.is_ours(name) else self._guest(name)[1]
+
+    def _guest(self, name: str) -> tuple[T, Guest]:
+        shown, package = f"{self.noun} {name!r}", None
         points = {point.value: point for point in _entry_points(self.group) if point.name == name}
         if len(points) > 1:
             packages = " and ".join(sorted(map(_package, points.values())))
@@ -71,14 +80,16 @@ class Catalog(Mapping[str, T]):
                 f"{shown} is offered by several packages, {packages}; say which is meant by its dotted name: {' or '.join(points)}"
             )
         if points:
-            (point,) = points.values()
-            found = load(point.value, shown=f"{shown} of {_package(point)}")
+            ((dotted, point),) = points.items()
+            package = _package(point)
+            shown += f" of {package}"
         elif isinstance(name, str) and is_dotted(name):
-            found = load(name, shown=shown)
+            dotted = name
         else:
             raise UnknownNameError(f"unknown {shown}{nearest(str(name), self)}; known: {', '.join(sorted(self))}")
+        found = load(dotted, shown=shown)
         try:
-            return self._check(found)
+            return self._check(found), origin(found, dotted, name=name, package=package)
         except TypeError as error:
             raise GuestError(f"{shown} {error}") from error
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from segda.config_problems import Location, Problem, problems_of
 from segda.errors import ConfigError
+from segda.guests import make_importable_beside
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MERGE = "tag:yaml.org,2002:merge"
@@ -60,7 +61,7 @@ class Document:
 
 
 def load_config(path: Path, model: type[_Model]) -> _Model:
-    """Read a YAML file into a configuration.
+    """Read a YAML file into a configuration; what it names by dotted names may lie beside it (see `segda.guests`).
 
     Args:
         path: the file.
@@ -69,6 +70,7 @@ def load_config(path: Path, model: type[_Model]) -> _Model:
     Raises:
         ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`.
     """
+    make_importable_beside(path)
     return validate(read_document(path), model)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -9,6 +10,9 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
+
+from segda.named import guests_in
 
 _PACKAGES = (
     "segda",
@@ -54,12 +58,41 @@ def describe_environment(device: torch.device | None = None) -> dict[str, str | 
     return described
 
 
-@functools.cache
-def code_fingerprint() -> str:
-    """Return a hash of this library's sources and of the torch that computes, 16 hexadecimal digits.
+def describe_guests(config: BaseModel) -> dict[str, str | None]:
+    """Describe what a configuration names and that does not belong to this library.
+
+    Args:
+        config: any configuration.
+
+    Returns:
+        Flat name -> value: `guest/<name>/module`, `guest/<name>/sha256` of the module's file when it was imported (None without a
+        file), and `guest/<name>/package` with name and version (None for what was named by a dotted name).
+    """
+    return {
+        f"guest/{guest.name}/{key}": value
+        for guest in guests_in(config)
+        for key, value in (("module", guest.module), ("package", guest.package), ("sha256", guest.sha256))
+    }
+
+
+def code_fingerprint(config: BaseModel) -> str:
+    """Return a hash of the code that computes a run, 16 hexadecimal digits: of this library, of torch, and of what is not ours.
 
     Equal for installations that compute the same thing from the same configuration and data.
+
+    Args:
+        config: the run.
     """
+    guests = describe_guests(config)
+    if not guests:
+        return _own_fingerprint()
+    text = json.dumps([_own_fingerprint(), guests], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _own_fingerprint() -> str:
+    """Return a hash of this library's sources and of the torch that computes, 16 hexadecimal digits."""
     digest = hashlib.sha256(torch.__version__.encode())
     root = Path(__file__).parent
     # Command lines do not compute results.

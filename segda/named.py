@@ -1,6 +1,6 @@
 """Fields of a configuration that name a thing in a catalog: `OneOf` for a name alone, `ConfigOf` for a name with its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ from pydantic_core import CoreSchema, core_schema
 from segda.catalog import Catalog
 from segda.config_problems import LocatedError, Variants
 from segda.errors import ConfigError
+from segda.guests import Guest
 
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
-    """The field holds a name of the catalog, which is looked up when a configuration is made.
+    """The field holds a name of the catalog, or several, which are looked up when a configuration is made.
 
         augmentation: Annotated[str, OneOf(RECIPES), Choice(*RECIPES)] = "none"
 
@@ -28,7 +29,8 @@ class OneOf:
         return core_schema.no_info_before_validator_function(self._check, handler(source))
 
     def _check(self, value: Any) -> Any:
-        self.catalog[value]  # raises what is wrong with it
+        for name in _listed(value):
+            self.catalog[name]  # raises what is wrong with it
         return value
 
 
@@ -72,3 +74,29 @@ class ConfigOf(Variants):
         except ConfigError as error:
             raise LocatedError(("name",), str(error)) from error
         return found
+
+
+def guests_in(config: BaseModel) -> list[Guest]:
+    """Return where everything comes from that a configuration names and that is not ours, each once.
+
+    Args:
+        config: any configuration.
+    """
+    found = [catalog.origin(name) for catalog, name in _named(config)]
+    return list(dict.fromkeys(guest for guest in found if guest is not None))
+
+
+def _named(config: BaseModel) -> Iterator[tuple[Catalog[Any], str]]:
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key)
+        for item in field.metadata:
+            if isinstance(item, OneOf):
+                yield from ((item.catalog, name) for name in _listed(value))
+            elif isinstance(item, ConfigOf):
+                yield item.catalog, value.name
+        if isinstance(value, BaseModel):
+            yield from _named(value)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]

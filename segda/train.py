@@ -16,7 +16,7 @@ from pathlib import Path
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.device_errors import is_out_of_memory
-from segda.environment import describe_environment
+from segda.environment import describe_environment, describe_guests
 from segda.errors import OutOfMemoryError
 from segda.files import write_json, write_text
 from segda.gradients import images_at_once
@@ -161,7 +161,13 @@ def _record(run: TrainingRun, *, resumed: bool) -> None:
     else:
         write_json(run.folder / "config.json", run.config.model_dump(mode="json"))
     kept = resumed and environment.exists()
-    described = json.loads(environment.read_text()) if kept else describe_environment(run.device)
+    guests = describe_guests(run.config)
+    described = json.loads(environment.read_text()) if kept else describe_environment(run.device) | guests
+    for name, value in guests.items():
+        if described.get(name) != value:
+            log.warning(
+                "%s was %s when this run began, is %s now: what follows may not fit", name, described.get(name), value
+            )
     write_json(environment, described | {"micro_batch": run.gradients.at_once, "processes": run.team.size})
     if resumed:
         # The run may have ended after its checkpoint was written and before this was.

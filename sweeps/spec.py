@@ -25,6 +25,7 @@ from segda.config import TrainConfig
 from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
 from segda.datasets import DATASETS
+from segda.guests import make_importable_beside
 from segda.tunable import Scalar
 from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of, value_at, with_values
 from sweeps.space import Searched
@@ -236,7 +237,7 @@ def without_places(base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSpec:
-    """Read a sweep file.
+    """Read a sweep file; what it names by dotted names may lie beside it (see `segda.guests`).
 
     Args:
         path: YAML file.
@@ -248,6 +249,7 @@ def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSp
     Raises:
         ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`.
     """
+    make_importable_beside(path)
     roots = roots or {}
     for name in roots:
         DATASETS[name]  # raises what is wrong with the name

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segda.config_problems import error_of
+from segda.guests import make_importable
 from sweeps.ledger.records import SweepRecord
 from sweeps.spec import SweepSpec
 
@@ -28,7 +29,7 @@ def spec_from(plain: Mapping[str, Any], *, where: str) -> SweepSpec:
 
 
 def stored_spec(record: SweepRecord) -> SweepSpec:
-    """Return the sweep file that the ledger has of a sweep.
+    """Return the sweep file that the ledger has of a sweep; what it names by dotted names is found where its driver found it.
 
     Args:
         record: the sweep.
@@ -36,6 +37,7 @@ def stored_spec(record: SweepRecord) -> SweepSpec:
     Raises:
         ConfigError: an incompatible version wrote it.
     """
+    make_importable(record.info.get("folders", ()))
     return spec_from(
         record.spec, where=f"sweep {record.name} in the ledger, which another version of this program may have written"
     )

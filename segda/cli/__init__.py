@@ -3,6 +3,8 @@
 Networks and data sets are imported inside the commands, so that `segda --help` answers at once.
 """
 
+from pathlib import Path
+
 import click
 
 from segda.cli.datasets import datasets_group
@@ -12,6 +14,7 @@ from segda.cli.predict import predict_command
 from segda.cli.profile import profile_command
 from segda.cli.train import train_command
 from segda.cli_errors import run_cli
+from segda.guests import make_importable
 
 
 @click.group("segda", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -32,6 +35,7 @@ def cli(verbose: bool) -> None:
     Exit codes: 0 done, 1 a bug (with traceback), 2 something that you can correct (one line), 130 interrupted.
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     set_up_logging(verbose=verbose)
+    make_importable([Path.cwd()])
 
 
 for command in (train_command, evaluate_command, predict_command, profile_command, datasets_group):

@@ -11,6 +11,7 @@ from segda.config import NetworkConfig, TrainConfig
 from segda.config_file import read_document, validate
 from segda.config_problems import error_of
 from segda.errors import ConfigError
+from segda.guests import make_importable_beside
 from segda.models import ModelConfig
 
 _Config = TypeVar("_Config", bound=BaseModel)
@@ -27,6 +28,7 @@ def read_train_config(path: Path, assignments: Sequence[str] = ()) -> TrainConfi
     Raises:
         ConfigError: if the file or an assignment is not valid.
     """
+    make_importable_beside(path)
     document = read_document(path)
     if not assignments:
         return validate(document, TrainConfig)

@@ -109,12 +109,12 @@ def check_keys(records: Sequence[TrialRecord], files: TrialFiles, *, train: str)
         result = files.results.get(record.number, {})
         if "data_fingerprint" in result:
             fingerprints[json.dumps(record.config["data"], sort_keys=True)] = str(result["data_fingerprint"])
-    code = f"{train} {code_fingerprint()}"
     matching, differing = 0, []
     for record in records:
         data = fingerprints.get(json.dumps(record.config["data"], sort_keys=True))
         if data is not None:
-            key = trial_key(TrainConfig.model_validate(record.config).canonical(), data, code)
+            config = TrainConfig.model_validate(record.config)
+            key = trial_key(config.canonical(), data, f"{train} {code_fingerprint(config)}")
             matching += key == record.key
             differing += [record.number] if key != record.key else []
     unknown = len(records) - matching - len(differing)

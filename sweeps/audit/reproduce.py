@@ -7,13 +7,14 @@ run, so their figures agree to a tolerance only.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from segda.checkpoint import read_checkpoint
 from segda.config import DomainConfig, TrainConfig
 from segda.device import DTYPES, resolve_device
-from segda.environment import describe_environment
+from segda.environment import describe_environment, describe_guests
 from segda.errors import ConfigError
 from segda.splits import data_fingerprint
 from segda.train import OnStep, train
@@ -95,7 +96,7 @@ def environment_differences(run: RecordedRun, config: TrainConfig) -> list[tuple
         run: the recorded run.
         config: its configuration with this machine's places.
     """
-    here = describe_environment(resolve_device(config.device))
+    here: dict[str, Any] = describe_environment(resolve_device(config.device)) | describe_guests(config)
     here |= {
         name: run.environment[name] for name in ("num_threads", "micro_batch", "processes") if name in run.environment
     }

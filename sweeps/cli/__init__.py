@@ -1,10 +1,12 @@
 """The command line `sweeps`: check, run and continue sweeps, and read what came out."""
 
 import contextlib
+from pathlib import Path
 
 import click
 
 from segda.cli_errors import run_cli
+from segda.guests import make_importable
 from sweeps.cli.audit import audit_command
 from sweeps.cli.check import check_command
 from sweeps.cli.export import export_command
@@ -40,6 +42,7 @@ def sweeps() -> None:
     Exit codes: 0 done or ended by `sweeps stop`, 1 an audit or a reproduction found a difference, 2 something to correct,
     75 a running sweep was ended by SIGTERM or Ctrl-C and can be resumed, 130 ended at once by Ctrl-C, in a sweep a second one.
     """
+    make_importable([Path.cwd()])
 
 
 for command in (

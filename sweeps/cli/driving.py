@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from segda.config import TrainConfig
 from segda.environment import describe_environment
 from segda.errors import ConfigError
+from segda.guests import importable_folders
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
 from sweeps.cli.options import console
@@ -76,7 +77,7 @@ def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
         ConfigError: there is a sweep of that name with trials, or that is being run; the message says how to go on with it.
     """
     plain = spec.canonical()
-    info = {"environment": describe_environment(), "file": source}
+    info = {"environment": describe_environment(), "file": source, "folders": importable_folders()}
     known = {sweep.name: sweep.spec for sweep in ledger.sweeps()}
     if spec.name not in known:
         ledger.create_sweep(spec.name, spec=plain, info=info)

@@ -30,6 +30,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segda.errors import ConfigError, DeviceError
+from segda.guests import importable_folders, make_importable
 from sweeps.execution.coordinator import Listener
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Machines, here, request_of
@@ -240,7 +241,8 @@ class _IdleNode:
         """Wait until the node is idle and take it."""
         num_cpus, num_gpus = int(self._node["Resources"]["CPU"]), math.ceil(self._wanted.num_gpus)
         alone = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, resources=self._wanted.custom)(_Alone)
-        self._actor = alone.options(runtime_env=_hide_gpus(True), scheduling_strategy=_there(self._node)).remote()
+        options = alone.options(runtime_env=_hide_gpus(True), scheduling_strategy=_there(self._node))
+        self._actor = options.remote(importable_folders())
         self._result(
             self._actor.run.remote(int),
             waiting=f"waiting for an idle node to measure on: all its {num_cpus} CPUs and {num_gpus} GPUs at once; the cluster has "
@@ -275,7 +277,13 @@ def _there(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
 
 
 class _Alone:
-    """Runs functions in one process."""
+    """Runs functions in one process.
+
+    Arguments may be of classes that lie in one of the folders: they are unpacked after it was made.
+    """
+
+    def __init__(self, folders: list[str]) -> None:
+        make_importable(folders)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)

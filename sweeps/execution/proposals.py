@@ -205,7 +205,7 @@ class Proposals:
         record = TrialRecord(
             sweep=self._spec.name,
             number=len(self._records),
-            key=trial_key(config.canonical(), self._data(config), f"{self._train} {code_fingerprint()}"),
+            key=trial_key(config.canonical(), self._data(config), f"{self._train} {code_fingerprint(config)}"),
             kind=kind,
             params=dict(params),
             config=config.model_dump(mode="json"),

@@ -29,6 +29,7 @@ from segda.config import TrainConfig
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
 from sweeps.execution.coordinator import Coordinator, Listener, Wait
+from sweeps.execution.guests import note_guests
 from sweeps.execution.losses import classify_loss, describe_loss, error_of
 from sweeps.execution.room import Room, say_idle_room
 from sweeps.execution.signals import Signals
@@ -144,6 +145,7 @@ def run_sweep(
             train=train,
         )
         admitted()
+        note_guests(spec, ledger=ledger, listener=listener)
         ledger.update_sweep(spec.name, state="running")
         if asked.resources.gpus != "auto":
             say_idle_room(coordinator)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from segda.guests import importable_folders
 from sweeps.execution.worker import Task
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialRecord
@@ -34,4 +35,5 @@ def task_of(record: TrialRecord, *, spec: SweepSpec, folder: Path, train: str) -
         watchdog_seconds=resources.watchdog_minutes * 60,
         storage=spec.storage,
         system_metrics=spec.tracking.system_metrics,
+        folders=tuple(importable_folders()),
     )

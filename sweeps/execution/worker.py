@@ -27,12 +27,15 @@ from segda.errors import (
     CorruptSampleError,
     DamagedCheckpointError,
     DatasetNotFoundError,
+    GuestError,
     ProcessLostError,
     SegdaError,
     TrainingDivergedError,
+    UnknownNameError,
     WeightsError,
 )
 from segda.files import claiming, write_text
+from segda.guests import make_importable
 from sweeps.execution.fence import StaleAttemptError, check_beginning, check_ours, newest_attempt, take_over
 from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
@@ -74,6 +77,7 @@ class Task:
             ever.
         storage: fsspec address under which trials are kept as well, for nodes that do not share `folder`.
         system_metrics: whether each point gets figures of the machine too.
+        folders: where dotted names in the configuration are looked for, see `segda.guests`.
     """
 
     number: int
@@ -88,6 +92,7 @@ class Task:
     watchdog_seconds: float | None = None
     storage: str | None = None
     system_metrics: bool = False
+    folders: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as plain data."""
@@ -115,6 +120,7 @@ def run_task(task: Task, send: Send) -> None:
 
 
 def _train(task: Task, send: Send) -> None:
+    make_importable(task.folders)
     folder = Path(task.folder)
     folder.mkdir(parents=True, exist_ok=True)
     check_beginning(folder, attempt=task.attempt)
@@ -181,7 +187,7 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
     if task.processes != 1:
         options["processes"] = task.processes
     train = resolve(task.train)
-    config = TrainConfig.model_validate(task.config)
+    config = _config(task)
     while True:
         try:
             train(config, report, folder=folder, acknowledged=task.acknowledged, **options)
@@ -191,6 +197,19 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
                 raise  # it is another file's fault
             check_ours(folder, attempt=task.attempt)
             _put_aside(error, folder, storage)
+
+
+def _config(task: Task) -> TrainConfig:
+    """Check the configuration here too: the driver had all that it names, this node may not."""
+    try:
+        return TrainConfig.model_validate(task.config)
+    except ValidationError as error:
+        for item in error.errors():
+            problem = item.get("ctx", {}).get("error")
+            for cause in (problem, getattr(problem, "__cause__", None)):
+                if isinstance(cause, GuestError | UnknownNameError):
+                    raise cause from error
+        raise
 
 
 def _put_aside(error: DamagedCheckpointError, folder: Path, storage: TrialStorage | None) -> None:
@@ -235,7 +254,7 @@ def classify(error: Exception) -> FailureClass:
         error: what training raised.
 
     Returns:
-        DIVERGED and OUT_OF_MEMORY, which the sampler learns to avoid. DATA for files (images, weights, the decoded cache) that are
+        DIVERGED and OUT_OF_MEMORY, which the sampler learns to avoid. DATA for files (images, weights, the cache, guests) that are
         missing, damaged or not allowed and for disks that are full, read-only or broken: another node may do better, and no
         configuration is to blame. STORAGE for a storage address that fails. WORKER_LOST for an attempt that was replaced or lost
         one of its processes, DEVICE_LOST for a GPU that failed. INVALID for a configuration that cannot be used. ERROR for all
@@ -257,6 +276,8 @@ def classify(error: Exception) -> FailureClass:
         case StorageError():
             return FailureClass.STORAGE
         case DatasetNotFoundError() | CorruptSampleError() | CacheError() | WeightsError():
+            return FailureClass.DATA
+        case GuestError() | UnknownNameError():
             return FailureClass.DATA
         case SegdaError() | ValidationError():
             return FailureClass.INVALID

@@ -192,9 +192,12 @@ def send_files(
         if name not in sent and (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
             sent.add(name)
-    commit = _read(folder / "environment.json").get("git_commit")
-    if commit:
-        client.set_tag(run_id, "mlflow.source.git.commit", str(commit))
+    environment = _read(folder / "environment.json")
+    if environment.get("git_commit"):
+        client.set_tag(run_id, "mlflow.source.git.commit", str(environment["git_commit"]))
+    for key, value in environment.items():
+        if key.startswith("guest/") and value is not None:
+            client.set_tag(run_id, key, str(value))
     result = _read(folder / "result.json")
     if result:
         client.log_inputs(run_id, dataset_inputs(record.config, str(result["data_fingerprint"])))

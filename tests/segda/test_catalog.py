@@ -160,8 +160,8 @@ def test_an_unknown_name_is_told_with_the_nearest_one(name, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("junk:Junk", "boat 'junk:Junk': there is no module 'junk'; put junk.py into {folder}, or install the package that has it"),
-        ("junks.sub:Junk", "boat 'junks.sub:Junk': there is no module 'junks.sub'; put junks/sub.py into {folder}, or install"),
+        ("junk:Junk", "boat 'junk:Junk': there is no module 'junk'; put junk.py into {folder}, put its folder on PYTHONPATH"),
+        ("junks.sub:Junk", "boat 'junks.sub:Junk': there is no module 'junks.sub'; put junks/sub.py into {folder}, put"),
         ("junks:Jonk", "boat 'junks:Jonk': module junks ({folder}/junks.py) has no 'Jonk' (did you mean 'Junk'?); correct"),
         ("junks:Junk.sale", "boat 'junks:Junk.sale': Junk has no 'sale' (did you mean 'sail'?)"),
         ("junks:hum", "boat 'junks:hum' must be a subclass of {here}.Boat, is a function"),

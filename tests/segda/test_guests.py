@@ -1,5 +1,9 @@
 """A user's own method, data set, loss, recipe and discriminator in a training configuration."""
 
+import hashlib
+import importlib
+import json
+import sys
 import textwrap
 
 import pytest
@@ -9,6 +13,7 @@ import yaml
 from segda.config import TrainConfig
 from segda.config_file import load_config
 from segda.datasets.base import resolve_root
+from segda.environment import code_fingerprint, describe_guests
 from segda.errors import ConfigError, DatasetNotFoundError, GuestError
 from segda.losses import SegmentationLoss
 from segda.transforms import build_recipe
@@ -133,3 +138,74 @@ def test_a_guest_discriminator_is_a_choice_of_the_adversarial_method(write, tmp_
     path.write_text(yaml.safe_dump(plain))
     with pytest.raises(ConfigError, match=r"method.discriminator: discriminator 'shy:Shy' must be a subclass of segda"):
         load_config(path, TrainConfig)
+
+
+def test_what_is_not_ours_is_described_with_the_hash_of_its_file(write, guest_folder):
+    described = describe_guests(load_config(write(), TrainConfig))
+    digest = hashlib.sha256((guest_folder / "shy.py").read_bytes()).hexdigest()
+    names = ("shy:Tiles", "shy:mirrored", "shy:Shy", "shy:half")
+    assert described == {
+        f"guest/{name}/{key}": value
+        for name in names
+        for key, value in (("module", "shy"), ("package", None), ("sha256", digest))
+    }
+
+
+def test_an_installed_guest_is_described_with_its_package(write, guest_folder, install):
+    (guest_folder / "front.py").write_text("from shy import Shy\n")
+    install("shyness", "[segda.methods]\nshy = front:Shy\n")
+    described = describe_guests(load_config(write("shy:Shy", "shy"), TrainConfig))
+    assert described["guest/shy/package"] == "shyness 1.2"
+    assert described["guest/shy/module"] == "shy"  # where it is defined, not where it is offered
+
+
+def test_what_is_ours_is_not_described(write):
+    path = write("shy:Shy\n  lambda_shy: 0.25", "source_only")
+    assert not any(key.startswith("guest/source_only") for key in describe_guests(load_config(path, TrainConfig)))
+
+
+def test_the_code_of_a_run_is_another_one_when_the_file_of_a_guest_has_changed(write, guest_folder):
+    config = load_config(write(), TrainConfig)
+    before = code_fingerprint(config)
+    file = guest_folder / "shy.py"
+    file.write_text(file.read_text() + "\n# changed\n")
+    assert code_fingerprint(config) == before  # what was imported is what computes
+    importlib.reload(sys.modules["shy"])
+    assert code_fingerprint(config) != before
+
+
+@pytest.fixture
+def beside(tmp_path, guest_folder, miniatures, monkeypatch):
+    """A configuration with its guests in a folder of its own, which nobody was told of yet; returns the file."""
+    monkeypatch.setenv("SEGDA_CACHE", str(tmp_path / "cache"))
+    (guest_folder / "settings").mkdir()
+    (guest_folder / "settings" / "shy_beside.py").write_text(textwrap.dedent(SHY))
+    path = miniatures.config(guest_folder / "settings" / "tiny.yaml")
+    plain = yaml.safe_load(path.read_text())
+    for side in ("source", "target"):
+        plain["data"][side] |= {"dataset": "shy_beside:Tiles", "root": str(miniatures.loveda(tmp_path / side))}
+    plain["method"] = {"name": "shy_beside:Shy"}
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+@pytest.mark.slow  # a second process starts
+def test_guests_beside_the_configuration_train_on_several_processes_and_are_recorded(beside, segda, tmp_path, caplog):
+    folder = tmp_path / "run"
+    code, _, errors = segda(
+        "train", beside, "--folder", folder, "--processes", 2, "--set", "batch_size=4", "--steps", 1
+    )
+    assert code == 0, errors
+    recorded = json.loads((folder / "environment.json").read_text())
+    file = beside.parent / "shy_beside.py"
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert recorded["guest/shy_beside:Shy/sha256"] == before
+    assert recorded["guest/shy_beside:Tiles/module"] == "shy_beside"
+    code, _, errors = segda("evaluate", folder / "checkpoint.pt")
+    assert code == 0, errors
+
+    file.write_text(file.read_text() + "\n# changed\n")
+    importlib.reload(sys.modules["shy_beside"])
+    segda("train", beside, "--folder", folder, "--set", "batch_size=4", "--steps", 1)
+    assert "guest/shy_beside:Shy/sha256 was" in caplog.text
+    assert json.loads((folder / "environment.json").read_text())["guest/shy_beside:Shy/sha256"] == before

@@ -47,7 +47,7 @@ def sweep(make_spec, begun, ledger, store):
         record = TrialRecord(
             sweep="demo",
             number=number,
-            key=trial_key(config.canonical(), "0123456789abcdef", f"segda.train:train {code_fingerprint()}"),
+            key=trial_key(config.canonical(), "0123456789abcdef", f"segda.train:train {code_fingerprint(config)}"),
             kind=TrialKind.SEARCH,
             params={"optimizer.lr": 0.01 * (number + 1)},
             config=config.model_dump(mode="json"),
@@ -247,7 +247,7 @@ def test_files_may_be_ahead_of_the_ledger_while_a_trial_is_open(problems, ledger
 
 
 def test_trials_of_other_code_keep_their_keys(sweep, ledger, store, monkeypatch):
-    monkeypatch.setattr("sweeps.audit.files.code_fingerprint", lambda: "newer")
+    monkeypatch.setattr("sweeps.audit.files.code_fingerprint", lambda config: "newer")
     check = audit("demo", ledger=ledger, store=store, mlflow=False)[2]
     assert (check.count, check.problems, check.note) == (0, (), "4 of other code than this: not computed anew")
 

@@ -1,12 +1,27 @@
 # ruff: noqa: E501 - a table of messages reads best with one case per line
-"""A user's own method in a sweep file."""
+"""A user's own method in a sweep: in its file, in its workers, and in its records."""
 
+import importlib
+import json
+import sys
 import textwrap
 
+import fakes
 import pytest
+from records import trial
 
+from segda.config import TrainConfig
+from segda.environment import describe_environment, describe_guests
 from segda.errors import ConfigError
-from sweeps.spec import load_spec, sweep_schema
+from sweeps.audit.reproduce import environment_differences
+from sweeps.execution.runner import run_sweep
+from sweeps.execution.worker import Task, run_task
+from sweeps.spec import SweepSpec, load_spec, sweep_schema
+from sweeps.stored import stored_spec
+from sweeps.tracking import MlflowClient
+from sweeps.tracking.reading import RecordedRun
+from sweeps.tracking.trial_run import send_files
+from sweeps.trial import TrialState
 
 SHY = """
     from typing import Annotated
@@ -107,3 +122,117 @@ def test_an_installed_method_is_part_of_the_default_range_and_of_the_schema_and_
     assert spec.search["method.name"].choices == ("source_only", "adversarial", "shy")
     assert "method.lambda_shy" in sweep_schema()["properties"]["search"]["propertyNames"]["enum"]
     assert "importing wreck failed with RuntimeError: water" in caplog.text
+
+
+@pytest.fixture
+def run(ledger, store, begun):
+    """Run or continue a sweep whose only method is a guest of the module `name`; return what was told meanwhile."""
+
+    def run(name, **changes):
+        base = fakes.plain_spec()["base"] | {"method": {"name": f"{name}:Shy"}}
+        spec = SweepSpec.model_validate(fakes.plain_spec(base=base, **changes))
+        if not ledger.sweeps():
+            begun(spec)
+        told = []
+        run_sweep(
+            spec,
+            ledger=ledger,
+            store=store,
+            train="fakes:quadratic",
+            fingerprint=fakes.fingerprint,
+            listener=lambda kind, record, text: told.append(text),
+        )
+        return told
+
+    return run
+
+
+@pytest.mark.usefixtures("ray_cluster", "no_profiling")
+def test_workers_import_guests_from_where_the_driver_found_them_and_a_change_is_told_and_counted(
+    run, guest_folder, ledger
+):
+    file = guest_folder / "shy_in_workers.py"
+    file.write_text(textwrap.dedent(SHY))
+    run("shy_in_workers")
+    trials = ledger.trials("demo")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    info = ledger.sweep("demo").info
+    assert info["folders"] == [str(guest_folder)]
+    assert info["guests"]["guest/shy_in_workers:Shy/module"] == "shy_in_workers"
+
+    file.write_text(file.read_text() + "\n# changed\n")
+    importlib.reload(sys.modules["shy_in_workers"])
+    told = run("shy_in_workers", budget={"trials": 4, "concurrency": 1})
+    assert any("guest/shy_in_workers:Shy/sha256 was" in text for text in told)
+    assert [event.kind for event in ledger.events("demo")].count("guest_changed") == 1
+    keys = {trial.key for trial in ledger.trials("demo")}
+    assert len(keys) == 4
+    assert not any("sha256 was" in text for text in run("shy_in_workers", budget={"trials": 4, "concurrency": 1}))
+
+
+def test_whoever_reads_the_ledger_finds_the_guests_of_a_sweep_where_its_driver_did(
+    begun, ledger, guest_folder, tmp_path
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    file = guest_folder / "shy_in_ledger.py"
+    file.write_text(textwrap.dedent(SHY))
+    base = fakes.plain_spec()["base"] | {"method": {"name": "shy_in_ledger:Shy"}}
+    begun(SweepSpec.model_validate(fakes.plain_spec(base=base)))
+    del sys.modules["shy_in_ledger"]
+    file.rename(elsewhere / file.name)
+    importlib.invalidate_caches()
+    with pytest.raises(
+        ConfigError, match=r"sweep demo in the ledger.*base.method.name: .*there is no module 'shy_in_ledger'"
+    ):
+        stored_spec(ledger.sweep("demo"))
+    ledger.update_info("demo", folders=[str(elsewhere)])
+    assert stored_spec(ledger.sweep("demo")).base["method"] == {"name": "shy_in_ledger:Shy"}
+    del sys.modules["shy_in_ledger"]
+
+
+def test_a_node_that_lacks_a_guest_is_no_fault_of_the_configuration(make_spec, tmp_path):
+    config = make_spec().train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")
+
+    def end_of(name):
+        plain = config | {"method": {"name": name}}
+        sent = []
+        run_task(Task(0, 1, 0, str(tmp_path / "trial"), plain, 1, train="fakes:quadratic"), sent.append)
+        return sent[-1]["event"], sent[-1]["failure"], sent[-1]["error"]
+
+    event, failure, error = end_of("nowhere_to_be_found:Shy")
+    assert (event, failure) == ("failed", "data")
+    assert error.startswith("GuestError: method 'nowhere_to_be_found:Shy': there is no module 'nowhere_to_be_found'")
+    # The driver's machine has a package installed that this one lacks.
+    assert end_of("shy_of_a_package")[1] == "data"
+
+
+@pytest.fixture
+def config(guest_folder):
+    """A training configuration with a guest."""
+    (guest_folder / "shy_recorded.py").write_text(textwrap.dedent(SHY))
+    plain = fakes.plain_spec()["base"] | {"method": {"name": "shy_recorded:Shy"}, "device": "cpu"}
+    return TrainConfig.model_validate(plain)
+
+
+def test_the_run_of_a_trial_in_mlflow_says_which_guests_it_was_trained_with(config, mlflow_store, tmp_path):
+    described = describe_guests(config)
+    (tmp_path / "environment.json").write_text(json.dumps(described))
+    client = MlflowClient(f"sqlite:///{mlflow_store.mlflow}")
+    run_id = client.create_run("0").info.run_id
+    assert "environment.json" in send_files(client, run_id, trial(0), folder=tmp_path, known=["environment.json"])
+    tags = {key: value for key, value in client.get_run(run_id).data.tags.items() if key.startswith("guest/")}
+    assert tags == {key: value for key, value in described.items() if value is not None}
+    assert tags["guest/shy_recorded:Shy/module"] == "shy_recorded"
+
+
+def test_who_reproduces_a_run_is_told_that_a_guest_has_changed(config):
+    described = describe_environment() | describe_guests(config)
+    name = "guest/shy_recorded:Shy/sha256"
+
+    def differences(environment):
+        run = RecordedRun("r", "n", config, environment, {1: {}}, None, None, None, None, 1)
+        return environment_differences(run, config)
+
+    assert differences(described) == []
+    assert differences(described | {name: "another"}) == [(name, "another", described[name])]

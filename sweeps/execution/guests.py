@@ -1,0 +1,58 @@
+"""What a sweep names that does not belong to this library: noted when a driver begins, compared when another one goes on."""
+
+from collections.abc import Iterator
+
+from segda.config import TrainConfig
+from segda.environment import describe_guests
+from segda.guests import importable_folders
+from sweeps.execution.coordinator import Listener
+from sweeps.ledger.database import Ledger
+from sweeps.space import Categorical, SearchSpace
+from sweeps.spec import SweepSpec
+
+
+def guests_of(spec: SweepSpec) -> dict[str, str | None]:
+    """Return what is known of everything that trials of a sweep can name and that is not ours, see `describe_guests`.
+
+    Args:
+        spec: the sweep.
+    """
+    found: dict[str, str | None] = {}
+    for config in _configs(spec):
+        found |= describe_guests(config)
+    return found
+
+
+def note_guests(spec: SweepSpec, *, ledger: Ledger, listener: Listener | None) -> None:
+    """Write down what the sweep names from outside and where that was found; say so if it has changed since there were trials.
+
+    Args:
+        spec: the sweep; its row must be in the ledger.
+        ledger: where to note it, under `guests` and `folders` of the sweep's info.
+        listener: is told of a change, as the ledger's events are.
+    """
+    before, now = ledger.sweep(spec.name).info.get("guests", {}), guests_of(spec)
+    if ledger.trials(spec.name):
+        changed = [
+            f"{name} was {before[name]}, is {now[name]}" for name in now if before.get(name, now[name]) != now[name]
+        ]
+        for text in changed:
+            message = f"{text}: trials from before and from now on may not be comparable"
+            ledger.add_event(spec.name, "guest_changed", message)
+            if listener is not None:
+                listener("note", None, message)
+    ledger.update_info(spec.name, guests=before | now, folders=importable_folders())
+
+
+def _configs(spec: SweepSpec) -> Iterator[TrainConfig]:
+    """Yield configurations that name everything which trials and references can name."""
+    space = SearchSpace.from_search(spec.search)
+    for branch in space.branches():
+        first = space.first(branch)
+        yield spec.train_config(first, seed=spec.seeds[0])
+        for item in space.parameters:
+            if isinstance(item.distribution, Categorical) and item.path in first and item.path not in branch:
+                for value in item.distribution.choices[1:]:
+                    yield spec.train_config(first | {item.path: value}, seed=spec.seeds[0])
+    for params in spec.references.values():
+        yield spec.train_config(params, seed=spec.seeds[0])
