@@ -108,8 +108,9 @@ def is_candidate(part: str, name: str) -> bool:
 
 
 def _candidates(part: str) -> list[str]:
-    """Return all that are listed and that trials are proposed with."""
-    return [name for name in VARIANTS[part].usable() if is_candidate(part, name)]
+    """Return all that are listed and that trials are proposed with, but for methods that need a few target labels."""
+    names = [name for name in VARIANTS[part].usable() if is_candidate(part, name)]
+    return [name for name in names if part != "method" or not METHODS[name].needs_few_shot]
 
 
 def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from segda.tunable import Choice, Range
 class AdversarialConfig(TwoDomainConfig):
     """Settings of `Adversarial`."""
 
-    name: Literal["adversarial"] = "adversarial"
+    name: str = "adversarial"
     discriminator: Annotated[str, OneOf(DISCRIMINATORS), Choice(*DISCRIMINATORS)] = Field(
         "fcd", description="domain classifier: fully convolutional, Tucker, depthwise-separable, CP"
     )

@@ -1,6 +1,6 @@
 """Train on the labelled source domain and a few labelled target images together: the plainest use of few labels."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from segda.tunable import Range
 class JointConfig(TwoDomainConfig):
     """Settings of `Joint`."""
 
-    name: Literal["joint"] = "joint"
+    name: str = "joint"
     lambda_few: Annotated[float, Range(0.1, 10.0, log=True)] = Field(
         1.0, ge=0, description="weight of the supervised loss on the few labelled target images"
     )

@@ -1,6 +1,6 @@
 """Train on the labelled source domain alone: what every adaptation method must beat."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from segda.methods.base import Method, MethodConfig, StepInput, StepOutput
 
@@ -8,7 +8,7 @@ from segda.methods.base import Method, MethodConfig, StepInput, StepOutput
 class SourceOnlyConfig(MethodConfig):
     """Settings of `SourceOnly`; it has none of its own."""
 
-    name: Literal["source_only"] = "source_only"
+    name: str = "source_only"
 
 
 class SourceOnly(Method):

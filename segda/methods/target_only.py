@@ -8,7 +8,7 @@ from segda.methods.base import Method, MethodConfig, StepInput, StepOutput
 class TargetOnlyConfig(MethodConfig):
     """Settings of `TargetOnly`; it has none of its own."""
 
-    name: Literal["target_only"] = "target_only"
+    name: str = "target_only"
 
 
 class TargetOnly(Method):

@@ -11,7 +11,7 @@ from segda.types import SegmentationOutput
 
 
 class ModelConfig(BaseModel):
-    """Settings of one network; each network extends it and fixes `name`.
+    """Settings of one network; each network extends it and gives `name` its own default.
 
     Attributes:
         initial_weights: names of the fields that only say where initial weights come from. They need defaults. All others make up

@@ -16,7 +16,7 @@ Three things are computed in another order than written there, with the same res
 """
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -38,7 +38,7 @@ class BiSeNetV1Config(ModelConfig):
 
     initial_weights: ClassVar[frozenset[str]] = frozenset({"pretrained", "weights_file"})
 
-    name: Literal["bisenet_v1"] = "bisenet_v1"
+    name: str = "bisenet_v1"
     backbone: Annotated[str, OneOf(BACKBONES), Choice(*BACKBONES)] = Field(
         "resnet18", description="trunk of the network"
     )

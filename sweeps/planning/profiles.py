@@ -18,7 +18,7 @@ from segda.config import NetworkConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
-from segda.environment import device_name
+from segda.environment import describe_guests, device_name
 from segda.errors import SegdaError
 from segda.models import ModelConfig, build_segmenter
 from sweeps.fields import with_values
@@ -66,8 +66,9 @@ class Architecture:
         )
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that decides the efficiency as plain data."""
-        return asdict(self) | {"model": self.model.architecture()}
+        """Return everything that decides the efficiency as plain data: of a network that is not ours, its code too."""
+        guests = describe_guests(NetworkConfig(model=self.model))
+        return asdict(self) | {"model": self.model.architecture()} | ({"guests": guests} if guests else {})
 
     def __str__(self) -> str:
         return f"{self.model.label()} at {self.height}x{self.width}"

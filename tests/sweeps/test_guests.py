@@ -16,6 +16,7 @@ from segda.errors import ConfigError
 from sweeps.audit.reproduce import environment_differences
 from sweeps.execution.runner import run_sweep
 from sweeps.execution.worker import Task, run_task
+from sweeps.planning.profiles import Architecture, Device, profile_key
 from sweeps.spec import SweepSpec, load_spec, sweep_schema
 from sweeps.stored import stored_spec
 from sweeps.tracking import MlflowClient
@@ -40,6 +41,16 @@ SHY = """
         Config = ShyConfig
 
     class Bold(TargetOnly):
+        Config = ShyConfig
+"""
+
+NETWORK = """
+    from segda.models.bisenet_v1 import BiSeNetV1, BiSeNetV1Config
+
+    class ShyConfig(BiSeNetV1Config):
+        name: str = "shy"
+
+    class Shy(BiSeNetV1):
         Config = ShyConfig
 """
 
@@ -119,7 +130,8 @@ def test_an_installed_method_is_part_of_the_default_range_and_of_the_schema_and_
         'when: {method.name: "shy:Shy"}',
         "when: {method.name: shy}",
     )
-    assert spec.search["method.name"].choices == ("source_only", "adversarial", "shy")
+    assert spec.search["method.name"].choices[-1] == "shy"
+    assert "bold" not in spec.search["method.name"].choices  # trained on target labels
     assert "method.lambda_shy" in sweep_schema()["properties"]["search"]["propertyNames"]["enum"]
     assert "importing wreck failed with RuntimeError: water" in caplog.text
 
@@ -236,3 +248,18 @@ def test_who_reproduces_a_run_is_told_that_a_guest_has_changed(config):
 
     assert differences(described) == []
     assert differences(described | {name: "another"}) == [(name, "another", described[name])]
+
+
+def test_figures_of_a_network_are_measured_again_when_its_file_has_changed(guest_folder):
+    file = guest_folder / "shy_network.py"
+    file.write_text(textwrap.dedent(NETWORK))
+    base = fakes.plain_spec()["base"] | {"model": {"name": "shy_network:Shy"}}
+    device = Device("cpu", "one", 1)
+
+    def key():
+        return profile_key(Architecture.of(TrainConfig.model_validate(base)), device)
+
+    before = key()
+    file.write_text(file.read_text() + "\n# changed\n")
+    importlib.reload(sys.modules["shy_network"])
+    assert key() != before
