@@ -1,101 +1,64 @@
-"""What every entry of DATASETS must do."""
+"""What every entry of DATASETS must do; a new line is tested from then on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from segda.datasets import DATASETS, SegmentationDataset, resolve_root
-from segda.errors import CorruptSampleError, DatasetNotFoundError
+from segda.datasets import DATASETS, Sample, SegmentationDataset, resolve_root
+from segda.datasets.loveda import LoveDA
+from segda.errors import DatasetNotFoundError
+from segda.testing.datasets import DATASET_CHECKS, DatasetCase
 
-pytestmark = pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS.keys())
+every_dataset = pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS.keys())
 Miniature = Callable[[str], Path]
 
 
+@every_dataset
+@pytest.mark.parametrize("check", DATASET_CHECKS)
+def test_every_data_set_keeps_the_contract(
+    dataset: SegmentationDataset, check: str, miniature: Miniature, tmp_path: Path
+) -> None:
+    folder = tmp_path / "check"
+    folder.mkdir()
+    DATASET_CHECKS[check](DatasetCase(dataset, miniature(dataset.name)), folder)
+
+
+@every_dataset
 def test_key_is_the_name(dataset: SegmentationDataset) -> None:
     assert DATASETS[dataset.name] is dataset
 
 
-def test_classes_and_palette_agree(dataset: SegmentationDataset) -> None:
-    assert len(set(dataset.classes)) == len(dataset.classes) == len(dataset.palette) == len(set(dataset.palette))
-    assert all(len(color) == 3 and min(color) >= 0 and max(color) <= 255 for color in dataset.palette)
-    assert dataset.unscored < frozenset(range(len(dataset.classes)))
-
-
-def test_some_domain_has_the_split_that_results_are_reported_on(dataset: SegmentationDataset) -> None:
-    assert any(dataset.report_split in dataset.splits(domain) for domain in dataset.domains)
-
-
-def test_terms_address_and_layout_are_told(dataset: SegmentationDataset) -> None:
-    assert dataset.terms
-    assert dataset.layout
+@every_dataset
+def test_data_are_got_somewhere_or_made(dataset: SegmentationDataset) -> None:
     assert dataset.url.startswith("http") or dataset.name == "scenes"
 
 
-def test_every_split_lists_existing_files_under_unique_names(
+@every_dataset
+def test_every_class_appears_in_labels_with_every_stored_value(
     dataset: SegmentationDataset, miniature: Miniature
 ) -> None:
     root = miniature(dataset.name)
     for domain in dataset.domains:
-        for split in dataset.splits(domain):
-            samples = dataset.samples(root, domain=domain, split=split)
-            assert len({sample.name for sample in samples}) == len(samples) > 0
-            assert all(sample.image.is_file() for sample in samples)
-            assert all(sample.label is None or sample.label.is_file() for sample in samples)
-
-
-def test_labels_become_train_ids_of_the_images_size(dataset: SegmentationDataset, miniature: Miniature) -> None:
-    root = miniature(dataset.name)
-    for domain in dataset.domains:
         sample = dataset.samples(root, domain=domain, split="train")[0]
-        image, label = dataset.read(sample, with_label=True)
-        assert image.dtype == np.uint8
-        assert image.shape[2] == 3
-        assert label is not None
-        assert label.dtype == np.uint8
-        assert label.shape == image.shape[:2]
-        # The miniatures hold every stored value, so every class appears; void is 255 unless it is a class of its own.
+        _, label = dataset.read(sample, with_label=True)
+        # The miniatures hold every stored value; void is 255 unless it is a class of its own.
         void = set() if dataset.unscored else {255}
         assert set(np.unique(label).tolist()) == set(range(len(dataset.classes))) | void
 
 
-def test_missing_root_is_named_with_a_way_out(dataset: SegmentationDataset, tmp_path: Path) -> None:
+@every_dataset
+def test_missing_root_is_told_with_a_way_out(dataset: SegmentationDataset, tmp_path: Path) -> None:
     # A data set that is made and not fetched says how to make it.
     way_out = rf"`root`.*SEGDA_{dataset.name.upper()}_ROOT|segda datasets make {dataset.name}"
     with pytest.raises(DatasetNotFoundError, match=rf"nowhere.*({way_out})"):
         dataset.samples(tmp_path / "nowhere", domain=dataset.domains[0], split="train")
 
 
-def test_empty_root_says_what_is_missing(dataset: SegmentationDataset, tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match=str(tmp_path)):
-        dataset.samples(tmp_path, domain=dataset.domains[0], split="train")
-
-
-def test_unknown_split_names_the_nearest(dataset: SegmentationDataset, tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match="no split 'trian' \\(did you mean 'train'\\?\\); it has: train"):
-        dataset.samples(tmp_path, domain=dataset.domains[0], split="trian")
-
-
-def test_unknown_domain_names_the_nearest(dataset: SegmentationDataset, tmp_path: Path) -> None:
-    domain = dataset.domains[0]
-    with pytest.raises(DatasetNotFoundError, match=f"no domain '{domain}x' \\(did you mean '{domain}'"):
-        dataset.samples(tmp_path, domain=f"{domain}x", split="train")
-
-
-def test_missing_label_names_image_and_label(dataset: SegmentationDataset, miniature: Miniature) -> None:
-    root = miniature(dataset.name)
-    sample = dataset.samples(root, domain=dataset.domains[0], split="train")[0]
-    assert sample.label is not None
-    sample.label.unlink()
-    (again, *_) = dataset.samples(root, domain=dataset.domains[0], split="train")
-    with pytest.raises(CorruptSampleError, match=f"{sample.image} has no label: expected {sample.label}"):
-        dataset.read(again, with_label=True)
-    image, label = dataset.read(again, with_label=False)
-    assert image.ndim == 3
-    assert label is None
-
-
+@every_dataset
 def test_root_comes_from_the_option_then_from_the_environment(
     dataset: SegmentationDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,3 +73,67 @@ def test_root_comes_from_the_option_then_from_the_environment(
     assert resolve_root(dataset.name, tmp_path / "b") == tmp_path / "b"
     with pytest.raises(DatasetNotFoundError, match="nowhere"):
         resolve_root(dataset.name, tmp_path / "nowhere")
+
+
+class SameColors(LoveDA):
+    palette = LoveDA.palette[:-1] + LoveDA.palette[:1]
+
+
+class AllUnscored(LoveDA):
+    unscored = frozenset(range(len(LoveDA.classes)))
+
+
+class Shuffled(LoveDA):
+    def list_samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
+        self.turns = getattr(self, "turns", 0) + 1
+        return super().list_samples(root, domain=domain, split=split)[:: (-1) ** self.turns]
+
+
+class Stored(LoveDA):
+    def decode_label(self, path: Path) -> np.ndarray:
+        return np.array(Image.open(path)) + np.uint8(100)
+
+
+class SmallLabels(LoveDA):
+    def read(self, sample: Sample, *, with_label: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        image, label = super().read(sample, with_label=with_label)
+        return image, None if label is None else label[::2, ::2]
+
+
+class NeverMissing(LoveDA):
+    def list_samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
+        return [
+            replace(sample, label=None if sample.label is None or not sample.label.is_file() else sample.label)
+            for sample in super().list_samples(root, domain=domain, split=split)
+        ]
+
+
+class Silent(LoveDA):
+    layout = ""
+
+
+class AnySplit(LoveDA):
+    def check_split(self, *, domain: str, split: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "message"),
+    [
+        (SameColors, "classes_and_palette", "same color"),
+        (AllUnscored, "classes_and_palette", "unscored must hold some train ids, not all"),
+        (Silent, "description", "layout must say something"),
+        (Shuffled, "splits", "in another order"),
+        (Stored, "images_and_labels", "values that are no train ids: "),
+        (SmallLabels, "images_and_labels", "its image"),
+        (AnySplit, "unknown_names", "must name"),
+        (NeverMissing, "missing_label", "must name the label"),
+    ],
+)
+def test_a_wrong_data_set_is_caught(
+    kind: type[SegmentationDataset], check: str, message: str, miniature: Miniature, tmp_path: Path
+) -> None:
+    folder = tmp_path / "check"
+    folder.mkdir()
+    with pytest.raises(AssertionError, match=message):
+        DATASET_CHECKS[check](DatasetCase(kind(), miniature("loveda")), folder)
