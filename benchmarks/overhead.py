@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segda.config import TrainConfig
-from segda.train import Report
+from segda.training import Report
 from sweeps.planning.profiles import Profile
 from sweeps.spec import SweepSpec
 
@@ -45,7 +45,7 @@ WAYS = {"bare Ray Tune": "run_bare_tune", "sweeps": "run_no_ops"}
 
 
 def no_op(config: TrainConfig, report: Report, *, folder: Path, acknowledged: int = 0) -> None:
-    """A training that is over at once; it has the contract of `segda.train.train`."""
+    """A training that is over at once; it has the contract of `segda.train`."""
     meet()
     report(config.steps, {"source/val/miou": config.optimizer.lr}, folder / "checkpoint.pt")
 
@@ -269,7 +269,7 @@ def run_bare_training(root: str, scenes: str, steps: str) -> None:
     """Train once with the library alone and print the seconds that the training took."""
     import torch
 
-    from segda.train import train
+    from segda.training import train
 
     torch.set_num_threads(1)
     spec = long_spec(scenes, int(steps))

@@ -39,7 +39,7 @@ from scipy.stats import spearmanr
 from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.files import write_json
-from segda.train import train
+from segda.training import train
 from segda.validators import VALIDATOR_METRICS
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.ledger.database import Ledger

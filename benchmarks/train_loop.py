@@ -113,7 +113,7 @@ class SegdaLoop:
         alone = Team(rank=0, size=1, device=torch.device("cpu"))
         self.run = TrainingRun(config, open_splits(config, progress=True), alone, folder, resumed=False)
         self.run.method.train()
-        keep_freed_memory()  # as `segda.train.train` does on a CPU
+        keep_freed_memory()  # as `segda.train` does on a CPU
         self.loaders = self.run.loading()
         self.loaders.__enter__()
         self.batches = self.run.open_loaders()

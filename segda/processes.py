@@ -1,6 +1,6 @@
 """The processes of one data-parallel training: how they start, meet and end together.
 
-Rank 0 is the process that called `segda.train.train`. It starts the others (`segda.rank`), one for every further part of the batch,
+Rank 0 is the process that called `segda.train`. It starts the others (`segda.rank`), one for every further part of the batch,
 on the same node. They meet through a file in a temporary folder, where their task lies too.
 """
 

@@ -13,7 +13,7 @@ from segda.errors import SegdaError
 from segda.processes import Task, member, rank_device
 from segda.splits import open_splits
 from segda.team import Peer, tell_failure, tell_ready
-from segda.train import take_part
+from segda.training import take_part
 
 
 def main(place: Path, rank: int) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from segda.errors import ConfigError, CorruptSampleError
 from segda.files import replacing
 from segda.pictures import ByteArray, Palette, color_table
-from segda.predict import CPU, SMALLEST_SIDE, Progress, predict_batch
+from segda.prediction import CPU, SMALLEST_SIDE, Progress, predict_batch
 from segda.types import IGNORE_INDEX
 
 _BLOCK = 16  # TIFF tiles have sides that are multiples of 16

@@ -9,8 +9,8 @@ import torch
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
-from segda.evaluate import class_scores, evaluate, label_shares, predictions
 from segda.files import write_json, write_png
+from segda.inference import class_scores, label_shares, predictions, score_split
 from segda.methods import Method
 from segda.metrics import SegmentationMetrics
 from segda.pictures import example_grid
@@ -74,7 +74,7 @@ class Scorer:
         return self._metrics(scored) | self._target_figures()
 
     def _evaluate(self, split: DecodedSplit) -> SegmentationMetrics:
-        return evaluate(
+        return score_split(
             self.method.segmenter,
             split,
             num_classes=self.num_classes,

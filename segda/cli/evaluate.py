@@ -57,7 +57,7 @@ def evaluate_command(
     from segda.checkpoint import load_segmenter
     from segda.datasets import DATASETS
     from segda.device import resolve_device, resolve_precision
-    from segda.evaluate import evaluate
+    from segda.inference import score_split
 
     chosen_device = resolve_device(device)
     dtype = resolve_precision(precision, chosen_device)
@@ -72,7 +72,7 @@ def evaluate_command(
         for name, split in zip(names, splits, strict=True):
             task = bar.add_task(name, total=len(split.names))
             results.append(
-                evaluate(
+                score_split(
                     segmenter,
                     split,
                     num_classes=len(dataset.classes),

@@ -78,7 +78,7 @@ def predict_command(
     from segda.checkpoint import load_segmenter
     from segda.datasets import DATASETS
     from segda.device import resolve_device, resolve_precision
-    from segda.predict_files import predict_file, predict_folder
+    from segda.file_prediction import predict_file, predict_folder
     from segda.raster import predict_raster
 
     chosen_device = resolve_device(device)

@@ -75,7 +75,7 @@ def train_command(
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.cli.overrides import read_train_config
     from segda.splits import open_splits
-    from segda.train import train
+    from segda.training import train
 
     if steps is not None:
         assignments = (*assignments, f"steps={steps}")

@@ -22,7 +22,7 @@ from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.methods import METHODS
 from segda.splits import open_splits
-from segda.train import train
+from segda.training import train
 
 SIDE = 64  # pixels
 STEPS = 6

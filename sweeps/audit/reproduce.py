@@ -17,7 +17,7 @@ from segda.device import DTYPES, resolve_device
 from segda.environment import describe_environment, describe_guests
 from segda.errors import ConfigError
 from segda.splits import data_fingerprint
-from segda.train import OnStep, train
+from segda.training import OnStep, train
 from sweeps.audit.repetition import Comparison, weights_digest
 from sweeps.tracking.reading import RecordedRun
 
@@ -122,7 +122,7 @@ def reproduce(
         folder: where to train; must hold no checkpoint.
         tolerance: largest difference that is allowed, absolute up to values of 1 and relative above; None: 0 on the CPU,
             `GPU_TOLERANCE` on a GPU.
-        on_step: see `segda.train.train`.
+        on_step: see `segda.train`.
         on_report: called with the step of each report.
 
     Returns:
@@ -130,7 +130,7 @@ def reproduce(
 
     Raises:
         ConfigError: the folder holds a run.
-        SegdaError: as `segda.train.train`.
+        SegdaError: as `segda.train`.
     """
     if (folder / "checkpoint.pt").exists():
         raise ConfigError(f"{folder} holds a run already, which would be continued; name an empty folder")

@@ -96,7 +96,7 @@ def run_sweep(
         ledger: where its state is kept.
         store: where its files go; every node sees it under the same path.
         address: Ray cluster to use, e.g. `auto`; unset: this machine alone. A connection that the process already has is used.
-        train: training function as `module:name`, importable in the workers; called like `segda.train.train`.
+        train: training function as `module:name`, importable in the workers; called like `segda.train`.
         fingerprint: hash of the data that a configuration reads; decodes them into the cache, so that workers find them.
         listener: hears what happens, see `Coordinator`.
         admitted: is called once, when nothing can be refused any more: this process drives the sweep, the cluster can run its

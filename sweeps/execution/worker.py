@@ -45,7 +45,7 @@ from sweeps.trial import FailureClass
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TRAIN = "segda.train:train"
+DEFAULT_TRAIN = "segda.training:train"
 # What the system says about files, disks and mounts, as opposed to connections and processes.
 _FILE_ERRORS = frozenset(
     {
@@ -69,7 +69,7 @@ class Task:
         folder: the trial's folder.
         config: `TrainConfig` as plain data.
         threads: threads that the trial may compute with.
-        train: the training function as `module:name`. It has the contract of `segda.train.train`, that it writes with `segda.files`
+        train: the training function as `module:name`. It has the contract of `segda.train`, that it writes with `segda.files`
             included: only so can a worker that was replaced not undo what its successor wrote.
         micro_batch: images of each domain per forward and backward pass; None: the whole batch.
         processes: processes of the trial that share each batch, one per GPU.
@@ -240,7 +240,7 @@ def resolve(name: str) -> Callable[..., Any]:
     """Return the function of an importable name.
 
     Args:
-        name: `module:function`, e.g. `segda.train:train`.
+        name: `module:function`, e.g. `segda.training:train`.
     """
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)

@@ -22,7 +22,7 @@ import torch
 from segda.config import TrainConfig
 from segda.device import resolve_device
 from segda.environment import device_name
-from segda.train import train
+from segda.training import train
 from sweeps.execution.worker import summary
 from sweeps.planning.canary import GO, READY, CanaryTask, Costs
 

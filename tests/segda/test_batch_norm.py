@@ -13,7 +13,7 @@ from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.testing.methods import ToySegmenter
-from segda.train import train
+from segda.training import train
 
 
 def images() -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ from segda.distributed import global_mean, global_sum, joined, synchronize_batch
 from segda.errors import ConfigError, DeviceError, OutOfMemoryError, ProcessLostError, TrainingDivergedError
 from segda.processes import rank_device
 from segda.splits import open_splits
-from segda.train import TrainResult, train
+from segda.training import TrainResult, train
 
 
 def on_two_ranks(place: Path, work: Callable[[int], Any]) -> list[Any]:
@@ -387,7 +387,7 @@ def test_ranks_end_when_the_first_one_is_killed(scenes, tmp_path):
 import time
 from pathlib import Path
 from segda.config import TrainConfig
-from segda.train import train
+from segda.training import train
 config = TrainConfig.model_validate_json(Path({str(tmp_path / "config.json")!r}).read_text())
 def report(*_):
     print("reported", flush=True)

@@ -13,7 +13,7 @@ from segda.datasets.loaders import training_batches
 from segda.datasets.scenes import generate_scenes
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.splits import open_splits
-from segda.train import train
+from segda.training import train
 
 
 @pytest.fixture(scope="module")

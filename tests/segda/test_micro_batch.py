@@ -17,7 +17,7 @@ from segda.methods import METHODS, StepInput
 from segda.models import build_segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
 from segda.team import Team
-from segda.train import train
+from segda.training import train
 from segda.types import IGNORE_INDEX, LabeledBatch, UnlabeledBatch
 
 NUM_CLASSES = 7

@@ -5,10 +5,10 @@ from PIL import Image
 from torch import nn
 
 from segda.errors import ConfigError, CorruptSampleError, DatasetNotFoundError, OutOfMemoryError
+from segda.file_prediction import overlay_path, predict_file, predict_folder
 from segda.files import replacing
 from segda.pictures import colorize, overlay
-from segda.predict import predict_batch, predict_image
-from segda.predict_files import overlay_path, predict_file, predict_folder
+from segda.prediction import predict_batch, predict_image
 from segda.types import IMAGE_MEAN, IMAGE_STD, SegmentationOutput
 
 PALETTE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))

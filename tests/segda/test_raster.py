@@ -15,8 +15,8 @@ from rasterio.windows import Window
 from torch import nn
 
 from segda.errors import ConfigError, CorruptSampleError
-from segda.predict import predict_image
-from segda.predict_files import predict_folder
+from segda.file_prediction import predict_folder
+from segda.prediction import predict_image
 from segda.raster import predict_raster, tile_axis
 from segda.types import SegmentationOutput
 

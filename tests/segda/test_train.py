@@ -17,7 +17,7 @@ from segda.datasets.scenes import generate_scenes
 from segda.errors import DamagedCheckpointError, TrainingDivergedError, WeightsError
 from segda.files import claiming
 from segda.splits import data_fingerprint
-from segda.train import train
+from segda.training import train
 
 SIZE = 64
 
@@ -181,7 +181,7 @@ def test_a_run_that_ended_right_after_its_checkpoint_writes_down_its_report_when
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("segda.train._write_reports", killed)
+        patch.setattr("segda.training._write_reports", killed)
         with pytest.raises(Killed):
             train(config, Reports(), folder=tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

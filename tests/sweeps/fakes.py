@@ -1,4 +1,4 @@
-"""A small sweep, and training functions with the contract of `segda.train.train` that need no data and no network.
+"""A small sweep, and training functions with the contract of `segda.train` that need no data and no network.
 
 Workers import this module by name, so it lies on their path (see conftest.py).
 """

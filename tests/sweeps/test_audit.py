@@ -47,7 +47,7 @@ def sweep(make_spec, begun, ledger, store):
         record = TrialRecord(
             sweep="demo",
             number=number,
-            key=trial_key(config.canonical(), "0123456789abcdef", f"segda.train:train {code_fingerprint(config)}"),
+            key=trial_key(config.canonical(), "0123456789abcdef", f"segda.training:train {code_fingerprint(config)}"),
             kind=TrialKind.SEARCH,
             params={"optimizer.lr": 0.01 * (number + 1)},
             config=config.model_dump(mode="json"),

@@ -16,7 +16,7 @@ from segda.cli_errors import run_cli
 from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.splits import data_fingerprint
-from segda.train import train
+from segda.training import train
 from sweeps.audit import reproduce as reproducing
 from sweeps.audit.repetition import Comparison, weights_digest
 from sweeps.cli import sweeps as cli

@@ -58,7 +58,7 @@ def predictions(
         yield batch, logits.argmax(dim=1)
 
 
-def evaluate(
+def score_split(
     segmenter: nn.Module,
     split: DecodedSplit,
     *,

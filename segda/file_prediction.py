@@ -11,7 +11,7 @@ from segda.datasets.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, r
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.files import replacing
 from segda.pictures import Palette, color_table, overlay
-from segda.predict import CPU, Progress, predict_image
+from segda.prediction import CPU, Progress, predict_image
 from segda.raster import predict_raster
 
 
