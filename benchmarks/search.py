@@ -43,8 +43,8 @@ from segda.training import train
 from segda.validators import VALIDATOR_METRICS
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.ledger.database import Ledger
+from sweeps.metrics import CRITERIA
 from sweeps.planning.profiles import Architecture, Profile
-from sweeps.selection.choice import CRITERIA
 from sweeps.space import SearchSpace, identity
 from sweeps.spec import SweepSpec
 from sweeps.store import Store

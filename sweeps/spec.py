@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -28,8 +29,12 @@ from segda.datasets import DATASETS
 from segda.guests import make_importable_beside
 from segda.tunable import Scalar
 from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of, value_at, with_values
+from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
+from sweeps.schedulers import build_scheduler, scheduler_config, scheduler_schema, takes_metric
+from sweeps.schedulers.base import Scheduler, SchedulerConfig
+from sweeps.schedulers.no_scheduler import NoSchedulerConfig
 from sweeps.space import Searched
-from sweeps.spec_checks import EFFICIENCY, SELECTIONS, check_spec
+from sweeps.spec_checks import check_spec
 from sweeps.spec_parts import (
     BudgetConfig,
     Constraint,
@@ -37,7 +42,6 @@ from sweeps.spec_parts import (
     Part,
     ResourcesConfig,
     SamplerConfig,
-    SchedulerConfig,
     TrackingConfig,
     constraint_of,
     selection_of,
@@ -88,12 +92,14 @@ class SweepSpec(Part):
         ],
         ...,
     ] = Field((), description="bounds on efficiency; an architecture that breaks one is never trained")
-    selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema({"enum": list(SELECTIONS)})] = Field(
+    selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema({"enum": list(CRITERIA)})] = Field(
         "source_validation",
         description="how the network to use is chosen. source_validation: mean IoU on the source; entropy, im, bnm, snd: a score "
         "of the predictions on unlabelled target images; oracle: target labels may steer the search, and every table says so",
     )
-    scheduler: SchedulerConfig = SchedulerConfig()
+    scheduler: Annotated[SerializeAsAny[SchedulerConfig], WithJsonSchema(scheduler_schema())] = Field(
+        NoSchedulerConfig(), description="which trials stop early"
+    )
     sampler: SamplerConfig = SamplerConfig()
     budget: BudgetConfig
     seed: int = Field(default=0, ge=0, description="seed of the search")
@@ -156,14 +162,28 @@ class SweepSpec(Part):
     def _compare_by_the_objective(cls, scheduler: Any, info: ValidationInfo) -> Any:
         """Let trials be compared by the objective that training decides, where the file does not say by what."""
         objectives = [item.metric for item in info.data.get("objectives", ()) if item.metric not in EFFICIENCY]
-        if not isinstance(scheduler, Mapping) or scheduler.get("name", "none") == "none" or not objectives:
-            return scheduler
-        return {"metric": objectives[0], **scheduler}
+        if isinstance(scheduler, Mapping) and takes_metric(scheduler.get("name")) and objectives:
+            scheduler = {"metric": objectives[0], **scheduler}
+        return scheduler_config(scheduler)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         check_spec(self)
         return self
+
+    @property
+    def costs(self) -> dict[str, Direction]:
+        """Objectives that are efficiency metrics of the architecture -> which values are better."""
+        return {item.metric: item.direction for item in self.objectives if item.metric in EFFICIENCY}
+
+    def build_scheduler(self) -> Scheduler:
+        """Return the rule that stops trials early.
+
+        Raises:
+            LocatedError: it does not fit the training; relative to `scheduler`.
+        """
+        report_every = self.base.get("report_every", TrainConfig.model_fields["report_every"].default)
+        return build_scheduler(self.scheduler, steps=int(self.base["steps"]), report_every=int(report_every))
 
     def plain_config(self, params: Mapping[str, Scalar], *, seed: int) -> dict[str, Any]:
         """Return the training configuration of a trial as unchecked plain data; see `train_config`."""

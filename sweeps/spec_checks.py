@@ -10,9 +10,10 @@ from segda.config_problems import LocatedError, Location, Problem, dotted, first
 from segda.datasets import DATASETS
 from segda.names import nearest
 from segda.tunable import Scalar
-from segda.validators import VALIDATOR_METRICS, VALIDATORS
 from sweeps.fields import FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of, known_paths, name_of, value_at
-from sweeps.schedulers.checks import check_comparison, check_scheduler, check_settings
+from sweeps.metrics import EFFICIENCY, LABEL_FREE, is_oracle
+from sweeps.schedulers.base import StoppingConfig
+from sweeps.schedulers.checks import check_comparison, check_direction, check_rungs
 from sweeps.search.checks import check_sampler
 from sweeps.space import Float, SearchSpace
 from sweeps.spec_resources import check_resources
@@ -20,15 +21,6 @@ from sweeps.spec_search import NEVER_PICKED, check_name, is_candidate
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
-
-EFFICIENCY = ("num_parameters", "macs", "latency_ms", "latency_p90_ms", "latency_p95_ms", "fps", "peak_memory_bytes")
-_SCORES = ("miou", "pixel_accuracy")
-_LABEL_FREE = (
-    "target/largest_class_share",
-    "target/missing_classes",
-    *VALIDATOR_METRICS.values(),
-)  # reported at the end of a training
-SELECTIONS = ("source_validation", *VALIDATORS, "oracle")
 
 
 def check_spec(spec: "SweepSpec") -> None:
@@ -53,7 +45,7 @@ def check_spec(spec: "SweepSpec") -> None:
     known = _reported(sample)
     for index, objective in enumerate(spec.objectives):
         where: Location = ("objectives", index, "metric")
-        _check_metric(spec, sample, where, objective.metric, [*known, *_LABEL_FREE, *EFFICIENCY])
+        _check_metric(spec, sample, where, objective.metric, [*known, *LABEL_FREE, *EFFICIENCY])
         if objective.metric in [other.metric for other in spec.objectives[:index]]:
             raise LocatedError(where, f"{objective.metric} is an objective already; keep one of them")
     _check_bounds(spec)
@@ -62,13 +54,13 @@ def check_spec(spec: "SweepSpec") -> None:
             ("selection",), "oracle chooses by target scores, and base.oracle is never; set that to end or always"
         )
     check_resources(spec, space, sample)
-    check_settings(spec)
     check_sampler(spec, space)
-    if spec.scheduler.name != "none":
+    if isinstance(spec.scheduler, StoppingConfig):
         reported = [objective.metric for objective in spec.objectives if objective.metric not in EFFICIENCY]
-        check_comparison(spec, sample, reported=reported)
+        check_comparison(spec, spec.scheduler, sample, reported=reported)
         _check_metric(spec, sample, ("scheduler", "metric"), spec.scheduler.metric, known)
-        check_scheduler(spec, sample)
+        check_direction(spec, spec.scheduler)
+    check_rungs(spec)
 
 
 def _check_bounds(spec: "SweepSpec") -> None:
@@ -217,12 +209,12 @@ def _check_references(spec: "SweepSpec") -> None:
 def _reported(sample: TrainConfig) -> list[str]:
     """Return the metrics that a training reports again and again."""
     classes = DATASETS[sample.data.source.dataset].classes
-    names = [*_SCORES, *(f"iou/{name}" for name in classes)]
+    names = ["miou", "pixel_accuracy", *(f"iou/{name}" for name in classes)]
     return [f"{split}/{name}" for split in ("source/val", "oracle/target") for name in names]
 
 
 def _check_metric(spec: "SweepSpec", sample: TrainConfig, where: Location, metric: str, known: Iterable[str]) -> None:
-    if metric.startswith("oracle/"):
+    if is_oracle(metric):
         if spec.selection != "oracle":
             raise LocatedError(
                 where,
@@ -235,7 +227,7 @@ def _check_metric(spec: "SweepSpec", sample: TrainConfig, where: Location, metri
         raise LocatedError(
             where, f"{metric} is made from the test split, which is for the final table; use source/val/..."
         )
-    allowed = [name for name in known if spec.selection == "oracle" or not name.startswith("oracle/")]
+    allowed = [name for name in known if spec.selection == "oracle" or not is_oracle(name)]
     if metric not in allowed:
         hint = nearest(metric, allowed) or f"; known: {', '.join(name for name in allowed if '/iou/' not in name)}"
         raise LocatedError(where, f"unknown metric {metric!r}{hint}")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from segda.config_problems import LocatedError, Location
 from segda.names import nearest
 from segda.tunable import Scalar
-from sweeps.spec_checks import EFFICIENCY, SELECTIONS
+from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
 
 
 class Part(BaseModel):
@@ -22,7 +22,7 @@ class Objective(Part):
     """One thing to optimize."""
 
     metric: str = Field(description="reported metric such as source/val/miou, or an efficiency figure such as macs")
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
 
 
 class Constraint(Part):
@@ -75,32 +75,9 @@ def selection_of(name: str) -> str:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in SELECTIONS:
-        raise ValueError(f"unknown criterion {name!r}{nearest(name, SELECTIONS)}; known: {', '.join(SELECTIONS)}")
+    if name not in CRITERIA:
+        raise ValueError(f"unknown criterion {name!r}{nearest(name, CRITERIA)}; known: {', '.join(CRITERIA)}")
     return name
-
-
-class SchedulerConfig(Part):
-    """Early stopping of trials by one metric; `sweeps.schedulers.rivals` says why that is sound with several objectives."""
-
-    name: Literal["asha", "median", "none"] = Field(
-        default="none",
-        description="asha: asynchronous successive halving; median: stops what is worse than the median of the others",
-    )
-    reduction_factor: int = Field(default=3, ge=2, description="asha: one in so many trials goes on at a rung")
-    min_steps: int = Field(
-        default=100,
-        ge=1,
-        description="training steps before a trial may be stopped; asha: the first rung; median: rounded up to the next report",
-    )
-    min_trials: int = Field(
-        default=4, ge=1, description="median: other trials that must have come as far before one is stopped"
-    )
-    metric: str = Field(
-        default="source/val/miou",
-        description="reported metric that trials are compared by; larger is better; unset: the objective that training decides. "
-        "With cost objectives only trials that cost no more are compared with",
-    )
 
 
 class SamplerConfig(Part):

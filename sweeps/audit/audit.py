@@ -14,8 +14,6 @@ from sweeps.fields import value_at
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
 from sweeps.ledger.records import Point
-from sweeps.schedulers.stopping import build_scheduler
-from sweeps.selection.choice import visible_metrics
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.stored import stored_spec
@@ -29,7 +27,6 @@ class _Sweep:
     spec: SweepSpec
     records: Sequence[TrialRecord]
     points: Mapping[int, Sequence[Point]]
-    rungs: Mapping[int, Mapping[int, float]]
     is_driven: bool
 
 
@@ -67,7 +64,6 @@ def audit(
         spec=spec,
         records=records,
         points={trial.number: ledger.points(name, trial.number) for trial in records},
-        rungs=ledger.rungs(name),
         is_driven=is_alive(record.driver, record.driver_seen),
     )
     files = read_trial_files(records, store, storage=spec.storage, history=history)
@@ -79,7 +75,6 @@ def audit(
         _untrained(sweep),
         _steps(sweep),
         _last_figures(sweep),
-        _rungs(sweep),
         _reused(sweep, ledger),
         check_folders(records, store),
         *(check_reports(file, records, sweep.points, files, store, train=train) for file in files.reports),
@@ -199,36 +194,6 @@ def _last_figures(sweep: _Sweep) -> Check:
                 yield f"trial {record.number}: its figures are not those of its last reports"
 
     return check("each trial's step and figures are those of its last report", len(sweep.records), problems())
-
-
-def _rungs(sweep: _Sweep) -> Check:
-    steps = build_scheduler(sweep.spec).rung_steps
-    metric = sweep.spec.scheduler.metric
-
-    def problems() -> Iterator[str]:
-        by_number = {record.number: record for record in sweep.records}
-        for rung, values in sweep.rungs.items():
-            for number, value in values.items():
-                points = {point.step: point.metrics for point in sweep.points.get(number, ())}
-                if number not in by_number:
-                    yield f"rung {rung} has a value of trial {number}, which does not exist"
-                elif rung in points:
-                    reported = visible_metrics(points[rung], sweep.spec.selection).get(metric)
-                    if reported is None or not same(value, reported):
-                        yield f"rung {rung}: trial {number} reported {metric} {reported}, the rung has {value}"
-                elif by_number[number].state.is_finished:
-                    # A rung is written before its report, so an open trial may be between the two.
-                    yield f"rung {rung} has a value of trial {number}, which did not report at that step"
-        for record in sweep.records:
-            if record.kind is not TrialKind.SEARCH:
-                continue
-            for point in sweep.points[record.number]:
-                is_due = point.step in steps and metric in visible_metrics(point.metrics, sweep.spec.selection)
-                if is_due and record.number not in sweep.rungs.get(point.step, {}):
-                    yield f"rung {point.step} lacks the value of trial {record.number}"
-
-    count = sum(len(values) for values in sweep.rungs.values())
-    return check("what early stopping compares is what trials reported", count, problems())
 
 
 def _reused(sweep: _Sweep, ledger: Ledger) -> Check:

@@ -63,7 +63,7 @@ def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]
         "objectives: " + ", ".join(f"{item.direction} {item.metric}" for item in spec.objectives),
         "constraints: " + (", ".join(str(item) for item in spec.constraints) or "none"),
         f"sampler: {sampler}; scheduler: {spec.scheduler.name}; selection: {spec.selection}",
-        pruning_rule(spec),
+        pruning_rule(spec.build_scheduler(), spec.costs),
     ]
     too_few = too_few_seeds(spec)
     if too_few is not None:

@@ -135,11 +135,6 @@ def _table(tried: Sequence[Tried]) -> Table:
 
 
 def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console) -> None:
-    rule = {
-        "none": "every trial trains in full",
-        "asha": f"lower figure: at each rung one trial in {spec.scheduler.reduction_factor} goes on; upper: all train in full",
-        "median": "lower figure: half of the trials stop at the first comparison; upper: all train in full",
-    }
     lines = [
         f"trials: {found.trials}, {found.concurrency} at a time"
         + (f" (budget.concurrency {spec.budget.concurrency})" if found.concurrency < spec.budget.concurrency else ""),
@@ -152,7 +147,7 @@ def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console) -> None:
     lines += [
         f"disk: {_size(found.disk_bytes)} for checkpoints, scores and pictures of all trials",
         *verdicts(spec, found),
-        f"assumed: {rule[spec.scheduler.name]}; trials cost the mean of what was tried, one at a time on an idle machine",
+        f"assumed: {spec.build_scheduler().assumption}; trials cost the mean of what was tried, one at a time on an idle machine",
     ]
     for line in lines:
         shown.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -19,11 +19,11 @@ from sweeps.execution.trials import Trials
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
 from sweeps.ledger.database import Ledger
+from sweeps.metrics import visible_metrics
 from sweeps.planning.profiles import Architecture, Profile
-from sweeps.schedulers.decision import CONTINUE, Decision
+from sweeps.schedulers.base import CONTINUE, Decision
 from sweeps.schedulers.rivals import rivals
-from sweeps.schedulers.stopping import build_scheduler
-from sweeps.selection.choice import visible_metrics
+from sweeps.schedulers.rungs import RungValues
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
@@ -86,8 +86,11 @@ class Coordinator:
         )
         self._pauses: dict[int, float] = {}  # trial -> monotonic time before which it is not tried again
         self._heard: dict[int, float] = {}  # trial -> monotonic time of its worker's last message
-        self._scheduler = build_scheduler(spec)
-        self._rungs = ledger.rungs(spec.name)
+        self._scheduler = spec.build_scheduler()
+        self._rungs = RungValues(self._scheduler, selection=spec.selection)
+        for point in ledger.points(spec.name) if self._scheduler.rung_steps else ():
+            if self._trials[point.number].kind is TrialKind.SEARCH:
+                self._rungs.add(point.number, point.step, point.metrics)
         self.release("its driver ended before it did")
         self._proposals = Proposals(
             spec,
@@ -178,9 +181,7 @@ class Coordinator:
         """Take note of a new trial that needs no training."""
         if record.reused is not None and record.kind is TrialKind.SEARCH:
             for point in self.ledger.points(self.spec.name, record.number):
-                value = self._pruning_value(record, point.metrics)
-                if value is not None:
-                    self._add_rung(record, point.step, value)
+                self._rungs.add(record.number, point.step, point.metrics)
         if record.kind is TrialKind.SEARCH:
             self._proposals.tell(record)
         message = record.error or f"the same was trained as trial {record.reused}"
@@ -215,16 +216,6 @@ class Coordinator:
                 self._on_failed(record, FailureClass(message["failure"]), message["error"])
         return True
 
-    def _pruning_value(self, record: TrialRecord, metrics: Mapping[str, float]) -> float | None:
-        if record.kind is not TrialKind.SEARCH:
-            return None
-        return visible_metrics(metrics, self.spec.selection).get(self.spec.scheduler.metric)
-
-    def _add_rung(self, record: TrialRecord, step: int, value: float) -> None:
-        if step in self._scheduler.rung_steps:
-            self.ledger.add_rung(self.spec.name, record.number, rung=step, value=value)
-            self._rungs.setdefault(step, {}).setdefault(record.number, value)
-
     def _on_point(self, record: TrialRecord, message: Message) -> bool:
         step, metrics = int(message["step"]), message["metrics"]
         if step <= record.step:
@@ -233,13 +224,7 @@ class Coordinator:
             self._update(record.number, seconds=self._seconds(record))
             self._heard[record.number] = time.monotonic()
             return False
-        value = self._pruning_value(record, metrics)
-        if value is not None:
-            # Before the point: once a point is acknowledged the worker does not send it again.
-            self._add_rung(record, step, value)
-        decision = CONTINUE
-        if value is not None and step < int(record.config["steps"]):
-            decision = self._decide(record, step, value)
+        decision = self._decide(record, step, metrics)
         # With the point: a driver that dies in between would let the trial go on although it lost here.
         changes = {"state": TrialState.PRUNED, "finished": time.time()} if decision.stop else {}
         acknowledged = self.ledger.add_point(
@@ -252,6 +237,8 @@ class Coordinator:
             seconds=self._seconds(record),
             **changes,
         )
+        if record.kind is TrialKind.SEARCH:
+            self._rungs.add(record.number, step, metrics)
         if acknowledged is not None:
             self._failures.clear(record.number)
         self._heard[record.number] = time.monotonic()  # what was before is in the record now
@@ -261,12 +248,15 @@ class Coordinator:
             self._end(record, decision.reason)
         return decision.stop
 
-    def _decide(self, record: TrialRecord, step: int, value: float) -> Decision:
+    def _decide(self, record: TrialRecord, step: int, metrics: Mapping[str, float]) -> Decision:
+        value = self._rungs.value(metrics)
+        if record.kind is not TrialKind.SEARCH or value is None or step >= int(record.config["steps"]):
+            return CONTINUE
         compared = None
         if step in self._scheduler.rung_steps:
             settled = self._proposals.settled(record.number)
-            compared = rivals(record, self._trials.records.values(), self.spec, settled=settled)
-        return self._scheduler.decide(step, value, self._rungs, number=record.number, rivals=compared)
+            compared = rivals(record, self._trials.records.values(), costs=self.spec.costs, settled=settled)
+        return self._scheduler.decide(step, value, self._rungs.values, number=record.number, rivals=compared)
 
     def _on_finished(self, record: TrialRecord) -> None:
         wanted = [objective.metric for objective in self.spec.objectives]

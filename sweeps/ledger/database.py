@@ -26,7 +26,6 @@ from sweeps.ledger.tables import (
     EVENT,
     POINT,
     PROFILE,
-    RUNG,
     SWEEP,
     TRIAL,
     check_schema,
@@ -57,7 +56,7 @@ class LeaseLostError(ConfigError):
 
 
 class Ledger:
-    """Sweeps, trials, points, rungs, events and profiles in one database.
+    """Sweeps, trials, points, events and profiles in one database.
 
     All methods may be called from any thread. Open it with `Ledger.open`, close it with `close()` or a `with` block.
 
@@ -424,9 +423,11 @@ class Ledger:
             return _change_trial(connection, sweep, number, changes)
 
     @survives_restart
-    def points(self, sweep: str, number: int) -> list[Point]:
-        """Return the reports of a trial, ordered by step."""
-        query = sa.select(POINT).where(POINT.c.sweep == sweep, POINT.c.number == number).order_by(POINT.c.step)
+    def points(self, sweep: str, number: int | None = None) -> list[Point]:
+        """Return the reports of a trial, or of all trials, ordered by trial and step."""
+        query = sa.select(POINT).where(POINT.c.sweep == sweep).order_by(POINT.c.number, POINT.c.step)
+        if number is not None:
+            query = query.where(POINT.c.number == number)
         with self.reading() as connection:
             return [point_record(row) for row in connection.execute(query).mappings()]
 
@@ -445,38 +446,6 @@ class Ledger:
         query = sa.select(POINT).where(POINT.c.sweep == sweep, POINT.c.id > cursor).order_by(POINT.c.id)
         with self.reading() as connection:
             return [point_record(row) for row in connection.execute(query.limit(limit)).mappings()]
-
-    # Rungs
-
-    @survives_restart
-    def add_rung(self, sweep: str, number: int, *, rung: int, value: float) -> None:
-        """Remember the value with which a trial reached a rung; the first one counts.
-
-        Args:
-            sweep: the sweep.
-            number: the trial.
-            rung: training step of the rung.
-            value: the metric that the scheduler prunes on; NaN is kept.
-
-        Raises:
-            ConfigError: the sweep or the trial does not exist.
-        """
-        key = sa.and_(RUNG.c.sweep == sweep, RUNG.c.rung == rung, RUNG.c.number == number)
-        with self.changing(sweep) as connection:
-            if connection.execute(sa.select(TRIAL.c.number).where(_is_trial(sweep, number))).first() is None:
-                raise _unknown_trial(connection, sweep, number)
-            if connection.execute(sa.select(RUNG.c.number).where(key)).first() is None:
-                connection.execute(RUNG.insert().values(sweep=sweep, number=number, rung=rung, value=float(value)))
-
-    @survives_restart
-    def rungs(self, sweep: str) -> dict[int, dict[int, float]]:
-        """Return rung step -> trial number -> value, both ascending."""
-        query = sa.select(RUNG).where(RUNG.c.sweep == sweep).order_by(RUNG.c.rung, RUNG.c.number)
-        found: dict[int, dict[int, float]] = {}
-        with self.reading() as connection:
-            for row in connection.execute(query):
-                found.setdefault(row.rung, {})[row.number] = float(row.value)
-        return found
 
     # Events
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
 from segda.errors import ConfigError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA_LOCK = 0x5E99A  # any number that all programs agree on
 BUSY_SECONDS = 30.0
 _NON_FINITE = "$float"  # JSON has no NaN and no infinity, and PostgreSQL refuses Python's spelling of them
@@ -114,15 +114,6 @@ POINT = sa.Table(
     _of_trial(),
     sa.UniqueConstraint("sweep", "number", "step"),
     sqlite_autoincrement=True,
-)
-RUNG = sa.Table(
-    "rung",
-    TABLES,
-    sa.Column("sweep", sa.String(200), primary_key=True),
-    sa.Column("rung", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("value", _Plain, nullable=False),
-    _of_trial(),
 )
 EVENT = sa.Table(
     "event",

@@ -17,7 +17,6 @@ from segda.errors import ConfigError
 from sweeps.planning.canary import Costs
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.coverage import Case
-from sweeps.schedulers.stopping import build_scheduler
 from sweeps.spec import SweepSpec
 
 
@@ -105,7 +104,7 @@ def estimate(spec: SweepSpec, tried: Sequence[Tried], *, slots: int | None = Non
     config = spec.train_config(tried[0].case.params, seed=spec.seeds[0])
     counts = planned_trials(spec)
     full = fmean(_trial_seconds(costs, config, config.steps) for costs in searched)
-    endings = _endings(spec, config.steps)
+    endings = spec.build_scheduler().endings()
     pruned = fmean(
         sum(share * _trial_seconds(costs, config, steps) for steps, share in endings.items()) for costs in searched
     )
@@ -141,19 +140,6 @@ def _trial_seconds(costs: Costs, config: TrainConfig, steps: int) -> float:
     reports = (config.steps - 1) // config.report_every if is_full else steps // config.report_every
     end = costs.seconds_at_end if is_full else 0.0
     return costs.seconds_to_start + steps * costs.seconds_per_step + reports * costs.seconds_per_report + end
-
-
-def _endings(spec: SweepSpec, steps: int) -> dict[int, float]:
-    """Return step -> share of trials that end there, if early stopping does on average what its rule says."""
-    rungs = build_scheduler(spec).rung_steps
-    if spec.scheduler.name == "median":
-        return {rungs[0]: 0.5, steps: 0.5} if rungs else {steps: 1.0}
-    endings: dict[int, float] = {}
-    left = 1.0
-    for rung in rungs:
-        endings[rung] = left * (1 - 1 / spec.scheduler.reduction_factor)
-        left /= spec.scheduler.reduction_factor
-    return endings | {steps: left}
 
 
 def verdicts(spec: SweepSpec, found: Estimate) -> list[str]:

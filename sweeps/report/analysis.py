@@ -1,26 +1,18 @@
 """What the figures of a sweep's trials say: pure functions over trial records.
 
 Quality is mean IoU in [0, 1]; only presentation turns it into per cent. Figures made from target labels (`oracle/...`)
-are read here, because a report shows them; what may steer a choice is decided in `sweeps.selection.choice`.
+are read here, because a report shows them; what may steer a choice is decided in `sweeps.metrics`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from scipy import stats
 
 from segda.methods import METHODS
+from sweeps.metrics import finite
 from sweeps.report.labels import method_name
 from sweeps.trial import TrialKind, TrialRecord, TrialState
-
-SOURCE_MIOU = "source/val/miou"
-TARGET_MIOU = "oracle/target/miou"
-
-
-def finite(values: Mapping[str, float], name: str) -> float | None:
-    """Return a figure, or None if it is missing, NaN or infinite."""
-    value = values.get(name)
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def uses_target_labels(trial: TrialRecord) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 from segda.datasets import DATASETS
 from sweeps.fields import value_at
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
+from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.report.analysis import is_candidate
 from sweeps.report.view import SweepView
 from sweeps.selection.seeds import SeedGroup
 from sweeps.spec import without_places

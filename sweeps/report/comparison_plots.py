@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate, pareto_front
+from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.report.analysis import is_candidate, pareto_front
 from sweeps.report.comparison import best_so_far
 from sweeps.report.plots import COSTS, INK, PALETTE, QUALITIES, STAR, hover_text, style
 from sweeps.report.view import SweepView

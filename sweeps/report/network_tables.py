@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.fields import value_at
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.report.labels import model_label
 from sweeps.trial import TrialRecord
 

@@ -14,7 +14,8 @@ import plotly.io
 import plotly.offline
 
 from segda.tunable import Scalar
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
+from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.report.analysis import is_candidate
 from sweeps.report.labels import format_value, kind_label, method_label, model_label, short_names, short_params
 from sweeps.report.network_tables import ClassRow
 from sweeps.trial import TrialRecord, TrialState

@@ -15,8 +15,8 @@ import yaml
 from markupsafe import Markup
 
 from sweeps.ledger.database import Ledger
+from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.report import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.report.labels import method_label, model_label
 from sweeps.report.pages import write_page
 from sweeps.report.text import (
@@ -31,7 +31,6 @@ from sweeps.report.text import (
     warning_lines,
 )
 from sweeps.report.view import SweepView, load_view
-from sweeps.selection.choice import CRITERIA
 from sweeps.selection.seeds import MeanInterval
 from sweeps.spec import SweepSpec
 from sweeps.store import Store

@@ -16,11 +16,12 @@ from sweeps.fields import value_at
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
 from sweeps.ledger.records import Event, SweepRecord
+from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.planning.account import account_of
 from sweeps.report import tables
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, best_by, finite, uses_target_labels
+from sweeps.report.analysis import best_by, uses_target_labels
 from sweeps.search.proposer import Search
-from sweeps.selection.choice import CRITERIA, Selection, select
+from sweeps.selection.choice import Selection, select
 from sweeps.selection.guards import source_only_baseline
 from sweeps.selection.seeds import SeedGroup, seed_groups
 from sweeps.space import SearchSpace

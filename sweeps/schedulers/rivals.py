@@ -16,24 +16,18 @@ Where that does not hold, `sweeps.schedulers.checks` refuses the sweep file: two
 be pruned soundly by one of them, nor one that is reported only at the end, such as a score of target predictions, by anything.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from sweeps.report.analysis import finite
-from sweeps.spec import Objective, SweepSpec
-from sweeps.spec_checks import EFFICIENCY
+from sweeps.metrics import Direction, finite
+from sweeps.schedulers.base import Scheduler
 from sweeps.trial import TrialKind, TrialRecord
-
-
-def cost_objectives(spec: SweepSpec) -> list[Objective]:
-    """Return the objectives that are efficiency figures of the architecture."""
-    return [objective for objective in spec.objectives if objective.metric in EFFICIENCY]
 
 
 def rivals(
     record: TrialRecord,
     records: Iterable[TrialRecord],
-    spec: SweepSpec,
     *,
+    costs: Mapping[str, Direction],
     settled: Collection[int] | None = None,
 ) -> frozenset[int] | None:
     """Return the numbers of the trials that a trial may be stopped in favor of.
@@ -41,7 +35,7 @@ def rivals(
     Args:
         record: the trial that reported.
         records: all trials of the sweep; itself, references and replicates are passed over.
-        spec: the sweep.
+        costs: objectives that are efficiency metrics of the architecture -> which values are better.
         settled: numbers of the trials that a reproducible sweep lets this one depend on. They must have finished before it started:
             then they have all the rung values that they will ever have, and what becomes of the trial is a function of their
             values and its own, however fast the others are. Unset: it may depend on every trial.
@@ -50,7 +44,6 @@ def rivals(
         The numbers, without the trial's own; None for all, which needs neither a cost objective nor `settled`. A trial whose
         cost is not known is nobody's rival and has none.
     """
-    costs = cost_objectives(spec)
     if not costs and settled is None:
         return None
     return frozenset(
@@ -59,24 +52,27 @@ def rivals(
         if other.number != record.number
         and other.kind is TrialKind.SEARCH
         and (settled is None or other.number in settled)
-        and all(_at_least_as_good(other, record, objective) for objective in costs)
+        and all(_at_least_as_good(other, record, metric, direction) for metric, direction in costs.items())
     )
 
 
-def _at_least_as_good(first: TrialRecord, second: TrialRecord, objective: Objective) -> bool:
-    own, other = finite(first.profile, objective.metric), finite(second.profile, objective.metric)
+def _at_least_as_good(first: TrialRecord, second: TrialRecord, metric: str, direction: Direction) -> bool:
+    own, other = finite(first.profile, metric), finite(second.profile, metric)
     if own is None or other is None:
         return False
-    return own >= other if objective.direction == "maximize" else own <= other
+    return own >= other if direction == "maximize" else own <= other
 
 
-def pruning_rule(spec: SweepSpec) -> str:
-    """Return by what the sweep stops trials early and why that is sound, as one line for people."""
-    scheduler = spec.scheduler
-    if scheduler.name == "none":
+def pruning_rule(scheduler: Scheduler, costs: Collection[str]) -> str:
+    """Return by what a sweep stops trials early and why that is sound, as one line for people.
+
+    Args:
+        scheduler: the sweep's.
+        costs: its objectives that are efficiency metrics of the architecture.
+    """
+    if scheduler.metric is None:
         return "pruning: none; every trial trains in full"
     rule = f"pruning: {scheduler.name} by {scheduler.metric} alone"
-    costs = [objective.metric for objective in cost_objectives(spec)]
     if not costs:
         return rule
     return (

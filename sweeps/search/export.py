@@ -23,8 +23,8 @@ from optuna.trial import TrialState as OptunaState
 from segda.errors import ConfigError
 from segda.files import replacing, write_text
 from sweeps.ledger.database import Ledger
+from sweeps.metrics import visible_metrics
 from sweeps.search.told import Translator
-from sweeps.selection.choice import visible_metrics
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.stored import stored_spec

@@ -1,4 +1,4 @@
-"""Which trial to use: the choice that a sweep is made for, and the wall between it and the target's labels.
+"""Which trial to use: the choice that a sweep is made for.
 
 `source_validation`, the default, reads no target label. It ranks fully trained candidates by mean IoU on the source's
 validation split, the criterion that Musgrave et al. ("Three New Validators and a Large-Scale Benchmark Ranking for
@@ -12,28 +12,19 @@ sweeps that say `selection: oracle`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from segda.errors import ConfigError
 from segda.names import nearest
-from segda.validators import VALIDATOR_METRICS
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite, is_candidate
+from sweeps.metrics import CRITERIA, finite, visible_metrics
+from sweeps.report.analysis import is_candidate
 from sweeps.selection.finalists import settle
 from sweeps.selection.guards import broken_constraint, collapse
 from sweeps.selection.reasons import choice_reason, nothing_reason
 from sweeps.selection.seeds import Paired
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialRecord
-
-# Criterion -> the figure that it maximizes.
-CRITERIA: dict[str, str] = {
-    "source_validation": SOURCE_MIOU,
-    **VALIDATOR_METRICS,
-    "oracle": TARGET_MIOU,
-}
-
-ORACLE_PREFIX = "oracle/"
 
 
 @dataclass(frozen=True)
@@ -57,25 +48,6 @@ class Selection:
     runner_up: TrialRecord | None = None
     comparisons: tuple[Paired, ...] = ()
     ranked: tuple[int, ...] = ()
-
-
-def visible_metrics(metrics: Mapping[str, float], selection: str) -> dict[str, float]:
-    """Return the figures that searcher, scheduler and selection may read.
-
-    Args:
-        metrics: figures by name.
-        selection: the sweep's criterion.
-
-    Returns:
-        A copy; without everything made from target labels (`oracle/...`) unless the criterion is `oracle`.
-
-    Example:
-        >>> visible_metrics({"source/val/miou": 0.6, "oracle/target/miou": 0.5}, "source_validation")
-        {'source/val/miou': 0.6}
-    """
-    if selection == "oracle":
-        return dict(metrics)
-    return {name: value for name, value in metrics.items() if not name.startswith(ORACLE_PREFIX)}
 
 
 def rank(trials: Iterable[TrialRecord], spec: SweepSpec) -> list[TrialRecord]:

@@ -11,7 +11,7 @@ A finalist that collapsed or diverged with a further seed gives way to those tha
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.report.analysis import finite
+from sweeps.metrics import finite
 from sweeps.selection.seeds import Paired, paired, repetitions
 from sweeps.trial import FailureClass, TrialRecord, TrialState
 

@@ -15,13 +15,10 @@ they are loose:
 
 from collections.abc import Iterable
 
-from sweeps.report.analysis import SOURCE_MIOU, finite
+from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, SOURCE_MIOU, finite
 from sweeps.report.labels import method_name
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
-
-LARGEST_CLASS_SHARE = "target/largest_class_share"
-MISSING_CLASSES = "target/missing_classes"
 
 MIN_SHARE_OF_SOURCE_ONLY = 0.8
 MAX_CLASS_SHARE = 0.95

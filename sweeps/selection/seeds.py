@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from sweeps.report.analysis import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIN_SEEDS = 2

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from records import PROFILE, replicate, trial
 from scipy import stats
 
+from sweeps.metrics import CRITERIA
 from sweeps.report import analysis, labels, network_tables, tables
 from sweeps.selection import seeds
-from sweeps.selection.choice import CRITERIA, select
+from sweeps.selection.choice import select
 from sweeps.trial import TrialKind, TrialState
 
 figures = st.integers(0, 6).map(lambda value: value / 8)

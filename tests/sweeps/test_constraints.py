@@ -224,7 +224,9 @@ def test_where_curves_cross_the_front_is_right_among_what_was_trained_in_full(ma
     missing = brute_force(GRID) - found_front(trials)
     assert missing or scheduler["name"] == "median", "these curves cost nothing, so the test shows nothing"
     by_point = {point_of(trial): trial for trial in trials}
-    rungs = ledger.rungs("demo")
+    rungs: dict[int, dict[int, float]] = {}
+    for report in ledger.points("demo"):
+        rungs.setdefault(report.step, {})[report.number] = report.metrics["source/val/miou"]
     for point in missing:
         trial = by_point[point]
         assert trial.state is TrialState.PRUNED

@@ -91,8 +91,6 @@ def test_values_that_json_lacks_survive(ledger):
     for metrics in (ledger.points("demo", 0)[0].metrics, ledger.trial("demo", 0).metrics):
         assert math.isnan(metrics["a"])
         assert (metrics["b"], metrics["c"], metrics["d"]) == (math.inf, -math.inf, 0.5)
-    ledger.add_rung("demo", 0, rung=1, value=math.nan)
-    assert math.isnan(ledger.rungs("demo")[1][0])
 
 
 def test_the_stored_text_is_json_that_any_database_takes(sqlite_ledger, tmp_path):
@@ -155,7 +153,6 @@ def test_an_unknown_trial_is_told_with_those_there_are(ledger):
         lambda: ledger.update_trial("demo", 3, step=1),
         lambda: ledger.start_attempt("demo", 3, worker="w"),
         lambda: point(ledger, 1, attempt=1, number=3),
-        lambda: ledger.add_rung("demo", 3, rung=1, value=0.0),
     ):
         with pytest.raises(ConfigError, match=r"no trial 3 in sweep 'demo'; it has 0 to 1"):
             call()
@@ -214,23 +211,22 @@ def test_a_message_of_a_stale_attempt_changes_no_trial(ledger):
         lambda ledger: ledger.update_trial("demo", 0, state=TrialState.FAILED),
         lambda ledger: ledger.start_attempt("demo", 0, worker="a:1"),
         lambda ledger: point(ledger, 1, attempt=0),
-        lambda ledger: ledger.add_rung("demo", 0, rung=1, value=0.5),
         lambda ledger: ledger.add_event("demo", "note", "x"),
     ],
-    ids=["sweep", "info", "new trial", "trial", "attempt", "point", "rung", "event"],
+    ids=["sweep", "info", "new trial", "trial", "attempt", "point", "event"],
 )
 def test_what_a_replaced_driver_writes_is_refused_and_what_others_write_is_not(ledger, write):
     ledger.add_trial(record())
     with ledger.writing() as connection:
         connection.execute(ledger_tables.SWEEP.update().values(driver="the new one"))
-    before = ledger.sweep("demo"), ledger.trials("demo"), ledger.rungs("demo"), ledger.events("demo")
+    before = ledger.sweep("demo"), ledger.trials("demo"), ledger.points("demo"), ledger.events("demo")
     ledger.holders["demo"] = "the former one"
     with pytest.raises(LeaseLostError):
         write(ledger)
-    assert (ledger.sweep("demo"), ledger.trials("demo"), ledger.rungs("demo"), ledger.events("demo")) == before
+    assert (ledger.sweep("demo"), ledger.trials("demo"), ledger.points("demo"), ledger.events("demo")) == before
     ledger.holders["demo"] = "the new one"
     write(ledger)
-    assert (ledger.sweep("demo"), ledger.trials("demo"), ledger.rungs("demo"), ledger.events("demo")) != before
+    assert (ledger.sweep("demo"), ledger.trials("demo"), ledger.points("demo"), ledger.events("demo")) != before
 
 
 def test_a_trial_keeps_the_time_of_its_first_start(ledger):
@@ -279,16 +275,8 @@ def test_a_cursor_sees_every_point_once_in_order_of_arrival(ledger):
         seen += [(item.number, item.step) for item in found]
         cursor = found[-1].id
     assert seen == [(1, 3), (1, 1), (0, 2)]
-
-
-def test_the_first_value_at_a_rung_counts(ledger):
-    for number in (0, 1):
-        ledger.add_trial(record(number))
-    ledger.add_rung("demo", 1, rung=100, value=0.5)
-    ledger.add_rung("demo", 0, rung=100, value=0.25)
-    ledger.add_rung("demo", 0, rung=300, value=0.75)
-    ledger.add_rung("demo", 0, rung=100, value=0.9)
-    assert ledger.rungs("demo") == {100: {0: 0.25, 1: 0.5}, 300: {0: 0.75}}
+    assert [(item.number, item.step) for item in ledger.points("demo")] == [(0, 2), (1, 1), (1, 3)]
+    assert [item.step for item in ledger.points("demo", 1)] == [1, 3]
 
 
 def test_sweeps_do_not_see_each_others_trials(ledger):
@@ -296,11 +284,11 @@ def test_sweeps_do_not_see_each_others_trials(ledger):
     ledger.add_trial(record())
     ledger.add_trial(record(sweep="other", seed=9))
     ledger.start_attempt("other", 0, worker="a:1")
-    ledger.add_rung("other", 0, rung=1, value=1.0)
+    ledger.add_point("other", 0, attempt=1, step=1, timestamp=1.0, metrics={})
     ledger.add_event("other", "note", "x")
     assert ledger.trial("demo", 0).state is TrialState.QUEUED
     assert ledger.trial("demo", 0).seed == 7
-    assert ledger.rungs("demo") == {}
+    assert ledger.points("demo") == []
     assert ledger.events("demo") == []
 
 

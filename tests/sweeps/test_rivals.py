@@ -3,14 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rules import asha, median_rule
 
 from sweeps.schedulers.rivals import pruning_rule, rivals
-from sweeps.schedulers.stopping import Asha, Median
 from sweeps.trial import TrialKind, TrialRecord
 
 QUALITY = {"metric": "source/val/miou", "direction": "maximize"}
 MACS = {"metric": "macs", "direction": "minimize"}
-FPS = {"metric": "fps", "direction": "maximize"}
 ASHA = {"name": "asha", "reduction_factor": 2, "min_steps": 1}
 
 
@@ -20,47 +19,47 @@ def record(number, kind=TrialKind.SEARCH, **profile):
     )
 
 
-def test_with_quality_alone_everybody_competes(make_spec):
-    assert rivals(record(0, macs=1.0), [record(1, macs=9.0)], make_spec()) is None
+def test_with_quality_alone_everybody_competes():
+    assert rivals(record(0, macs=1.0), [record(1, macs=9.0)], costs={}) is None
 
 
-def test_rivals_cost_no_more(make_spec):
-    spec = make_spec(objectives=[QUALITY, MACS])
+def test_rivals_cost_no_more():
+    costs = {"macs": "minimize"}
     records = [record(0, macs=3.0), record(1, macs=2.0), record(2, macs=3.0), record(3, macs=4.0)]
-    assert rivals(records[0], records, spec) == {1, 2}
-    assert rivals(records[1], records, spec) == set()
-    assert rivals(records[3], records, spec) == {0, 1, 2}
+    assert rivals(records[0], records, costs=costs) == {1, 2}
+    assert rivals(records[1], records, costs=costs) == set()
+    assert rivals(records[3], records, costs=costs) == {0, 1, 2}
 
 
-def test_rivals_are_at_least_as_good_in_every_cost(make_spec):
-    spec = make_spec(objectives=[QUALITY, MACS, FPS])
+def test_rivals_are_at_least_as_good_in_every_cost():
+    costs = {"macs": "minimize", "fps": "maximize"}
     records = [record(0, macs=3.0, fps=30.0), record(1, macs=2.0, fps=20.0), record(2, macs=2.0, fps=40.0)]
-    assert rivals(records[0], records, spec) == {2}
+    assert rivals(records[0], records, costs=costs) == {2}
 
 
 @pytest.mark.parametrize("kind", [TrialKind.REFERENCE, TrialKind.REPLICATE])
-def test_only_search_trials_are_rivals(make_spec, kind):
-    spec = make_spec(objectives=[QUALITY, MACS])
-    assert rivals(record(0, macs=1.0), [record(1, kind, macs=1.0)], spec) == set()
+def test_only_search_trials_are_rivals(kind):
+    costs = {"macs": "minimize"}
+    assert rivals(record(0, macs=1.0), [record(1, kind, macs=1.0)], costs=costs) == set()
 
 
-def test_unknown_costs_make_no_rivals(make_spec):
-    spec = make_spec(objectives=[QUALITY, MACS])
+def test_unknown_costs_make_no_rivals():
+    costs = {"macs": "minimize"}
     known, unknown = record(0, macs=1.0), record(1, macs=float("nan"))
-    assert rivals(known, [known, unknown], spec) == set()
-    assert rivals(unknown, [known, unknown], spec) == set()
+    assert rivals(known, [known, unknown], costs=costs) == set()
+    assert rivals(unknown, [known, unknown], costs=costs) == set()
 
 
-def test_a_reproducible_trial_depends_on_settled_ones_only(make_spec):
+def test_a_reproducible_trial_depends_on_settled_ones_only():
     records = [record(number, macs=float(number)) for number in range(4)]
-    assert rivals(records[3], records, make_spec(), settled={0, 2, 3}) == {0, 2}
-    assert rivals(records[2], records, make_spec(objectives=[QUALITY, MACS]), settled={0, 3}) == {0}
+    assert rivals(records[3], records, costs={}, settled={0, 2, 3}) == {0, 2}
+    assert rivals(records[2], records, costs={"macs": "minimize"}, settled={0, 3}) == {0}
 
 
-@pytest.mark.parametrize("scheduler", [Asha(2, 1, 9), Median(1, 1, 9, report_every=1)], ids=["asha", "median"])
-def test_a_decision_over_settled_trials_is_the_same_whatever_the_others_have_reported(make_spec, scheduler):
+@pytest.mark.parametrize("scheduler", [asha(2, 1, 9), median_rule(1, 1, 9)], ids=["asha", "median"])
+def test_a_decision_over_settled_trials_is_the_same_whatever_the_others_have_reported(scheduler):
     records = [record(number) for number in range(4)]
-    compared = rivals(records[2], records, make_spec(), settled={0})
+    compared = rivals(records[2], records, costs={}, settled={0})
     early = scheduler.decide(1, 0.5, {1: {0: 0.4, 2: 0.5}}, number=2, rivals=compared)
     late = scheduler.decide(1, 0.5, {1: {0: 0.4, 1: 0.9, 2: 0.5, 3: 0.9}}, number=2, rivals=compared)
     assert early == late
@@ -74,7 +73,7 @@ trials = st.lists(
 )
 
 
-def sweep(scheduler, spec, drawn, curve, order):
+def sweep(scheduler, drawn, curve, order):
     """Run trials side by side to step 8; return number -> (step of its end, those that had been better and no more expensive)."""
     records = [record(number, macs=float(cost)) for number, (_, cost, _) in enumerate(drawn)]
     rungs, ended = {}, {}
@@ -85,7 +84,7 @@ def sweep(scheduler, spec, drawn, curve, order):
             value = curve(drawn[number], step)
             if step in scheduler.rung_steps:
                 rungs.setdefault(step, {})[number] = value
-            compared = rivals(records[number], records, spec)
+            compared = rivals(records[number], records, costs={"macs": "minimize"})
             if scheduler.decide(step, value, rungs, number=number, rivals=compared).stop:
                 ended[number] = {
                     other
@@ -105,49 +104,38 @@ def is_on_front(number, drawn):
     )
 
 
-schedulers = st.sampled_from(
-    [Asha(2, 1, 8), Asha(3, 2, 8), Median(1, 1, 8, report_every=1), Median(3, 2, 8, report_every=1)]
-)
+schedulers = st.sampled_from([asha(2, 1, 8), asha(3, 2, 8), median_rule(1, 1, 8), median_rule(3, 2, 8)])
 
 
 @given(trials, schedulers, st.randoms())
-def test_no_member_of_the_front_is_stopped_while_rungs_order_trials_as_the_end_does(
-    two_objectives, drawn, scheduler, random
-):
+def test_no_member_of_the_front_is_stopped_while_rungs_order_trials_as_the_end_does(drawn, scheduler, random):
     order = random.sample(range(len(drawn)), len(drawn))
-    ended = sweep(scheduler, two_objectives, drawn, lambda trial, step: trial[0] * step / 8, order)
+    ended = sweep(scheduler, drawn, lambda trial, step: trial[0] * step / 8, order)
     assert not any(is_on_front(number, drawn) for number in ended)
 
 
 @given(trials, schedulers, st.randoms())
-def test_whatever_the_curves_a_stopped_trial_had_a_better_one_that_cost_no_more(
-    two_objectives, drawn, scheduler, random
-):
+def test_whatever_the_curves_a_stopped_trial_had_a_better_one_that_cost_no_more(drawn, scheduler, random):
     order = random.sample(range(len(drawn)), len(drawn))
-    ended = sweep(scheduler, two_objectives, drawn, lambda trial, step: trial[0] * (step / 8) ** trial[2], order)
+    ended = sweep(scheduler, drawn, lambda trial, step: trial[0] * (step / 8) ** trial[2], order)
     assert all(ended.values())
 
 
-def test_without_rivals_a_cheap_member_of_the_front_would_be_stopped(two_objectives):
+def test_without_rivals_a_cheap_member_of_the_front_would_be_stopped():
     drawn = [(20, 5, 1.0), (18, 4, 1.0), (5, 1, 1.0)]
     assert is_on_front(2, drawn)
-    assert Asha(3, 1, 9).decide(1, 5.0, {1: {0: 20.0, 1: 18.0, 2: 5.0}}, number=2).stop
-    assert sweep(Asha(3, 1, 8), two_objectives, drawn, lambda trial, step: trial[0], [0, 1, 2]) == {}
-
-
-@pytest.fixture(scope="module")
-def two_objectives():
-    import fakes
-
-    from sweeps.spec import SweepSpec
-
-    return SweepSpec.model_validate(fakes.plain_spec(objectives=[QUALITY, MACS]))
+    assert asha(3, 1, 9).decide(1, 5.0, {1: {0: 20.0, 1: 18.0, 2: 5.0}}, number=2).stop
+    assert sweep(asha(3, 1, 8), drawn, lambda trial, step: trial[0], [0, 1, 2]) == {}
 
 
 def test_the_rule_is_told_with_its_reason(make_spec):
-    assert pruning_rule(make_spec()) == "pruning: none; every trial trains in full"
-    assert pruning_rule(make_spec(scheduler=ASHA)) == "pruning: asha by source/val/miou alone"
-    assert pruning_rule(make_spec(scheduler=ASHA, objectives=[QUALITY, MACS])) == (
+    def rule(**changes):
+        spec = make_spec(**changes)
+        return pruning_rule(spec.build_scheduler(), spec.costs)
+
+    assert rule() == "pruning: none; every trial trains in full"
+    assert rule(scheduler=ASHA) == "pruning: asha by source/val/miou alone"
+    assert rule(scheduler=ASHA, objectives=[QUALITY, MACS]) == (
         "pruning: asha by source/val/miou alone, among trials at least as good in macs: a trial stops only where such ones are "
         "better, so that no network gives way to a more expensive one"
     )

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from sweeps.schedulers.stopping import build_scheduler
+from segda.config_problems import problems_of
 from sweeps.spec import SweepSpec
 
 QUALITY = {"metric": "source/val/miou", "direction": "maximize"}
@@ -25,7 +25,23 @@ MEDIAN = {"name": "median", "min_steps": 1}
 def test_settings_that_a_scheduler_does_not_read_are_refused(make_spec, scheduler, key):
     with pytest.raises(ValidationError, match=f"has no effect with scheduler {scheduler['name']}") as caught:
         make_spec(scheduler=scheduler)
-    assert caught.value.errors()[0]["ctx"]["error"].location == ("scheduler", key)
+    (found,) = problems_of(caught.value, SweepSpec, {})
+    assert found.location == ("scheduler", key)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "key", "message"),
+    [
+        ({"name": "ahsa"}, "name", "unknown scheduler 'ahsa' (did you mean 'asha'?); known: none, asha, median"),
+        ({"name": ["asha"]}, "name", "unknown scheduler ['asha'] (did you mean 'asha'?); known: none, asha, median"),
+        (ASHA | {"min_step": 7}, "min_step", "unknown key (did you mean 'min_steps'?)"),
+    ],
+)
+def test_an_unknown_scheduler_or_setting_is_told_with_the_nearest_name(make_spec, scheduler, key, message):
+    with pytest.raises(ValidationError) as caught:
+        make_spec(scheduler=scheduler)
+    (found,) = problems_of(caught.value, SweepSpec, {"scheduler": scheduler})
+    assert (found.location, found.text) == (("scheduler", key), message)
 
 
 @pytest.mark.parametrize("scheduler", [ASHA, MEDIAN])
@@ -51,7 +67,7 @@ def test_the_leader_in_the_objective_is_not_stopped(make_spec):
     curves = {0: {"source/val/miou": 0.52, ROAD["metric"]: 0.1}, 1: {"source/val/miou": 0.53, ROAD["metric"]: 0.2}}
     leader = {"source/val/miou": 0.50, ROAD["metric"]: 0.9}
     rungs = {1: {number: figures[spec.scheduler.metric] for number, figures in curves.items()}}
-    assert not build_scheduler(spec).decide(1, leader[spec.scheduler.metric], rungs, number=2).stop
+    assert not spec.build_scheduler().decide(1, leader[spec.scheduler.metric], rungs, number=2).stop
 
 
 @pytest.mark.parametrize("metric", ["target/validator/im", "target/largest_class_share"])

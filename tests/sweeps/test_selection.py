@@ -9,7 +9,8 @@ from records import PROFILE, replicate, trial
 
 from segda.errors import ConfigError
 from segda.validators import VALIDATORS
-from sweeps.selection.choice import rank, select, visible_metrics
+from sweeps.metrics import visible_metrics
+from sweeps.selection.choice import rank, select
 from sweeps.selection.guards import collapse, source_only_baseline
 from sweeps.trial import TrialKind, TrialState
 

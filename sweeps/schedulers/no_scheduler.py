@@ -1,0 +1,22 @@
+"""No early stopping."""
+
+from typing import Literal
+
+from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, SchedulerConfig
+
+
+class NoSchedulerConfig(SchedulerConfig):
+    """Every trial trains in full."""
+
+    name: Literal["none"] = "none"
+
+
+class NoScheduler(Scheduler):
+    """Lets every trial train in full."""
+
+    Config = NoSchedulerConfig
+
+    def compare(self, comparison: Comparison) -> Decision:
+        """Let the trial go on."""
+        del comparison
+        return CONTINUE
