@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -27,11 +28,11 @@ from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
 from segda.datasets import DATASETS
 from segda.guests import make_importable_beside
+from segda.named import ConfigOf
 from segda.tunable import Scalar
 from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of, value_at, with_values
 from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
-from sweeps.schedulers import build_scheduler, scheduler_config, scheduler_schema, takes_metric
-from sweeps.schedulers.base import Scheduler, SchedulerConfig
+from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
 from sweeps.space import Searched
 from sweeps.spec_checks import check_spec
@@ -97,7 +98,7 @@ class SweepSpec(Part):
         description="how the network to use is chosen. source_validation: mean IoU on the source; entropy, im, bnm, snd: a score "
         "of the predictions on unlabelled target images; oracle: target labels may steer the search, and every table says so",
     )
-    scheduler: Annotated[SerializeAsAny[SchedulerConfig], WithJsonSchema(scheduler_schema())] = Field(
+    scheduler: Annotated[SerializeAsAny[SchedulerConfig], ConfigOf(SCHEDULERS, usual="none")] = Field(
         NoSchedulerConfig(), description="which trials stop early"
     )
     sampler: SamplerConfig = SamplerConfig()
@@ -162,9 +163,10 @@ class SweepSpec(Part):
     def _compare_by_the_objective(cls, scheduler: Any, info: ValidationInfo) -> Any:
         """Let trials be compared by the objective that training decides, where the file does not say by what."""
         objectives = [item.metric for item in info.data.get("objectives", ()) if item.metric not in EFFICIENCY]
-        if isinstance(scheduler, Mapping) and takes_metric(scheduler.get("name")) and objectives:
-            scheduler = {"metric": objectives[0], **scheduler}
-        return scheduler_config(scheduler)
+        name = str(scheduler.get("name")) if isinstance(scheduler, Mapping) else ""
+        if name in SCHEDULERS and issubclass(SCHEDULERS[name].Config, StoppingConfig) and objectives:
+            return {"metric": objectives[0], **scheduler}
+        return scheduler
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -183,7 +185,8 @@ class SweepSpec(Part):
             LocatedError: it does not fit the training; relative to `scheduler`.
         """
         report_every = self.base.get("report_every", TrainConfig.model_fields["report_every"].default)
-        return build_scheduler(self.scheduler, steps=int(self.base["steps"]), report_every=int(report_every))
+        kind = SCHEDULERS[self.scheduler.name]
+        return kind(self.scheduler, steps=int(self.base["steps"]), report_every=int(report_every))
 
     def plain_config(self, params: Mapping[str, Scalar], *, seed: int) -> dict[str, Any]:
         """Return the training configuration of a trial as unchecked plain data; see `train_config`."""
@@ -289,9 +292,18 @@ def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSp
     return validate(document, SweepSpec)
 
 
+def _named(name: str, config: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of settings that a name calls for."""
+    schema = config.model_json_schema()
+    return schema | {"properties": schema["properties"] | {"name": {"const": name}}, "required": ["name"]}
+
+
 def sweep_schema() -> dict[str, Any]:
     """Return the JSON schema of sweep files, for editors that complete and check them."""
     schema = SweepSpec.model_json_schema(by_alias=True)
+    schema["properties"]["scheduler"] = {
+        "anyOf": [_named(name, kind.Config) for name, kind in SCHEDULERS.usable().items()]
+    }
     names = {part: catalog.usable() for part, catalog in VARIANTS.items()}
     paths = sorted(path for path in known_paths(names) if path not in FIXED_FIELDS)
     schema["properties"]["search"]["propertyNames"] = {"enum": paths}

@@ -1,17 +1,17 @@
 """Asynchronous successive halving."""
 
-from typing import Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from segda.config_problems import LocatedError
-from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, StoppingConfig
+from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, SchedulerConfig, StoppingConfig
 
 
 class AshaConfig(StoppingConfig):
     """Asynchronous successive halving."""
 
-    name: Literal["asha"] = "asha"
+    name: str = "asha"
     reduction_factor: int = Field(default=3, ge=2, description="one in so many trials goes on at a rung")
     min_steps: int = Field(
         default=100, ge=1, description="the first rung: training steps before a trial may be stopped"
@@ -31,7 +31,7 @@ class Asha(Scheduler):
     good, as in Ray Tune, so that no checkpoint of a paused trial must be kept and each trial is started once.
     """
 
-    Config = AshaConfig
+    Config: ClassVar[type[SchedulerConfig]] = AshaConfig
 
     def __init__(self, config: AshaConfig, *, steps: int, report_every: int) -> None:
         """Place the rungs; arguments as in `Scheduler`."""

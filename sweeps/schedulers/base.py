@@ -49,7 +49,7 @@ class Comparison:
 
 
 class SchedulerConfig(BaseModel):
-    """Settings of a scheduler; each scheduler has a class of its own with a literal `name`."""
+    """Settings of a scheduler; each scheduler extends it and gives `name` its own default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -2,18 +2,18 @@
 
 import math
 from statistics import fmean, median
-from typing import Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from segda.config_problems import LocatedError
-from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, StoppingConfig
+from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, SchedulerConfig, StoppingConfig
 
 
 class MedianConfig(StoppingConfig):
     """Stops what is worse than the median of the others."""
 
-    name: Literal["median"] = "median"
+    name: str = "median"
     min_steps: int = Field(
         default=100,
         ge=1,
@@ -35,7 +35,7 @@ class Median(Scheduler):
     everybody; and the others need not have finished, so that trials which run side by side can stop each other.
     """
 
-    Config = MedianConfig
+    Config: ClassVar[type[SchedulerConfig]] = MedianConfig
 
     def __init__(self, config: MedianConfig, *, steps: int, report_every: int) -> None:
         """Compare at every report from `min_steps` on; arguments as in `Scheduler`."""

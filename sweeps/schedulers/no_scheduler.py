@@ -1,6 +1,6 @@
 """No early stopping."""
 
-from typing import Literal
+from typing import ClassVar
 
 from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, SchedulerConfig
 
@@ -8,13 +8,13 @@ from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, Sc
 class NoSchedulerConfig(SchedulerConfig):
     """Every trial trains in full."""
 
-    name: Literal["none"] = "none"
+    name: str = "none"
 
 
 class NoScheduler(Scheduler):
     """Lets every trial train in full."""
 
-    Config = NoSchedulerConfig
+    Config: ClassVar[type[SchedulerConfig]] = NoSchedulerConfig
 
     def compare(self, comparison: Comparison) -> Decision:
         """Let the trial go on."""

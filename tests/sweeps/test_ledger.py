@@ -486,7 +486,9 @@ def test_a_ledger_of_another_version_is_refused_with_what_to_do(tmp_path):
     stored.execute("UPDATE ledger_schema SET version = 99")
     stored.commit()
     stored.close()
-    with pytest.raises(ConfigError, match=r"has schema version 99, this program reads version 2; use the version"):
+    with pytest.raises(
+        ConfigError, match=rf"version 99, this program reads version {ledger_tables.SCHEMA_VERSION}; use the version"
+    ):
         Ledger.open(path)
 
 

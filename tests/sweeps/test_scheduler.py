@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rules import asha, median_rule
 
-from sweeps.schedulers import SCHEDULERS, scheduler_schema
+from sweeps.schedulers import SCHEDULERS
 from sweeps.schedulers.asha import Asha, AshaConfig
 from sweeps.schedulers.median import Median, MedianConfig
 from sweeps.schedulers.no_scheduler import NoScheduler, NoSchedulerConfig
 from sweeps.schedulers.rungs import RungValues
-from sweeps.spec import SweepSpec
+from sweeps.spec import SweepSpec, sweep_schema
 
 values = st.floats(min_value=0, max_value=1, allow_nan=False)
 
@@ -255,5 +255,6 @@ def test_every_scheduler_is_read_from_a_sweep_file_with_its_settings_and_written
     assert type(spec.scheduler) is config
     assert spec.canonical()["scheduler"].keys() == config.model_fields.keys()
     assert SweepSpec.model_validate(spec.canonical()) == spec
-    described = next(item for item in scheduler_schema()["anyOf"] if item["properties"]["name"]["const"] == name)
+    described = sweep_schema()["properties"]["scheduler"]["anyOf"]
+    described = next(item for item in described if item["properties"]["name"]["const"] == name)
     assert described["properties"].keys() == config.model_fields.keys()

@@ -23,7 +23,7 @@ MEDIAN = {"name": "median", "min_steps": 1}
     ],
 )
 def test_settings_that_a_scheduler_does_not_read_are_refused(make_spec, scheduler, key):
-    with pytest.raises(ValidationError, match=f"has no effect with scheduler {scheduler['name']}") as caught:
+    with pytest.raises(ValidationError, match="Extra inputs") as caught:
         make_spec(scheduler=scheduler)
     (found,) = problems_of(caught.value, SweepSpec, {})
     assert found.location == ("scheduler", key)
@@ -32,8 +32,8 @@ def test_settings_that_a_scheduler_does_not_read_are_refused(make_spec, schedule
 @pytest.mark.parametrize(
     ("scheduler", "key", "message"),
     [
-        ({"name": "ahsa"}, "name", "unknown scheduler 'ahsa' (did you mean 'asha'?); known: none, asha, median"),
-        ({"name": ["asha"]}, "name", "unknown scheduler ['asha'] (did you mean 'asha'?); known: none, asha, median"),
+        ({"name": "ahsa"}, "name", "unknown scheduler 'ahsa' (did you mean 'asha'?); known: asha, median, none"),
+        ({"name": ["asha"]}, "name", "unknown scheduler ['asha'] (did you mean 'asha'?); known: asha, median, none"),
         (ASHA | {"min_step": 7}, "min_step", "unknown key (did you mean 'min_steps'?)"),
     ],
 )

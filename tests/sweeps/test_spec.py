@@ -280,7 +280,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("reduction_factor: 3", "reduction_factor: 1", "25: scheduler.reduction_factor: must be at least 2, got 1"),
         ("min_steps: 100", "metric: oracle/target/miou", "25: scheduler.metric: must be the objective source/val/miou, got oracle/target/miou"),
         ("min_steps: 100", "metric: target/missing_classes", "25: scheduler.metric: must be the objective source/val/miou, got target/missing_classes"),
-        ("name: asha, reduction_factor: 3", "name: none, reduction_factor: 4", "25: scheduler.reduction_factor: has no effect with scheduler none"),
+        ("name: asha, reduction_factor: 3", "name: none, reduction_factor: 4", "25: scheduler.reduction_factor: unknown key; known: name"),
         # references
         ("upper_bound:", "' ':", "28: references: a reference needs a name of one line for the tables, got ' '"),
         ("target_only", "target_onl", "29: references.upper_bound.method.name: unknown method 'target_onl' (did you mean 'target_only'?)"),
