@@ -4,6 +4,7 @@ from segda.catalog import Catalog, subclass_of
 from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
 from segda.methods.joint import Joint
+from segda.methods.self_training import SelfTraining
 from segda.methods.source_only import SourceOnly
 from segda.methods.target_only import TargetOnly
 
@@ -15,6 +16,7 @@ METHODS: Catalog[type[Method]] = Catalog(
         "target_only": TargetOnly,
         "adversarial": Adversarial,
         "joint": Joint,
+        "self_training": SelfTraining,
     },
     check=subclass_of(Method, config=MethodConfig),
 )

@@ -19,6 +19,7 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "adversarial-cp": MethodCase(METHODS["adversarial"], {"discriminator": "cp", "rank": 0.1}),
     "adversarial-source-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "source"}),
     "adversarial-joint-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "joint", "levels": "multi"}),
+    "self_training-joint-statistics": MethodCase(METHODS["self_training"], {"batch_norm": "joint"}),
 }
 
 

@@ -1,0 +1,142 @@
+"""Thresholds of pseudo-labels against an independent form in NumPy and float64, which sorts all confidences."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from segda.methods.thresholds import (
+    class_balanced_thresholds,
+    constant_thresholds,
+    count_confidences,
+    label_by_thresholds,
+)
+from segda.types import IGNORE_INDEX
+
+CLASSES = 4
+
+
+def probabilities(*, sharpness: float = 2.0, seed: int = 0) -> Tensor:
+    """Predictions in which class 3 is never ahead and class 0 is surer than the others."""
+    logits = sharpness * torch.randn(3, CLASSES, 40, 50, generator=torch.Generator().manual_seed(seed))
+    logits[:, 0] = 1.5 * logits[:, 0]
+    logits[:, 3] = logits.min() - 1
+    return logits.softmax(dim=1)
+
+
+def exact_thresholds(probs: Tensor, portion: float) -> np.ndarray:
+    """Sort the confidences of each class, most confident first; the last one that is kept is the threshold."""
+    plain = probs.double().numpy()
+    confidence, prediction = plain.max(axis=1), plain.argmax(axis=1)
+    thresholds = np.ones(CLASSES)
+    for number in range(CLASSES):
+        ordered = np.sort(confidence[prediction == number])[::-1]
+        rank = int(np.floor(len(ordered) * portion))
+        if rank:
+            thresholds[number] = ordered[rank - 1]
+    return thresholds
+
+
+def exact_labels(probs: Tensor, thresholds: np.ndarray) -> np.ndarray:
+    ratio = probs.double().numpy() / thresholds[:, None, None]
+    return np.where(ratio.max(axis=1) >= 1, ratio.argmax(axis=1), IGNORE_INDEX)
+
+
+@pytest.mark.parametrize("portion", [0.05, 0.2, 0.5, 0.9])
+def test_thresholds_and_labels_are_those_of_sorted_confidences_up_to_a_bin(portion):
+    probs = probabilities()
+    thresholds = class_balanced_thresholds(count_confidences(probs), portion)
+    exact = exact_thresholds(probs, portion)
+    too_low = exact - thresholds.double().numpy()
+    assert (too_low[:3] > 0).all()
+    assert (too_low <= np.maximum(0.0028 * (1 - exact), 1e-6)).all()
+    labels, expected = label_by_thresholds(probs, thresholds), exact_labels(probs, exact)
+    assert (labels.numpy() == expected).mean() > 0.995
+    assert (expected != IGNORE_INDEX).any()
+    assert (expected == IGNORE_INDEX).any()
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 30.0])
+def test_at_least_the_portion_of_each_class_is_kept_and_hardly_more(sharpness):
+    """A sharp network is sure of nearly everything, up to probabilities of exactly one."""
+    probs = probabilities(sharpness=sharpness)
+    confidence, prediction = probs.max(dim=1)
+    thresholds = class_balanced_thresholds(count_confidences(probs), 0.3)
+    for number in range(3):
+        own = confidence[prediction == number]
+        kept = int((own > thresholds[number]).sum())
+        as_sure = int((own >= min(own.sort(descending=True).values[kept - 1].item(), 1 - 1e-6)).sum())
+        assert int(0.3 * len(own)) <= kept
+        assert kept <= max(1.02 * 0.3 * len(own) + 2, as_sure)
+
+
+def test_a_class_that_is_never_predicted_keeps_nothing():
+    probs = probabilities()
+    thresholds = class_balanced_thresholds(count_confidences(probs), 1.0)
+    assert thresholds[3] == 1
+    assert not (label_by_thresholds(probs, thresholds) == 3).any()
+    certain = torch.zeros(1, CLASSES, 1, 1)
+    certain[0, 3] = 1  # as sure as can be of a class that was never counted
+    assert (label_by_thresholds(certain, thresholds) == IGNORE_INDEX).all()
+
+
+def test_a_rank_of_zero_keeps_nothing():
+    probs = probabilities()[:1, :, :2, :2]
+    thresholds = class_balanced_thresholds(count_confidences(probs), 0.1)
+    assert torch.equal(thresholds, torch.ones(CLASSES))
+    assert (label_by_thresholds(probs, thresholds) == IGNORE_INDEX).all()
+
+
+def test_a_portion_of_one_keeps_every_prediction():
+    probs = probabilities()
+    labels = label_by_thresholds(probs, class_balanced_thresholds(count_confidences(probs), 1.0))
+    assert (labels != IGNORE_INDEX).all()
+
+
+def test_permuting_the_classes_permutes_thresholds_and_labels():
+    order = torch.tensor([2, 0, 3, 1])  # new class -> old one
+    probs = probabilities()
+    thresholds = class_balanced_thresholds(count_confidences(probs), 0.3)
+    permuted = class_balanced_thresholds(count_confidences(probs[:, order]), 0.3)
+    assert torch.equal(permuted, thresholds[order])
+    labels, renamed = label_by_thresholds(probs, thresholds), label_by_thresholds(probs[:, order], permuted)
+    kept = labels != IGNORE_INDEX
+    assert torch.equal(kept, renamed != IGNORE_INDEX)
+    assert torch.equal(order[renamed[kept]], labels[kept])
+
+
+def test_a_larger_portion_labels_more_pixels_and_loses_none():
+    probs = probabilities()
+    counts = count_confidences(probs)
+    labeled = [
+        label_by_thresholds(probs, class_balanced_thresholds(counts, p)) != IGNORE_INDEX for p in (0.1, 0.3, 0.6)
+    ]
+    for fewer, more in itertools.pairwise(labeled):
+        assert int(fewer.sum()) < int(more.sum())
+        assert bool((more | ~fewer).all())
+
+
+def test_counts_of_images_add_up_to_those_of_all():
+    probs = probabilities()
+    counts = count_confidences(probs)
+    assert torch.equal(counts, sum(count_confidences(image[None]) for image in probs))
+    assert int(counts.sum()) == probs[:, 0].numel()
+
+
+def test_the_class_is_the_one_that_exceeds_its_threshold_most_not_the_most_probable_one():
+    probs = torch.tensor([0.55, 0.45]).reshape(1, 2, 1, 1)
+    assert label_by_thresholds(probs, torch.tensor([0.9, 0.3])).item() == 1
+    assert label_by_thresholds(probs, torch.tensor([0.5, 0.44])).item() == 0
+    assert label_by_thresholds(probs, torch.tensor([0.9, 0.5])).item() == IGNORE_INDEX
+
+
+def test_a_constant_threshold_keeps_what_is_more_probable():
+    probs = probabilities()
+    labels = label_by_thresholds(probs, constant_thresholds(CLASSES, 0.8, device=probs.device))
+    confidence, prediction = probs.double().numpy().max(axis=1), probs.numpy().argmax(axis=1)
+    # Where the quotient of float32 numbers is not about one.
+    clear = np.abs(confidence / 0.8 - 1) > 1e-6
+    expected = np.where(confidence > 0.8, prediction, IGNORE_INDEX)
+    assert (labels.numpy() == expected)[clear].all()
