@@ -1,6 +1,7 @@
 """Every error that a user of segda can cause, under one base class.
 
-A message says what was expected, what came, and what to do. Command lines print it on one line and exit with code 2.
+A message says what was expected, what came, and what to do. Command lines print it on one line and exit with code 2. All are here,
+and take a message alone: so one that ends a further process of a training is raised as itself in the first (`segda.team`).
 """
 
 
@@ -29,6 +30,10 @@ class DatasetNotFoundError(SegdaError, FileNotFoundError):
 
 class CorruptSampleError(SegdaError):
     """One sample cannot be used: unreadable file, missing label, sizes that differ, label id out of range."""
+
+
+class CacheError(SegdaError):
+    """The folder of decoded images cannot be written."""
 
 
 class WeightsError(SegdaError):

@@ -86,6 +86,7 @@ def assembled(config: TrainConfig, *, folder: Path, micro_batch: int | None, pro
         DeviceError: there are fewer GPUs than ranks.
         ProcessLostError: another rank died.
         SegdaError: whatever ended another rank, e.g. OutOfMemoryError.
+        OSError: another rank could not read or write a file, e.g. because the disk is full.
     """
     if processes == 1:
         yield Team(rank=0, size=1, device=resolve_device(config.device))

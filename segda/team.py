@@ -21,7 +21,9 @@ import torch
 import torch.distributed as dist
 
 from segda import errors
+from segda.device_errors import is_out_of_memory
 from segda.errors import ProcessLostError, SegdaError
+from segda.file_errors import is_file_error
 from segda.files import write_json
 
 # The ranks wait for each other inside a step only, not while rank 0 scores: longer than this, one hangs.
@@ -74,7 +76,7 @@ class First(Team):
         self._tell(_GO)
 
     def check(self) -> None:
-        """Raise `ProcessLostError`, or what a peer told, if one ended; see `Team`."""
+        """Raise `ProcessLostError`, or what a peer told of, if one ended; see `Team`."""
         if any(peer.poll() is not None for peer in self._peers):
             raise self.failure() or ProcessLostError("a process of the training ended")
 
@@ -113,7 +115,7 @@ class First(Team):
             over.set()
             watcher.join()
 
-    def failure(self) -> SegdaError | None:
+    def failure(self) -> SegdaError | OSError | None:
         """Return the first cause of the peers' deaths, if any died: what one told, before what a signal or a lost peer did."""
         deadline = time.monotonic() + _LAST_WORDS
         while time.monotonic() < deadline and all(peer.poll() is None for peer in self._peers):
@@ -126,7 +128,10 @@ class First(Team):
                 kind = getattr(errors, content["error"], None)
                 if kind is not None:
                     return kind(content["message"])  # type: ignore[no-any-return]
-                lost = lost or ProcessLostError(f"rank {rank} of {self.size} failed: {content['message']}")
+                found = f"rank {rank} of {self.size} failed: {content['message']}"
+                if content["errno"] is not None:
+                    return OSError(content["errno"], found)  # of the subclass that the number stands for
+                lost = lost or ProcessLostError(found)
             elif peer.poll() is not None:
                 code = peer.returncode
                 end = f"was ended by signal {-code}" if code < 0 else f"exited with {code}"
@@ -187,10 +192,15 @@ def tell_ready(place: Path, rank: int) -> None:
 
 
 def tell_failure(place: Path, rank: int, error: Exception) -> None:
-    """Leave for rank 0 what a rank dies of."""
-    kind = type(error).__name__
-    message = str(error) if isinstance(error, SegdaError) else f"{kind}: {error}"
-    write_json(_failure(place, rank), {"error": kind, "message": message})
+    """Leave for rank 0 what a rank dies of.
+
+    Errors of this library arrive as what they are, and so do files that cannot be read or written: who runs the training treats a
+    full disk in another way than a lost process. Whatever else a rank dies of may follow from the loss of another one.
+    """
+    kind = "OutOfMemoryError" if is_out_of_memory(error) else type(error).__name__
+    message = str(error) if isinstance(error, SegdaError) else f"{type(error).__name__}: {error}"
+    number = error.errno if isinstance(error, OSError) and is_file_error(error) else None
+    write_json(_failure(place, rank), {"error": kind, "message": message, "errno": number})
 
 
 def _ready(place: Path, rank: int) -> Path:

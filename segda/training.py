@@ -85,7 +85,7 @@ def train(
     Raises:
         TrainingDivergedError: if a loss is NaN or infinite.
         OutOfMemoryError: if the device runs out of memory; a smaller `micro_batch` needs less.
-        ProcessLostError: if another of the processes died.
+        ProcessLostError: if another of the processes died; what it told of before is raised as what it is, an OSError included.
         DamagedCheckpointError: if the folder's checkpoint cannot be read; it is left as it is, and without it the run begins anew.
         SegdaError: if configuration, data, weights or device cannot be used.
     """

@@ -28,7 +28,7 @@ from rich.progress import track
 
 from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
 from segda.datasets.reading import Pixels
-from segda.errors import ConfigError, DatasetNotFoundError, SegdaError
+from segda.errors import CacheError, ConfigError, DatasetNotFoundError, SegdaError
 from segda.names import nearest
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,6 @@ DECODE_VERSION = 1
 _BUILDING = ".building-"
 _ENTRY = "entry.json"
 _MAX_DECODERS = 8
-
-
-class CacheError(SegdaError):
-    """The folder of decoded images cannot be written."""
 
 
 @dataclass(frozen=True)

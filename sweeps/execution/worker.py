@@ -5,7 +5,6 @@ went wrong, and an attempt that ends without a last message can only mean that t
 """
 
 import contextlib
-import errno
 import importlib
 import logging
 import os
@@ -21,9 +20,9 @@ import torch
 from pydantic import ValidationError
 
 from segda.config import TrainConfig
-from segda.datasets.cache import CacheError
 from segda.device_errors import is_device_failure, is_out_of_memory
 from segda.errors import (
+    CacheError,
     CorruptSampleError,
     DamagedCheckpointError,
     DatasetNotFoundError,
@@ -34,6 +33,7 @@ from segda.errors import (
     UnknownNameError,
     WeightsError,
 )
+from segda.file_errors import is_file_error
 from segda.files import claiming, write_text
 from segda.guests import make_importable
 from sweeps.execution.fence import StaleAttemptError, check_beginning, check_ours, newest_attempt, take_over
@@ -46,14 +46,6 @@ from sweeps.trial import FailureClass
 log = logging.getLogger(__name__)
 
 DEFAULT_TRAIN = "segda.training:train"
-# What the system says about files, disks and mounts, as opposed to connections and processes.
-_FILE_ERRORS = frozenset(
-    {
-        *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE),
-        *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),
-    }
-)
 Message = dict[str, Any]
 Send = Callable[[Message], None]
 
@@ -281,7 +273,7 @@ def classify(error: Exception) -> FailureClass:
             return FailureClass.DATA
         case SegdaError() | ValidationError():
             return FailureClass.INVALID
-        case OSError() if error.errno in _FILE_ERRORS:
+        case _ if is_file_error(error):
             return FailureClass.DATA
         case _:
             return FailureClass.ERROR

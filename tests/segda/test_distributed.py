@@ -5,6 +5,7 @@ batch. Training is compared between real processes.
 """
 
 import copy
+import errno
 import os
 import signal
 import subprocess
@@ -362,21 +363,35 @@ def test_what_the_first_rank_reads_out_of_an_aborted_operation_is_no_divergence(
         train(config, Reports(), folder=tmp_path, on_step=read_garbage, processes=2)
 
 
-def test_what_ends_another_rank_is_told_as_what_it_is(scenes, tmp_path, monkeypatch):
-    """Out of memory on one GPU is out of memory, not a lost process: who asked for the run halves the micro-batch."""
-    broken = """
+@pytest.mark.parametrize(
+    ("broken", "expected", "words"),
+    [
+        # Not a lost process: who asked for the run halves the micro-batch.
+        ("torch.empty(2**50)", OutOfMemoryError, "ran out of memory with 2 images of 32x64 at once"),
+        # Nor is a full disk: to start again at once on the same node is no help.
+        (
+            "open('/dev/full', 'w').write('x' * 2**20)",
+            OSError,
+            "rank 1 of 2 failed: OSError: .* No space left on device",
+        ),
+    ],
+)
+def test_what_ends_another_rank_is_told_as_what_it_is(scenes, tmp_path, monkeypatch, broken, expected, words):
+    code = f"""
         import sys, torch
         if "segda.rank" in " ".join(sys.orig_argv):
             import segda.gradients
             def compute(*_, **__):
-                torch.empty(2**50)  # more than there is
+                {broken}
             segda.gradients.Gradients.compute = compute
     """
-    lines = [line.removeprefix(" " * 8) for line in broken.splitlines()]
+    lines = [line.removeprefix(" " * 8) for line in code.splitlines()]
     (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(OutOfMemoryError, match=r"ran out of memory with 2 images of 32x64 at once"):
+    with pytest.raises(expected, match=words) as raised:
         train(configure(scenes, "source_only"), Reports(), folder=tmp_path / "run", processes=2)
+    if expected is OSError:
+        assert raised.value.errno == errno.ENOSPC
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 

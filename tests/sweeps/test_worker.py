@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from segda.datasets.cache import CacheError
 from segda.errors import (
+    CacheError,
     ConfigError,
     CorruptSampleError,
     DamagedCheckpointError,

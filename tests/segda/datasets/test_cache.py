@@ -18,10 +18,10 @@ from PIL import Image
 
 from segda.datasets import DATASETS
 from segda.datasets.base import Sample
-from segda.datasets.cache import CacheError, DecodedSplit, decoded_split, default_cache
+from segda.datasets.cache import DecodedSplit, decoded_split, default_cache
 from segda.datasets.camvid import CamVid
 from segda.datasets.reading import Pixels
-from segda.errors import ConfigError, CorruptSampleError
+from segda.errors import CacheError, ConfigError, CorruptSampleError
 
 camvid = DATASETS["camvid"]
 
