@@ -5,6 +5,7 @@ Everything that can be known to be wrong is told when the file is read, before a
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -226,6 +227,36 @@ class SweepSpec(Part):
             return TrainConfig.model_validate(plain)
         except ValidationError as error:
             raise error_of(error, TrainConfig, plain, where=f"sweep {self.name}") from error
+
+    def worker_config(self, params: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
+        """Return the training configuration of a trial for the process that trains it; see `train_config`.
+
+        A trial without a GPU computes on the processor, also on a node that has one.
+        """
+        config = self.train_config(params, seed=seed)
+        if config.device == "auto" and self.resources.num_gpus == 0:
+            return config.model_copy(update={"device": "cpu"})
+        return config
+
+    def broken_constraint(self, figures: Mapping[str, float]) -> str | None:
+        """Return why an architecture does not keep to the constraints, or None if it does.
+
+        A metric that was not measured is no permission: nobody can say that such an architecture keeps to the bound, so it is
+        not trained, and the reason says that the measurement is what is missing.
+
+        Args:
+            figures: efficiency metrics of the architecture by name.
+
+        Returns:
+            The first constraint that does not hold, with the value, in one line.
+        """
+        for constraint in self.constraints:
+            value = figures.get(constraint.metric, math.nan)
+            if not math.isfinite(value):
+                return f"{constraint} cannot be checked: {constraint.metric} was not measured"
+            if not constraint.holds(value):
+                return f"{constraint} is broken: {value:.4g}"
+        return None
 
     def canonical(self) -> dict[str, Any]:
         """Return the sweep as plain data; `SweepSpec.model_validate` makes an equal sweep of it."""

@@ -160,6 +160,11 @@ class ResourcesConfig(Part):
         """GPUs of a trial; one as long as `auto` is not resolved."""
         return 1.0 if self.gpus == "auto" else self.gpus
 
+    @property
+    def threads(self) -> int:
+        """Threads that a process of a trial computes with."""
+        return max(1, int(self.cpus))
+
     @model_validator(mode="after")
     def _processes_fit(self) -> Self:
         if self.num_gpus and self.processes > 1 and self.gpus != self.processes:

@@ -21,8 +21,8 @@ from sweeps.planning.coverage import Case, cases
 from sweeps.planning.estimate import Estimate, Tried, estimate, shown_span, verdicts
 from sweeps.planning.machines import Machines, this_machine
 from sweeps.planning.packing import pack_trials
-from sweeps.planning.plan import as_planned, obstacles, plan_path, save_plan, saved_costs, try_all
-from sweeps.planning.profiles import sample_config
+from sweeps.planning.plan import as_planned, plan_path, save_plan, saved_costs, try_all
+from sweeps.planning.profiles import device_of, infeasible, profile_all, reachable, sample_config
 from sweeps.spec import SweepSpec, load_spec
 from sweeps.store import Store
 
@@ -97,11 +97,14 @@ def _machines(spec: SweepSpec, address: str | None) -> Iterator[Machines]:
 
 def _tried(spec: SweepSpec, store: Store, ledger: Ledger, machines: Machines, *, is_new: bool) -> list[Tried]:
     """Try what is to be tried, with a progress bar in a terminal and a line for each elsewhere."""
-    found = obstacles(spec, ledger=ledger, call=machines.call, look=machines.look)
-    for architecture, obstacle in found.items():
-        if obstacle is not None:
-            click.echo(f"never trained: {architecture}: {obstacle}")
-    to_try: Sequence[Case] = cases(spec, infeasible=frozenset(item for item, obstacle in found.items() if obstacle))
+    profiles = {}
+    if spec.constraints:
+        device = device_of(spec, machines.look)
+        profiles = dict(profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call))
+    banned = infeasible(spec, profiles)
+    for architecture, why in banned.items():
+        click.echo(f"never trained: {architecture}: {why}")
+    to_try: Sequence[Case] = cases(spec, infeasible=banned.keys())
     if not is_new:
         return saved_costs(store, spec, to_try)
     tried = []

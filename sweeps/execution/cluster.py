@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +36,7 @@ from sweeps.execution.coordinator import Listener
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Machines, here, request_of
 from sweeps.planning.packing import Gpu, describe_gpu
-from sweeps.planning.profiles import Architecture, Profile, profile_all, reachable
+from sweeps.planning.profiles import Architecture, Profile, device_of, profile_all, reachable
 from sweeps.spec import ResourcesConfig, SweepSpec
 
 # Whether a worker to which Ray gave no GPU sees none, or all of its node. Workers have it from whoever started their node, unless
@@ -133,28 +134,21 @@ def profiles_of(
         listener: hears the figures, and what is waited for.
         check: see `idle_node`.
     """
-    # The process keeps all processors from others; it computes with as many threads as a trial, the size that the sweep file names.
-    threads = max(1, int(spec.resources.cpus))
     profiles: dict[Architecture, Profile] = {}
-    kind = "cuda" if spec.resources.num_gpus else "cpu"
 
     def say(line: str) -> None:
         if listener is not None:
             listener("note", None, line)
 
     with idle_node(spec, say=say, check=check) as machines:
-        for architecture, profile in profile_all(
-            reachable(spec),
-            kind=kind,
-            threads=threads,
-            ledger=ledger,
-            sweep=spec.name,
-            call=machines.call,
-            look=machines.look,
-        ):
+        # The process keeps all processors from others, yet computes with as many threads as a trial.
+        device = device_of(spec, machines.look)
+        ledger.update_info(spec.name, device=asdict(device))
+        for architecture, profile in profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call):
             profiles[architecture] = profile
             figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())
-            say(f"{architecture}: {profile.error or figures}")
+            obstacle = profile.obstacle(spec)
+            say(f"{architecture}: {figures}" if obstacle is None else f"{architecture} is never trained: {obstacle}")
     return profiles
 
 

@@ -11,7 +11,7 @@ from sweeps.execution.reuse import take_over
 from sweeps.execution.trials import Trials
 from sweeps.execution.warm_start import warm_start_of
 from sweeps.ledger.database import Ledger
-from sweeps.planning.profiles import Architecture, Profile
+from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.choice import rank
 from sweeps.selection.guards import collapse
@@ -71,7 +71,7 @@ class Proposals:
         self._infeasible_in_a_row = 0
         self._is_search_over = False
         self._finalists: list[TrialRecord] | None = None
-        self._check_feasible()
+        infeasible(spec, profiles)
         self._check_references()
         space = SearchSpace.from_spec(spec)
         taken = warm_start_of(
@@ -240,11 +240,3 @@ class Proposals:
                         f"reference {record.name!r} of sweep {self._spec.name!r} is trial {record.number} with "
                         f"{_listed(record.params)}, the sweep file now says {_listed(wanted)}; give the changed one another name"
                     )
-
-    def _check_feasible(self) -> None:
-        obstacles = {architecture: profile.obstacle(self._spec) for architecture, profile in self._profiles.items()}
-        if obstacles and all(obstacles.values()):
-            listed = "; ".join(f"{architecture}: {obstacle}" for architecture, obstacle in obstacles.items())
-            raise ConfigError(
-                f"no architecture of sweep {self._spec.name!r} meets its constraints ({listed}); loosen them or search others"
-            )

@@ -18,17 +18,15 @@ def task_of(record: TrialRecord, *, spec: SweepSpec, folder: Path, train: str) -
         train: training function as `module:name`.
     """
     # Places (roots, cache) come from the sweep file at hand: data sets may have moved since the row was written.
-    config = spec.train_config(record.params, seed=record.seed)
+    config = spec.worker_config(record.params, seed=record.seed)
     resources = spec.resources
-    if config.device == "auto" and resources.num_gpus == 0:
-        config = config.model_copy(update={"device": "cpu"})
     return Task(
         number=record.number,
         attempt=record.attempt,
         acknowledged=record.step,
         folder=str(folder),
         config=config.model_dump(mode="json"),
-        threads=max(1, int(resources.cpus)),
+        threads=resources.threads,
         train=train,
         micro_batch=record.micro_batch,
         processes=resources.processes,

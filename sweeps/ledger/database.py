@@ -24,6 +24,7 @@ from sweeps.ledger.records import Event, Point, SweepRecord, point_record, trial
 from sweeps.ledger.tables import (
     BUSY_SECONDS,
     EVENT,
+    PACKING,
     POINT,
     PROFILE,
     SWEEP,
@@ -56,7 +57,7 @@ class LeaseLostError(ConfigError):
 
 
 class Ledger:
-    """Sweeps, trials, points, events and profiles in one database.
+    """Sweeps, trials, points, events, profiles and packings in one database.
 
     All methods may be called from any thread. Open it with `Ledger.open`, close it with `close()` or a `with` block.
 
@@ -508,6 +509,34 @@ class Ledger:
                 insert(connection, PROFILE)
                 .values(key=key, metrics=values)
                 .on_conflict_do_update(index_elements=[PROFILE.c.key], set_={"metrics": values})
+            )
+
+    # Packings
+
+    @survives_restart
+    def packing(self, key: str) -> int | None:
+        """Return how many trials share a GPU, as found earlier, or None.
+
+        Args:
+            key: identity of configurations and GPU.
+        """
+        with self.reading() as connection:
+            found: int | None = connection.execute(sa.select(PACKING.c.per_gpu).where(PACKING.c.key == key)).scalar()
+            return found
+
+    @survives_restart
+    def put_packing(self, key: str, per_gpu: int) -> None:
+        """Remember how many trials share a GPU; a newer answer replaces it.
+
+        Args:
+            key: identity of configurations and GPU.
+            per_gpu: trials at once, at least 1.
+        """
+        with self.writing() as connection:
+            connection.execute(
+                insert(connection, PACKING)
+                .values(key=key, per_gpu=per_gpu)
+                .on_conflict_do_update(index_elements=[PACKING.c.key], set_={"per_gpu": per_gpu})
             )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
 from segda.errors import ConfigError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA_LOCK = 0x5E99A  # any number that all programs agree on
 BUSY_SECONDS = 30.0
 _NON_FINITE = "$float"  # JSON has no NaN and no infinity, and PostgreSQL refuses Python's spelling of them
@@ -131,6 +131,12 @@ PROFILE = sa.Table(
     TABLES,
     sa.Column("key", sa.String(200), primary_key=True),
     sa.Column("metrics", _Plain, nullable=False),
+)
+PACKING = sa.Table(
+    "packing",
+    TABLES,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("per_gpu", sa.Integer, nullable=False),
 )
 
 

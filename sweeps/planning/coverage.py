@@ -5,7 +5,7 @@ least once, every architecture at least once, and every reference. All pairs wou
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from segda.config import TrainConfig
@@ -32,7 +32,7 @@ class Case:
     is_reference: bool = False
 
 
-def cases(spec: SweepSpec, *, infeasible: frozenset[Architecture] = frozenset()) -> list[Case]:
+def cases(spec: SweepSpec, *, infeasible: Set[Architecture] = frozenset()) -> list[Case]:
     """Return configurations that cover a sweep, references last.
 
     Args:
@@ -65,15 +65,17 @@ def cases(spec: SweepSpec, *, infeasible: frozenset[Architecture] = frozenset())
     return found + [Case(f"reference: {name}", dict(params), True) for name, params in spec.references.items()]
 
 
-def heaviest(spec: SweepSpec, profiles: Mapping[Architecture, Profile]) -> list[Case]:
+def heaviest(
+    spec: SweepSpec, profiles: Mapping[Architecture, Profile], *, infeasible: Set[Architecture] = frozenset()
+) -> list[Case]:
     """Return the configuration of each method that is likely to need the most memory, likeliest first.
 
     Args:
         spec: the sweep.
-        profiles: of the architectures that it can reach; those that break a constraint are left out.
+        profiles: of the architectures that it can reach.
+        infeasible: architectures that are never trained.
     """
     space = SearchSpace.from_spec(spec)
-    infeasible = frozenset(item for item, profile in profiles.items() if profile.obstacle(spec) is not None)
     found: dict[str, tuple[float, Case]] = {}
     points = [
         Case(_label(space, params), params)
@@ -83,7 +85,10 @@ def heaviest(spec: SweepSpec, profiles: Mapping[Architecture, Profile]) -> list[
     points += [Case(f"reference: {name}", dict(params), True) for name, params in spec.references.items()]
     for case in points:
         config = spec.train_config(case.params, seed=spec.seeds[0])
-        weight = _weight(config, profiles[Architecture.of(config)])
+        architecture = Architecture.of(config)
+        if architecture in infeasible:  # a reference's; the others are left out above
+            continue
+        weight = _weight(config, profiles[architecture])
         if weight > found.get(config.method.name, (-1.0, case))[0]:
             found[config.method.name] = (weight, case)
     return [case for _, case in sorted(found.values(), key=lambda item: -item[0])]
@@ -105,7 +110,7 @@ def _candidates(
     spec: SweepSpec,
     space: SearchSpace,
     branch: Mapping[str, Scalar],
-    infeasible: frozenset[Architecture],
+    infeasible: Set[Architecture],
     *,
     largest: bool = False,
 ) -> list[dict[str, Scalar]]:

@@ -8,20 +8,19 @@ The answer is remembered in the ledger: it is found once per configuration and k
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from segda.config import TrainConfig
 from segda.device import resolve_device
-from segda.errors import ConfigError
 from sweeps.ledger.database import Ledger
 from sweeps.planning.canary import CanaryResult, CanaryTask, measure
 from sweeps.planning.coverage import heaviest
 from sweeps.planning.machines import Call, Machines
-from sweeps.planning.plan import measured_profiles, task_of
-from sweeps.planning.profiles import Architecture
+from sweeps.planning.plan import canary_of
+from sweeps.planning.profiles import Architecture, device_of, infeasible, profile_all, reachable
 from sweeps.spec import SweepSpec
 
 # Raise it when what is measured changes: older answers are then found anew.
@@ -175,7 +174,7 @@ def packing_key(tasks: Sequence[CanaryTask], gpu: Gpu) -> str:
         # The threads too: loading and augmentation may be what limits.
         sizes = [config.batch_size, *config.data.train_size, config.data.augmentation, config.method.name, task.threads]
         what.append([network, sizes])
-    text = json.dumps(["packing", VERSION, what, asdict(gpu)], sort_keys=True)
+    text = json.dumps([VERSION, what, asdict(gpu)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -248,20 +247,20 @@ def pack_trials(
     if machines.gpus == 0:
         say("gpus: auto finds no GPU; trials run on processors")
         return packed(spec, None, machines=machines)
-    candidates = heaviest(spec, measured_profiles(spec, ledger=ledger, call=machines.call, look=machines.look))
-    if not candidates:
-        raise ConfigError(f"no architecture of sweep {spec.name!r} meets its constraints; loosen them or search others")
-    tasks = [replace(task_of(spec, case), timed_steps=_TIMED_STEPS) for case in candidates]
+    device = device_of(spec, machines.look)
+    profiles = dict(profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call))
+    candidates = heaviest(spec, profiles, infeasible=infeasible(spec, profiles).keys())
+    tasks = [canary_of(spec, case, timed_steps=_TIMED_STEPS) for case in candidates]
     gpu: Gpu = machines.look(describe_gpu)
     key = packing_key(tasks, gpu)
-    known = ledger.profile(key)
+    known = ledger.packing(key)
     if known is not None:
-        packing = Packing(int(known["per_gpu"]), "measured before")
+        packing = Packing(known, "measured before")
     else:
         task = _largest(tasks, call=machines.call)
         packing = pack(lambda copies: machines.call(run_probe, task, copies), gpu_memory_bytes=gpu.memory_bytes)
         if packing.rows:
-            ledger.put_profile(key, {"per_gpu": packing.per_gpu, "memory_bytes": packing.rows[0].memory_bytes})
+            ledger.put_packing(key, packing.per_gpu)
     found = packed(spec, packing, machines=machines)
     say(
         f"gpus: auto is {found.resources.gpus:g} GPU per trial on {gpu.name}: {packing.per_gpu} at once ({packing.reason}); "

@@ -1,4 +1,4 @@
-"""What is tried before a sweep begins: each kind of configuration for a moment, and whether its architectures may be trained.
+"""What is tried before a sweep begins: each kind of configuration for a moment.
 
 What comes out is kept beside the sweep, for the account afterwards and for another look at the estimate with another budget.
 """
@@ -13,74 +13,17 @@ from typing import Any
 
 from segda.errors import ConfigError
 from segda.files import write_json
-from sweeps.ledger.database import Ledger
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.coverage import Case
 from sweeps.planning.estimate import Estimate, Tried
 from sweeps.planning.machines import Call, Machines, here
-from sweeps.planning.profiles import Architecture, Device, Profile, describe_device, profile_key, reachable
-from sweeps.planning.profiles import measure as measure_profile
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 log = logging.getLogger(__name__)
 
 
-def obstacles(
-    spec: SweepSpec, *, ledger: Ledger, call: Call = here, look: Call | None = None
-) -> dict[Architecture, str | None]:
-    """Return why architectures are never trained by a sweep's search; None for those that are.
-
-    Nothing is measured for a sweep without constraints. What is measured is remembered, for `sweeps run` too.
-
-    Args:
-        spec: the sweep.
-        ledger: remembers the figures.
-        call: calls a function with arguments where nothing else computes.
-        look: calls a function that only looks, at once and on the same machine; unset: `call`.
-
-    Raises:
-        ConfigError: no architecture is left, or the space is not comparable, see `reachable`.
-    """
-    architectures = reachable(spec)
-    if not spec.constraints:
-        return dict.fromkeys(architectures)
-    profiles = measured_profiles(spec, ledger=ledger, call=call, look=look)
-    found = {architecture: profile.obstacle(spec) for architecture, profile in profiles.items()}
-    if all(found.values()):
-        listed = "; ".join(f"{architecture}: {obstacle}" for architecture, obstacle in found.items())
-        raise ConfigError(
-            f"no architecture of sweep {spec.name!r} meets its constraints ({listed}); loosen them or search others"
-        )
-    return found
-
-
-def measured_profiles(
-    spec: SweepSpec, *, ledger: Ledger, call: Call = here, look: Call | None = None
-) -> dict[Architecture, Profile]:
-    """Return the efficiency of every architecture that a sweep can reach, measured unless the ledger remembers it.
-
-    Args:
-        spec: the sweep; it need not be in the ledger.
-        ledger: remembers the figures.
-        call: calls a function with arguments where nothing else computes.
-        look: calls a function that only looks, at once and on the same machine; unset: `call`.
-    """
-    kind = "cuda" if spec.resources.num_gpus else "cpu"
-    device: Device = (look or call)(describe_device, kind, max(1, int(spec.resources.cpus)))
-    found: dict[Architecture, Profile] = {}
-    for architecture in reachable(spec):
-        key = profile_key(architecture, device)
-        figures = ledger.profile(key) or call(measure_profile, architecture, device)
-        if isinstance(figures, str):
-            found[architecture] = Profile(metrics={}, error=figures)
-        else:
-            ledger.put_profile(key, figures)
-            found[architecture] = Profile(metrics=figures)
-    return found
-
-
-def task_of(spec: SweepSpec, case: Case, *, timed_steps: int = 2) -> CanaryTask:
+def canary_of(spec: SweepSpec, case: Case, *, timed_steps: int = 2) -> CanaryTask:
     """Return the canary of a configuration, on the device and with the threads that its trials will have.
 
     Args:
@@ -88,12 +31,9 @@ def task_of(spec: SweepSpec, case: Case, *, timed_steps: int = 2) -> CanaryTask:
         case: the configuration.
         timed_steps: fewest training steps to take the time of.
     """
-    config = spec.train_config(case.params, seed=spec.seeds[0])
-    if config.device == "auto" and spec.resources.num_gpus == 0:
-        config = config.model_copy(update={"device": "cpu"})
     return CanaryTask(
-        config=config.model_dump(mode="json"),
-        threads=max(1, int(spec.resources.cpus)),
+        config=spec.worker_config(case.params, seed=spec.seeds[0]).model_dump(mode="json"),
+        threads=spec.resources.threads,
         processes=spec.resources.processes,
         timed_steps=timed_steps,
         timeout_seconds=spec.resources.watchdog_minutes * 60,
@@ -112,7 +52,7 @@ def try_all(spec: SweepSpec, cases: Sequence[Case], *, call: Call = here) -> Ite
         What became of each, in order.
     """
     for case in cases:
-        result: CanaryResult = call(measure, task_of(spec, case))
+        result: CanaryResult = call(measure, canary_of(spec, case))
         yield Tried(case, result.copies[0] if result.copies else None, result.error)
 
 
@@ -142,7 +82,7 @@ def save_plan(store: Store, spec: SweepSpec, found: Estimate | None, tried: Sequ
             {
                 "label": item.case.label,
                 "params": dict(item.case.params),
-                "task": task_of(spec, item.case).config,
+                "task": canary_of(spec, item.case).config,
                 "costs": None if item.costs is None else asdict(item.costs),
                 "error": item.error,
             }
@@ -198,7 +138,7 @@ def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case]) -> list[Tr
     }
     found = []
     for case in cases:
-        item = known.get(json.dumps(task_of(spec, case).config, sort_keys=True))
+        item = known.get(json.dumps(canary_of(spec, case).config, sort_keys=True))
         if item is None:
             raise ConfigError(
                 f"{case.label!r} was not tried yet with this sweep file, so there are no figures to use again; leave --skip-canary "

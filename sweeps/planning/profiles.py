@@ -8,7 +8,7 @@ as many threads as a trial has (`resources.cpus`).
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,11 +19,11 @@ from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
 from segda.environment import describe_guests, device_name
-from segda.errors import SegdaError
+from segda.errors import ConfigError, SegdaError
 from segda.models import ModelConfig, build_segmenter
 from sweeps.fields import with_values
 from sweeps.ledger.database import Ledger
-from sweeps.planning.machines import Call
+from sweeps.planning.machines import Call, here
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 
@@ -102,14 +102,8 @@ class Profile:
     error: str | None = None
 
     def obstacle(self, spec: SweepSpec) -> str | None:
-        """Return why the architecture must not be trained in a sweep, with figures, or None."""
-        if self.error is not None:
-            return self.error
-        for constraint in spec.constraints:
-            value = self.metrics.get(constraint.metric)
-            if value is not None and not constraint.holds(value):
-                return f"{constraint} is broken: {value:.4g}"
-        return None
+        """Return why the architecture must not be trained in a sweep, with values, or None."""
+        return self.error or spec.broken_constraint(self.metrics)
 
 
 def sample_config(spec: SweepSpec) -> TrainConfig:
@@ -143,6 +137,36 @@ def profile_key(architecture: Architecture, device: Device) -> str:
     threads = device.threads if device.kind == "cpu" else None
     text = json.dumps([VERSION, architecture.identity(), device.kind, device.name, threads], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def infeasible(spec: SweepSpec, profiles: Mapping[Architecture, Profile]) -> dict[Architecture, str]:
+    """Return the architectures that a sweep never trains, and why.
+
+    Args:
+        spec: the sweep.
+        profiles: what is known about the architectures that it can reach; may be empty.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    found = {item: why for item, profile in profiles.items() if (why := profile.obstacle(spec)) is not None}
+    if profiles and len(found) == len(profiles):
+        listed = "; ".join(f"{architecture}: {why}" for architecture, why in found.items())
+        raise ConfigError(
+            f"no architecture of sweep {spec.name!r} meets its constraints ({listed}); loosen them or search others"
+        )
+    return found
+
+
+def device_of(spec: SweepSpec, look: Call) -> Device:
+    """Describe the device that a sweep's architectures are measured on, with as many threads as a trial computes with.
+
+    Args:
+        spec: the sweep.
+        look: calls a function that only looks, at once and on the machine that measures.
+    """
+    device: Device = look(describe_device, "cuda" if spec.resources.num_gpus else "cpu", spec.resources.threads)
+    return device
 
 
 def describe_device(kind: str, threads: int) -> Device:
@@ -181,32 +205,20 @@ def measure(architecture: Architecture, device: Device) -> dict[str, float] | st
 
 
 def profile_all(
-    architectures: list[Architecture],
-    *,
-    kind: str,
-    threads: int,
-    ledger: Ledger,
-    sweep: str,
-    call: Call,
-    look: Call | None = None,
+    architectures: Iterable[Architecture], *, device: Device, ledger: Ledger, call: Call = here
 ) -> Iterator[tuple[Architecture, Profile]]:
     """Look architectures up in the ledger and measure those that are not there.
 
     Args:
         architectures: what is needed.
-        kind: `cpu` or `cuda`, of the device to measure on.
-        threads: threads that a measurement may use.
-        ledger: remembers the figures.
-        sweep: the sweep that asks; the device is noted beside it.
-        call: calls a function with arguments on an otherwise idle node and returns what it returns; not called if nothing is
-            missing.
-        look: calls a function that only looks, at once and on the same node; unset: `call`.
+        device: where to measure, see `device_of`.
+        ledger: remembers the measurements; it need not know the sweep.
+        call: calls a function with arguments where nothing else computes, and returns what it returns; not called if nothing
+            is missing.
 
     Yields:
         Each architecture and what is known about it, in order.
     """
-    device: Device = (look or call)(describe_device, kind, threads)
-    ledger.update_info(sweep, device=asdict(device))
     for architecture in architectures:
         key = profile_key(architecture, device)
         known = ledger.profile(key)

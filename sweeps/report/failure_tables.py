@@ -15,7 +15,6 @@ from sweeps.execution.retries import retried_class
 from sweeps.fields import value_at
 from sweeps.ledger.records import Event
 from sweeps.report.labels import format_value, model_label
-from sweeps.selection.guards import broken_constraint
 from sweeps.space import Searched
 from sweeps.spec import SweepSpec
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
@@ -96,7 +95,7 @@ def obstacle_rows(trials: Iterable[TrialRecord], spec: SweepSpec) -> list[Obstac
     for trial in trials:
         if trial.state is TrialState.INFEASIBLE:
             size = value_at(trial.config, "data.height"), value_at(trial.config, "data.width")
-            why = trial.error or broken_constraint(trial, spec) or "unknown"
+            why = trial.error or spec.broken_constraint(trial.profile) or "unknown"
             groups.setdefault((model_label(trial), *size, why), []).append(trial.number)
     rows = [ObstacleRow(*key, tuple(sorted(numbers))) for key, numbers in groups.items()]
     return sorted(rows, key=lambda row: (-len(row.trials), row.model))

@@ -20,7 +20,7 @@ from segda.names import nearest
 from sweeps.metrics import CRITERIA, finite, visible_metrics
 from sweeps.report.analysis import is_candidate
 from sweeps.selection.finalists import settle
-from sweeps.selection.guards import broken_constraint, collapse
+from sweeps.selection.guards import collapse
 from sweeps.selection.reasons import choice_reason, nothing_reason
 from sweeps.selection.seeds import Paired
 from sweeps.spec import SweepSpec
@@ -119,7 +119,7 @@ def _ranked(
             why: str | None = f"it has no {metric}"
         else:
             # A network that collapsed on the target cannot hide from target labels: the oracle needs no guard.
-            why = broken_constraint(trial, spec) or (None if criterion == "oracle" else collapse(trial, trials))
+            why = spec.broken_constraint(trial.profile) or (None if criterion == "oracle" else collapse(trial, trials))
         if why is None and value is not None:
             qualified.append((value, trial))
         else:

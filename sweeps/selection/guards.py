@@ -1,4 +1,4 @@
-"""What no candidate may show: a broken constraint, or a collapse on the target.
+"""What no candidate may show: a collapse on the target.
 
 Criteria that read no target label are blind to one accident: adaptation that ruins the target while what they look at stays fine.
 Guards from label-free figures reject such trials before any criterion ranks. They are there to catch collapse, not to rank, so
@@ -17,7 +17,6 @@ from collections.abc import Iterable
 
 from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, SOURCE_MIOU, finite
 from sweeps.report.labels import method_name
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIN_SHARE_OF_SOURCE_ONLY = 0.8
@@ -27,17 +26,6 @@ MISSING_SHARE_WITHOUT_BASELINE = 0.5
 
 _CLASS_PREFIX = "source/val/iou/"
 _SOURCE_ONLY = "source_only"
-
-
-def broken_constraint(trial: TrialRecord, spec: SweepSpec) -> str | None:
-    """Return which constraint the trial's architecture breaks and by what figure, or None."""
-    for constraint in spec.constraints:
-        value = finite(trial.profile, constraint.metric)
-        if value is None:
-            return f"{constraint.metric} was not measured, so the constraint {constraint} cannot be checked"
-        if not constraint.holds(value):
-            return f"{constraint} is broken: {value:.4g}"
-    return None
 
 
 def source_only_baseline(trials: Iterable[TrialRecord], *, like: TrialRecord | None = None) -> TrialRecord | None:

@@ -308,6 +308,14 @@ def test_the_newest_profile_of_an_architecture_counts(ledger):
     assert ledger.profile("a") == {"fps": 2.5}
 
 
+def test_the_newest_packing_counts_and_is_no_profile(ledger):
+    assert ledger.packing("a") is None
+    ledger.put_packing("a", 2)
+    ledger.put_packing("a", 3)
+    assert ledger.packing("a") == 3
+    assert ledger.profile("a") is None
+
+
 def at_once(work, count=4):
     """Call a function from several threads at once and return what it raised."""
     ready = threading.Barrier(count)
@@ -524,4 +532,4 @@ def test_a_wrong_address_is_told_in_one_line_without_its_password():
 def test_the_tables_suit_postgresql():
     for table in ledger_tables.TABLES.sorted_tables:
         text = str(CreateTable(table).compile(dialect=postgresql.dialect()))
-        assert "JSON" in text or table.name in ("ledger_schema", "event")
+        assert "JSON" in text or table.name in ("ledger_schema", "event", "packing")

@@ -9,7 +9,7 @@ from sweeps.planning.canary import CanaryResult, Costs
 from sweeps.planning.coverage import heaviest
 from sweeps.planning.machines import Machines
 from sweeps.planning.packing import Gpu, Packing, ProbeResult, noted, pack, pack_trials, packed, recalled
-from sweeps.planning.profiles import Architecture, Profile, reachable
+from sweeps.planning.profiles import Architecture, Device, Profile, describe_device, infeasible, reachable
 
 GIB = 2**30
 
@@ -150,6 +150,8 @@ class FakeNode:
         self.measured = []
 
     def __call__(self, function, *arguments):
+        if function is describe_device:
+            return Device("cuda", "GPU", 1)
         if function is packing.describe_gpu:
             return Gpu("GPU", 16 * GIB)
         if function is packing.run_probe:
@@ -166,11 +168,11 @@ class FakeNode:
 
 @pytest.fixture
 def known_profiles(monkeypatch):
-    def profiles(spec, *, ledger, call, look):
+    def profiles(architectures, **_):
         macs = {"resnet18": 1e9, "resnet101": 8e9}
-        return {item: Profile({"macs": macs[item.model.backbone]}) for item in reachable(spec)}
+        return ((item, Profile({"macs": macs[item.model.backbone]})) for item in architectures)
 
-    monkeypatch.setattr(packing, "measured_profiles", profiles)
+    monkeypatch.setattr(packing, "profile_all", profiles)
 
 
 SEARCH = {
@@ -213,12 +215,12 @@ def test_another_batch_is_another_packing(make_spec, ledger, known_profiles):
 
 
 def test_an_infeasible_architecture_is_never_the_largest(make_spec):
-    spec = auto(make_spec, search=SEARCH, constraints=["macs <= 4e9"])
+    references = {"large": {"model.backbone": "resnet101", "method.name": "adversarial"}}
+    spec = auto(make_spec, search=SEARCH, constraints=["macs <= 4e9"], references=references)
     macs = {"resnet18": 1e9, "resnet101": 8e9}
     profiles = {item: Profile({"macs": macs[item.model.backbone]}) for item in reachable(spec)}
-    trunks = {
-        Architecture.of(spec.train_config(case.params, seed=0)).model.backbone for case in heaviest(spec, profiles)
-    }
+    found = heaviest(spec, profiles, infeasible=infeasible(spec, profiles).keys())
+    trunks = {Architecture.of(spec.train_config(case.params, seed=0)).model.backbone for case in found}
     assert trunks == {"resnet18"}
 
 

@@ -23,15 +23,13 @@ from sweeps.planning.machines import Machines
 from sweeps.planning.packing import ProbeResult, run_probe
 from sweeps.planning.plan import (
     as_planned,
-    measured_profiles,
-    obstacles,
+    canary_of,
     plan_path,
     save_plan,
     saved_costs,
     saved_estimate,
-    task_of,
 )
-from sweeps.planning.profiles import Architecture, Device
+from sweeps.planning.profiles import Architecture
 from sweeps.spec import SweepSpec
 
 LR = {"low": 1e-3, "high": 1e-1, "log": True}
@@ -106,40 +104,12 @@ def test_labels_tell_choices_apart_and_leave_real_numbers_out(make_spec):
     assert cases(branching(make_spec))[0].label == "source_only, resnet18, batch_size 2"
 
 
-def test_only_what_constraints_need_is_measured_and_it_is_remembered(make_spec, ledger):
-    asked = []
-
-    def call(function, *arguments):
-        asked.append(function.__name__)
-        if function.__name__ == "describe_device":
-            return Device("cpu", "some processor", 1)
-        return dict(fakes.profile(arguments[0]).metrics)
-
-    spec = branching(make_spec)
-    assert set(obstacles(spec, ledger=ledger, call=call).values()) == {None}
-    assert asked == []
-    bound = branching(make_spec, constraints=["macs <= 4e9"])
-    found = obstacles(bound, ledger=ledger, call=call)
-    assert {item.model.backbone for item, obstacle in found.items() if obstacle} == {"resnet101"}
-    assert asked.count("measure") == 4
-    measured_profiles(bound, ledger=ledger, call=call)
-    assert asked.count("measure") == 4
-
-
-def test_a_sweep_without_a_feasible_architecture_is_refused(make_spec, ledger):
-    def call(function, *arguments):
-        return Device("cpu", "some processor", 1) if function.__name__ == "describe_device" else {"macs": 1e9}
-
-    with pytest.raises(ConfigError, match=r"no architecture .* meets its constraints"):
-        obstacles(branching(make_spec, constraints=["macs <= 1e3"]), ledger=ledger, call=call)
-
-
 def test_canaries_compute_where_trials_will(make_spec):
     spec = make_spec(resources={"cpus": 3, "gpus": 0, "watchdog_minutes": 2})
-    task = task_of(spec, cases(spec)[0])
+    task = canary_of(spec, cases(spec)[0])
     assert (task.config["device"], task.threads, task.timeout_seconds) == ("cpu", 3, 120)
     on_gpu = make_spec(resources={"cpus": 3, "gpus": 1})
-    assert task_of(on_gpu, cases(on_gpu)[0]).config["device"] == "auto"
+    assert canary_of(on_gpu, cases(on_gpu)[0]).config["device"] == "auto"
 
 
 # Estimate
@@ -438,7 +408,7 @@ def real_task(scenes, tmp_path, **changes):
         "precision": "fp32",
     }
     spec = SweepSpec.model_validate(fakes.plain_spec(base=base | changes))
-    return task_of(spec, cases(spec)[0])
+    return canary_of(spec, cases(spec)[0])
 
 
 @pytest.mark.slow  # two processes import torch and train

@@ -4,11 +4,14 @@ import fakes
 import pytest
 import torch
 
+from segda.errors import ConfigError
 from sweeps.planning.profiles import (
     Architecture,
     Device,
     Profile,
     describe_device,
+    device_of,
+    infeasible,
     measure,
     profile_all,
     profile_key,
@@ -54,34 +57,36 @@ def test_a_gpus_figures_do_not_depend_on_the_processors_threads(architecture):
     assert one == two
 
 
-@pytest.fixture
-def sweep(ledger):
-    ledger.create_sweep("some", spec={}, info={"environment": {}})
-    return "some"
-
-
-def test_figures_are_measured_once_and_remembered(architecture, ledger, sweep):
+def test_figures_are_measured_once_and_remembered(architecture, ledger):
     called = []
 
     def call(function, *arguments):
         called.append(function)
-        return CPU if function is describe_device else {"macs": 5.0}
+        return {"macs": 5.0}
 
     for _ in range(2):
-        found = dict(profile_all([architecture], kind="cpu", threads=1, ledger=ledger, sweep=sweep, call=call))
+        found = dict(profile_all([architecture], device=CPU, ledger=ledger, call=call))
         assert found == {architecture: Profile(metrics={"macs": 5.0})}
-    assert called.count(measure) == 1
-    assert ledger.sweep(sweep).info == {
-        "environment": {},
-        "device": {"kind": CPU.kind, "name": CPU.name, "threads": CPU.threads},
-    }
+    assert called == [measure]
 
 
-def test_a_network_that_cannot_be_built_is_an_obstacle_not_a_crash(architecture, ledger, sweep, make_spec):
+def test_architectures_are_measured_with_the_threads_of_a_trial(make_spec):
+    asked = []
+
+    def look(function, *arguments):
+        asked.append((function, *arguments))
+        return CPU
+
+    assert device_of(make_spec(resources={"cpus": 3, "gpus": 0}), look) == CPU
+    assert device_of(make_spec(resources={"cpus": 0.5, "gpus": "auto"}), look) == CPU
+    assert asked == [(describe_device, "cpu", 3), (describe_device, "cuda", 1)]
+
+
+def test_a_network_that_cannot_be_built_is_an_obstacle_not_a_crash(architecture, ledger, make_spec):
     def call(function, *arguments):
-        return CPU if function is describe_device else "it cannot be built"
+        return "it cannot be built"
 
-    found = dict(profile_all([architecture], kind="cpu", threads=1, ledger=ledger, sweep=sweep, call=call))
+    found = dict(profile_all([architecture], device=CPU, ledger=ledger, call=call))
     assert found[architecture].obstacle(make_spec()) == "it cannot be built"
 
 
@@ -90,6 +95,26 @@ def test_an_obstacle_names_the_constraint_and_the_figure(make_spec, architecture
     assert profile.obstacle(make_spec()) is None
     assert profile.obstacle(make_spec(constraints=["fps >= 30"])) is None
     assert profile.obstacle(make_spec(constraints=["fps >= 200"])) == "fps >= 200 is broken: 100"
+
+
+@pytest.mark.parametrize("figures", [{"macs": 1e9}, {"macs": 1e9, "fps": float("nan")}])
+def test_a_metric_that_was_not_measured_is_no_permission_and_is_named(make_spec, architecture, figures):
+    spec = make_spec(constraints=["macs <= 2e9", "fps >= 30"])
+    assert Profile(figures).obstacle(spec) == "fps >= 30 cannot be checked: fps was not measured"
+
+
+def test_what_is_never_trained_is_told_and_a_sweep_without_anything_else_is_refused(make_spec):
+    spec = make_spec(constraints=["fps >= 30"], search={"model.backbone": ["resnet18", "resnet50", "resnet101"]})
+    small, middle, large = reachable(spec)
+    profiles = {small: Profile({"fps": 60.0}), middle: Profile({"fps": 12.0}), large: Profile({})}
+    assert infeasible(spec, profiles) == {
+        middle: "fps >= 30 is broken: 12",
+        large: "fps >= 30 cannot be checked: fps was not measured",
+    }
+    del profiles[small]
+    with pytest.raises(ConfigError, match=r"no architecture .* meets its constraints .*is broken: 12; .*not measured"):
+        infeasible(spec, profiles)
+    assert infeasible(spec, {}) == {}
 
 
 @pytest.mark.slow  # two hundred forward passes
