@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segda.transforms.recipes import Recipe
+from segda.errors import GuestError
+from segda.guests import is_dotted, load
+from segda.transforms.recipes import Recipe, Step
 from segda.types import IGNORE_INDEX, IMAGE_MEAN
 
 _Image = NDArray[np.uint8]
@@ -148,6 +150,9 @@ def build_transforms(recipe: Recipe, *, height: int, width: int, cropping: bool)
 
     Returns:
         Transforms in order; a random crop comes first where the recipe has none of its own.
+
+    Raises:
+        GuestError: a transform cannot be imported or made.
     """
     transforms: list[A.BasicTransform] = []
     if cropping and all(step.transform != "ScaleCrop" for step in recipe.steps):
@@ -162,5 +167,18 @@ def build_transforms(recipe: Recipe, *, height: int, width: int, cropping: bool)
         elif step.transform in _OWN:
             transforms.append(_OWN[step.transform](**arguments))
         else:
-            transforms.append(getattr(A, step.transform)(**({"p": 1.0} | arguments)))
+            transforms.append(_made(step, {"p": 1.0} | arguments))
     return transforms
+
+
+def _made(step: Step, arguments: dict[str, Any]) -> A.BasicTransform:
+    """Make a transform of albumentations or of a guest."""
+    shown = f"transform {step.transform!r} of an augmentation recipe"
+    name = step.transform if is_dotted(step.transform) else f"albumentations:{step.transform}"
+    kind = load(name, shown=shown)
+    if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
+        raise GuestError(f"{shown} must be a subclass of albumentations.BasicTransform, is {kind!r}")
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise GuestError(f"{shown} does not take its arguments {arguments}: {' '.join(str(error).split())}") from error

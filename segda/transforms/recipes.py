@@ -16,7 +16,7 @@ class Step:
 
     Attributes:
         text: what it does, for people.
-        transform: name of a class of `segda.transforms.operations`, or else of albumentations.
+        transform: name of a class of `segda.transforms.operations` or else of albumentations, or the dotted name of another one.
         arguments: keyword arguments of that class.
     """
 
