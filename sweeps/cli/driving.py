@@ -19,11 +19,11 @@ from segda.guests import importable_folders
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
 from sweeps.cli.options import console
-from sweeps.execution.progress import view
 from sweeps.execution.remote import check_storage
 from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease, is_alive
+from sweeps.report.progress import view
 from sweeps.report.summary import summary_table
 from sweeps.report.sweep_report import write_report
 from sweeps.report.view import load_view

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.execution.progress import duration
 from sweeps.execution.retries import RETRIED
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
 from sweeps.planning.packing import recalled
 from sweeps.planning.plan import saved_estimate
+from sweeps.report.labels import duration
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.stored import stored_spec

@@ -65,6 +65,24 @@ def short_params(params: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{name} {format_value(params[path])}" for path, name in names.items())
 
 
+def settings_label(trial: TrialRecord) -> str:
+    """Return method and searched parameters of a trial in one short text."""
+    return ", ".join(text for text in (method_label(trial), short_params(trial.params)) if text)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people.
+
+    Example:
+        >>> duration(3725), duration(65), duration(3)
+        ('1 h 02 min', '1 min 05 s', '3 s')
+    """
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
 def kind_label(trial: TrialRecord) -> str:
     """Return why the trial exists, with the reference's name or the repeated trial's number."""
     if trial.kind is TrialKind.REFERENCE and trial.name:

@@ -1,15 +1,15 @@
-"""How far a sweep is, read from the ledger alone: from any machine that reaches it, at any time."""
+"""How far a sweep is, from its trials; with its driver, from the ledger alone: on any machine that reaches it, at any time."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from sweeps.execution.progress import duration
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import STOP_REQUEST, is_alive
 from sweeps.ledger.records import SweepRecord
 from sweeps.planning.counts import planned_trials
+from sweeps.report.labels import duration
 from sweeps.spec import SweepSpec
 from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -21,50 +21,17 @@ _ENDED = {
 }
 
 
-@dataclass(frozen=True)
-class SweepStatus:
-    """A sweep at one moment.
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the trials of a sweep are.
 
     Attributes:
-        record: the sweep.
-        spec: its file.
-        trials: its trials, by number.
-        reported: running trial -> when it last reported, seconds since 1970.
-        now: the moment, seconds since 1970.
+        spec: the sweep's file.
+        trials: its trials; may be a view of what changes meanwhile.
     """
 
-    record: SweepRecord
     spec: SweepSpec
-    trials: Sequence[TrialRecord]
-    reported: Mapping[int, float] = field(default_factory=dict)
-    now: float = 0.0
-
-    @property
-    def is_driven(self) -> bool:
-        """Whether a driver works on the sweep."""
-        return is_alive(self.record.driver, self.record.driver_seen)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its driver has ended on purpose; one that died is expected back."""
-        return not self.is_driven and self.record.state in _ENDED
-
-    @property
-    def state(self) -> str:
-        """State of the sweep and its driver, for people."""
-        record = self.record
-        resume = f"go on with `sweeps resume {record.name}`"
-        if self.is_driven and record.driver is not None and record.driver_seen is not None:
-            host, pid, _ = record.driver.rsplit(":", 2)
-            heard = duration(max(0.0, self.now - record.driver_seen))
-            doing = "stopping" if STOP_REQUEST in record.info else "running"
-            return f"{doing}, driven by process {pid} on {host}, heard of {heard} ago"
-        if record.state in _ENDED:
-            return _ENDED[record.state] + ("" if record.state == "finished" else f"; {resume}")
-        if record.state is None and record.driver is None:
-            return f"not started; {resume}"
-        since = "" if record.driver_seen is None else f" and was heard of {duration(self.now - record.driver_seen)} ago"
-        return f"stopped: its driver is gone{since}; {resume}"
+    trials: Collection[TrialRecord]
 
     @cached_property
     def total(self) -> int:
@@ -95,15 +62,14 @@ class SweepStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds until the end; None if nothing works on the sweep or no trial has come far enough.
+        """Estimated seconds until all trials have ended; None if no trial has come far enough.
 
         From the worker time per step so far and the mean steps of ended trials: pruning makes trials cheaper than planned.
-        Whatever hours the budget has left are the limit.
         """
         trained = [trial for trial in self.trials if trial.step and trial.reused is None]
         steps = sum(trial.step for trial in trained)
         seconds = sum(trial.seconds for trial in trained)
-        if not self.is_driven or not steps or not seconds:
+        if not steps or not seconds:
             return None
         ended = [trial.step for trial in trained if trial.state.is_finished]
         open_trials = [trial for trial in self.trials if not trial.state.is_finished]
@@ -112,9 +78,56 @@ class SweepStatus:
         done = self.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
         fresh = max(0, self.total - done - len(open_trials))
         remaining = fresh * mean + sum(max(0.0, mean - trial.step) for trial in open_trials)
-        left = remaining * seconds / steps / max(1, self.count(TrialState.RUNNING))
+        return remaining * seconds / steps / max(1, self.count(TrialState.RUNNING))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepStatus(Progress):
+    """A sweep and its driver at one moment.
+
+    Attributes:
+        record: the sweep.
+        reported: running trial -> when it last reported, seconds since 1970.
+        now: the moment, seconds since 1970.
+    """
+
+    record: SweepRecord
+    reported: Mapping[int, float] = field(default_factory=dict)
+    now: float = 0.0
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a driver works on the sweep."""
+        return is_alive(self.record.driver, self.record.driver_seen)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its driver has ended on purpose; one that died is expected back."""
+        return not self.is_driven and self.record.state in _ENDED
+
+    @property
+    def state(self) -> str:
+        """State of the sweep and its driver, for people."""
+        record = self.record
+        resume = f"go on with `sweeps resume {record.name}`"
+        if self.is_driven and record.driver is not None and record.driver_seen is not None:
+            host, pid, _ = record.driver.rsplit(":", 2)
+            heard = duration(max(0.0, self.now - record.driver_seen))
+            doing = "stopping" if STOP_REQUEST in record.info else "running"
+            return f"{doing}, driven by process {pid} on {host}, heard of {heard} ago"
+        if record.state in _ENDED:
+            return _ENDED[record.state] + ("" if record.state == "finished" else f"; {resume}")
+        if record.state is None and record.driver is None:
+            return f"not started; {resume}"
+        since = "" if record.driver_seen is None else f" and was heard of {duration(self.now - record.driver_seen)} ago"
+        return f"stopped: its driver is gone{since}; {resume}"
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until the end, at most what the budget's hours leave; None if nothing works on the sweep."""
+        left = super().seconds_left if self.is_driven else None
         hours = self.spec.budget.hours
-        return left if hours is None else min(left, max(0.0, hours * 3600 - self.seconds))
+        return left if left is None or hours is None else min(left, max(0.0, hours * 3600 - self.seconds))
 
     @property
     def seconds(self) -> float:
@@ -140,4 +153,4 @@ def read_status(ledger: Ledger, name: str) -> SweepStatus:
             points = ledger.points(name, trial.number)
             if points:
                 reported[trial.number] = max(point.timestamp for point in points)
-    return SweepStatus(record, stored_spec(record), trials, reported, time.time())
+    return SweepStatus(record=record, spec=stored_spec(record), trials=trials, reported=reported, now=time.time())

@@ -7,9 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.execution.progress import duration
 from sweeps.ledger.database import Ledger
-from sweeps.report.labels import kind_label, method_label, short_params
+from sweeps.report.labels import duration, kind_label, settings_label
 from sweeps.report.status import SweepStatus, read_status
 from sweeps.trial import TrialRecord, TrialState
 
@@ -60,7 +59,7 @@ def header_lines(status: SweepStatus) -> list[str]:
     best, objective = status.best, status.spec.objectives[0]
     if best is not None:
         lines.append(
-            f"best so far: trial {best.number}, {objective.metric} {status.value(best):.4g} ({_describe(best)})"
+            f"best so far: trial {best.number}, {objective.metric} {status.value(best):.4g} ({settings_label(best)})"
         )
     return lines
 
@@ -117,7 +116,7 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
             "last failure": trial.failure.value.replace("_", " ") if trial.failure else "",
             "micro-batch": "" if trial.micro_batch is None else str(trial.micro_batch),
             "reused": trial.reused or "",
-            "settings": _describe(trial),
+            "settings": settings_label(trial),
         }
         row = [Text(text) for title, text in cells.items() if optional.get(title, True)]
         table.add_row(*row, style=_STYLES.get(trial.state))
@@ -142,10 +141,6 @@ def _time(status: SweepStatus, trial: TrialRecord) -> str:
     if trial.seconds:
         return duration(trial.seconds)
     return ""
-
-
-def _describe(trial: TrialRecord) -> str:
-    return ", ".join(text for text in (method_label(trial), short_params(trial.params)) if text)
 
 
 def overview(ledger: Ledger) -> Table:

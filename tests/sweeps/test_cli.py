@@ -13,10 +13,11 @@ from rich.console import Console
 
 from sweeps import cli
 from sweeps.cli.driving import begin, changed
-from sweeps.execution.progress import Board, LineView, LiveView, duration
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
+from sweeps.report.labels import duration
+from sweeps.report.progress import LineView, LiveView
 from sweeps.spec import load_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -189,7 +190,7 @@ def test_a_ledger_can_be_another_database(call, tmp_path, begun, make_spec):
 
 def test_without_a_terminal_each_event_is_one_line(make_spec):
     text = io.StringIO()
-    with LineView(Board(make_spec(), []), Console(file=text, width=200)) as shown:
+    with LineView(make_spec(), [], Console(file=text, width=200)) as shown:
         shown("started", record(state=TrialState.RUNNING, worker="host:1"), "")
         shown("point", record(state=TrialState.RUNNING, step=3, metrics={"source/val/miou": 0.25}), "")
         shown("note", None, "search ended")
@@ -203,7 +204,7 @@ def test_without_a_terminal_each_event_is_one_line(make_spec):
 
 def test_the_live_view_shows_best_and_running_trials(make_spec):
     text = io.StringIO()
-    shown = LiveView(Board(make_spec(), []), Console(file=text, width=160, force_terminal=True))
+    shown = LiveView(make_spec(), [], Console(file=text, width=160, force_terminal=True))
     with shown:
         shown("complete", record(0, state=TrialState.COMPLETE, step=6, metrics={"source/val/miou": 0.25}), "")
         shown("complete", record(1, state=TrialState.COMPLETE, step=6, metrics={"source/val/miou": 0.75}), "")
@@ -213,12 +214,15 @@ def test_the_live_view_shows_best_and_running_trials(make_spec):
     assert "2/3 trials" in text.getvalue()
 
 
-def test_time_left_follows_from_the_steps_of_this_driver(make_spec):
-    board = Board(make_spec(), [record(0, state=TrialState.COMPLETE, step=6)])
-    assert board.left is None  # what an earlier driver did says nothing about speed
-    board.hear("complete", record(1, state=TrialState.COMPLETE, step=6), "")
-    board._started -= 12  # six steps in twelve seconds, six steps to go
-    assert board.left == pytest.approx(12, rel=0.1)
+def test_the_time_left_is_shown_as_soon_as_steps_have_taken_time(make_spec):
+    text = io.StringIO()
+    with LineView(make_spec(), [], Console(file=text, width=200)) as shown:
+        shown("started", record(0, state=TrialState.RUNNING), "")
+        assert "left" not in shown._heard.summary()
+        shown("complete", record(0, state=TrialState.COMPLETE, step=6, seconds=12.0), "")
+        shown("point", record(1, state=TrialState.RUNNING, step=3, seconds=6.0), "")
+        # 2 s per step: 3 steps of the running trial and 6 of the one to come.
+        assert "about 18 s left" in shown._heard.summary()
 
 
 def test_spans_are_written_for_people():

@@ -11,7 +11,6 @@ from rich.console import Console
 from segda.cli_errors import run_cli
 from sweeps import cli
 from sweeps.cli import status as command
-from sweeps.execution.progress import Board
 from sweeps.ledger.process import Process
 from sweeps.ledger.records import SweepRecord
 from sweeps.ledger.tables import SWEEP
@@ -117,8 +116,8 @@ def test_the_header_tells_counts_hours_and_the_best_so_far(ledger, begun, make_s
 
 
 def test_a_finite_space_has_no_more_trials_than_combinations(ledger, begun, make_spec):
-    spec = begun(make_spec(search={"optimizer.lr": [0.01, 0.02]}, sampler={"name": "grid"}, budget={"trials": 9}))
-    assert read_status(ledger, "demo").total == Board(spec, []).total == 2
+    begun(make_spec(search={"optimizer.lr": [0.01, 0.02]}, sampler={"name": "grid"}, budget={"trials": 9}))
+    assert read_status(ledger, "demo").total == 2
 
 
 def test_of_a_cost_the_smallest_is_the_best(ledger, begun, make_spec):

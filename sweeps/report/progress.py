@@ -1,0 +1,175 @@
+"""What a person sees while a sweep runs: a live table in a terminal, one line per event elsewhere."""
+
+import threading
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.report.labels import duration, settings_label
+from sweeps.report.status import Progress
+from sweeps.spec import SweepSpec
+from sweeps.trial import TrialRecord, TrialState
+
+
+class View(Protocol):
+    """Hears what happens to a sweep and shows it; used as a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __call__(self, kind: str, record: TrialRecord | None, message: str) -> None:
+        """Show an event."""
+
+
+def view(spec: SweepSpec, trials: list[TrialRecord], *, console: Console) -> View:
+    """Return the view that fits the console.
+
+    Args:
+        spec: the sweep.
+        trials: what it has already.
+        console: where to show it.
+    """
+    return LiveView(spec, trials, console) if console.is_terminal else LineView(spec, trials, console)
+
+
+class _Heard:
+    """A sweep as its driver tells of it, event by event; who lets another thread read it holds a lock around both."""
+
+    def __init__(self, spec: SweepSpec, trials: Iterable[TrialRecord]) -> None:
+        self._trials = {trial.number: trial for trial in trials}
+        self.progress = Progress(spec=spec, trials=self._trials.values())
+        self.metric = spec.objectives[0].metric
+        self.notes: list[str] = []
+        self._started = time.monotonic()
+
+    def hear(self, record: TrialRecord | None, message: str) -> None:
+        """Take an event in; of those about the sweep as a whole the newest lines are kept."""
+        if record is not None:
+            self._trials[record.number] = record
+        elif message:
+            self.notes = [*self.notes[-2:], message]
+
+    @property
+    def running(self) -> list[TrialRecord]:
+        """Running trials by number."""
+        return [trial for _, trial in sorted(self._trials.items()) if trial.state is TrialState.RUNNING]
+
+    def summary(self) -> str:
+        """Return the state of the sweep in one line."""
+        progress = self.progress
+        done = progress.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        parts = [f"{done}/{progress.total} trials"]
+        parts += [
+            f"{progress.count(state)} {state}" for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        ]
+        infeasible = progress.count(TrialState.INFEASIBLE)
+        if infeasible:
+            parts.append(f"{infeasible} infeasible")
+        steps = sum(trial.step for trial in progress.trials)
+        parts += [f"{steps} steps", f"{duration(time.monotonic() - self._started)} elapsed"]
+        left = progress.seconds_left
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+    def line(self, record: TrialRecord) -> str:
+        """Return a trial in one line."""
+        value = self.progress.value(record)
+        shown = f" {self.metric} {value:.4f}" if value is not None else ""
+        name = f" [{record.name}]" if record.name else ""
+        settings = settings_label(record)
+        return f"trial {record.number}{name} step {record.step}/{record.config['steps']}{shown} ({settings})"
+
+
+class LineView:
+    """One line per event, for logs and pipes."""
+
+    def __init__(self, spec: SweepSpec, trials: Iterable[TrialRecord], console: Console) -> None:
+        """Begin with the trials that a resumed sweep has already."""
+        self._heard = _Heard(spec, trials)
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._say(self._heard.summary())
+
+    def __call__(self, kind: str, record: TrialRecord | None, message: str) -> None:
+        """Show an event."""
+        self._heard.hear(record, message)
+        if record is None:
+            self._say(message)
+            return
+        where = f" on {record.worker}" if kind == "started" else ""
+        self._say(f"{kind:<10} {self._heard.line(record)}{where}" + (f": {message}" if message else ""))
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView:
+    """A table that is redrawn in place."""
+
+    def __init__(self, spec: SweepSpec, trials: Iterable[TrialRecord], console: Console) -> None:
+        """Begin with the trials that a resumed sweep has already."""
+        self._heard = _Heard(spec, trials)
+        self._console = console
+        self._lock = threading.Lock()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, kind: str, record: TrialRecord | None, message: str) -> None:
+        """Show an event."""
+        with self._lock:
+            self._heard.hear(record, message)
+        if record is not None and kind in ("failed", "lost"):
+            self._console.print(Text(f"{kind}: {self._heard.line(record)}: {message}", style="red"))
+
+    def _render(self) -> RenderableType:
+        with self._lock:
+            heard = self._heard
+            parts: list[RenderableType] = [Text(f"{heard.progress.spec.name}: {heard.summary()}")]
+            best = heard.progress.best
+            if best is not None:
+                parts.append(Text(f"best: {heard.line(best)}", style="bold green"))
+            parts.append(self._table(heard.running))
+            parts += [Text(note, style="dim") for note in heard.notes]
+            return Group(*parts)
+
+    def _table(self, running: list[TrialRecord]) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for title in ("trial", "parameters", "step", "", self._heard.metric, "worker"):
+            table.add_column(title, justify="right" if title in ("trial", "step") else "left")
+        for record in running:
+            steps = int(record.config["steps"])
+            value = self._heard.progress.value(record)
+            table.add_row(
+                str(record.number) + (f" {record.name}" if record.name else ""),
+                settings_label(record),
+                f"{record.step}/{steps}",
+                ProgressBar(total=steps, completed=record.step, width=20),
+                "" if value is None else f"{value:.4f}",
+                record.worker or "waiting",
+            )
+        return table
