@@ -3,11 +3,15 @@
 from segda.catalog import Catalog, subclass_of
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
+from segda.models.fast_scnn import FastSCNN
 
 MODELS: Catalog[type[Segmenter]] = Catalog(
     "network",
     group="segda.models",
-    built_in={"bisenet_v1": BiSeNetV1},
+    built_in={
+        "bisenet_v1": BiSeNetV1,
+        "fast_scnn": FastSCNN,
+    },
     check=subclass_of(Segmenter, config=ModelConfig),
 )
 

@@ -81,6 +81,21 @@ class Segmenter(nn.Module, ABC):
             WeightsError: the weights cannot be had or do not fit.
         """
 
+    def refuse_one_image(self, image: Tensor) -> None:
+        """Refuse to train on one image; for networks that normalize pooled features, of which one image has one value.
+
+        Args:
+            image: float [B, 3, H, W].
+
+        Raises:
+            ConfigError: one image in training mode.
+        """
+        if self.training and image.shape[0] < 2:
+            raise ConfigError(
+                f"training {type(self).__name__} needs at least 2 images per batch, got 1: it normalizes pooled features over the "
+                "batch; raise batch_size or drop the last, smaller batch"
+            )
+
     @abstractmethod
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
         """Segment images of any size from 32 x 32 pixels.

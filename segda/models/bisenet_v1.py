@@ -22,7 +22,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from segda.errors import ConfigError
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import ConvBNReLU, Renormalize, enlarge_scores, initialize_kaiming, resize
 from segda.models.trunks import BACKBONES, Pyramid
@@ -166,11 +165,7 @@ class BiSeNetV1(Segmenter):
         Raises:
             ConfigError: one image in training mode.
         """
-        if self.training and image.shape[0] < 2:
-            raise ConfigError(
-                "training BiSeNet needs at least 2 images per batch, got 1: its attention normalizes pooled features "
-                "over the batch; raise batch_size or drop the last, smaller batch"
-            )
+        self.refuse_one_image(image)
         size = (image.shape[2], image.shape[3])
         pyramid: Pyramid = self.backbone(self.trunk_input(image))
         detail = self.spatial_path(image)

@@ -1,7 +1,9 @@
 """Parts that several networks share."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,9 @@ class ConvBNReLU(nn.Sequential):
     The normalization's shift does what a bias of the convolution would do.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1, groups: int = 1
+    ) -> None:
         """Build the three layers; the padding keeps the size at stride 1.
 
         Args:
@@ -24,9 +28,12 @@ class ConvBNReLU(nn.Sequential):
             out_channels: channels of the output.
             kernel_size: side of the square kernel, odd.
             stride: step of the kernel in pixels.
+            groups: parts of the channels that do not see each other; as many as inputs: a depthwise convolution.
         """
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
+            nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
+            ),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
@@ -63,6 +70,31 @@ class Renormalize(nn.Module):
         return image * self.scale + self.shift
 
 
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which operations compute in the types that they are given."""
+    # The meta device, on which shapes are tried, knows no autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def in_full_precision(module: nn.Module, pooled: Tensor) -> Tensor:
+    """Run a module on pooled maps in the precision of its weights.
+
+    Batch normalization of pooled maps sees few values per channel, two for two images, and divides their difference by itself: what
+    rounding to bfloat16 has done to it becomes as large as the gradient. Maps of one pixel cost nothing in single precision.
+
+    Args:
+        module: e.g. a 1x1 convolution and a normalization.
+        pooled: float [B, C, h, w] with few pixels.
+
+    Returns:
+        What the module returns, in the type of its weights: float32 in training.
+    """
+    weight = next(module.parameters())
+    with no_autocast(pooled.device):
+        result: Tensor = module(pooled.to(weight.dtype))
+    return result
+
+
 def resize(features: Tensor, *, size: tuple[int, int]) -> Tensor:
     """Resize maps bilinearly to an explicit size, pixel areas aligned (`align_corners=False`).
 
@@ -75,7 +107,8 @@ def resize(features: Tensor, *, size: tuple[int, int]) -> Tensor:
     Returns:
         Float [B, C, *size]; the argument itself if it has that size already.
     """
-    if features.shape[-2:] == size:
+    # An exported program is for all sizes: it must not depend on whether two of the example's happen to be equal.
+    if not torch.compiler.is_compiling() and features.shape[-2:] == size:
         return features
     return functional.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
@@ -103,7 +136,7 @@ def enlarge_scores(scores: Tensor, *, sizes: Sequence[tuple[int, int]]) -> Tenso
         return scores
     rows = _interpolation((scores.shape[2], *(height for height, _ in sizes)), scores.dtype)
     columns = _interpolation((scores.shape[3], *(width for _, width in sizes)), scores.dtype)
-    with torch.autocast("cpu", enabled=False):
+    with no_autocast(scores.device):
         return rows @ (scores.contiguous() @ columns.T)
 
 
