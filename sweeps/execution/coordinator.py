@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from segda.config import TrainConfig
-from sweeps.execution.failures import POLICIES, smaller_micro_batch
+from sweeps.execution.failures import POLICIES, smaller_micro_batch, why_no_smaller
 from sweeps.execution.proposals import Proposals
 from sweeps.execution.retries import RETRIED, FailuresInARow, retry_message
 from sweeps.execution.tasks import task_of
@@ -325,13 +325,13 @@ class Coordinator:
         """Try again, with less memory or after a pause, or give the trial up."""
         failures = self._failures.add(record.number, failure)
         if failure is FailureClass.OUT_OF_MEMORY:
-            smaller = smaller_micro_batch(
-                int(record.config["batch_size"]), record.micro_batch, processes=self.spec.resources.processes
-            )
+            batch_size = int(record.config["batch_size"])
+            smaller = smaller_micro_batch(batch_size, record.micro_batch, processes=self.spec.resources.processes)
             if smaller is not None:
                 message = f"{error}; goes on with micro-batches of {smaller}, the same batch in more passes"
                 self._retry(record, failure, message, micro_batch=smaller)
                 return
+            error = f"{error}; {why_no_smaller(batch_size)}"
         policy = POLICIES[failure]
         if policy.retries is not None and failures > policy.retries:
             tries = f"given up after {failures} such failures without a report; last: " if failures > 1 else ""

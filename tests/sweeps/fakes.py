@@ -143,7 +143,7 @@ def hangs_once(config, report, *, folder, acknowledged=0):
 
 
 def needs_small_micro_batches(config, report, *, folder, acknowledged=0, micro_batch=None):
-    if (micro_batch or config.batch_size) > 2:
+    if (micro_batch or config.batch_size) > 4:
         raise MemoryError("no memory left")
     _train(config, report, folder, acknowledged)
 

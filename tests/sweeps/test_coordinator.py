@@ -174,31 +174,33 @@ def test_a_failed_trial_waits_while_others_go_on(coordinate, make_spec, monkeypa
     assert not coordinator.is_done
 
 
-def test_out_of_memory_halves_the_micro_batch_until_it_fits_or_cannot_be_halved(coordinate, make_spec, ledger):
+def test_out_of_memory_halves_the_micro_batch_down_to_what_batch_normalization_needs(coordinate, make_spec, ledger):
     spec = make_spec()
-    base = spec.base | {"batch_size": 8}
+    base = spec.base | {"batch_size": 16}
     coordinator = coordinate(make_spec(base=base))
     sizes = []
     while (task := coordinator.next_task()).number == 0:
         sizes.append(task.micro_batch)
         failed = {"event": "failed", "failure": "out_of_memory", "error": "CUDA out of memory"}
         coordinator.on_message(task.number, task.attempt, failed)
-    assert sizes == [None, 4, 2]
+    assert sizes == [None, 8, 4]
     record = ledger.trial("demo", 0)
     assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.OUT_OF_MEMORY)
-    assert record.micro_batch == 2
-    assert record.config["batch_size"] == 8
+    assert record.micro_batch == 4
+    assert record.config["batch_size"] == 16
+    assert "CUDA out of memory; no smaller micro-batch is tried" in record.error
+    assert "do not leave batch normalization 4 images at once" in record.error
 
 
 def test_a_micro_batch_that_fits_is_kept_over_restarts(coordinate, make_spec, ledger):
-    spec = make_spec()
+    spec = make_spec(base=make_spec().base | {"batch_size": 8})
     coordinator = coordinate(spec)
     task = coordinator.next_task()
     failed = {"event": "failed", "failure": "out_of_memory", "error": "CUDA out of memory"}
     coordinator.on_message(task.number, task.attempt, failed)
     again = coordinate(spec).next_task()
-    assert (again.number, again.micro_batch) == (0, 2)
-    assert any("micro-batches of 2" in event.message for event in ledger.events("demo"))
+    assert (again.number, again.micro_batch) == (0, 4)
+    assert any("micro-batches of 4" in event.message for event in ledger.events("demo"))
 
 
 def test_a_process_that_ends_after_a_silence_as_long_as_its_watchdog_waits_is_a_hang(
@@ -246,7 +248,7 @@ RETRIED = [failure for failure, policy in POLICIES.items() if policy.retries]
 @pytest.mark.parametrize("restarts", [False, True], ids=["one driver", "a driver per attempt"])
 @pytest.mark.parametrize("failure", RETRIED)
 def test_the_bound_of_a_class_counts_failures_of_that_class_alone(coordinate, make_spec, ledger, failure, restarts):
-    spec = make_spec(base=make_spec().base | {"batch_size": 8})
+    spec = make_spec(base=make_spec().base | {"batch_size": 16})
     others = [FailureClass.OUT_OF_MEMORY, FailureClass.PREEMPTED, FailureClass.OUT_OF_MEMORY]
     others += [other for other in RETRIED if other is not failure]
     coordinator = coordinate(spec)

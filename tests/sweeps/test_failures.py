@@ -2,6 +2,7 @@
 
 import pytest
 
+from segda.gradients import images_at_once, micro_batches
 from sweeps.execution.failures import MAX_PAUSE_SECONDS, POLICIES, smaller_micro_batch
 from sweeps.trial import FailureClass
 
@@ -35,15 +36,26 @@ def test_pauses_grow_to_a_limit():
 
 
 @pytest.mark.parametrize("batch_size", range(2, 33))
-def test_micro_batches_shrink_to_two_images_and_always_divide_the_batch(batch_size):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_micro_batches_shrink_to_the_smallest_that_training_accepts(make_spec, batch_size, processes):
+    if batch_size % processes or batch_size // processes < 2:
+        return
+    config = make_spec().train_config({"batch_size": batch_size}, seed=0)
     present = None
-    while (smaller := smaller_micro_batch(batch_size, present)) is not None:
-        assert batch_size % smaller == 0
-        assert smaller >= 2
-        assert smaller <= (present or batch_size) // 2
+    while (smaller := smaller_micro_batch(batch_size, present, processes=processes)) is not None:
+        assert smaller < (present or batch_size // processes)
+        assert images_at_once(config, micro_batch=smaller, processes=processes) == smaller
         present = smaller
+    assert (present or batch_size // processes) == micro_batches(batch_size, processes=processes)[0]
 
 
 def test_a_micro_batch_is_a_part_of_a_process_s_share():
     assert smaller_micro_batch(16, None, processes=2) == 4
+    assert smaller_micro_batch(16, 4, processes=2) == 2  # both processes together have four images at once
+    assert smaller_micro_batch(16, 2, processes=2) is None
     assert smaller_micro_batch(4, None, processes=2) is None
+
+
+def test_where_halves_are_too_small_the_floor_is_tried():
+    assert smaller_micro_batch(12, 6) == 4
+    assert smaller_micro_batch(20, 5) == 4

@@ -290,9 +290,9 @@ def test_a_driver_whose_lease_was_taken_ends_and_writes_no_more(sweep, short, le
 
 
 def test_memory_that_does_not_suffice_is_answered_with_smaller_micro_batches(sweep, make_spec, executed):
-    spec = make_spec(base=make_spec().base | {"batch_size": 8}, budget={"trials": 1, "concurrency": 1})
+    spec = make_spec(base=make_spec().base | {"batch_size": 16}, budget={"trials": 1, "concurrency": 1})
     _, trials = sweep(spec, train="fakes:needs_small_micro_batches")
-    assert (trials[0].state, trials[0].micro_batch, trials[0].attempt) == (TrialState.COMPLETE, 2, 3)
+    assert (trials[0].state, trials[0].micro_batch, trials[0].attempt) == (TrialState.COMPLETE, 4, 3)
     assert executed() == {(0, step): 1 for step in range(1, 7)}
 
 
