@@ -1,1 +1,92 @@
-"""Real-time semantic segmentation that works in another domain than the labelled one."""
+"""Real-time semantic segmentation that works in another domain than the labelled one.
+
+What a notebook needs is here, and imported when it is first used:
+
+>>> import segda
+>>> "adversarial" in segda.METHODS
+True
+"""
+
+from typing import TYPE_CHECKING
+
+from segda.lazy import exports
+
+if TYPE_CHECKING:
+    from segda.checkpoint import load_segmenter
+    from segda.config import TrainConfig
+    from segda.datasets import DATASETS, SegmentationDataset
+    from segda.discriminators import DISCRIMINATORS
+    from segda.efficiency import profile_segmenter
+    from segda.errors import ConfigError, SegdaError
+    from segda.evaluation import evaluate
+    from segda.file_prediction import predict_files
+    from segda.loading import load_config
+    from segda.losses import LOSSES, Loss, mean
+    from segda.methods import METHODS, Method, MethodConfig, StepInput, StepOutput
+    from segda.models import MODELS, ModelConfig, Segmenter, build_segmenter
+    from segda.models.trunks import BACKBONES
+    from segda.prediction import predict
+    from segda.training import train
+    from segda.transforms import RECIPES
+    from segda.tunable import Choice, Range
+    from segda.types import SegmentationOutput
+    from segda.validators import VALIDATORS
+
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "DISCRIMINATORS",
+    "LOSSES",
+    "METHODS",
+    "MODELS",
+    "RECIPES",
+    "VALIDATORS",
+    "Choice",
+    "ConfigError",
+    "Loss",
+    "Method",
+    "MethodConfig",
+    "ModelConfig",
+    "Range",
+    "SegdaError",
+    "SegmentationDataset",
+    "SegmentationOutput",
+    "Segmenter",
+    "StepInput",
+    "StepOutput",
+    "TrainConfig",
+    "build_segmenter",
+    "evaluate",
+    "load_config",
+    "load_segmenter",
+    "mean",
+    "predict",
+    "predict_files",
+    "profile_segmenter",
+    "train",
+]
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "segda.checkpoint": ("load_segmenter",),
+        "segda.config": ("TrainConfig",),
+        "segda.datasets": ("DATASETS", "SegmentationDataset"),
+        "segda.discriminators": ("DISCRIMINATORS",),
+        "segda.efficiency": ("profile_segmenter",),
+        "segda.errors": ("ConfigError", "SegdaError"),
+        "segda.evaluation": ("evaluate",),
+        "segda.file_prediction": ("predict_files",),
+        "segda.loading": ("load_config",),
+        "segda.losses": ("LOSSES", "Loss", "mean"),
+        "segda.methods": ("METHODS", "Method", "MethodConfig", "StepInput", "StepOutput"),
+        "segda.models": ("MODELS", "ModelConfig", "Segmenter", "build_segmenter"),
+        "segda.models.trunks": ("BACKBONES",),
+        "segda.prediction": ("predict",),
+        "segda.training": ("train",),
+        "segda.transforms": ("RECIPES",),
+        "segda.tunable": ("Choice", "Range"),
+        "segda.types": ("SegmentationOutput",),
+        "segda.validators": ("VALIDATORS",),
+    },
+)

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 
 from segda.config_problems import Location, Problem, problems_of
 from segda.errors import ConfigError
-from segda.guests import make_importable_beside
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MERGE = "tag:yaml.org,2002:merge"
@@ -60,20 +59,6 @@ class Document:
         return ConfigError(f"{self.path}:{self.line(first.location)}: {first}{rest}")
 
 
-def load_config(path: Path, model: type[_Model]) -> _Model:
-    """Read a YAML file into a configuration; what it names by dotted names may lie beside it (see `segda.guests`).
-
-    Args:
-        path: the file.
-        model: class of the configuration, e.g. `TrainConfig`.
-
-    Raises:
-        ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`.
-    """
-    make_importable_beside(path)
-    return validate(read_document(path), model)
-
-
 def validate(document: Document, model: type[_Model]) -> _Model:
     """Check the content of a file.
 
@@ -82,7 +67,7 @@ def validate(document: Document, model: type[_Model]) -> _Model:
         model: class of the configuration.
 
     Raises:
-        ConfigError: one line, as `load_config` says.
+        ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`.
     """
     try:
         return model.model_validate(document.data)

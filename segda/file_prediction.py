@@ -7,12 +7,18 @@ import torch
 from PIL import Image
 from torch import nn
 
+from segda.config import TrainConfig
+from segda.datasets import DATASETS
 from segda.datasets.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, read_image
+from segda.device import Precision
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.files import replacing
+from segda.models import Segmenter
 from segda.pictures import Palette, color_table, overlay
-from segda.prediction import CPU, Progress, predict_image
+from segda.prediction import CPU, Progress, SeenSize, predict_image, seen_size
+from segda.progress import progress_bar
 from segda.raster import predict_raster
+from segda.trained import make_ready
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,115 @@ class FolderResult:
 
     written: tuple[Path, ...]
     skipped: tuple[Path, ...]
+
+
+def predict_files(
+    trained: Path | str | Segmenter,
+    source: Path | str,
+    destination: Path | str,
+    *,
+    config: TrainConfig | None = None,
+    size: SeenSize | None = None,
+    window: int = 512,
+    overlap: int = 128,
+    batch_size: int = 4,
+    with_overlay: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> FolderResult:
+    """Predict an image file, a GeoTIFF of any size, or a folder of them. Where somebody watches, a progress bar is drawn.
+
+    Args:
+        trained: path of a checkpoint, or a segmenter.
+        source: PNG, JPEG or TIFF file, or a folder of such files.
+        destination: for an image, a PNG of train ids with a palette; for a TIFF, a TIFF of train ids with color table and
+            coordinates, 255 where the source has no data; for a folder, a folder, where what is there is skipped.
+        config: with a segmenter, what it was trained with.
+        size: what the network sees of an image, as `segda.predict` says.
+        window: TIFF: side in pixels of what the network sees at once.
+        overlap: TIFF: pixels that neighboring windows share.
+        batch_size: TIFF: windows at once.
+        with_overlay: images: whether to write `<name>_overlay.png`, the classes over the image, too.
+        overwrite: whether to replace predictions that exist.
+        device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
+        precision: arithmetic of convolutions.
+
+    Returns:
+        What was written and what was there.
+
+    Raises:
+        SegdaError: checkpoint, files or device cannot be used.
+    """
+    source, destination = Path(source).expanduser(), Path(destination).expanduser()
+    _check_places(source, destination, with_overlay=with_overlay, overwrite=overwrite)
+    network = make_ready(trained, config, device=device, precision=precision)
+    dataset = DATASETS[network.config.data.source.dataset]
+    seen = seen_size(size, network.config)
+    with progress_bar(source.name) as show:
+        if source.is_dir():
+            return predict_folder(
+                network.segmenter,
+                source,
+                destination,
+                palette=dataset.palette,
+                classes=dataset.classes,
+                size=seen,
+                with_overlay=with_overlay,
+                overwrite=overwrite,
+                window=window,
+                overlap=overlap,
+                batch_size=batch_size,
+                device=network.device,
+                dtype=network.dtype,
+                progress=show,
+            )
+        if source.suffix.lower() in TIFF_SUFFIXES:
+            predict_raster(
+                network.segmenter,
+                source,
+                destination,
+                palette=dataset.palette,
+                classes=dataset.classes,
+                window=window,
+                overlap=overlap,
+                batch_size=batch_size,
+                device=network.device,
+                dtype=network.dtype,
+                progress=show,
+            )
+        else:
+            predict_file(
+                network.segmenter,
+                source,
+                destination,
+                palette=dataset.palette,
+                size=seen,
+                with_overlay=with_overlay,
+                device=network.device,
+                dtype=network.dtype,
+            )
+    return FolderResult((destination,), ())
+
+
+def _check_places(source: Path, destination: Path, *, with_overlay: bool, overwrite: bool) -> None:
+    """Refuse what can be seen to be wrong before a network is loaded."""
+    if not source.exists():
+        raise DatasetNotFoundError(f"{source}: there is no such file or folder")
+    if source.is_dir():
+        if destination.is_file():
+            raise ConfigError(f"{source} is a folder, so its predictions go into one; {destination} is a file")
+        return
+    is_raster = source.suffix.lower() in TIFF_SUFFIXES
+    wanted = TIFF_SUFFIXES if is_raster else (".png",)
+    if destination.suffix.lower() not in wanted:
+        raise ConfigError(f"the prediction of {source.name} must end in {' or '.join(wanted)}, got {destination}")
+    if destination.exists() and not overwrite:
+        raise ConfigError(f"{destination} exists; choose another name, or ask for it to be replaced (overwrite)")
+    if is_raster and with_overlay:
+        raise ConfigError(
+            "overlay is for images; a predicted raster carries its colors and lies over its input in a GIS"
+        )
 
 
 def predict_file(

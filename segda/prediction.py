@@ -1,23 +1,90 @@
-"""Predict the class of every pixel of images in memory; `predict_files` and `raster` do so for files."""
+"""Predict the class of every pixel of images in memory; `file_prediction` and `raster` do so for files."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segda.config import TrainConfig
+from segda.datasets import DATASETS
 from segda.datasets.cache import resize_image
 from segda.datasets.loaders import normalize
-from segda.device import autocast
+from segda.datasets.reading import read_image
+from segda.device import Precision, autocast
 from segda.device_errors import is_out_of_memory
-from segda.errors import OutOfMemoryError
+from segda.errors import ConfigError, OutOfMemoryError
+from segda.models import Segmenter
 from segda.pictures import ByteArray
+from segda.trained import make_ready
 
 Progress = Callable[[int, int], None]  # (done, total) windows or files
+SeenSize = Literal["native", "train"] | tuple[int, int]  # what a network sees of an image; height and width in pixels
 
 CPU = torch.device("cpu")
 SMALLEST_SIDE = 32  # pixels; the deepest feature map of the networks is 1/32 of the input
+
+
+def predict(
+    trained: Path | str | Segmenter,
+    image: ByteArray | Path | str,
+    *,
+    config: TrainConfig | None = None,
+    size: SeenSize | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> ByteArray:
+    """Predict the class of every pixel of one image with a trained network.
+
+    Args:
+        trained: path of a checkpoint, or a segmenter.
+        image: RGB, uint8 [H, W, 3], or the path of a PNG or JPEG.
+        config: with a segmenter, what it was trained with.
+        size: what the network sees: `native`, `train` (the size of the training configuration) or (height, width). The prediction
+            has the size of the image in any case. None: `native` for data sets seen from above, else `train`.
+        device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
+        precision: arithmetic of convolutions.
+
+    Returns:
+        Train ids, uint8 [H, W]; `DATASETS[...].classes` has their names.
+
+    Raises:
+        SegdaError: checkpoint, image or device cannot be used.
+    """
+    network = make_ready(trained, config, device=device, precision=precision)
+    return predict_image(
+        network.segmenter,
+        image if isinstance(image, np.ndarray) else read_image(Path(image).expanduser()),
+        size=seen_size(size, network.config),
+        device=network.device,
+        dtype=network.dtype,
+    )
+
+
+def seen_size(size: SeenSize | None, config: TrainConfig) -> tuple[int, int] | None:
+    """Return the height and width that the network sees of an image; None: the image's own.
+
+    Args:
+        size: as `predict` says.
+        config: the training.
+
+    Raises:
+        ConfigError: a side is too small for the networks.
+    """
+    if size is None:
+        size = "native" if DATASETS[config.data.source.dataset].nadir else "train"
+    if size == "native":
+        return None
+    if size == "train":
+        return config.data.height, config.data.width
+    if min(size) < SMALLEST_SIDE:
+        raise ConfigError(
+            f"size must be native, train or (height, width) of {SMALLEST_SIDE} pixels or more, got {size}"
+        )
+    return size
 
 
 def predict_image(

@@ -9,7 +9,8 @@ goes through `segda.files`, so whoever calls it can keep a run from replacing fi
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from segda.errors import OutOfMemoryError
 from segda.files import write_json, write_text
 from segda.gradients import images_at_once
 from segda.processes import assembled
+from segda.progress import Update, notices, progress_bar
 from segda.splits import Splits, data_fingerprint, open_splits
 from segda.team import Team
 from segda.training_run import OnStep, TrainingRun
@@ -46,12 +48,17 @@ class TrainResult:
     metrics: Mapping[str, float]
     folder: Path
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where the trained network is."""
+        return self.folder / "checkpoint.pt"
+
 
 def train(
     config: TrainConfig,
-    report: Report,
+    report: Report | None = None,
     *,
-    folder: Path,
+    folder: Path | str | None = None,
     acknowledged: int = 0,
     on_step: OnStep | None = None,
     micro_batch: int | None = None,
@@ -70,8 +77,10 @@ def train(
     Args:
         config: everything that decides the result.
         report: called with (step, metrics, checkpoint) every `report_every` steps and at the end, after the checkpoint of that
-            step is on disk, where no loss of power can take it away. It may raise to stop the run.
-        folder: where the run lives; a checkpoint of the same configuration found there is continued.
+            step is on disk, where no loss of power can take it away. It may raise to stop the run. None: a progress bar shows
+            loss and source mIoU where somebody watches.
+        folder: where the run lives; a checkpoint of the same configuration found there is continued. None: a folder in `runs`
+            that is named by the configuration's fingerprint.
         acknowledged: last step whose report is known to have arrived; kept reports after it are sent again on a resume.
         on_step: called with (step, loss of the segmenter) about every second, for progress bars.
         micro_batch: images of each domain that pass through the network at once; one of `segda.gradients.micro_batches`.
@@ -89,6 +98,19 @@ def train(
         DamagedCheckpointError: if the folder's checkpoint cannot be read; it is left as it is, and without it the run begins anew.
         SegdaError: if configuration, data, weights or device cannot be used.
     """
+    folder = Path("runs") / config.fingerprint() if folder is None else Path(folder).expanduser()
+    if report is None:
+        open_splits(config, progress=notices().is_terminal)  # under a bar of its own
+        with _shown(config) as bar:
+            return train(
+                config,
+                bar.report,
+                folder=folder,
+                acknowledged=acknowledged,
+                on_step=on_step or bar.on_step,
+                micro_batch=micro_batch,
+                processes=processes,
+            )
     images_at_once(config, micro_batch=micro_batch, processes=processes)
     with assembled(config, folder=folder, micro_batch=micro_batch, processes=processes) as team:
         splits = open_splits(config)
@@ -104,6 +126,33 @@ def train(
             on_step=on_step,
             micro_batch=micro_batch,
         )
+
+
+class _Shown:
+    """Shows loss and source mIoU on a progress bar."""
+
+    def __init__(self, update: Update) -> None:
+        self._update = update
+        self._figures: dict[str, float] = {}
+
+    def on_step(self, step: int, loss: float) -> None:
+        self._figures["loss"] = loss
+        self._show(step)
+
+    def report(self, step: int, metrics: Mapping[str, float], _checkpoint: Path) -> None:
+        losses = {name.removeprefix("train/"): value for name, value in metrics.items() if "/loss_" in name}
+        self._figures.update(losses)
+        self._figures["source mIoU"] = metrics["source/val/miou"]
+        self._show(step)
+
+    def _show(self, step: int) -> None:
+        self._update(step, text=" | ".join(f"{name} {value:.3f}" for name, value in self._figures.items()))
+
+
+@contextmanager
+def _shown(config: TrainConfig) -> Iterator[_Shown]:
+    with progress_bar("starting", total=config.steps) as update:
+        yield _Shown(update)
 
 
 def take_part(

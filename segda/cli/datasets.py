@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from segda.cli.output import output, percent, plain_table, progress_columns
+from segda.cli.output import output, percent, plain_table
 from segda.errors import DatasetNotFoundError
+from segda.progress import progress_columns
 
 if TYPE_CHECKING:
     from rich.table import Table

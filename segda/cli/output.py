@@ -1,23 +1,17 @@
-"""What the commands share: where text goes, progress bars, numbers for people, and options that several commands have."""
+"""What the commands share: where text goes, numbers for people, and options that several commands have."""
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from segda.errors import ConfigError
-from segda.names import nearest
-
-if TYPE_CHECKING:
-    from segda.config import DomainConfig, TrainConfig
+from segda.progress import notices
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -38,11 +32,6 @@ def output() -> Console:
     return Console()
 
 
-def notices() -> Console:
-    """Return the console for progress and log, standard error: results can be piped."""
-    return Console(stderr=True)
-
-
 def set_up_logging(*, verbose: bool) -> None:
     """Send the log to standard error.
 
@@ -51,36 +40,6 @@ def set_up_logging(*, verbose: bool) -> None:
     """
     handler = RichHandler(console=notices(), show_path=False)
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
-
-
-def progress_columns() -> Progress:
-    """Return a progress bar on standard error that vanishes when done and is not drawn where nobody watches."""
-    console = notices()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-@contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Draw a progress bar.
-
-    Args:
-        description: what goes on.
-
-    Yields:
-        A function of (done, total).
-    """
-    with progress_columns() as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def percent(share: float | None) -> str:
@@ -130,30 +89,6 @@ def _parse_roots(_context: click.Context, _option: click.Parameter, values: Sequ
             raise click.BadParameter(f"expected NAME=PATH, e.g. camvid=data/camvid, got {value!r}")
         roots[name] = Path(path).expanduser()
     return roots
-
-
-def with_roots(config: "TrainConfig", roots: Mapping[str, Path]) -> "TrainConfig":
-    """Return a configuration with other folders of its data sets.
-
-    Args:
-        config: any configuration.
-        roots: data set -> folder.
-
-    Raises:
-        ConfigError: if the configuration does not use one of the data sets.
-    """
-    used = {config.data.source.dataset, config.data.target.dataset}
-    for name in roots:
-        if name not in used:
-            raise ConfigError(
-                f"--data-root names {name!r}{nearest(name, used)}, but the configuration uses {', '.join(sorted(used))}"
-            )
-
-    def moved(domain: "DomainConfig") -> "DomainConfig":
-        return domain.model_copy(update={"root": roots.get(domain.dataset, domain.root)})
-
-    data = config.data.model_copy(update={"source": moved(config.data.source), "target": moved(config.data.target)})
-    return config.model_copy(update={"data": data})
 
 
 def parse_size(text: str, *, option: str, smallest: int) -> tuple[int, int]:

@@ -1,17 +1,14 @@
 """`segda predict`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from segda.cli.output import device_option, output, parse_size, precision_option, progress_bar
-from segda.errors import ConfigError
+from segda.cli.output import device_option, output, parse_size, precision_option
 
 if TYPE_CHECKING:
-    from segda.config import TrainConfig
-
-_RASTER_SUFFIXES = (".tif", ".tiff")
+    from segda.prediction import SeenSize
 
 
 @click.command("predict")
@@ -61,87 +58,29 @@ def predict_command(
       segda predict runs/RUN/checkpoint.pt city.tif city_classes.tif --window 1024 --device cuda
       segda predict runs/RUN/checkpoint.pt frames/ predictions/ --overlay
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    is_raster = source.is_file() and source.suffix.lower() in _RASTER_SUFFIXES
-    if source.is_file():
-        wanted = _RASTER_SUFFIXES if is_raster else (".png",)
-        if destination.suffix.lower() not in wanted:
-            raise ConfigError(f"OUTPUT for {source.name} must end in {' or '.join(wanted)}, got {destination}")
-        if destination.exists() and not overwrite:
-            raise ConfigError(f"{destination} exists; choose another name or add --overwrite")
-        if is_raster and overlay:
-            raise ConfigError(
-                "--overlay is for images; a predicted raster carries its colors and lies over its input in a GIS"
-            )
-    elif destination.is_file():
-        raise ConfigError(f"INPUT {source} is a folder, so OUTPUT must be one; {destination} is a file")
+    from segda.file_prediction import predict_files
 
-    from segda.checkpoint import load_segmenter
-    from segda.datasets import DATASETS
-    from segda.device import resolve_device, resolve_precision
-    from segda.file_prediction import predict_file, predict_folder
-    from segda.raster import predict_raster
-
-    chosen_device = resolve_device(device)
-    dtype = resolve_precision(precision, chosen_device)
-    segmenter, config = load_segmenter(checkpoint)
-    segmenter.to(chosen_device)
-    dataset = DATASETS[config.data.source.dataset]
-    size = _seen_size(size_text, config, nadir=dataset.nadir)
+    done = predict_files(
+        checkpoint,
+        source,
+        destination,
+        size=_seen_size(size_text),
+        window=window,
+        overlap=overlap,
+        batch_size=batch_size,
+        with_overlay=overlay,
+        overwrite=overwrite,
+        device=device,
+        precision=precision,
+    )
     console = output()
-    if is_raster:
-        with progress_bar(source.name) as show:
-            predict_raster(
-                segmenter,
-                source,
-                destination,
-                palette=dataset.palette,
-                classes=dataset.classes,
-                window=window,
-                overlap=overlap,
-                batch_size=batch_size,
-                device=chosen_device,
-                dtype=dtype,
-                progress=show,
-            )
-    elif source.is_file():
-        predict_file(
-            segmenter,
-            source,
-            destination,
-            palette=dataset.palette,
-            size=size,
-            with_overlay=overlay,
-            device=chosen_device,
-            dtype=dtype,
-        )
-    else:
-        with progress_bar(source.name) as show:
-            done = predict_folder(
-                segmenter,
-                source,
-                destination,
-                palette=dataset.palette,
-                classes=dataset.classes,
-                size=size,
-                window=window,
-                overlap=overlap,
-                batch_size=batch_size,
-                with_overlay=overlay,
-                overwrite=overwrite,
-                device=chosen_device,
-                dtype=dtype,
-                progress=show,
-            )
+    if source.is_dir():
         console.print(f"{len(done.written)} predicted, {len(done.skipped)} were there", highlight=False)
     console.print(f"written: {destination}", highlight=False, soft_wrap=True)
 
 
-def _seen_size(text: str | None, config: "TrainConfig", *, nadir: bool) -> tuple[int, int] | None:
-    """Return the height and width that the network sees of an image; None: the image's own."""
-    if text is None:
-        text = "native" if nadir else "train"
-    if text == "native":
-        return None
-    if text == "train":
-        return config.data.height, config.data.width
+def _seen_size(text: str | None) -> "SeenSize | None":
+    """Read what --size says."""
+    if text in (None, "native", "train"):
+        return cast("SeenSize | None", text)
     return parse_size(text, option="--size", smallest=32)

@@ -53,18 +53,19 @@ def profile_command(
       segda profile --set model.backbone=resnet34 --classes 19 --height 512 --width 1024
       segda profile day_to_dusk.yaml --device cuda --precision fp16
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    from segda.cli.overrides import read_network_config, read_train_config
+    from segda.cli.overrides import changes_of
     from segda.datasets import DATASETS
     from segda.device import resolve_device, resolve_precision
     from segda.efficiency import profile_segmenter
+    from segda.loading import load_config, network_config
     from segda.models import build_segmenter
 
     if model is not None:
         assignments = (f"model={{name: {model}}}", *assignments)
     if config_file is None:
-        network = read_network_config(assignments)
+        network = network_config(changes_of(assignments))
     else:
-        config = read_train_config(config_file, assignments)
+        config = load_config(config_file, changes=changes_of(assignments))
         network = config.model
         num_classes = num_classes or len(DATASETS[config.data.source.dataset].classes)
         height, width = height or config.data.height, width or config.data.width

@@ -1,14 +1,13 @@
 """`segda train`."""
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from segda.cli.output import data_root_option, output, percent, plain_table, progress_columns, with_roots
+from segda.cli.output import data_root_option, output, percent, plain_table
 
 
 @click.command("train")
@@ -73,35 +72,15 @@ def train_command(
       segda train day_to_dusk.yaml --steps 20 --folder runs/quick_look
       segda train day_to_dusk.yaml --set device=cuda --processes 2 --micro-batch 2
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    from segda.cli.overrides import read_train_config
-    from segda.splits import open_splits
+    from segda.cli.overrides import changes_of
+    from segda.loading import load_config
     from segda.training import train
 
     if steps is not None:
         assignments = (*assignments, f"steps={steps}")
-    config = with_roots(read_train_config(config_file, assignments), roots)
+    config = load_config(config_file, changes=changes_of(assignments), data_roots=roots)
     folder = folder or Path("runs") / f"{config_file.stem}-{config.fingerprint()}"
-
-    open_splits(config, progress=sys.stderr.isatty())  # decodes what is not cached yet, under a bar of its own
-    with progress_columns() as bar:
-        task = bar.add_task("starting", total=config.steps)
-        shown: dict[str, float] = {}
-
-        def show(step: int) -> None:
-            text = " | ".join(f"{name} {value:.3f}" for name, value in shown.items())
-            bar.update(task, completed=step, description=text)
-
-        def on_step(step: int, loss: float) -> None:
-            shown["loss"] = loss
-            show(step)
-
-        def report(step: int, metrics: Mapping[str, float], _checkpoint: Path) -> None:
-            losses = {name.removeprefix("train/"): value for name, value in metrics.items() if "/loss_" in name}
-            shown.update(losses)
-            shown["source mIoU"] = metrics["source/val/miou"]
-            show(step)
-
-        train(config, report, folder=folder, on_step=on_step, micro_batch=micro_batch, processes=processes)
+    train(config, folder=folder, micro_batch=micro_batch, processes=processes)
     _print_result(json.loads((folder / "result.json").read_text()), folder)
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segda.cli.output import progress_columns
 from segda.errors import ConfigError
+from segda.progress import progress_columns
 from segda.splits import data_fingerprint
 from sweeps.cli.driving import changed
 from sweeps.cli.options import console, examples, open_ledger, options

@@ -61,7 +61,7 @@ def reproduce_command(
 
     Exit codes: 0 reproduced, 1 a figure differs, 2 something to correct.
     """
-    from segda.cli.output import progress_columns
+    from segda.progress import progress_columns
     from sweeps.audit.reproduce import check_data, environment_differences, local_config, reproduce
     from sweeps.tracking import default_uri
     from sweeps.tracking.reading import read_run

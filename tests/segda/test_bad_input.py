@@ -243,7 +243,10 @@ BAD_RUNS: list[tuple[Callable[[Place], list[str]], str]] = [
     (missing_configuration, r"tiny\.yaml' does not exist"),
     (unknown_gpu, r"cuda:7 .*this machine has \d+ CUDA device"),
     (unknown_device, r"auto, cpu, cuda or cuda:<n>, got 'gpu'"),
-    (assignment_to_an_unknown_key, r"--set optimizer\.learning_rate=0\.1: optimizer\.learning_rate: unknown key"),
+    (
+        assignment_to_an_unknown_key,
+        r"tiny\.yaml with optimizer\.learning_rate=0\.1: optimizer\.learning_rate: unknown key",
+    ),
     (assignment_below_a_value, r"steps is a value, not a group"),
     (assignment_without_a_value, r"KEY=VALUE.*got 'steps'"),
     (misspelled_option, r"--stepz.*--steps"),
@@ -388,17 +391,17 @@ BAD_USES = [
     (_one_band, r"1 band"),
     (_sixteen_bits, r"uint16"),
     (_window_that_does_not_fit, r"overlap must be .*smaller than the window of 64"),
-    (_overlay_of_a_raster, r"--overlay is for images"),
+    (_overlay_of_a_raster, r"overlay is for images"),
     (_impossible_size, r"--size expects HEIGHTxWIDTH"),
     (_empty_folder, r"empty holds no image"),
     (_half_precision_on_cpu, r"fp16 needs a CUDA device"),
     (_unknown_split, r"no split 'vall' \(did you mean 'val'\?\)"),
-    (_unknown_role, r"--split expects source/<split> or target/<split>.*'urban/val'"),
+    (_unknown_role, r"source/<split> or target/<split>.*'urban/val'"),
     (_split_without_labels, r"Test/Rural"),
     (_profile_of_nothing, r"CONFIG\.yaml or all of --classes, --height and --width"),
     (
         _profile_of_an_unknown_network,
-        r"--set model=\{name: bisenet\}: model\.name: unknown network 'bisenet' \(did you mean 'bisenet_v1'\?\)",
+        r"with model=\{name: bisenet\}: model\.name: unknown network 'bisenet' \(did you mean 'bisenet_v1'\?\)",
     ),
     (_show_of_an_unknown_data_set, r"'camvd' \(did you mean 'camvid'\?\)"),
     (_show_of_an_empty_folder, r"loveda|images_png"),
@@ -423,7 +426,7 @@ def test_a_prediction_that_exists_is_not_replaced_unasked(segda, trained, tmp_pa
     words = ["predict", trained.checkpoint, trained.root / IMAGE, tmp_path / "out.png"]
     code, _, errors = segda(*words)
     assert (code, errors.count("\n")) == (2, 1)
-    assert "--overwrite" in errors
+    assert "overwrite" in errors
     assert (tmp_path / "out.png").read_bytes() == b"mine"
     assert segda(*words, "--overwrite").code == 0
 

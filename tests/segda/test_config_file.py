@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 
 from segda.catalog import Catalog, subclass_of
 from segda.config import TrainConfig
-from segda.config_file import load_config, read_document
+from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, error_of
 from segda.errors import ConfigError
 from segda.named import ConfigOf
@@ -50,6 +50,10 @@ class Settings(Part):
         if self.rate > 100:
             raise LocatedError(("rate",), "is too much")
         return self
+
+
+def read(path, model):
+    return validate(read_document(path), model)
 
 
 @pytest.fixture
@@ -125,7 +129,7 @@ def test_plain_values_are_read_by_yaml_1_2(write, text, value):
 def test_a_wrong_value_is_told_in_one_line_with_its_line_number(write, text, message):
     path = write(text)
     with pytest.raises(ConfigError) as error:
-        load_config(path, Settings)
+        read(path, Settings)
     assert str(error.value) == f"{path}:{message}"
 
 
@@ -151,50 +155,50 @@ def test_a_wrong_value_is_told_in_one_line_with_its_line_number(write, text, mes
 def test_what_is_no_mapping_is_told_in_one_line(write, text, message):
     path = write(text)
     with pytest.raises(ConfigError) as error:
-        load_config(path, Settings)
+        read(path, Settings)
     assert str(error.value) == f"{path}:{message}"
 
 
 def test_a_file_cannot_run_code(write):
     path = write("text: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(ConfigError, match=r"settings.yaml:1: not valid YAML: could not determine a constructor"):
-        load_config(path, Settings)
+        read(path, Settings)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.yaml: there is no such file$"):
-        load_config(tmp_path / "nothing.yaml", Settings)
+        read(tmp_path / "nothing.yaml", Settings)
 
 
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(ConfigError, match=r": cannot be read: "):
-        load_config(tmp_path, Settings)
+        read(tmp_path, Settings)
 
 
 def test_text_in_another_encoding_is_refused_with_its_line(tmp_path):
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"count: 1\ntext: caf\xe9\n")
     with pytest.raises(ConfigError, match=r":2: not UTF-8 text"):
-        load_config(path, Settings)
+        read(path, Settings)
 
 
 def test_endless_nesting_is_refused(write):
     with pytest.raises(ConfigError, match="nested too deeply"):
-        load_config(write("a: " + "[" * 5000), Settings)
+        read(write("a: " + "[" * 5000), Settings)
 
 
 def test_merged_mappings_may_be_overridden_and_keep_their_lines(write):
     path = write("named:\n  a: &a {label: day, weight: 1}\n  b:\n    <<: *a\n    weight: 7\n")
     with pytest.raises(ConfigError, match=r":5: named.b.weight: must be at most 1, got 7$"):
-        load_config(path, Settings)
-    fine = load_config(write("named:\n  a: &a {label: day, weight: 1}\n  b:\n    <<: *a\n    weight: 0.5\n"), Settings)
+        read(path, Settings)
+    fine = read(write("named:\n  a: &a {label: day, weight: 1}\n  b:\n    <<: *a\n    weight: 0.5\n"), Settings)
     assert fine.named["b"].weight == 0.5
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
     path = tmp_path / "bom.yaml"
     path.write_text("count: 3\n", encoding="utf-8-sig")
-    assert load_config(path, Settings).count == 3
+    assert read(path, Settings).count == 3
 
 
 def test_data_without_a_file_name_their_origin():
@@ -219,7 +223,7 @@ steps: 1e3
 
 
 def test_a_training_file_is_read(write):
-    config = load_config(write(TRAINING), TrainConfig)
+    config = read(write(TRAINING), TrainConfig)
     assert config.optimizer.lr == 0.005
     assert config.steps == 1000
     assert config.method.name == "adversarial"
@@ -240,6 +244,6 @@ def test_a_training_file_is_read(write):
 def test_a_wrong_training_file_names_line_key_and_nearest_name(write, old, new, message):
     path = write(TRAINING.replace(old, new))
     with pytest.raises(ConfigError) as error:
-        load_config(path, TrainConfig)
+        read(path, TrainConfig)
     assert str(error.value).startswith(f"{path}:{message}")
     assert "\n" not in str(error.value)

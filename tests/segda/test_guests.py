@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from segda.config import TrainConfig
-from segda.config_file import load_config
 from segda.datasets.base import resolve_root
 from segda.environment import code_fingerprint, describe_guests
 from segda.errors import ConfigError, DatasetNotFoundError, GuestError
+from segda.config import TrainConfig
+from segda.loading import load_config
 from segda.losses import SegmentationLoss
 from segda.transforms import build_recipe
 from segda.tunable import Range, tunables
@@ -79,7 +79,7 @@ def write(guest_folder, tmp_path):
 
 
 def test_guests_stand_where_ours_do(write):
-    config = load_config(write(), TrainConfig)
+    config = load_config(write())
     assert config.method.model_dump() == {"name": "shy:Shy", "lambda_shy": 0.25}
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
     assert ("lambda_shy", Range(0.1, 0.9), 0.5) in list(tunables(type(config.method)))
@@ -101,7 +101,7 @@ def test_guests_stand_where_ours_do(write):
 def test_what_is_wrong_with_a_guest_is_told_with_file_and_line(write, old, new, message):
     path = write(old, new)
     with pytest.raises(ConfigError) as error:
-        load_config(path, TrainConfig)
+        load_config(path)
     assert str(error.value).startswith(f"{path}:{message}")
 
 
@@ -133,15 +133,15 @@ def test_a_recipe_and_a_loss_of_guests_do_what_they_say(write):
 
 def test_a_guest_discriminator_is_a_choice_of_the_adversarial_method(write, tmp_path):
     path = write("shy:Shy\n  lambda_shy: 0.25", "adversarial\n  discriminator: shy:Doubtful")
-    assert load_config(path, TrainConfig).method.discriminator == "shy:Doubtful"
+    assert load_config(path).method.discriminator == "shy:Doubtful"
     plain = yaml.safe_load(path.read_text()) | {"method": {"name": "adversarial", "discriminator": "shy:Shy"}}
     path.write_text(yaml.safe_dump(plain))
     with pytest.raises(ConfigError, match=r"method.discriminator: discriminator 'shy:Shy' must be a subclass of segda"):
-        load_config(path, TrainConfig)
+        load_config(path)
 
 
 def test_what_is_not_ours_is_described_with_the_hash_of_its_file(write, guest_folder):
-    described = describe_guests(load_config(write(), TrainConfig))
+    described = describe_guests(load_config(write()))
     digest = hashlib.sha256((guest_folder / "shy.py").read_bytes()).hexdigest()
     names = ("shy:Tiles", "shy:mirrored", "shy:Shy", "shy:half")
     assert described == {
@@ -154,18 +154,18 @@ def test_what_is_not_ours_is_described_with_the_hash_of_its_file(write, guest_fo
 def test_an_installed_guest_is_described_with_its_package(write, guest_folder, install):
     (guest_folder / "front.py").write_text("from shy import Shy\n")
     install("shyness", "[segda.methods]\nshy = front:Shy\n")
-    described = describe_guests(load_config(write("shy:Shy", "shy"), TrainConfig))
+    described = describe_guests(load_config(write("shy:Shy", "shy")))
     assert described["guest/shy/package"] == "shyness 1.2"
     assert described["guest/shy/module"] == "shy"  # where it is defined, not where it is offered
 
 
 def test_what_is_ours_is_not_described(write):
     path = write("shy:Shy\n  lambda_shy: 0.25", "source_only")
-    assert not any(key.startswith("guest/source_only") for key in describe_guests(load_config(path, TrainConfig)))
+    assert not any(key.startswith("guest/source_only") for key in describe_guests(load_config(path)))
 
 
 def test_the_code_of_a_run_is_another_one_when_the_file_of_a_guest_has_changed(write, guest_folder):
-    config = load_config(write(), TrainConfig)
+    config = load_config(write())
     before = code_fingerprint(config)
     file = guest_folder / "shy.py"
     file.write_text(file.read_text() + "\n# changed\n")

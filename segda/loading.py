@@ -1,0 +1,121 @@
+"""From a file or from plain data to the configuration of a run, with single values and places replaced."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from segda.config import DomainConfig, NetworkConfig, TrainConfig
+from segda.config_file import read_document, validate
+from segda.config_problems import error_of
+from segda.errors import ConfigError
+from segda.guests import make_importable_beside
+from segda.models import ModelConfig
+from segda.names import nearest
+
+_Config = TypeVar("_Config", bound=BaseModel)
+
+
+def load_config(
+    source: Path | str | Mapping[str, Any],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    data_roots: Mapping[str, Path | str] | None = None,
+) -> TrainConfig:
+    """Read the configuration of a run.
+
+    Args:
+        source: YAML file, or the same as plain data.
+        changes: dotted key -> value, put over what the source says in their order; they may add what it lacks.
+        data_roots: name of a data set -> its folder.
+
+    Raises:
+        ConfigError: one line that names the file and the line, or else the key; what was expected and what came.
+
+    Example:
+        >>> domains = {"source": {"dataset": "scenes", "domain": "urban"}, "target": {"dataset": "scenes", "domain": "rural"}}
+        >>> plain = {"data": {**domains, "height": 64, "width": 64}, "method": {"name": "source_only"}, "steps": 100}
+        >>> load_config(plain, changes={"optimizer.lr": 0.01}).optimizer.lr
+        0.01
+    """
+    if isinstance(source, Mapping):
+        config = _changed(copy.deepcopy(dict(source)), changes or {}, TrainConfig, where="configuration")
+    else:
+        path = Path(source).expanduser()
+        make_importable_beside(path)
+        document = read_document(path)
+        config = (
+            _changed(document.data, changes, TrainConfig, where=str(path))
+            if changes
+            else validate(document, TrainConfig)
+        )
+    return with_roots(config, data_roots or {})
+
+
+def network_config(changes: Mapping[str, Any]) -> ModelConfig:
+    """Return the settings of a network that no configuration describes.
+
+    Args:
+        changes: `model` and dotted keys below it -> value, in their order.
+
+    Raises:
+        ConfigError: they are no settings of a network.
+    """
+    return _changed({"model": {}}, changes, NetworkConfig, where="network").model
+
+
+def with_roots(config: TrainConfig, data_roots: Mapping[str, Path | str]) -> TrainConfig:
+    """Return a configuration with other folders of its data sets.
+
+    Args:
+        config: any configuration.
+        data_roots: data set -> folder.
+
+    Raises:
+        ConfigError: if the configuration does not use one of the data sets.
+    """
+    used = {config.data.source.dataset, config.data.target.dataset}
+    for name in data_roots:
+        if name not in used:
+            raise ConfigError(
+                f"a folder is given for data set {name!r}{nearest(name, used)}, but the configuration uses "
+                f"{', '.join(sorted(used))}"
+            )
+    roots = {name: Path(root).expanduser() for name, root in data_roots.items()}
+
+    def moved(domain: DomainConfig) -> DomainConfig:
+        return domain.model_copy(update={"root": roots.get(domain.dataset, domain.root)})
+
+    data = config.data.model_copy(update={"source": moved(config.data.source), "target": moved(config.data.target)})
+    return config.model_copy(update={"data": data})
+
+
+def _changed(data: dict[str, Any], changes: Mapping[str, Any], kind: type[_Config], *, where: str) -> _Config:
+    if changes:
+        where = f"{where} with {', '.join(f'{key}={_plain(value)}' for key, value in changes.items())}"
+    for key, value in changes.items():
+        _put(data, key, value, where=where)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise error_of(error, kind, data, where=where) from error
+
+
+def _put(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
+    *groups, last = key.split(".")
+    for depth, group in enumerate(groups, start=1):
+        data = data.setdefault(group, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"{where}: {'.'.join(groups[:depth])} is a value, not a group of settings")
+    data[last] = value
+
+
+def _plain(value: Any) -> str:
+    """Write a value as a command line would have it."""
+    try:
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False).removesuffix("...\n").strip()
+    except yaml.YAMLError:  # an object that the check of the configuration will refuse
+        return repr(value)
