@@ -15,10 +15,9 @@ from PIL import Image
 
 from segda import guests
 from segda.cli_errors import run_cli
-from segda.config import TrainConfig
-from segda.config_file import load_config
 from segda.datasets import DATASETS
 from segda.datasets.scenes import generate_scene
+from segda.loading import load_config
 from segda.losses import LOSSES
 from segda.methods import METHODS
 from segda.models import MODELS
@@ -143,7 +142,7 @@ def given(two_towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 def test_everything_of_ones_own_trains_together(given: str, tmp_path: Path) -> None:
     from segda.cli import cli
 
-    config = load_config(OWN / "train.yaml", TrainConfig)
+    config = load_config(OWN / "train.yaml")
     assert config.steps == 100
     words = ["train", OWN / "train.yaml", "--folder", tmp_path / "run", "--data-root", given, "--steps", 4]
     options = ["device=cpu", "precision=fp32", "report_every=2"]

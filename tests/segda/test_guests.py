@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
+from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.environment import code_fingerprint, describe_guests
 from segda.errors import ConfigError, DatasetNotFoundError, GuestError
-from segda.config import TrainConfig
 from segda.loading import load_config
 from segda.losses import SegmentationLoss
 from segda.transforms import build_recipe
