@@ -45,7 +45,7 @@ from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import CRITERIA
 from sweeps.planning.profiles import Architecture, Profile
-from sweeps.space import SearchSpace, identity
+from sweeps.space import identity
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialState
@@ -104,7 +104,7 @@ def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "scenes"
         spec = spec_of(root, steps=steps)
-        combinations = list(SearchSpace.from_spec(spec).combinations())
+        combinations = list(spec.space.combinations())
         missing = [params for params in combinations if identity(params) not in done]
         if missing:
             generate_scenes(root, size=64, train=40, val=16, seed=0)
@@ -149,7 +149,7 @@ def replay(spec: SweepSpec, curves: list[dict[str, Any]], folder: Path) -> list[
     by_params = {identity(curve["params"]): curve for curve in curves}
     profiles = {
         Architecture.of(spec.train_config(params, seed=0)): Profile(metrics={"macs": 1.0})
-        for params in SearchSpace.from_spec(spec).combinations()
+        for params in spec.space.combinations()
     }
     with Ledger.open(folder / "ledger.db") as ledger:
         ledger.create_sweep(spec.name, spec=spec.canonical(), info={})

@@ -7,11 +7,11 @@ from typing import Any
 
 from segda.errors import ConfigError
 from segda.tunable import Scalar
+from sweeps.checks.makers import spec_from
 from sweeps.fields import leaves
 from sweeps.search.checks import chosen_sampler, unused_settings
 from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec, without_places
-from sweeps.stored import spec_from
 from sweeps.trial import TrialKind, TrialRecord
 
 _ABSENT = "-"
@@ -98,7 +98,7 @@ def with_sampler(spec: SweepSpec, *, begun: SweepSpec | None = None) -> SweepSpe
     """
     if spec.sampler.name != "auto":
         return spec
-    name = chosen_sampler(spec, SearchSpace.from_spec(spec)) if begun is None else begun.sampler.name
+    name = chosen_sampler(spec, spec.space) if begun is None else begun.sampler.name
     # What only other samplers heed had no effect under `auto` and would be refused beside a name.
     kept = {key: value for key, value in spec.canonical()["sampler"].items() if key not in unused_settings(name)}
     plain = spec.canonical() | {"sampler": kept | {"name": name}}
@@ -115,7 +115,7 @@ def check_trials_fit(spec: SweepSpec, trials: Iterable[TrialRecord]) -> None:
     Raises:
         ConfigError: a trial lies outside.
     """
-    space = SearchSpace.from_spec(spec)
+    space = spec.space
     for record in trials:
         if record.kind is not TrialKind.SEARCH or space.contains(record.params):
             continue

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -18,9 +18,6 @@ from pydantic import (
 from segda.config_problems import LocatedError
 from segda.names import nearest
 from segda.tunable import Scalar
-
-if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
 
 
 def same(first: Scalar, second: Scalar) -> bool:
@@ -238,46 +235,22 @@ class SearchSpace:
         parameters: in the order of the sweep file, but each after those that its condition names.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], architectures: Sequence[Mapping[str, Scalar]] = ()) -> None:
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
         """Order the parameters.
 
         Args:
             parameters: any order; conditions name other parameters of these.
-            architectures: what `architectures` returns.
 
         Raises:
             LocatedError: a condition names no parameter or a value that the parameter cannot have, or conditions form a
                 circle. The location is the path and `when`.
         """
         self.parameters = _parents_first(parameters)
-        self._architectures = [dict(item) for item in architectures]
 
     @classmethod
     def from_search(cls, search: Mapping[str, Searched]) -> "SearchSpace":
-        """Build the space of a sweep file's `search` part, without its architectures."""
+        """Build the space of a sweep file's `search` part; errors as above."""
         return cls([Parameter(path, _distribution(item), dict(item.when)) for path, item in search.items()])
-
-    @classmethod
-    def from_spec(cls, spec: "SweepSpec") -> "SearchSpace":
-        """Build the space of a sweep.
-
-        Args:
-            spec: the sweep.
-        """
-        space = cls.from_search(spec.search)
-        chosen = [dict(params) for params in space._model_assignments()]
-        chosen += [dict(params) for params in spec.references.values()]
-        found = []
-        for params in chosen:
-            model = spec.train_config(params, seed=spec.seeds[0]).model.architecture()
-            architecture = {f"model.{name}": value for name, value in model.items()}
-            if architecture not in found:
-                found.append(architecture)
-        return cls(space.parameters, found)
-
-    def architectures(self) -> list[dict[str, Scalar]]:
-        """Return the distinct architectures that trials and references can have: `model.*` path -> value."""
-        return [dict(item) for item in self._architectures]
 
     def describe(self) -> list[Row]:
         """Return a table of the parameters."""
@@ -335,19 +308,23 @@ class SearchSpace:
             item.distribution.contains(params[item.path]) for item in active
         )
 
-    def _parents(self) -> set[str]:
-        return {path for item in self.parameters for path in item.condition}
+    def covering(self, prefix: str) -> Iterator[dict[str, Scalar]]:
+        """Yield complete parameters such that every combination of values of some of them occurs once.
 
-    def _model_assignments(self) -> Iterator[dict[str, Scalar]]:
-        """Yield complete parameters that cover every reachable assignment of `model.*`."""
+        Args:
+            prefix: begins the paths of those parameters, e.g. `model.`; all are finite.
+        """
         parents = self._parents()
-        relevant = [item for item in self.parameters if item.path in parents or item.path.startswith("model.")]
+        relevant = [item for item in self.parameters if item.path in parents or item.path.startswith(prefix)]
         seen = []
         for assignment in _assignments(relevant):
-            model = {path: value for path, value in assignment.items() if path.startswith("model.")}
-            if model not in seen:
-                seen.append(model)
+            chosen = {path: value for path, value in assignment.items() if path.startswith(prefix)}
+            if chosen not in seen:
+                seen.append(chosen)
                 yield self.first(assignment)
+
+    def _parents(self) -> set[str]:
+        return {path for item in self.parameters for path in item.condition}
 
 
 def _distribution(item: Searched) -> Distribution:

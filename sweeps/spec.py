@@ -1,14 +1,14 @@
 """The sweep file: what to vary, what to optimize, what to spend, and how to judge.
 
-Everything that can be known to be wrong is told when the file is read, before anything is trained.
+A sweep is data. Each part is checked in itself here; what must hold between them is checked by whoever makes one out of a file
+or of the ledger (`sweeps.checks.makers`), so that everything that can be known to be wrong is told before anything is trained.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -21,22 +21,17 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
 
 from segda.config import TrainConfig
-from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
-from segda.datasets import DATASETS
-from segda.guests import make_importable_beside
 from segda.named import ConfigOf
 from segda.tunable import Scalar
-from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of, value_at, with_values
+from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of, with_values
 from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
 from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
-from sweeps.space import Searched
-from sweeps.spec_checks import check_spec
+from sweeps.space import Searched, SearchSpace
 from sweeps.spec_parts import (
     BudgetConfig,
     Constraint,
@@ -55,7 +50,6 @@ __all__ = [
     "Objective",
     "ResourcesConfig",
     "SweepSpec",
-    "load_spec",
     "sweep_schema",
     "without_places",
 ]
@@ -169,10 +163,14 @@ class SweepSpec(Part):
             return {"metric": objectives[0], **scheduler}
         return scheduler
 
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        check_spec(self)
-        return self
+    @property
+    def space(self) -> SearchSpace:
+        """What the sweep varies.
+
+        Raises:
+            LocatedError: conditions do not fit; relative to `search`.
+        """
+        return SearchSpace.from_search(self.search)
 
     @property
     def costs(self) -> dict[str, Direction]:
@@ -259,7 +257,7 @@ class SweepSpec(Part):
         return None
 
     def canonical(self) -> dict[str, Any]:
-        """Return the sweep as plain data; `SweepSpec.model_validate` makes an equal sweep of it."""
+        """Return the sweep as plain data, of which `sweeps.checks.makers.spec_from` makes an equal sweep."""
         return self.model_dump(mode="json", by_alias=True)
 
     def fingerprint(self) -> str:
@@ -288,39 +286,6 @@ def without_places(base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         for key, value in base.items()
         if f"{prefix}{key}" not in places
     }
-
-
-def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSpec:
-    """Read a sweep file; what it names by dotted names may lie beside it (see `segda.guests`).
-
-    Args:
-        path: YAML file.
-        roots: name of a data set -> its folder, put over what the file says.
-
-    Returns:
-        The sweep, checked; its paths are absolute, since trials run in other working directories.
-
-    Raises:
-        ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`.
-    """
-    make_importable_beside(path)
-    roots = roots or {}
-    for name in roots:
-        DATASETS[name]  # raises what is wrong with the name
-    document = read_document(path)
-    base = document.data.get("base")
-    if isinstance(base, dict):
-        places: dict[str, Scalar] = {}
-        for domain in ("source", "target"):
-            dataset = value_at(base, f"data.{domain}.dataset")
-            if isinstance(dataset, str) and dataset in roots:
-                places[f"data.{domain}.root"] = str(roots[dataset])
-        for field in PATH_FIELDS:
-            place = places.get(field, value_at(base, field))
-            if isinstance(place, str):
-                places[field] = str(Path(place).expanduser().absolute())
-        document.data["base"] = with_values(base, places)
-    return validate(document, SweepSpec)
 
 
 def _named(name: str, config: type[BaseModel]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def check_spec(spec: "SweepSpec") -> None:
         LocatedError: relative to the sweep file.
     """
     try:
-        space = SearchSpace.from_search(spec.search)
+        space = spec.space
     except LocatedError as error:
         raise LocatedError(("search", *error.location), error.text) from error
     _check_seeds(spec)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sweeps.audit.files import History, check_folders, check_keys, check_reports, read_trial_files, segda_history
 from sweeps.audit.findings import Check, check, same
+from sweeps.checks.makers import stored_spec
 from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.fields import value_at
 from sweeps.ledger.database import Ledger
@@ -16,7 +17,6 @@ from sweeps.ledger.lease import is_alive
 from sweeps.ledger.records import Point
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
-from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 

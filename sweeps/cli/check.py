@@ -9,6 +9,7 @@ from rich.table import Table
 from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.errors import ConfigError, SegdaError
+from sweeps.checks.makers import load_spec
 from sweeps.cli.options import console, examples, options
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.profiles import reachable, sample_config
@@ -16,7 +17,7 @@ from sweeps.schedulers.rivals import pruning_rule
 from sweeps.search.checks import chosen_sampler
 from sweeps.selection.reasons import too_few_seeds
 from sweeps.space import SearchSpace
-from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec import SweepSpec
 
 
 @click.command(
@@ -30,7 +31,7 @@ from sweeps.spec import SweepSpec, load_spec
 def check_command(file: Path, roots: dict[str, Path]) -> None:
     """Check a sweep file and show what it would do."""
     spec = load_spec(file, roots=roots)
-    space = SearchSpace.from_spec(spec)
+    space = spec.space
     sample = sample_config(spec)
     shown = console()
     shown.print(f"[bold]{spec.name}[/bold]: {spec.question or 'no question given'}")

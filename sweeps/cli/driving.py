@@ -18,6 +18,7 @@ from segda.errors import ConfigError
 from segda.guests import importable_folders
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
+from sweeps.checks.makers import spec_from
 from sweeps.cli.options import console
 from sweeps.execution.remote import check_storage
 from sweeps.execution.worker import DEFAULT_TRAIN
@@ -29,7 +30,6 @@ from sweeps.report.sweep_report import write_report
 from sweeps.report.view import load_view
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
-from sweeps.stored import spec_from
 
 # Ray and MLflow take seconds to import; commands that only read do without them.
 _HOOK_SECONDS = 60.0

@@ -13,6 +13,7 @@ from rich.table import Table
 from segda.errors import ConfigError
 from segda.progress import progress_columns
 from segda.splits import data_fingerprint
+from sweeps.checks.makers import load_spec
 from sweeps.cli.driving import changed
 from sweeps.cli.options import console, examples, open_ledger, options
 from sweeps.ledger.database import Ledger
@@ -23,7 +24,7 @@ from sweeps.planning.packing import pack_trials
 from sweeps.planning.plan import as_planned, plan_path, save_plan, saved_costs, try_all
 from sweeps.planning.profiles import device_of, infeasible, profile_all, reachable, sample_config
 from sweeps.report.labels import duration
-from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 

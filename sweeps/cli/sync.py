@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
+from sweeps.checks.makers import stored_spec
 from sweeps.cli.options import examples, open_ledger, options
 from sweeps.ledger.lease import is_alive
 from sweeps.store import Store
-from sweeps.stored import stored_spec
 
 
 @click.command(

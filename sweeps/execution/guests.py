@@ -7,7 +7,7 @@ from segda.environment import describe_guests
 from segda.guests import importable_folders
 from sweeps.execution.coordinator import Listener
 from sweeps.ledger.database import Ledger
-from sweeps.space import Categorical, SearchSpace
+from sweeps.space import Categorical
 from sweeps.spec import SweepSpec
 
 
@@ -46,7 +46,7 @@ def note_guests(spec: SweepSpec, *, ledger: Ledger, listener: Listener | None) -
 
 def _configs(spec: SweepSpec) -> Iterator[TrainConfig]:
     """Yield configurations that name everything which trials and references can name."""
-    space = SearchSpace.from_search(spec.search)
+    space = spec.space
     for branch in space.branches():
         first = space.first(branch)
         yield spec.train_config(first, seed=spec.seeds[0])

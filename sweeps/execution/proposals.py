@@ -15,7 +15,6 @@ from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.choice import rank
 from sweeps.selection.guards import collapse
-from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState, trial_key
@@ -73,7 +72,7 @@ class Proposals:
         self._finalists: list[TrialRecord] | None = None
         infeasible(spec, profiles)
         self._check_references()
-        space = SearchSpace.from_spec(spec)
+        space = spec.space
         taken = warm_start_of(
             spec,
             space,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sweeps.checks.makers import stored_spec
 from sweeps.execution.retries import RETRIED
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Event, Point
@@ -13,7 +14,6 @@ from sweeps.planning.plan import saved_estimate
 from sweeps.report.labels import duration
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
-from sweeps.stored import stored_spec
 from sweeps.trial import TrialRecord, TrialState
 
 _RESUMED = "resumed"

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 
 
@@ -31,6 +30,6 @@ def planned_trials(spec: SweepSpec) -> TrialCounts:
     Args:
         spec: the sweep.
     """
-    combinations = SearchSpace.from_spec(spec).num_combinations()
+    combinations = spec.space.num_combinations()
     search = spec.budget.trials if combinations is None else min(spec.budget.trials, combinations)
     return TrialCounts(search, len(spec.references), min(spec.finalists, search) * (len(spec.seeds) - 1))

@@ -42,7 +42,7 @@ def cases(spec: SweepSpec, *, infeasible: Set[Architecture] = frozenset()) -> li
     Returns:
         Two methods and three trunks give three cases, not six: each method and each trunk occurs.
     """
-    space = SearchSpace.from_spec(spec)
+    space = spec.space
     branches = [
         [(params, _items(spec, space, params)) for params in _candidates(spec, space, branch, infeasible)]
         for branch in space.branches()
@@ -75,7 +75,7 @@ def heaviest(
         profiles: of the architectures that it can reach.
         infeasible: architectures that are never trained.
     """
-    space = SearchSpace.from_spec(spec)
+    space = spec.space
     found: dict[str, tuple[float, Case]] = {}
     points = [
         Case(_label(space, params), params)

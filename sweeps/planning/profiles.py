@@ -21,10 +21,8 @@ from segda.efficiency import profile_segmenter
 from segda.environment import describe_guests, device_name
 from segda.errors import ConfigError, SegdaError
 from segda.models import ModelConfig, build_segmenter
-from sweeps.fields import with_values
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Call, here
-from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 
 # Raise it when what is measured changes: profiles of older versions are then measured again.
@@ -108,8 +106,7 @@ class Profile:
 
 def sample_config(spec: SweepSpec) -> TrainConfig:
     """Return some training configuration out of a sweep's space, for what all its trials have in common."""
-    space = SearchSpace.from_spec(spec)
-    return spec.train_config(space.first(next(space.branches())), seed=spec.seeds[0])
+    return spec.train_config(spec.space.first(next(spec.space.branches())), seed=spec.seeds[0])
 
 
 def reachable(spec: SweepSpec) -> list[Architecture]:
@@ -119,11 +116,8 @@ def reachable(spec: SweepSpec) -> list[Architecture]:
         spec: the sweep.
     """
     # Networks are all that differs: image size and precision are the same for all (`sweeps.fields.FIXED_FIELDS`).
-    space, sample = SearchSpace.from_spec(spec), sample_config(spec)
-    models = [NetworkConfig.model_validate(with_values({}, chosen)).model for chosen in space.architectures()]
-    found = [Architecture.of(sample.model_copy(update={"model": model})) for model in models]
-    found += [Architecture.of(spec.train_config(params, seed=spec.seeds[0])) for params in spec.references.values()]
-    return list(dict.fromkeys(found))
+    chosen = [*spec.space.covering("model."), *spec.references.values()]
+    return list(dict.fromkeys(Architecture.of(spec.train_config(params, seed=spec.seeds[0])) for params in chosen))
 
 
 def profile_key(architecture: Architecture, device: Device) -> str:

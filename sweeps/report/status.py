@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from sweeps.checks.makers import stored_spec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import STOP_REQUEST, is_alive
 from sweeps.ledger.records import SweepRecord
 from sweeps.planning.counts import planned_trials
 from sweeps.report.labels import duration
 from sweeps.spec import SweepSpec
-from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 _ENDED = {

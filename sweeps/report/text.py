@@ -15,7 +15,6 @@ from sweeps.search.checks import chosen_sampler
 from sweeps.selection.guards import collapse
 from sweeps.selection.reasons import too_few_seeds
 from sweeps.selection.seeds import MeanInterval, repetitions
-from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialState
 
@@ -47,7 +46,7 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("images", size),
         ("training", f"{value_at(config, 'steps')} steps, batch {value_at(config, 'batch_size')} per domain"),
         ("budget", ", ".join(f"{name} {value}" for name, value in budget.items() if value is not None)),
-        ("search", f"{chosen_sampler(spec, SearchSpace.from_spec(spec))}, seed {spec.seed}; scheduler {scheduler}"),
+        ("search", f"{chosen_sampler(spec, spec.space)}, seed {spec.seed}; scheduler {scheduler}"),
         ("training seeds", f"{', '.join(str(seed) for seed in spec.seeds)}; {count(spec.finalists, 'finalist')}"),
         ("device", view.device),
         ("precision", precision_text(view)),

@@ -10,6 +10,7 @@ from typing import Any
 
 from segda.datasets import DATASETS
 from segda.errors import SegdaError
+from sweeps.checks.makers import stored_spec
 from sweeps.execution.remote import fetch
 from sweeps.execution.remote_folder import StorageError
 from sweeps.fields import value_at
@@ -24,10 +25,8 @@ from sweeps.search.proposer import Search
 from sweeps.selection.choice import Selection, select
 from sweeps.selection.guards import source_only_baseline
 from sweeps.selection.seeds import SeedGroup, seed_groups
-from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
 from sweeps.store import Store
-from sweeps.stored import stored_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 logger = logging.getLogger(__name__)
@@ -228,7 +227,7 @@ def _json_files(folders: Mapping[int, Path], name: str) -> dict[int, Mapping[str
 def _importance(spec: SweepSpec, trials: Sequence[TrialRecord]) -> dict[str, float]:
     """Return the importance of each parameter; a sampler that cannot tell is no reason to have no report."""
     try:
-        return dict(Search(spec, SearchSpace.from_spec(spec), trials).importance())
+        return dict(Search(spec, spec.space, trials).importance())
     except (SegdaError, ValueError, RuntimeError) as error:
         logger.warning("no parameter importance in the report: %s", error)
         return {}

@@ -22,12 +22,11 @@ from optuna.trial import TrialState as OptunaState
 
 from segda.errors import ConfigError
 from segda.files import replacing, write_text
+from sweeps.checks.makers import stored_spec
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import visible_metrics
 from sweeps.search.told import Translator
-from sweeps.space import SearchSpace
 from sweeps.spec import SweepSpec
-from sweeps.stored import stored_spec
 from sweeps.trial import TrialRecord, TrialState
 
 # What optuna-dashboard up to 0.21 reads; Optuna 5 has a key of its own for each constraint.
@@ -157,7 +156,7 @@ def _storage(url: str) -> Iterator[RDBStorage]:
 
 
 def _frozen_trials(ledger: Ledger, spec: SweepSpec) -> Iterator[FrozenTrial]:
-    space = SearchSpace.from_spec(spec)
+    space = spec.space
     translator = Translator(spec, space)
     for record in ledger.trials(spec.name):
         state = _STATES[record.state]

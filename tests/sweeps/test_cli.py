@@ -12,13 +12,13 @@ import yaml
 from rich.console import Console
 
 from sweeps import cli
+from sweeps.checks.makers import load_spec
 from sweeps.cli.driving import begin, changed
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.report.labels import duration
 from sweeps.report.progress import LineView, LiveView
-from sweeps.spec import load_spec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 

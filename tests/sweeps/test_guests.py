@@ -14,11 +14,11 @@ from segda.config import TrainConfig
 from segda.environment import describe_environment, describe_guests
 from segda.errors import ConfigError
 from sweeps.audit.reproduce import environment_differences
+from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.execution.runner import run_sweep
 from sweeps.execution.worker import Task, run_task
 from sweeps.planning.profiles import Architecture, Device, profile_key
-from sweeps.spec import SweepSpec, load_spec, sweep_schema
-from sweeps.stored import stored_spec
+from sweeps.spec import SweepSpec, sweep_schema
 from sweeps.tracking import MlflowClient
 from sweeps.tracking.reading import RecordedRun
 from sweeps.tracking.trial_run import send_files

@@ -13,7 +13,6 @@ from segda.tunable import Choice
 from segda.types import SegmentationOutput
 from sweeps.planning.profiles import Architecture, Device, describe_device, measure, profile_key, reachable
 from sweeps.report.labels import model_label
-from sweeps.space import SearchSpace
 
 BOTH = ["bisenet_v1", "pocket"]
 BACKBONE = {"choices": ["resnet18", "resnet34"], "when": {"model.name": "bisenet_v1"}}
@@ -54,7 +53,7 @@ def test_settings_of_networks_are_searched_where_the_network_is(make_spec):
     spec = make_spec(search={"model.name": BOTH, "model.backbone": BACKBONE, "model.width": WIDTH})
     networks = [architecture.model.label() for architecture in reachable(spec)]
     assert networks == ["bisenet_v1 (resnet18)", "bisenet_v1 (resnet34)", "pocket (width 4)", "pocket (width 8)"]
-    assert SearchSpace.from_spec(spec).num_combinations() == 4
+    assert spec.space.num_combinations() == 4
 
 
 def test_a_setting_that_not_all_networks_have_asks_for_its_condition(make_spec):

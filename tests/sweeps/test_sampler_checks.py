@@ -6,9 +6,8 @@ import yaml
 from segda.cli_errors import run_cli
 from segda.errors import ConfigError
 from sweeps import cli
+from sweeps.checks.makers import load_spec
 from sweeps.search.checks import chosen_sampler
-from sweeps.space import SearchSpace
-from sweeps.spec import load_spec
 
 MIOU = "source/val/miou"
 PARETO = [{"metric": MIOU, "direction": "maximize"}, {"metric": "macs", "direction": "minimize"}]
@@ -36,7 +35,7 @@ CONDITIONAL = {
 )
 def test_auto_goes_by_the_space_and_the_budget(make_spec, search, trials, changes, chosen):
     spec = make_spec(**{"search": search, "budget": {"trials": trials}, "sampler": {}} | changes)
-    assert chosen_sampler(spec, SearchSpace.from_spec(spec)) == chosen
+    assert chosen_sampler(spec, spec.space) == chosen
 
 
 def test_check_says_what_auto_has_chosen(tmp_path, capsys):

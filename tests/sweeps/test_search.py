@@ -8,7 +8,7 @@ import pytest
 from segda.errors import ConfigError
 from sweeps.execution.failures import POLICIES
 from sweeps.search.proposer import MIN_TRIALS_FOR_IMPORTANCE, Search, objective_value
-from sweeps.space import SearchSpace, identity
+from sweeps.space import identity
 from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
 
 MIOU = "source/val/miou"
@@ -31,7 +31,7 @@ def begin(make_spec):
 
     def begin(search, **changes):
         spec = make_spec(**{"search": search, "sampler": TPE} | changes)
-        return spec, SearchSpace.from_spec(spec)
+        return spec, spec.space
 
     return begin
 

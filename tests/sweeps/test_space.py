@@ -148,7 +148,7 @@ def test_architectures_are_the_networks_of_trials_and_references(make_spec):
         },
         references={"large": {"model.backbone": "resnet50"}, "same": {"model.backbone": "resnet18"}},
     )
-    found = SearchSpace.from_spec(spec).architectures()
+    found = spec.space.architectures()
     assert [item["model.backbone"] for item in found] == ["resnet18", "resnet34", "resnet50"]
     assert all(item["model.name"] == "bisenet_v1" and "model.pretrained" not in item for item in found)
     assert "model.weights_file" not in found[0]
@@ -161,9 +161,9 @@ def test_a_network_under_a_condition_counts_only_where_it_exists(make_spec):
             "model.backbone": {"choices": ["resnet34", "resnet50"], "when": {"optimizer.name": "adam"}},
         }
     )
-    found = SearchSpace.from_spec(spec).architectures()
+    found = spec.space.architectures()
     assert [item["model.backbone"] for item in found] == ["resnet18", "resnet34", "resnet50"]
-    assert SearchSpace.from_spec(spec).num_combinations() == 3
+    assert spec.space.num_combinations() == 3
 
 
 def test_without_searched_networks_there_is_the_one_of_base(make_spec):

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError
+from sweeps.checks.makers import load_spec
 from sweeps.fields import value_at, with_values
-from sweeps.spec import Constraint, SweepSpec, load_spec, sweep_schema
+from sweeps.spec import Constraint, SweepSpec, sweep_schema
 
 SWEEP = """\
 name: camvid_day_to_dusk

@@ -10,7 +10,7 @@ from sweeps.execution.coordinator import Coordinator
 from sweeps.planning.profiles import Architecture, reachable
 from sweeps.search.proposer import Search
 from sweeps.search.warm_start import FIRST_PER_SWEEP, Earlier, WarmStart, is_learnable, warm_start
-from sweeps.space import SearchSpace, identity
+from sweeps.space import identity
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIOU = "source/val/miou"
@@ -54,9 +54,7 @@ def efficiency(config):
 
 
 def begin(spec, trials, **changes):
-    return warm_start(
-        spec, SearchSpace.from_spec(spec), [Earlier("earlier", tuple(trials), **changes)], efficiency=efficiency
-    )
+    return warm_start(spec, spec.space, [Earlier("earlier", tuple(trials), **changes)], efficiency=efficiency)
 
 
 def at(momentum, power=0.5):
@@ -78,7 +76,7 @@ def test_what_an_earlier_sweep_found_guides_the_first_proposals(plane, objective
         spec = plane(objectives=objectives, sampler={"name": sampler, "warm_start": ["earlier"]})
         found = begin(spec, spread(spec, score))
         assert (len(found.learned), found.first) == (30, ())
-        search, values = Search(spec, SearchSpace.from_spec(spec), [], warm_start=found), []
+        search, values = Search(spec, spec.space, [], warm_start=found), []
         for number in range(8):
             params = search.ask(number)
             search.tell(trained(spec, number, params, score(params["optimizer.momentum"] / 0.9)))
@@ -107,10 +105,10 @@ def test_of_what_was_trained_otherwise_only_the_best_parameters_are_taken(plane,
         "warm start from earlier: 0 of 30 fully trained trials count like this sweep's own; 30 were trained otherwise "
         f"({path}); of these the best 3 are tried first",
     )
-    search = Search(spec, SearchSpace.from_spec(spec), [], warm_start=found)
+    search = Search(spec, spec.space, [], warm_start=found)
     assert [search.ask(number) for number in range(3)] == list(found.first)
     # Their level says nothing here: what follows is what a cold start would propose after these three.
-    cold = Search(spec, SearchSpace.from_spec(spec), [], warm_start=WarmStart(first=found.first))
+    cold = Search(spec, spec.space, [], warm_start=WarmStart(first=found.first))
     assert [cold.ask(number) for number in range(4)][3] == search.ask(3)
 
 
@@ -179,7 +177,7 @@ def test_points_to_try_first_are_feasible_new_and_different(plane):
 
 def test_earlier_results_are_no_proposals_of_this_sweep(plane):
     spec = plane(search=FINITE)
-    space = SearchSpace.from_spec(spec)
+    space = spec.space
     trials = [trained(spec, index, params, 0.1 * index) for index, params in enumerate(space.combinations())]
     search = Search(spec, space, [], warm_start=begin(spec, trials))
     assert not search.is_exhausted
