@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sweeps")
 import fakes
 from servers import MlflowServer
 
+from sweeps.checks.makers import spec_from
 from sweeps.cli.driving import begin, drive
 from sweeps.execution import cluster
 from sweeps.ledger.database import Ledger
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.tracking import MlflowClient, compare
 from sweeps.tracking.runs import CURSOR
@@ -112,7 +112,7 @@ def measure(server: MlflowServer, folder: Path, arguments: argparse.Namespace) -
         budget={"trials": arguments.trials, "concurrency": CONCURRENCY}, tracking={"uri": server.uri}
     )
     plain["base"] |= {"steps": STEPS}
-    spec = SweepSpec.model_validate(plain)
+    spec = spec_from(plain, where="the benchmark's sweep")
     store = Store.at(folder / "runs")
     with Ledger.open(store.ledger) as ledger:
         begin(spec, ledger=ledger, source="benchmark")

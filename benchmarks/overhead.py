@@ -35,8 +35,9 @@ from rich.table import Table
 
 from segda.config import TrainConfig
 from segda.training import Report
+from sweeps.checks.makers import spec_from
+from sweeps.file.spec import SweepSpec
 from sweeps.planning.profiles import Profile
-from sweeps.spec import SweepSpec
 
 HERE = Path(__file__).parent
 SEARCH = {"optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
@@ -97,7 +98,9 @@ def run_no_ops(root: str, trials: str, concurrency: str, accelerator: str = "") 
     wanted = resources_of_a_trial(accelerator)
     gpus, custom = wanted.pop("GPU", 0), wanted
     resources = {"cpus": 1, "gpus": gpus, "custom": custom}
-    spec = SweepSpec.model_validate(plain_spec(trials=int(trials), concurrency=int(concurrency), resources=resources))
+    spec = spec_from(
+        plain_spec(trials=int(trials), concurrency=int(concurrency), resources=resources), where="the benchmark's sweep"
+    )
     workers = start_ray(cluster.ray, int(concurrency), root, accelerator)
     store = Store.at(root)
     marks = Marks(int(trials), workers)
@@ -296,7 +299,7 @@ def run_sweep_training(root: str, scenes: str, steps: str) -> None:
 def long_spec(scenes: str, steps: int) -> SweepSpec:
     plain = plain_spec(trials=1, concurrency=1, scenes=scenes, search={"optimizer.lr": [0.02]})
     plain["base"] = plain["base"] | {"steps": steps, "report_every": max(1, steps // 10)}  # type: ignore[operator]
-    return SweepSpec.model_validate(plain)
+    return spec_from(plain, where="the benchmark's sweep")
 
 
 def part_long(console: Console, rounds: int, steps: int) -> None:

@@ -41,12 +41,13 @@ from segda.datasets.scenes import generate_scenes
 from segda.files import write_json
 from segda.training import train
 from segda.validators import VALIDATOR_METRICS
+from sweeps.checks.makers import spec_from
 from sweeps.execution.coordinator import Coordinator, Wait
+from sweeps.file.space import identity
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import CRITERIA
 from sweeps.planning.profiles import Architecture, Profile
-from sweeps.space import identity
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialState
 
@@ -92,7 +93,7 @@ def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
         "budget": {"trials": 1000, "concurrency": 1},
         "reuse": False,
     }
-    return SweepSpec.model_validate(plain | changes)
+    return spec_from(plain | changes, where="the benchmark's sweep")
 
 
 def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:

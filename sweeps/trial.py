@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from segda.tunable import Scalar
+from sweeps.failures import FailureClass
 
 
 class TrialState(StrEnum):
@@ -32,22 +33,6 @@ class TrialKind(StrEnum):
     SEARCH = "search"  # proposed by the sampler
     REFERENCE = "reference"  # fixed by the sweep file to read the others against, e.g. an upper bound; never picked
     REPLICATE = "replicate"  # a finalist trained again with another seed
-
-
-class FailureClass(StrEnum):
-    """Why an attempt ended without a result; `sweeps.execution.failures` says what is done about each."""
-
-    DIVERGED = "diverged"
-    OUT_OF_MEMORY = "out_of_memory"
-    INVALID = "invalid"  # the configuration cannot be used
-    DATA = "data"  # a file is missing or cannot be read
-    STORAGE = "storage"  # the storage address did not take or give a trial's files
-    ERROR = "error"  # an exception in the training code
-    HANG = "hang"  # no report for longer than the watchdog waits
-    WORKER_LOST = "worker_lost"  # its process died
-    NODE_LOST = "node_lost"  # its machine died or left
-    DEVICE_LOST = "device_lost"  # its GPU failed
-    PREEMPTED = "preempted"  # its machine was taken away with notice
 
 
 @dataclass(frozen=True)

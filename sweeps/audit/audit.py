@@ -11,11 +11,11 @@ from sweeps.audit.files import History, check_folders, check_keys, check_reports
 from sweeps.audit.findings import Check, check, same
 from sweeps.checks.makers import stored_spec
 from sweeps.execution.worker import DEFAULT_TRAIN
-from sweeps.fields import value_at
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
 from sweeps.ledger.records import Point
-from sweeps.spec import SweepSpec
+from sweeps.paths import value_at
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

@@ -12,10 +12,11 @@ from segda.datasets import DATASETS
 from segda.errors import ConfigError
 from segda.guests import make_importable, make_importable_beside
 from segda.tunable import Scalar
-from sweeps.fields import PATH_FIELDS, value_at, with_values
+from sweeps.checks.sweep import check_spec
+from sweeps.file.fields import PATH_FIELDS
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import SweepRecord
-from sweeps.spec import SweepSpec
-from sweeps.spec_checks import check_spec
+from sweeps.paths import value_at, with_values
 
 
 def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSpec:

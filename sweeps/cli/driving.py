@@ -22,13 +22,13 @@ from sweeps.checks.makers import spec_from
 from sweeps.cli.options import console
 from sweeps.execution.remote import check_storage
 from sweeps.execution.worker import DEFAULT_TRAIN
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease, is_alive
 from sweeps.report.progress import view
 from sweeps.report.summary import summary_table
 from sweeps.report.sweep_report import write_report
 from sweeps.report.view import load_view
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 # Ray and MLflow take seconds to import; commands that only read do without them.

@@ -16,6 +16,8 @@ from segda.splits import data_fingerprint
 from sweeps.checks.makers import load_spec
 from sweeps.cli.driving import changed
 from sweeps.cli.options import console, examples, open_ledger, options
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
 from sweeps.planning.coverage import Case, cases
 from sweeps.planning.estimate import Estimate, Tried, estimate, shown_span, verdicts
@@ -23,8 +25,6 @@ from sweeps.planning.machines import Machines, this_machine
 from sweeps.planning.packing import pack_trials
 from sweeps.planning.plan import as_planned, plan_path, save_plan, saved_costs, try_all
 from sweeps.planning.profiles import device_of, infeasible, profile_all, reachable, sample_config
-from sweeps.report.labels import duration
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 

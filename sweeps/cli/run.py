@@ -6,11 +6,11 @@ import click
 from rich.table import Table
 
 from segda.errors import ConfigError
-from sweeps.changes import Change, Effect, changes_between, check_trials_fit, with_sampler
+from sweeps.checks.changes import Change, Effect, changes_between, check_trials_fit, with_sampler
 from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.cli.driving import begin, changed, drive
 from sweeps.cli.options import console, examples, open_ledger, options
-from sweeps.spec import SweepSpec
+from sweeps.file.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialRecord
 

@@ -33,11 +33,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from segda.errors import ConfigError, DeviceError
 from segda.guests import importable_folders, make_importable
 from sweeps.execution.coordinator import Listener
+from sweeps.file.spec import ResourcesConfig, SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Machines, here, request_of
 from sweeps.planning.packing import Gpu, describe_gpu
 from sweeps.planning.profiles import Architecture, Profile, device_of, profile_all, reachable
-from sweeps.spec import ResourcesConfig, SweepSpec
 
 # Whether a worker to which Ray gave no GPU sees none, or all of its node. Workers have it from whoever started their node, unless
 # it comes with the connection.

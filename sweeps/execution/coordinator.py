@@ -11,22 +11,23 @@ from enum import Enum
 from typing import Any
 
 from segda.config import TrainConfig
-from sweeps.execution.failures import POLICIES, smaller_micro_batch, why_no_smaller
+from sweeps.execution.micro_batches import smaller_micro_batch, why_no_smaller
 from sweeps.execution.proposals import Proposals
 from sweeps.execution.retries import RETRIED, FailuresInARow, retry_message
 from sweeps.execution.tasks import task_of
 from sweeps.execution.trials import Trials
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
+from sweeps.failures import POLICIES, FailureClass
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import visible_metrics
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.schedulers.base import CONTINUE, Decision
 from sweeps.schedulers.rivals import rivals
 from sweeps.schedulers.rungs import RungValues
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 Listener = Callable[[str, TrialRecord | None, str], None]
 

@@ -6,9 +6,9 @@ from segda.config import TrainConfig
 from segda.environment import describe_guests
 from segda.guests import importable_folders
 from sweeps.execution.coordinator import Listener
+from sweeps.file.space import Categorical
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.space import Categorical
-from sweeps.spec import SweepSpec
 
 
 def guests_of(spec: SweepSpec) -> dict[str, str | None]:

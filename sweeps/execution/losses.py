@@ -15,7 +15,7 @@ from ray.exceptions import (
 )
 from ray.tune.experiment import Trial
 
-from sweeps.trial import FailureClass
+from sweeps.failures import FailureClass
 
 
 class LostWorkerError(RayActorError):  # type: ignore[misc]

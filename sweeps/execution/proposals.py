@@ -10,12 +10,12 @@ from segda.tunable import Scalar
 from sweeps.execution.reuse import take_over
 from sweeps.execution.trials import Trials
 from sweeps.execution.warm_start import warm_start_of
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.choice import rank
 from sweeps.selection.guards import collapse
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState, trial_key
 

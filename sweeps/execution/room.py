@@ -5,8 +5,8 @@ import time
 from segda.errors import DeviceError
 from sweeps.execution.cluster import describe_cluster, machines_now
 from sweeps.execution.coordinator import Coordinator
+from sweeps.file.spec import SweepSpec
 from sweeps.planning.packing import noted
-from sweeps.spec import SweepSpec
 
 _LOOK_SECONDS = 5.0  # between two looks at the cluster
 

@@ -35,12 +35,12 @@ from sweeps.execution.room import Room, say_idle_room
 from sweeps.execution.signals import Signals
 from sweeps.execution.waiting import Waiting
 from sweeps.execution.worker import DEFAULT_TRAIN, Task, run_task
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.planning.machines import request_of
 from sweeps.planning.packing import noted, pack_trials, recalled
 from sweeps.planning.profiles import sample_config
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from segda.guests import importable_folders
 from sweeps.execution.worker import Task
-from sweeps.spec import SweepSpec
+from sweeps.file.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError
+from sweeps.file.space import SearchSpace
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.planning.profiles import sample_config
 from sweeps.search.warm_start import Earlier, WarmStart, is_learnable, warm_start
-from sweeps.space import SearchSpace
-from sweeps.spec import SweepSpec
 
 _TRIALS = (
     "warm_start"  # entry of a sweep's info: earlier sweep -> numbers of its trials that were there at the first start

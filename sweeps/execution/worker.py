@@ -41,7 +41,7 @@ from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import sample
 from sweeps.execution.watchdog import Watchdog
-from sweeps.trial import FailureClass
+from sweeps.failures import FailureClass, summary
 
 log = logging.getLogger(__name__)
 
@@ -277,14 +277,3 @@ def classify(error: Exception) -> FailureClass:
             return FailureClass.DATA
         case _:
             return FailureClass.ERROR
-
-
-def summary(error: BaseException) -> str:
-    r"""Return an exception as one line of at most 500 characters.
-
-    Example:
-        >>> summary(ValueError("expected 3 channels,\n got 4"))
-        'ValueError: expected 3 channels, got 4'
-    """
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.failures import FailureClass
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
 @dataclass(frozen=True)

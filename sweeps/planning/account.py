@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from sweeps.checks.makers import stored_spec
 from sweeps.execution.retries import RETRIED
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
 from sweeps.planning.packing import recalled
 from sweeps.planning.plan import saved_estimate
-from sweeps.report.labels import duration
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
 

@@ -23,7 +23,7 @@ from segda.config import TrainConfig
 from segda.device import resolve_device
 from segda.environment import device_name
 from segda.training import train
-from sweeps.execution.worker import summary
+from sweeps.failures import summary
 from sweeps.planning.canary import GO, READY, CanaryTask, Costs
 
 WINDOW_SECONDS = 2.0  # shortest time over which steps are counted

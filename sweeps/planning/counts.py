@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sweeps.spec import SweepSpec
+from sweeps.file.spec import SweepSpec
 
 
 class TrialCounts(NamedTuple):

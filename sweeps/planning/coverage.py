@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from segda.config import TrainConfig
 from segda.methods import METHODS
 from segda.tunable import Scalar
+from sweeps.file.space import Float, Parameter, SearchSpace
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import format_value, short_names
 from sweeps.planning.profiles import Architecture, Profile
-from sweeps.report.labels import format_value, short_names
-from sweeps.space import Float, Parameter, SearchSpace
-from sweeps.spec import SweepSpec
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Self
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError
+from sweeps.file.spec import SweepSpec
 from sweeps.planning.canary import Costs
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.coverage import Case
-from sweeps.spec import SweepSpec
 
 
 class Span(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from segda.errors import DeviceError
-from sweeps.spec import ResourcesConfig, SweepSpec
+from sweeps.file.spec import ResourcesConfig, SweepSpec
 
 _ROUNDING = 1e-6  # 1 / 0.3333 and 3 / 0.3 are whole numbers of trials
 

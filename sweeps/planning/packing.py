@@ -15,13 +15,13 @@ import torch
 
 from segda.config import TrainConfig
 from segda.device import resolve_device
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.planning.canary import CanaryResult, CanaryTask, measure
 from sweeps.planning.coverage import heaviest
 from sweeps.planning.machines import Call, Machines
 from sweeps.planning.plan import canary_of
 from sweeps.planning.profiles import Architecture, device_of, infeasible, profile_all, reachable
-from sweeps.spec import SweepSpec
 
 # Raise it when what is measured changes: older answers are then found anew.
 VERSION = 1

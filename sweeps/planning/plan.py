@@ -13,11 +13,11 @@ from typing import Any
 
 from segda.errors import ConfigError
 from segda.files import write_json
+from sweeps.file.spec import SweepSpec
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.coverage import Case
 from sweeps.planning.estimate import Estimate, Tried
 from sweeps.planning.machines import Call, Machines, here
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 log = logging.getLogger(__name__)

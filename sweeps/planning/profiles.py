@@ -21,9 +21,9 @@ from segda.efficiency import profile_segmenter
 from segda.environment import describe_guests, device_name
 from segda.errors import ConfigError, SegdaError
 from segda.models import ModelConfig, build_segmenter
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Call, here
-from sweeps.spec import SweepSpec
 
 # Raise it when what is measured changes: profiles of older versions are then measured again.
 VERSION = 1
@@ -115,7 +115,7 @@ def reachable(spec: SweepSpec) -> list[Architecture]:
     Args:
         spec: the sweep.
     """
-    # Networks are all that differs: image size and precision are the same for all (`sweeps.fields.FIXED_FIELDS`).
+    # Networks are all that differs: image size and precision are the same for all (`sweeps.file.fields.FIXED_FIELDS`).
     chosen = [*spec.space.covering("model."), *spec.references.values()]
     return list(dict.fromkeys(Architecture.of(spec.train_config(params, seed=spec.seeds[0])) for params in chosen))
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from segda.datasets import DATASETS
-from sweeps.fields import value_at
+from sweeps.file.spec import without_places
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report.analysis import is_candidate
+from sweeps.paths import value_at
 from sweeps.report.view import SweepView
+from sweeps.selection.analysis import is_candidate
 from sweeps.selection.seeds import SeedGroup
-from sweeps.spec import without_places
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 # What a sweep asks apart from its name; the rest of a sweep file says how it is run.

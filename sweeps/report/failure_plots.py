@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from sweeps.failures import FailureClass
+from sweeps.labels import short_names
 from sweeps.report.failure_tables import CONSTRAINT, RegionRow
-from sweeps.report.labels import short_names
 from sweeps.report.plots import PALETTE, style
-from sweeps.trial import FailureClass
 
 # Broken constraints first: they are known before training.
 _OUTCOMES = (CONSTRAINT, *(failure.value for failure in FailureClass))

@@ -1,6 +1,6 @@
 """What failed, and where in the search space: tables over trial records and events.
 
-A failure that only the machines are to blame for says nothing about parameters and enters no region (`sweeps.execution.failures`).
+A failure that only the machines are to blame for says nothing about parameters and enters no region (`sweeps.failures`).
 """
 
 import itertools
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from segda.tunable import Scalar
-from sweeps.execution.failures import POLICIES
 from sweeps.execution.retries import retried_class
-from sweeps.fields import value_at
+from sweeps.failures import POLICIES, FailureClass
+from sweeps.file.space import Searched
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import format_value, model_label
 from sweeps.ledger.records import Event
-from sweeps.report.labels import format_value, model_label
-from sweeps.space import Searched
-from sweeps.spec import SweepSpec
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.paths import value_at
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 CONSTRAINT = "constraint"  # outcome of an architecture that breaks one; it was never trained
 _BINS = 4

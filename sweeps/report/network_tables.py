@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.fields import value_at
+from sweeps.labels import model_label
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report.labels import model_label
+from sweeps.paths import value_at
 from sweeps.trial import TrialRecord
 
 

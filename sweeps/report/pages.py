@@ -6,9 +6,9 @@ from typing import Any
 import jinja2
 
 from segda.files import write_text
+from sweeps.labels import duration, format_value, method_label, short_params
 from sweeps.metrics import CRITERIA
 from sweeps.report.failure_tables import history
-from sweeps.report.labels import duration, format_value, method_label, short_params
 from sweeps.report.text import date, interval, percent, scaled, spread
 from sweeps.selection.seeds import MeanInterval
 

@@ -14,10 +14,10 @@ import plotly.io
 import plotly.offline
 
 from segda.tunable import Scalar
+from sweeps.labels import format_value, kind_label, method_label, model_label, short_names, short_params
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report.analysis import is_candidate
-from sweeps.report.labels import format_value, kind_label, method_label, model_label, short_names, short_params
 from sweeps.report.network_tables import ClassRow
+from sweeps.selection.analysis import is_candidate
 from sweeps.trial import TrialRecord, TrialState
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00", "#5B5B5B")

@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.report.labels import duration, settings_label
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import duration, settings_label
 from sweeps.report.status import Progress
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialRecord, TrialState
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sweeps.checks.makers import stored_spec
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import STOP_REQUEST, is_alive
 from sweeps.ledger.records import SweepRecord
 from sweeps.planning.counts import planned_trials
-from sweeps.report.labels import duration
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 _ENDED = {

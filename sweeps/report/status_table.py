@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.labels import duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
-from sweeps.report.labels import duration, kind_label, settings_label
 from sweeps.report.status import SweepStatus, read_status
 from sweeps.trial import TrialRecord, TrialState
 

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.report import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
-from sweeps.report.labels import method_label, model_label
 from sweeps.report.pages import write_page
 from sweeps.report.text import (
     asked_rows,
@@ -32,7 +33,6 @@ from sweeps.report.text import (
 )
 from sweeps.report.view import SweepView, load_view
 from sweeps.selection.seeds import MeanInterval
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 

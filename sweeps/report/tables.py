@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.fields import value_at
+from sweeps.labels import kind_label, method_label, short_params
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report.analysis import best_by, rank_correlation
+from sweeps.paths import value_at
 from sweeps.report.failure_tables import history
-from sweeps.report.labels import kind_label, method_label, short_params
+from sweeps.selection.analysis import best_by, rank_correlation
 from sweeps.selection.choice import Selection
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

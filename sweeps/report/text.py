@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from segda.tunable import Scalar
-from sweeps.fields import leaves, value_at
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import format_value
+from sweeps.paths import leaves, value_at
 from sweeps.planning.counts import planned_trials
-from sweeps.report.labels import format_value
 from sweeps.report.tables import method_rows
 from sweeps.report.view import SweepView
-from sweeps.search.checks import chosen_sampler
+from sweeps.search.auto import chosen_sampler
 from sweeps.selection.guards import collapse
 from sweeps.selection.reasons import too_few_seeds
 from sweeps.selection.seeds import MeanInterval, repetitions
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialState
 
 # Below this rank correlation the criterion says little about the target; a regret above two points is worth a warning too.

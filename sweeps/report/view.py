@@ -13,19 +13,19 @@ from segda.errors import SegdaError
 from sweeps.checks.makers import stored_spec
 from sweeps.execution.remote import fetch
 from sweeps.execution.remote_folder import StorageError
-from sweeps.fields import value_at
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
 from sweeps.ledger.records import Event, SweepRecord
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.paths import value_at
 from sweeps.planning.account import account_of
 from sweeps.report import tables
-from sweeps.report.analysis import best_by, uses_target_labels
 from sweeps.search.proposer import Search
+from sweeps.selection.analysis import best_by, uses_target_labels
 from sweeps.selection.choice import Selection, select
 from sweeps.selection.guards import source_only_baseline
 from sweeps.selection.seeds import SeedGroup, seed_groups
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

@@ -12,7 +12,7 @@ This is the idea of MO-ASHA (Schmucker et al., "Multi-objective Asynchronous Suc
 ranks a rung by non-dominated sorting. Deviation: no sorting into fronts. The costs are known before training, so dominance is
 decided by the one metric that is not, and one trial's rung never depends on how a third one's front is numbered.
 
-Where that does not hold, `sweeps.schedulers.checks` refuses the sweep file: two objectives that are both decided by training cannot
+Where that does not hold, `sweeps.checks.scheduler` refuses the sweep file: two objectives that are both decided by training cannot
 be pruned soundly by one of them, nor one that is reported only at the end, such as a score of target predictions, by anything.
 """
 

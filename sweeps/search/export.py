@@ -23,10 +23,10 @@ from optuna.trial import TrialState as OptunaState
 from segda.errors import ConfigError
 from segda.files import replacing, write_text
 from sweeps.checks.makers import stored_spec
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import visible_metrics
 from sweeps.search.told import Translator
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialRecord, TrialState
 
 # What optuna-dashboard up to 0.21 reads; Optuna 5 has a key of its own for each constraint.

@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 
 from segda.tunable import Scalar
-from sweeps.space import Categorical, Distribution, Int, SearchSpace, identity
+from sweeps.file.space import Categorical, Distribution, Int, SearchSpace, identity
 
 Identity = frozenset[tuple[str, str, str]]
 
@@ -44,7 +44,7 @@ class QuasiRandom:
         """Return the first point that is not known.
 
         Args:
-            known: what `sweeps.space.identity` returns for points to pass over.
+            known: what `sweeps.file.space.identity` returns for points to pass over.
 
         Returns:
             Dotted path -> value, of the parameters that exist; None if a finite space has no other point.
@@ -95,7 +95,7 @@ def value_at_unit(distribution: Distribution, unit: float) -> Scalar:
         unit: position, in [0, 1], on the scale of the search: halfway of a logarithmic range is its geometric mean.
 
     Example:
-        >>> from sweeps.space import Float
+        >>> from sweeps.file.space import Float
         >>> [value_at_unit(Float(1.0, 100.0, log=True), unit) for unit in (0, 0.5, 1)]
         [1.0, 10.0, 100.0]
     """

@@ -26,10 +26,10 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from segda.tunable import Scalar
+from sweeps.file.space import SearchSpace
+from sweeps.file.spec import SweepSpec
 from sweeps.search.quasi_random import value_at_unit
 from sweeps.search.told import Translator
-from sweeps.space import SearchSpace
-from sweeps.spec import SweepSpec
 
 _WITH_ALL_PARAMETERS = ("gp", "nsga2")
 _GENERATION = "NSGAIISampler:generation"  # where Optuna keeps it, among a trial's system attributes
@@ -41,7 +41,7 @@ def build_study(
     """Return a study as a sampler should see it.
 
     Args:
-        name: the sampler, as `sweeps.search.checks.chosen_sampler` names it.
+        name: the sampler, as `sweeps.checks.sampler.chosen_sampler` names it.
         trials: what is known, in a fixed order.
         spec: the sweep.
         space: its search space.

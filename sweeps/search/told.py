@@ -10,11 +10,11 @@ from optuna.trial import TrialState as OptunaState
 
 from segda.tunable import Scalar
 from segda.validators import VALIDATOR_METRICS
-from sweeps.execution.failures import POLICIES
+from sweeps.failures import POLICIES, FailureClass
+from sweeps.file.space import Categorical, Distribution, Int, SearchSpace
+from sweeps.file.spec import SweepSpec
 from sweeps.selection.guards import collapse
-from sweeps.space import Categorical, Distribution, Int, SearchSpace
-from sweeps.spec import SweepSpec
-from sweeps.trial import FailureClass, TrialRecord, TrialState
+from sweeps.trial import TrialRecord, TrialState
 
 FAILED = "failed"  # constraint that a trial breaks by having failed
 COLLAPSED = "collapsed"  # constraint that a trial breaks by what its network does to the target

@@ -16,11 +16,11 @@ from typing import Any
 
 from segda.config import TrainConfig
 from segda.tunable import Scalar
-from sweeps.fields import leaves, value_at
-from sweeps.search.checks import chosen_sampler
+from sweeps.file.space import SearchSpace, identity, same
+from sweeps.file.spec import SweepSpec
+from sweeps.paths import leaves, value_at
+from sweeps.search.auto import chosen_sampler
 from sweeps.search.told import Translator
-from sweeps.space import SearchSpace, identity, same
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 FIRST_PER_SWEEP = 3  # enough to hit a good region, few enough that a misleading sweep costs little

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 from segda.errors import ConfigError
 from segda.names import nearest
+from sweeps.file.spec import SweepSpec
 from sweeps.metrics import CRITERIA, finite, visible_metrics
-from sweeps.report.analysis import is_candidate
+from sweeps.selection.analysis import is_candidate
 from sweeps.selection.finalists import settle
 from sweeps.selection.guards import collapse
 from sweeps.selection.reasons import choice_reason, nothing_reason
 from sweeps.selection.seeds import Paired
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 

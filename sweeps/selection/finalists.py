@@ -11,9 +11,10 @@ A finalist that collapsed or diverged with a further seed gives way to those tha
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sweeps.failures import FailureClass
 from sweeps.metrics import finite
 from sweeps.selection.seeds import Paired, paired, repetitions
-from sweeps.trial import FailureClass, TrialRecord, TrialState
+from sweeps.trial import TrialRecord, TrialState
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ they are loose:
 
 from collections.abc import Iterable
 
+from sweeps.labels import method_name
 from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, SOURCE_MIOU, finite
-from sweeps.report.labels import method_name
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIN_SHARE_OF_SOURCE_ONLY = 0.8

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from sweeps.file.spec import SweepSpec
+from sweeps.labels import method_label, short_params
 from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, finite
-from sweeps.report.labels import method_label, short_params
 from sweeps.selection.finalists import Verdict
 from sweeps.selection.seeds import MIN_SEEDS, Paired, mean_interval, repetitions
-from sweeps.spec import SweepSpec
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from sweeps.audit.findings import Check, check, same
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepRecord
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.tracking.runs import sweep_condition
 from sweeps.tracking.server import (

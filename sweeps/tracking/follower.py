@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate

@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepRecord
-from sweeps.spec import SweepSpec
 from sweeps.tracking.server import log_text, milliseconds, search
 from sweeps.tracking.trial_run import identity_tags, run_name
 from sweeps.trial import TrialRecord

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from segda.config import TrainConfig
-from sweeps.fields import leaves
 from sweeps.ledger.records import Point
+from sweeps.paths import leaves
 from sweeps.tracking.server import log_tables, metric_name, milliseconds
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

@@ -73,9 +73,12 @@ def make_spec():
     def make(**changes):
         import fakes
 
-        from sweeps.spec import SweepSpec
+        from sweeps.checks.sweep import check_spec
+        from sweeps.file.spec import SweepSpec
 
-        return SweepSpec.model_validate(fakes.plain_spec(**changes))
+        spec = SweepSpec.model_validate(fakes.plain_spec(**changes))
+        check_spec(spec)
+        return spec
 
     return make
 

@@ -8,8 +8,8 @@ import fakes
 from segda.cli_errors import run_cli
 from sweeps.cli.driving import begin, drive
 from sweeps.execution import cluster
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 
 

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import fakes
 
 from sweeps.execution import cluster, room
+from sweeps.file.spec import SweepSpec
 from sweeps.planning.packing import Gpu
-from sweeps.spec import SweepSpec
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "0,1"
 import ray

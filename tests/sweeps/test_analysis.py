@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from records import PROFILE, replicate, trial
 from scipy import stats
 
+from sweeps import labels
 from sweeps.metrics import CRITERIA
-from sweeps.report import analysis, labels, network_tables, tables
-from sweeps.selection import seeds
+from sweeps.report import network_tables, tables
+from sweeps.selection import analysis, seeds
 from sweeps.selection.choice import select
 from sweeps.trial import TrialKind, TrialState
 

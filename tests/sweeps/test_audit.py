@@ -16,10 +16,11 @@ from sweeps.audit.audit import audit
 from sweeps.execution.remote import keep
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.reuse import take_over
+from sweeps.failures import FailureClass
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.tables import POINT, TRIAL
 from sweeps.tracking import Tracker
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState, trial_key
+from sweeps.trial import TrialKind, TrialRecord, TrialState, trial_key
 
 TIME = "train/seconds_per_step"
 

@@ -3,8 +3,8 @@
 import fakes
 import pytest
 
-from sweeps.changes import Effect, changes_between
-from sweeps.spec import SweepSpec
+from sweeps.checks.changes import Effect, changes_between
+from sweeps.file.spec import SweepSpec
 
 
 def spec(**changes):

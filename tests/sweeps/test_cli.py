@@ -14,10 +14,10 @@ from rich.console import Console
 from sweeps import cli
 from sweeps.checks.makers import load_spec
 from sweeps.cli.driving import begin, changed
+from sweeps.labels import duration
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
-from sweeps.report.labels import duration
 from sweeps.report.progress import LineView, LiveView
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

@@ -16,7 +16,7 @@ import pytest
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.execution.runner import run_sweep
 from sweeps.planning.profiles import Architecture, reachable
-from sweeps.report.analysis import pareto_front
+from sweeps.selection.analysis import pareto_front
 from sweeps.trial import TrialState
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")

@@ -8,9 +8,9 @@ import pytest
 
 from segda.errors import ConfigError
 from sweeps.execution.coordinator import Coordinator, Wait
-from sweeps.execution.failures import POLICIES, Policy
+from sweeps.failures import POLICIES, FailureClass, Policy
 from sweeps.planning.profiles import reachable
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MAX_LOST = POLICIES[FailureClass.WORKER_LOST].retries + 1
 STARTED = {"event": "started", "worker": "node1:7", "device": "GPU 0"}

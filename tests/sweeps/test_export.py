@@ -11,8 +11,9 @@ import pytest
 from segda.cli_errors import run_cli
 from segda.errors import ConfigError
 from sweeps import cli
+from sweeps.failures import FailureClass
 from sweeps.search.export import export_csv, export_optuna
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIOU, TARGET = "source/val/miou", "oracle/target/miou"
 PARETO = [{"metric": MIOU, "direction": "maximize"}, {"metric": "macs", "direction": "minimize"}]

@@ -3,8 +3,8 @@
 import pytest
 
 from segda.gradients import images_at_once, micro_batches
-from sweeps.execution.failures import MAX_PAUSE_SECONDS, POLICIES, smaller_micro_batch
-from sweeps.trial import FailureClass
+from sweeps.execution.micro_batches import smaller_micro_batch
+from sweeps.failures import MAX_PAUSE_SECONDS, POLICIES, FailureClass
 
 
 def test_every_class_of_failure_has_a_policy():

@@ -3,9 +3,10 @@
 import pytest
 from records import PROFILE, replicate, trial
 
+from sweeps.failures import FailureClass
 from sweeps.selection.choice import select
 from sweeps.selection.seeds import advantage_holds, paired
-from sweeps.trial import FailureClass, TrialState
+from sweeps.trial import TrialState
 
 LIGHT = PROFILE | {"macs": 1e9}
 

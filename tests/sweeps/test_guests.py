@@ -17,8 +17,8 @@ from sweeps.audit.reproduce import environment_differences
 from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.execution.runner import run_sweep
 from sweeps.execution.worker import Task, run_task
+from sweeps.file.spec import SweepSpec, sweep_schema
 from sweeps.planning.profiles import Architecture, Device, profile_key
-from sweeps.spec import SweepSpec, sweep_schema
 from sweeps.tracking import MlflowClient
 from sweeps.tracking.reading import RecordedRun
 from sweeps.tracking.trial_run import send_files

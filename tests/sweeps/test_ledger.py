@@ -15,9 +15,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from segda.errors import ConfigError
+from sweeps.failures import FailureClass
 from sweeps.ledger import tables as ledger_tables
 from sweeps.ledger.database import LeaseLostError, Ledger
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
 def record(number=0, **changes):

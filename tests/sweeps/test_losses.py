@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.execution import cluster  # sets Ray's environment first
 from sweeps.execution.losses import LostWorkerError, RayActorManager, classify_loss, describe_loss, error_of
-from sweeps.trial import FailureClass
+from sweeps.failures import FailureClass
 
 exceptions = cluster.ray.exceptions
 NO_MEMORY = exceptions.OutOfMemoryError(

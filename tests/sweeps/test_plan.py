@@ -14,6 +14,7 @@ from segda.cli_errors import run_cli
 from segda.datasets.scenes import generate_scenes
 from segda.errors import ConfigError, DeviceError
 from sweeps import cli
+from sweeps.file.spec import SweepSpec
 from sweeps.planning import canary
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.counts import planned_trials
@@ -30,7 +31,6 @@ from sweeps.planning.plan import (
     saved_estimate,
 )
 from sweeps.planning.profiles import Architecture
-from sweeps.spec import SweepSpec
 
 LR = {"low": 1e-3, "high": 1e-1, "log": True}
 COSTS = Costs(

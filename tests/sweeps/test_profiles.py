@@ -40,6 +40,24 @@ def test_every_reachable_architecture_is_listed_once(make_spec):
     ]
 
 
+def test_a_network_under_a_condition_counts_only_where_it_exists(make_spec):
+    spec = make_spec(
+        search={
+            "optimizer.name": ["sgd", "adam"],
+            "model.backbone": {"choices": ["resnet34", "resnet50"], "when": {"optimizer.name": "adam"}},
+        },
+        references={"large": {"model.backbone": "resnet101"}},
+    )
+    assert [item.model.backbone for item in reachable(spec)] == ["resnet18", "resnet34", "resnet50", "resnet101"]
+    assert spec.space.num_combinations() == 3
+
+
+def test_without_searched_networks_there_is_the_one_of_base_without_places(make_spec):
+    (found,) = reachable(make_spec())
+    assert found.model.backbone == "resnet18"
+    assert not {"weights_file", "pretrained"} & found.model.architecture().keys()
+
+
 def test_the_key_changes_with_everything_that_changes_the_figures(architecture):
     from dataclasses import replace
 

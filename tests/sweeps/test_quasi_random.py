@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from sweeps.file.space import Categorical, Float, Int, Parameter, SearchSpace, identity
 from sweeps.search.quasi_random import QuasiRandom, value_at_unit
-from sweeps.space import Categorical, Float, Int, Parameter, SearchSpace, identity
 
 FINITE = SearchSpace(
     [

@@ -22,8 +22,8 @@ from sweeps.audit.repetition import Comparison, weights_digest
 from sweeps.cli import sweeps as cli
 from sweeps.cli.reproduce import describe
 from sweeps.execution.worker import Task, run_task
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.tracking import Tracker, TrackingError, default_uri, reading
 from sweeps.tracking.reading import read_run

@@ -15,9 +15,10 @@ from segda.errors import ConfigError, DeviceError
 from sweeps.execution import runner, waiting
 from sweeps.execution.retries import RETRIED, retried_class
 from sweeps.execution.runner import run_sweep
+from sweeps.failures import FailureClass
 from sweeps.ledger import lease
 from sweeps.ledger.database import LeaseLostError
-from sweeps.trial import FailureClass, TrialKind, TrialState
+from sweeps.trial import TrialKind, TrialState
 
 pytestmark = pytest.mark.usefixtures("ray_cluster", "no_profiling")
 
@@ -316,7 +317,7 @@ import sys
 import fakes
 from sweeps.execution import cluster, runner
 from sweeps.ledger.database import Ledger
-from sweeps.spec import SweepSpec
+from sweeps.file.spec import SweepSpec
 from sweeps.store import Store
 
 cluster.profile_all = lambda architectures, **_: ((item, fakes.profile(item)) for item in architectures)

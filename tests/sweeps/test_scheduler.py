@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rules import asha, median_rule
 
+from sweeps.file.spec import SweepSpec, sweep_schema
 from sweeps.schedulers import SCHEDULERS
 from sweeps.schedulers.asha import Asha, AshaConfig
 from sweeps.schedulers.median import Median, MedianConfig
 from sweeps.schedulers.no_scheduler import NoScheduler, NoSchedulerConfig
 from sweeps.schedulers.rungs import RungValues
-from sweeps.spec import SweepSpec, sweep_schema
 
 values = st.floats(min_value=0, max_value=1, allow_nan=False)
 

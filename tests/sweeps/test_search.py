@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from segda.errors import ConfigError
-from sweeps.execution.failures import POLICIES
+from sweeps.failures import POLICIES, FailureClass
+from sweeps.file.space import identity
 from sweeps.search.proposer import MIN_TRIALS_FOR_IMPORTANCE, Search, objective_value
-from sweeps.space import identity
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIOU = "source/val/miou"
 CONDITIONAL = {

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segda.config_problems import LocatedError
-from sweeps.space import Categorical, Float, Int, Parameter, Searched, SearchSpace
+from sweeps.file.space import Categorical, Float, Int, Parameter, Searched, SearchSpace
 
 METHOD = Parameter("method.name", Categorical(("source_only", "adversarial", "target_only")))
 DISCRIMINATOR = Parameter("method.discriminator", Categorical(("fcd", "tfd")), {"method.name": ("adversarial",)})
@@ -137,35 +137,3 @@ def test_conditions_that_cannot_hold_are_refused(condition, location, message):
 def test_a_range_comes_back_from_plain_data(item):
     searched = Searched.model_validate(item)
     assert Searched.model_validate(searched.model_dump(mode="json", by_alias=True)) == searched
-
-
-def test_architectures_are_the_networks_of_trials_and_references(make_spec):
-    spec = make_spec(
-        search={
-            "model.backbone": ["resnet18", "resnet34"],
-            "optimizer.lr": {"low": 0.1, "high": 1.0},
-            "optimizer.name": ["sgd", "adam"],
-        },
-        references={"large": {"model.backbone": "resnet50"}, "same": {"model.backbone": "resnet18"}},
-    )
-    found = spec.space.architectures()
-    assert [item["model.backbone"] for item in found] == ["resnet18", "resnet34", "resnet50"]
-    assert all(item["model.name"] == "bisenet_v1" and "model.pretrained" not in item for item in found)
-    assert "model.weights_file" not in found[0]
-
-
-def test_a_network_under_a_condition_counts_only_where_it_exists(make_spec):
-    spec = make_spec(
-        search={
-            "optimizer.name": ["sgd", "adam"],
-            "model.backbone": {"choices": ["resnet34", "resnet50"], "when": {"optimizer.name": "adam"}},
-        }
-    )
-    found = spec.space.architectures()
-    assert [item["model.backbone"] for item in found] == ["resnet18", "resnet34", "resnet50"]
-    assert spec.space.num_combinations() == 3
-
-
-def test_without_searched_networks_there_is_the_one_of_base(make_spec):
-    found = SearchSpace.from_spec(make_spec()).architectures()
-    assert [item["model.backbone"] for item in found] == ["resnet18"]

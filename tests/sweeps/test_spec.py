@@ -3,13 +3,13 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from segda.config import TrainConfig
+from segda.config_problems import LocatedError
 from segda.errors import ConfigError
 from sweeps.checks.makers import load_spec
-from sweeps.fields import value_at, with_values
-from sweeps.spec import Constraint, SweepSpec, sweep_schema
+from sweeps.file.spec import Constraint, SweepSpec, sweep_schema
+from sweeps.paths import value_at, with_values
 
 SWEEP = """\
 name: camvid_day_to_dusk
@@ -353,9 +353,9 @@ def test_a_reference_differs_in_no_setting_that_all_are_compared_at(make_spec):
 def test_processes_must_share_every_batch_that_a_trial_can_have(make_spec, changes, where):
     changes["base"] = make_spec().base | changes.get("base", {})
     assert make_spec(**changes)
-    with pytest.raises(ValidationError, match=r"batch_size [25] cannot be shared by 2 processes") as caught:
+    with pytest.raises(LocatedError, match=r"batch_size [25] cannot be shared by 2 processes") as caught:
         make_spec(**changes, resources={"processes": 2})
-    assert caught.value.errors()[0]["ctx"]["error"].location == where
+    assert caught.value.location == where
 
 
 @pytest.mark.parametrize("gpus", [1, 0.5, "auto"])
@@ -363,7 +363,7 @@ def test_the_device_is_what_the_resources_hold(make_spec, gpus):
     base = make_spec().base
     for device in ("auto", "cuda"):
         assert make_spec(base=base | {"device": device}, resources={"gpus": gpus}, budget={"trials": 3, "gpu_hours": 1})
-    with pytest.raises(ValidationError, match=f"must be 0 with base.device cpu, got {gpus}"):
+    with pytest.raises(LocatedError, match=f"must be 0 with base.device cpu, got {gpus}"):
         make_spec(base=base | {"device": "cpu"}, resources={"gpus": gpus})
 
 

@@ -11,12 +11,13 @@ from rich.console import Console
 from segda.cli_errors import run_cli
 from sweeps import cli
 from sweeps.cli import status as command
+from sweeps.failures import FailureClass
 from sweeps.ledger.process import Process
 from sweeps.ledger.records import SweepRecord
 from sweeps.ledger.tables import SWEEP
 from sweeps.report.status import SweepStatus, read_status
 from sweeps.report.status_table import bar, header_lines, overview, render, trial_table
-from sweeps.trial import FailureClass, TrialKind, TrialState
+from sweeps.trial import TrialKind, TrialState
 
 NOW = 1_000_000.0
 

@@ -22,10 +22,11 @@ from segda.losses import SegmentationLoss
 from segda.methods import METHODS
 from segda.models import build_segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
+from sweeps.failures import FailureClass
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.lease import Lease
-from sweeps.spec import SweepSpec
 from sweeps.tracking import MlflowClient, Tracker, TrackingError, compare, default_uri, masked
-from sweeps.trial import FailureClass, TrialKind, TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
 @pytest.fixture

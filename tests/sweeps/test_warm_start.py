@@ -7,10 +7,10 @@ import pytest
 
 from segda.errors import ConfigError
 from sweeps.execution.coordinator import Coordinator
+from sweeps.file.space import identity
 from sweeps.planning.profiles import Architecture, reachable
 from sweeps.search.proposer import Search
 from sweeps.search.warm_start import FIRST_PER_SWEEP, Earlier, WarmStart, is_learnable, warm_start
-from sweeps.space import identity
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIOU = "source/val/miou"

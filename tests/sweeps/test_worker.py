@@ -26,8 +26,8 @@ from segda.errors import (
 from segda.files import write_text
 from sweeps.execution import worker
 from sweeps.execution.remote_folder import StorageError
-from sweeps.execution.worker import StaleAttemptError, Task, classify, describe_device, run_task, summary
-from sweeps.trial import FailureClass
+from sweeps.execution.worker import StaleAttemptError, Task, classify, describe_device, run_task
+from sweeps.failures import FailureClass, summary
 
 
 @pytest.fixture

@@ -1,19 +1,16 @@
 """What must hold of a sweep file's `scheduler` part; each check raises `LocatedError` at the key to change."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError
+from sweeps.file.spec import SweepSpec
 from sweeps.metrics import is_oracle
 from sweeps.schedulers.base import StoppingConfig
 
-if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
-
 
 def check_comparison(
-    spec: "SweepSpec", scheduler: StoppingConfig, sample: TrainConfig, *, reported: Sequence[str]
+    spec: SweepSpec, scheduler: StoppingConfig, sample: TrainConfig, *, reported: Sequence[str]
 ) -> None:
     """Check that the scheduler compares trials by what the sweep is after; `sweeps.schedulers.rivals` says why.
 
@@ -52,7 +49,7 @@ def check_comparison(
         )
 
 
-def check_direction(spec: "SweepSpec", scheduler: StoppingConfig) -> None:
+def check_direction(spec: SweepSpec, scheduler: StoppingConfig) -> None:
     """Check that no objective wants small values of what the scheduler keeps the largest values of.
 
     Raises:
@@ -67,7 +64,7 @@ def check_direction(spec: "SweepSpec", scheduler: StoppingConfig) -> None:
             )
 
 
-def check_rungs(spec: "SweepSpec") -> None:
+def check_rungs(spec: SweepSpec) -> None:
     """Check that trials are compared while they train.
 
     Raises:

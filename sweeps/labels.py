@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from segda.config import NetworkConfig
 from segda.tunable import Scalar
-from sweeps.fields import value_at
+from sweeps.paths import value_at
 from sweeps.trial import TrialKind, TrialRecord
 
 # Parameters that the method label already shows.

@@ -27,12 +27,8 @@ from segda.config import TrainConfig
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
 from segda.named import ConfigOf
 from segda.tunable import Scalar
-from sweeps.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of, with_values
-from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
-from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
-from sweeps.schedulers.no_scheduler import NoSchedulerConfig
-from sweeps.space import Searched, SearchSpace
-from sweeps.spec_parts import (
+from sweeps.file.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of
+from sweeps.file.parts import (
     BudgetConfig,
     Constraint,
     Objective,
@@ -43,7 +39,12 @@ from sweeps.spec_parts import (
     constraint_of,
     selection_of,
 )
-from sweeps.spec_search import SEARCH_SCHEMA, check_name, resolve_search
+from sweeps.file.search_part import SEARCH_SCHEMA, check_name, resolve_search
+from sweeps.file.space import Searched, SearchSpace
+from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
+from sweeps.paths import with_values
+from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
+from sweeps.schedulers.no_scheduler import NoSchedulerConfig
 
 __all__ = [
     "Constraint",

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from scipy import stats
 
 from segda.methods import METHODS
+from sweeps.labels import method_name
 from sweeps.metrics import finite
-from sweeps.report.labels import method_name
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 

@@ -1,7 +1,6 @@
 """What must hold between the parts of a sweep file; each check raises `LocatedError` at the key to change."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -10,20 +9,19 @@ from segda.config_problems import LocatedError, Location, Problem, dotted, first
 from segda.datasets import DATASETS
 from segda.names import nearest
 from segda.tunable import Scalar
-from sweeps.fields import FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of, known_paths, name_of, value_at
+from sweeps.checks.resources import check_resources
+from sweeps.checks.sampler import check_sampler
+from sweeps.checks.scheduler import check_comparison, check_direction, check_rungs
+from sweeps.file.fields import FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of, known_paths, name_of
+from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
+from sweeps.file.space import Float, SearchSpace
+from sweeps.file.spec import SweepSpec
 from sweeps.metrics import EFFICIENCY, LABEL_FREE, is_oracle
+from sweeps.paths import value_at
 from sweeps.schedulers.base import StoppingConfig
-from sweeps.schedulers.checks import check_comparison, check_direction, check_rungs
-from sweeps.search.checks import check_sampler
-from sweeps.space import Float, SearchSpace
-from sweeps.spec_resources import check_resources
-from sweeps.spec_search import NEVER_PICKED, check_name, is_candidate
-
-if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
 
 
-def check_spec(spec: "SweepSpec") -> None:
+def check_spec(spec: SweepSpec) -> None:
     """Check what must hold between the parts of a sweep.
 
     Raises:
@@ -63,7 +61,7 @@ def check_spec(spec: "SweepSpec") -> None:
     check_rungs(spec)
 
 
-def _check_bounds(spec: "SweepSpec") -> None:
+def _check_bounds(spec: SweepSpec) -> None:
     """Refuse bounds that exclude each other or make each other superfluous, and a target that no figure reaches."""
     for index, constraint in enumerate(spec.constraints):
         for other in spec.constraints[:index]:
@@ -79,7 +77,7 @@ def _check_bounds(spec: "SweepSpec") -> None:
         raise LocatedError(("budget", "target"), f"{first} lies from 0 to 1, got {target:g}; 60 % is 0.6")
 
 
-def _check_seeds(spec: "SweepSpec") -> None:
+def _check_seeds(spec: SweepSpec) -> None:
     for index, seed in enumerate(spec.seeds):
         if seed in spec.seeds[:index]:
             raise LocatedError(("seeds", index), f"{seed} is listed twice; keep one of them")
@@ -91,7 +89,7 @@ def _check_seeds(spec: "SweepSpec") -> None:
         )
 
 
-def _check_settings(spec: "SweepSpec", space: SearchSpace, part: str) -> None:
+def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
     """A setting of a method or a network exists only where that method or network is."""
     path, noun = f"{part}.name", VARIANTS[part].noun
     fixed = name_of(spec.base, part)
@@ -131,7 +129,7 @@ def _check_models(space: SearchSpace) -> None:
             )
 
 
-def _check_values(spec: "SweepSpec", space: SearchSpace) -> TrainConfig:
+def _check_values(spec: SweepSpec, space: SearchSpace) -> TrainConfig:
     """Build a configuration for every bound and choice, the others at their first value; return the first one."""
     sample: TrainConfig | None = None
     tried: dict[str, set[tuple[Scalar, Scalar]]] = {}
@@ -153,7 +151,7 @@ def _check_values(spec: "SweepSpec", space: SearchSpace) -> TrainConfig:
     return sample
 
 
-def _build(spec: "SweepSpec", params: Mapping[str, Scalar], *, at: Location | None) -> TrainConfig:
+def _build(spec: SweepSpec, params: Mapping[str, Scalar], *, at: Location | None) -> TrainConfig:
     plain = spec.plain_config(params, seed=spec.seeds[0])
     try:
         config = TrainConfig.model_validate(plain)
@@ -181,7 +179,7 @@ def _blame(problem: Problem, params: Mapping[str, Scalar], at: Location | None) 
     return LocatedError(("base", *problem.location), problem.text)
 
 
-def _check_references(spec: "SweepSpec") -> None:
+def _check_references(spec: SweepSpec) -> None:
     for name, params in spec.references.items():
         if not name.strip() or not name.isprintable():
             raise LocatedError(("references",), f"a reference needs a name of one line for the tables, got {name!r}")
@@ -213,7 +211,7 @@ def _reported(sample: TrainConfig) -> list[str]:
     return [f"{split}/{name}" for split in ("source/val", "oracle/target") for name in names]
 
 
-def _check_metric(spec: "SweepSpec", sample: TrainConfig, where: Location, metric: str, known: Iterable[str]) -> None:
+def _check_metric(spec: SweepSpec, sample: TrainConfig, where: Location, metric: str, known: Iterable[str]) -> None:
     if is_oracle(metric):
         if spec.selection != "oracle":
             raise LocatedError(

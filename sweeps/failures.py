@@ -1,11 +1,25 @@
-"""What is done about each class of failure: whether it is tried again, how soon, and whether the sampler is to stay away."""
+"""Classes of failures, and what is done about each: is it tried again, how soon, and is the sampler to stay away?"""
 
 from dataclasses import dataclass
-
-from segda.gradients import MIN_IMAGES_AT_ONCE, micro_batches
-from sweeps.trial import FailureClass
+from enum import StrEnum
 
 MAX_PAUSE_SECONDS = 60.0
+
+
+class FailureClass(StrEnum):
+    """Why an attempt ended without a result; `POLICIES` says what is done about each."""
+
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    INVALID = "invalid"  # the configuration cannot be used
+    DATA = "data"  # a file is missing or cannot be read
+    STORAGE = "storage"  # the storage address did not take or give a trial's files
+    ERROR = "error"  # an exception in the training code
+    HANG = "hang"  # no report for longer than the watchdog waits
+    WORKER_LOST = "worker_lost"  # its process died
+    NODE_LOST = "node_lost"  # its machine died or left
+    DEVICE_LOST = "device_lost"  # its GPU failed
+    PREEMPTED = "preempted"  # its machine was taken away with notice
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Policy:
         return min(self.pause_seconds * 2.0 ** min(failures - 1, 30), MAX_PAUSE_SECONDS)
 
 
-# Out of memory is first answered with smaller micro-batches, see `smaller_micro_batch`; what is here holds when none is left.
+# Out of memory is first answered with smaller micro-batches (`sweeps.execution.micro_batches`); this holds when none is left.
 POLICIES: dict[FailureClass, Policy] = {
     FailureClass.OUT_OF_MEMORY: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
     FailureClass.DIVERGED: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
@@ -54,36 +68,12 @@ POLICIES: dict[FailureClass, Policy] = {
 }
 
 
-def smaller_micro_batch(batch_size: int, micro_batch: int | None, *, processes: int = 1) -> int | None:
-    """Return the next smaller number of images per forward and backward pass: about half as many, of those that training accepts.
-
-    Args:
-        batch_size: images of each domain per update, which stays as it is: gradients are accumulated.
-        micro_batch: the present number; unset: the whole share of a process.
-        processes: processes that share a batch.
-
-    Returns:
-        The largest allowed number (`segda.gradients.micro_batches`) that is at most half of the present one, or the smallest of all
-        if none is; None at the floor, see `why_no_smaller`.
+def summary(error: BaseException) -> str:
+    r"""Return an exception as one line of at most 500 characters.
 
     Example:
-        >>> [smaller_micro_batch(batch, present) for batch, present in ((16, None), (16, 8), (16, 4), (12, 6), (6, None))]
-        [8, 4, None, 4, None]
+        >>> summary(ValueError("expected 3 channels,\n got 4"))
+        'ValueError: expected 3 channels, got 4'
     """
-    present = micro_batch or batch_size // processes
-    smaller = [size for size in micro_batches(batch_size, processes=processes) if size < present]
-    halves = [size for size in smaller if size <= present // 2]
-    return max(halves, default=min(smaller, default=None))
-
-
-def why_no_smaller(batch_size: int) -> str:
-    """Return why a batch is not cut into smaller parts, in one line, with what to do.
-
-    Args:
-        batch_size: images of each domain per update.
-    """
-    floor = min(MIN_IMAGES_AT_ONCE, batch_size)
-    return (
-        f"no smaller micro-batch is tried: smaller equal parts of batch_size {batch_size} do not leave batch normalization {floor} "
-        "images at once, and with fewer it would train another network; a smaller batch, image or network needs less memory"
-    )
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

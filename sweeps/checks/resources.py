@@ -1,24 +1,21 @@
 """What a sweep file must hold for the machines that its trials ask for; each check raises `LocatedError` at the key to change."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError, Location
 from segda.errors import ConfigError
 from segda.gradients import images_at_once
 from segda.tunable import Scalar
-from sweeps.fields import value_at
-from sweeps.space import Categorical, SearchSpace
-
-if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
+from sweeps.file.space import Categorical, SearchSpace
+from sweeps.file.spec import SweepSpec
+from sweeps.paths import value_at
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 _BATCH = "batch_size"
 
 
-def check_resources(spec: "SweepSpec", space: SearchSpace, sample: TrainConfig) -> None:
+def check_resources(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> None:
     """Check what one trial occupies against what it computes.
 
     Args:
@@ -45,7 +42,7 @@ def check_resources(spec: "SweepSpec", space: SearchSpace, sample: TrainConfig) 
             raise LocatedError(where, str(error)) from error
 
 
-def _check_device(spec: "SweepSpec", sample: TrainConfig) -> None:
+def _check_device(spec: SweepSpec, sample: TrainConfig) -> None:
     device, gpus = sample.device, spec.resources.gpus
     if device.startswith("cuda:"):
         raise LocatedError(
@@ -70,7 +67,7 @@ def _check_device(spec: "SweepSpec", sample: TrainConfig) -> None:
         )
 
 
-def _batch_sizes(spec: "SweepSpec", space: SearchSpace) -> Iterator[tuple[Location, Scalar]]:
+def _batch_sizes(spec: SweepSpec, space: SearchSpace) -> Iterator[tuple[Location, Scalar]]:
     """Yield every batch size that a trial can have, and the key that decides it."""
     searched = next((item for item in space.parameters if item.path == _BATCH), None)
     if searched is None or searched.condition:

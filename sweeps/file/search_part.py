@@ -8,16 +8,9 @@ from segda.errors import ConfigError
 from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Choice
-from sweeps.fields import (
-    FIXED_FIELDS,
-    VARIANTS,
-    declared_range,
-    fields_of,
-    known_paths,
-    name_of,
-    value_at,
-)
-from sweeps.space import same
+from sweeps.file.fields import FIXED_FIELDS, VARIANTS, declared_range, fields_of, known_paths, name_of
+from sweeps.file.space import same
+from sweeps.paths import value_at
 
 NEVER_PICKED = "is trained on target labels and never picked, so trials of it would be lost; put it under references"
 # How a sweep file may say how one field varies.

@@ -1,45 +1,15 @@
-"""Which sampler a sweep has, and what a sweep file must hold for it."""
+"""What a sweep file must hold for its sampler; each check raises `LocatedError` at the key to change."""
 
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from segda.config_problems import LocatedError, Location, dotted
 from segda.names import nearest
 from segda.tunable import Scalar
-from sweeps.space import Float, SearchSpace, identity
-
-if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
+from sweeps.file.space import Float, SearchSpace, identity
+from sweeps.file.spec import SweepSpec
 
 # Setting -> the samplers that heed it: those that learn from results, and those that start at random before.
 _USERS = {"warm_start": ("auto", "tpe", "gp", "nsga2"), "startup_trials": ("auto", "tpe", "gp")}
-
-
-def chosen_sampler(spec: "SweepSpec", space: SearchSpace) -> str:
-    """Return the name of the sampler that proposes, which the sweep file may leave to `auto`.
-
-    `auto` takes, in this order:
-
-    1. `grid`, if the budget covers every combination of a finite space: nothing has to be guessed then.
-    2. `qmc`, if all trials are proposed before tpe would begin to learn (`sampler.startup_trials`): as uninformed, but spread
-       evenly.
-    3. `tpe` otherwise, for one objective or several. `nsga2` is never taken: on a conditional space with two objectives it was
-       behind tpe after 100, 300, 600 and 1,000 trials, at no smaller cost.
-
-    Args:
-        spec: the sweep.
-        space: its search space.
-
-    Returns:
-        A name that `sampler.name` may have, never `auto`.
-    """
-    if spec.sampler.name != "auto":
-        return spec.sampler.name
-    trials = spec.budget.trials
-    if (space.num_combinations() or math.inf) <= trials:
-        return "grid"
-    return "qmc" if trials <= spec.sampler.startup_trials and not spec.sampler.warm_start else "tpe"
 
 
 def unused_settings(sampler: str) -> list[str]:
@@ -51,7 +21,7 @@ def unused_settings(sampler: str) -> list[str]:
     return [key for key, users in _USERS.items() if sampler not in users]
 
 
-def check_sampler(spec: "SweepSpec", space: SearchSpace) -> None:
+def check_sampler(spec: SweepSpec, space: SearchSpace) -> None:
     """Check the settings of the sampler.
 
     Raises:
@@ -87,7 +57,7 @@ def check_sampler(spec: "SweepSpec", space: SearchSpace) -> None:
             raise LocatedError(("sampler", "first", index), "is listed twice; keep one of them")
 
 
-def _check_point(spec: "SweepSpec", space: SearchSpace, params: Mapping[str, Scalar], where: Location) -> None:
+def _check_point(spec: SweepSpec, space: SearchSpace, params: Mapping[str, Scalar], where: Location) -> None:
     known = {item.path: item for item in space.parameters}
     for path, value in params.items():
         if path not in known:

@@ -1,4 +1,4 @@
-"""The parts of a sweep file other than `base` and `search`: each is checked in itself here, against the others in `spec_checks`."""
+"""The parts of a sweep file but `base` and `search`: each is checked in itself here, against the others in `sweeps.checks`."""
 
 import math
 import re
