@@ -25,10 +25,10 @@ from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease, is_alive
-from sweeps.report.progress import view
-from sweeps.report.summary import summary_table
-from sweeps.report.sweep_report import write_report
-from sweeps.report.view import load_view
+from sweeps.reports.progress import view
+from sweeps.reports.summary import summary_table
+from sweeps.reports.sweep_report import write_report
+from sweeps.reports.view import load_view
 from sweeps.store import Store
 
 # Ray and MLflow take seconds to import; commands that only read do without them.

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from sweeps.cli.options import examples, open_ledger, options
-from sweeps.report.comparison_report import write_comparison
-from sweeps.report.sweep_report import write_report
+from sweeps.reports.comparison_report import write_comparison
+from sweeps.reports.sweep_report import write_report
 from sweeps.store import Store
 
 

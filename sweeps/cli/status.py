@@ -10,8 +10,8 @@ from rich.live import Live
 
 from sweeps.cli.options import console, examples, open_ledger, options
 from sweeps.ledger.database import Ledger
-from sweeps.report.status import read_status
-from sweeps.report.status_table import overview, render
+from sweeps.reports.status import read_status
+from sweeps.reports.status_table import overview, render
 from sweeps.store import Store
 
 _EVERY_SECONDS = 2.0

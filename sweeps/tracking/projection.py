@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 from sweeps.execution.remote import fetch
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.report.view import SweepView, load_view
+from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
 from sweeps.tracking.registry import register
 from sweeps.tracking.runs import CURSOR, DONE, SweepRuns, TrialRun, create_trial_run, sweep_id

@@ -8,10 +8,10 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from sweeps.report import cost_plots, plots
-from sweeps.report.sweep_report import cost_bounds
-from sweeps.report.tables import TrialRow, trial_rows
-from sweeps.report.view import SweepView
+from sweeps.reports import cost_plots, plots
+from sweeps.reports.sweep_report import cost_bounds
+from sweeps.reports.tables import TrialRow, trial_rows
+from sweeps.reports.view import SweepView
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.server import log_metrics, log_tables, log_text, milliseconds, put_tags
 from sweeps.tracking.trial_run import dataset_inputs, to_metrics

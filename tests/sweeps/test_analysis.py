@@ -9,7 +9,7 @@ from scipy import stats
 
 from sweeps import labels
 from sweeps.metrics import CRITERIA
-from sweeps.report import network_tables, tables
+from sweeps.reports import network_tables, tables
 from sweeps.selection import analysis, seeds
 from sweeps.selection.choice import select
 from sweeps.trial import TrialKind, TrialState

@@ -18,7 +18,7 @@ from sweeps.labels import duration
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
-from sweeps.report.progress import LineView, LiveView
+from sweeps.reports.progress import LineView, LiveView
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 

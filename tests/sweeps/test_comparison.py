@@ -4,10 +4,10 @@ import pytest
 from records import PROFILE, replicate, trial
 
 from sweeps.ledger.records import SweepRecord
-from sweeps.report import plots
-from sweeps.report.comparison import best_so_far, differences, obstacles, sweep_rows
-from sweeps.report.comparison_plots import best_so_far_figure, joint_pareto_figure
-from sweeps.report.view import SweepView
+from sweeps.reports import plots
+from sweeps.reports.comparison import best_so_far, differences, obstacles, sweep_rows
+from sweeps.reports.comparison_plots import best_so_far_figure, joint_pareto_figure
+from sweeps.reports.view import SweepView
 from sweeps.trial import TrialKind, TrialState
 
 

@@ -5,8 +5,8 @@ from records import PROFILE, trial
 
 from sweeps.failures import FailureClass
 from sweeps.ledger.records import Event
-from sweeps.report.failure_plots import region_figure
-from sweeps.report.failure_tables import failure_rows, history, obstacle_rows, region_rows
+from sweeps.reports.failure_plots import region_figure
+from sweeps.reports.failure_tables import failure_rows, history, obstacle_rows, region_rows
 from sweeps.trial import TrialKind, TrialState
 
 LR, NAME = "optimizer.lr", "method.name"

@@ -1,8 +1,8 @@
 import pytest
 from records import PROFILE, trial
 
-from sweeps.report import cost_plots, plots
-from sweeps.report.network_tables import ClassRow
+from sweeps.reports import cost_plots, plots
+from sweeps.reports.network_tables import ClassRow
 from sweeps.trial import TrialKind, TrialState
 
 

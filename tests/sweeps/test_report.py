@@ -12,11 +12,11 @@ from rich.console import Console
 from segda.errors import ConfigError
 from sweeps.failures import FailureClass
 from sweeps.ledger.lease import Lease
-from sweeps.report import plots
-from sweeps.report import text as report_text
-from sweeps.report.summary import summary_table
-from sweeps.report.sweep_report import cost_bounds, write_report
-from sweeps.report.view import load_view
+from sweeps.reports import plots
+from sweeps.reports import text as report_text
+from sweeps.reports.summary import summary_table
+from sweeps.reports.sweep_report import cost_bounds, write_report
+from sweeps.reports.view import load_view
 from sweeps.trial import TrialKind, TrialState
 
 # A whole PNG of one pixel.

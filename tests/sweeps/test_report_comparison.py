@@ -7,8 +7,8 @@ from test_report import Page, markdown_table, table
 from segda.cli_errors import run_cli
 from segda.errors import ConfigError
 from sweeps import cli
-from sweeps.report import plots
-from sweeps.report.comparison_report import write_comparison
+from sweeps.reports import plots
+from sweeps.reports.comparison_report import write_comparison
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from sweeps.execution import remote_folder
 from sweeps.execution.remote import fetch
 from sweeps.execution.reuse import take_over
 from sweeps.execution.worker import Task, run_task
-from sweeps.report.view import load_view
+from sweeps.reports.view import load_view
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

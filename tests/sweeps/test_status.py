@@ -15,8 +15,8 @@ from sweeps.failures import FailureClass
 from sweeps.ledger.process import Process
 from sweeps.ledger.records import SweepRecord
 from sweeps.ledger.tables import SWEEP
-from sweeps.report.status import SweepStatus, read_status
-from sweeps.report.status_table import bar, header_lines, overview, render, trial_table
+from sweeps.reports.status import SweepStatus, read_status
+from sweeps.reports.status_table import bar, header_lines, overview, render, trial_table
 from sweeps.trial import TrialKind, TrialState
 
 NOW = 1_000_000.0

@@ -7,11 +7,11 @@ from markupsafe import Markup
 
 from segda.errors import ConfigError
 from sweeps.ledger.database import Ledger
-from sweeps.report import comparison, comparison_plots, plots
-from sweeps.report.pages import write_page
-from sweeps.report.sweep_report import ReportPaths
-from sweeps.report.text import context_line, date
-from sweeps.report.view import load_view
+from sweeps.reports import comparison, comparison_plots, plots
+from sweeps.reports.pages import write_page
+from sweeps.reports.sweep_report import ReportPaths
+from sweeps.reports.text import context_line, date
+from sweeps.reports.view import load_view
 from sweeps.store import Store
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from sweeps.labels import method_label
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report.plots import COSTS, INK, MUTED, QUALITIES, STAR, hover_text, method_colors, style
+from sweeps.reports.plots import COSTS, INK, MUTED, QUALITIES, STAR, hover_text, method_colors, style
 from sweeps.selection.analysis import is_candidate, pareto_front
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

@@ -18,9 +18,9 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
-from sweeps.report.pages import write_page
-from sweeps.report.text import (
+from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
+from sweeps.reports.pages import write_page
+from sweeps.reports.text import (
     asked_rows,
     context_line,
     date,
@@ -31,7 +31,7 @@ from sweeps.report.text import (
     state_line,
     warning_lines,
 )
-from sweeps.report.view import SweepView, load_view
+from sweeps.reports.view import SweepView, load_view
 from sweeps.selection.seeds import MeanInterval
 from sweeps.store import Store
 

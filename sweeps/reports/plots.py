@@ -16,7 +16,7 @@ import plotly.offline
 from segda.tunable import Scalar
 from sweeps.labels import format_value, kind_label, method_label, model_label, short_names, short_params
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report.network_tables import ClassRow
+from sweeps.reports.network_tables import ClassRow
 from sweeps.selection.analysis import is_candidate
 from sweeps.trial import TrialRecord, TrialState
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
-from sweeps.report.comparison import best_so_far
-from sweeps.report.plots import COSTS, INK, PALETTE, QUALITIES, STAR, hover_text, style
-from sweeps.report.view import SweepView
+from sweeps.reports.comparison import best_so_far
+from sweeps.reports.plots import COSTS, INK, PALETTE, QUALITIES, STAR, hover_text, style
+from sweeps.reports.view import SweepView
 from sweeps.selection.analysis import is_candidate, pareto_front
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "hexagon")

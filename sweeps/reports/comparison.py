@@ -8,7 +8,7 @@ from segda.datasets import DATASETS
 from sweeps.file.spec import without_places
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
-from sweeps.report.view import SweepView
+from sweeps.reports.view import SweepView
 from sweeps.selection.analysis import is_candidate
 from sweeps.selection.seeds import SeedGroup
 from sweeps.trial import TrialKind, TrialRecord, TrialState

@@ -8,8 +8,8 @@ import jinja2
 from segda.files import write_text
 from sweeps.labels import duration, format_value, method_label, short_params
 from sweeps.metrics import CRITERIA
-from sweeps.report.failure_tables import history
-from sweeps.report.text import date, interval, percent, scaled, spread
+from sweeps.reports.failure_tables import history
+from sweeps.reports.text import date, interval, percent, scaled, spread
 from sweeps.selection.seeds import MeanInterval
 
 
@@ -18,7 +18,7 @@ def write_page(path: Path, template: str, content: dict[str, Any], **more: Any) 
 
     Args:
         path: file to write or replace.
-        template: name in `sweeps/report/templates`; what ends in `.html.j2` is escaped for HTML.
+        template: name in `sweeps/reports/templates`; what ends in `.html.j2` is escaped for HTML.
         content: what the template shows.
         **more: further such things.
     """
@@ -55,7 +55,7 @@ def _interval(summary: MeanInterval | None, criterion: str) -> str:
 
 def _templates() -> jinja2.Environment:
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweeps.report"),
+        loader=jinja2.PackageLoader("sweeps.reports"),
         autoescape=lambda name: name is not None and ".html" in name,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -20,7 +20,7 @@ from sweeps.ledger.records import Event, SweepRecord
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
 from sweeps.planning.account import account_of
-from sweeps.report import tables
+from sweeps.reports import tables
 from sweeps.search.proposer import Search
 from sweeps.selection.analysis import best_by, uses_target_labels
 from sweeps.selection.choice import Selection, select

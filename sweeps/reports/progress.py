@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration, settings_label
-from sweeps.report.status import Progress
+from sweeps.reports.status import Progress
 from sweeps.trial import TrialRecord, TrialState
 
 

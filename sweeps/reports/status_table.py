@@ -9,7 +9,7 @@ from rich.text import Text
 
 from sweeps.labels import duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
-from sweeps.report.status import SweepStatus, read_status
+from sweeps.reports.status import SweepStatus, read_status
 from sweeps.trial import TrialRecord, TrialState
 
 _BAR = 10  # characters

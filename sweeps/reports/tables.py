@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sweeps.labels import kind_label, method_label, short_params
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
-from sweeps.report.failure_tables import history
+from sweeps.reports.failure_tables import history
 from sweeps.selection.analysis import best_by, rank_correlation
 from sweeps.selection.choice import Selection
 from sweeps.trial import TrialKind, TrialRecord, TrialState

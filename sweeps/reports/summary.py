@@ -2,9 +2,9 @@
 
 from rich.table import Table
 
-from sweeps.report.tables import trial_rows
-from sweeps.report.text import context_line, percent, scaled, state_line
-from sweeps.report.view import SweepView
+from sweeps.reports.tables import trial_rows
+from sweeps.reports.text import context_line, percent, scaled, state_line
+from sweeps.reports.view import SweepView
 
 _SETTINGS_FROM = 140  # columns of a terminal from which the settings of a trial have room beside its figures
 
