@@ -40,7 +40,7 @@ from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.files import write_json
 from segda.training import train
-from segda.validators import VALIDATOR_METRICS
+from segda.validators import VALIDATORS
 from sweeps.checks.makers import spec_from
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.file.space import identity
@@ -233,7 +233,7 @@ def main() -> None:
     for steers, judges in (("source_validation", SOURCE), *((criterion, TARGET) for criterion in CRITERIA)):
         cells = []
         for changes in STRATEGIES.values():
-            if "scheduler" in changes and steers in VALIDATOR_METRICS:
+            if "scheduler" in changes and steers in VALIDATORS:
                 cells.append("-")  # validators are computed at the end of a training, too late to stop one
                 continue
             found = [search(curves, options.steps, seed, steers, changes) for seed in range(options.seeds)]

@@ -20,6 +20,7 @@ from segda.named import ConfigOf, OneOf
 from segda.names import nearest
 from segda.transforms import RECIPES
 from segda.tunable import Choice, Range
+from segda.validators import USUAL_VALIDATORS, VALIDATORS
 
 # Where things lie and how fast they are read, as opposed to what is computed.
 _PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file"})
@@ -193,6 +194,9 @@ class TrainConfig(_Part):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
     oracle: Literal["end", "always", "never"] = Field(
         "end", description="when to score the labelled target split; scores are for reading and steer nothing"
+    )
+    validators: Annotated[tuple[str, ...], OneOf(VALIDATORS)] = Field(
+        USUAL_VALIDATORS, description="label-free scores of the predictions on the target, computed at the end"
     )
 
     @model_validator(mode="after")

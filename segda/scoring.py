@@ -15,7 +15,7 @@ from segda.methods import Method
 from segda.metrics import SegmentationMetrics
 from segda.pictures import example_grid
 from segda.splits import Splits, splits_fingerprint
-from segda.validators import VALIDATOR_METRICS, VALIDATORS, PixelSample
+from segda.validators import VALIDATORS, PixelSample, validator_metric
 
 # A class counts as present in the source, and as forgotten on the target, at these shares of pixels.
 PRESENT_SHARE = 0.01
@@ -106,7 +106,7 @@ class Scorer:
         return {
             "target/largest_class_share": float(shares.max()),
             "target/missing_classes": float(np.count_nonzero(present & (shares < FORGOTTEN_SHARE))),
-            **{VALIDATOR_METRICS[name]: score(sample.probs) for name, score in VALIDATORS.items()},
+            **{validator_metric(name): float(VALIDATORS[name](sample.probs)) for name in self.config.validators},
         }
 
     def _write_result(

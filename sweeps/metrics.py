@@ -1,10 +1,10 @@
 """Every metric's name, and the wall between what may steer a search and what is made from target labels."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from segda.validators import VALIDATOR_METRICS
+from segda.validators import VALIDATORS, validator_metric
 
 Direction = Literal["maximize", "minimize"]
 
@@ -12,13 +12,48 @@ Direction = Literal["maximize", "minimize"]
 EFFICIENCY = ("num_parameters", "macs", "latency_ms", "latency_p90_ms", "latency_p95_ms", "fps", "peak_memory_bytes")
 SOURCE_MIOU = "source/val/miou"
 TARGET_MIOU = "oracle/target/miou"
-# Of predictions on target images without labels, reported at the end of a training.
+# Of predictions on target images without labels.
 LARGEST_CLASS_SHARE = "target/largest_class_share"
 MISSING_CLASSES = "target/missing_classes"
-LABEL_FREE = (LARGEST_CLASS_SHARE, MISSING_CLASSES, *VALIDATOR_METRICS.values())
-# Criterion of selection -> the metric that it maximizes.
-CRITERIA: dict[str, str] = {"source_validation": SOURCE_MIOU, **VALIDATOR_METRICS, "oracle": TARGET_MIOU}
 _ORACLE_PREFIX = "oracle/"
+_BY_MIOU = {"source_validation": SOURCE_MIOU, "oracle": TARGET_MIOU}
+
+
+class _Criteria(Mapping[str, str]):
+    """Criterion of selection -> the metric that it maximizes; every validator that can be looked up is one."""
+
+    def __getitem__(self, name: str) -> str:
+        if name in _BY_MIOU:
+            return _BY_MIOU[name]
+        VALIDATORS[name]  # raises what is wrong with the name
+        return validator_metric(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("source_validation", *VALIDATORS, "oracle"))
+
+    def __len__(self) -> int:
+        return len(_BY_MIOU) + len(VALIDATORS)
+
+
+CRITERIA = _Criteria()
+# How a sweep file may name one.
+SELECTION_SCHEMA = {
+    "anyOf": [{"enum": list(CRITERIA)}, {"pattern": ":", "description": "module:function of one's own"}]
+}
+
+
+def label_free(validators: Iterable[str]) -> list[str]:
+    """Return the metrics of predictions on target images without labels, which are reported at the end of a training.
+
+    Args:
+        validators: names of those that it computes.
+    """
+    return [LARGEST_CLASS_SHARE, MISSING_CLASSES, *map(validator_metric, validators)]
+
+
+def is_validator(metric: str) -> bool:
+    """Return whether a metric is the score of a validator."""
+    return metric.startswith(validator_metric(""))
 
 
 def is_oracle(metric: str) -> bool:

@@ -28,7 +28,17 @@ VALIDATORS: Catalog[Callable[[Tensor], float]] = Catalog(
     check=function,
 )
 
-# The same name -> that of the reported metric.
-VALIDATOR_METRICS = {name: f"target/validator/{name}" for name in VALIDATORS}
+# What a training computes unless it is told otherwise.
+USUAL_VALIDATORS = ("entropy", "im", "bnm", "snd")
 
-__all__ = ["VALIDATORS", "VALIDATOR_METRICS", "PixelSample"]
+
+def validator_metric(name: str) -> str:
+    """Return the name of the metric that a validator's score is reported under.
+
+    Args:
+        name: of the validator.
+    """
+    return f"target/validator/{name}"
+
+
+__all__ = ["USUAL_VALIDATORS", "VALIDATORS", "PixelSample", "validator_metric"]

@@ -16,7 +16,7 @@ from sweeps.file.fields import FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of,
 from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
 from sweeps.file.space import Float, SearchSpace
 from sweeps.file.spec import SweepSpec
-from sweeps.metrics import EFFICIENCY, LABEL_FREE, is_oracle
+from sweeps.metrics import CRITERIA, EFFICIENCY, is_oracle, is_validator, label_free
 from sweeps.paths import value_at
 from sweeps.schedulers.base import StoppingConfig
 
@@ -43,13 +43,18 @@ def check_spec(spec: SweepSpec) -> None:
     known = _reported(sample)
     for index, objective in enumerate(spec.objectives):
         where: Location = ("objectives", index, "metric")
-        _check_metric(spec, sample, where, objective.metric, [*known, *LABEL_FREE, *EFFICIENCY])
+        _check_metric(spec, sample, where, objective.metric, [*known, *label_free(sample.validators), *EFFICIENCY])
         if objective.metric in [other.metric for other in spec.objectives[:index]]:
             raise LocatedError(where, f"{objective.metric} is an objective already; keep one of them")
     _check_bounds(spec)
     if spec.selection == "oracle" and sample.oracle == "never":
         raise LocatedError(
             ("selection",), "oracle chooses by target scores, and base.oracle is never; set that to end or always"
+        )
+    if is_validator(CRITERIA[spec.selection]) and spec.selection not in sample.validators:
+        listed = ", ".join((*sample.validators, spec.selection))
+        raise LocatedError(
+            ("selection",), f"trials do not compute {spec.selection}; add it: base.validators: [{listed}]"
         )
     check_resources(spec, space, sample)
     check_sampler(spec, space)

@@ -33,6 +33,7 @@ FIXED_FIELDS: Mapping[str, str] = {
     "data.height": _FIDELITY,
     "data.width": _FIDELITY,
     "precision": _FIDELITY,
+    "validators": "trials are compared by the same scores; put it under base",
     "device": _PLACE,
     "data.workers": _PLACE,
     "data.cache": _PLACE,

@@ -41,7 +41,7 @@ from sweeps.file.parts import (
 )
 from sweeps.file.search_part import SEARCH_SCHEMA, check_name, resolve_search
 from sweeps.file.space import Searched, SearchSpace
-from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
+from sweeps.metrics import EFFICIENCY, SELECTION_SCHEMA, Direction
 from sweeps.paths import with_values
 from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
@@ -89,7 +89,7 @@ class SweepSpec(Part):
         ],
         ...,
     ] = Field((), description="bounds on efficiency; an architecture that breaks one is never trained")
-    selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema({"enum": list(CRITERIA)})] = Field(
+    selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema(SELECTION_SCHEMA)] = Field(
         "source_validation",
         description="how the network to use is chosen. source_validation: mean IoU on the source; entropy, im, bnm, snd: a score "
         "of the predictions on unlabelled target images; oracle: target labels may steer the search, and every table says so",

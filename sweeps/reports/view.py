@@ -23,7 +23,7 @@ from sweeps.planning.account import account_of
 from sweeps.reports import tables
 from sweeps.search.proposer import Search
 from sweeps.selection.analysis import best_by, uses_target_labels
-from sweeps.selection.choice import Selection, select
+from sweeps.selection.choice import Selection, criteria_of, select
 from sweeps.selection.guards import source_only_baseline
 from sweeps.selection.seeds import SeedGroup, seed_groups
 from sweeps.store import Store
@@ -99,7 +99,9 @@ class SweepView:
     @cached_property
     def criteria(self) -> list[tables.CriterionRow]:
         """What every criterion picks, what it loses on the target, and how well it orders the candidates."""
-        choices = {criterion: select(self.trials, self.spec, criterion=criterion) for criterion in CRITERIA}
+        choices = {
+            criterion: select(self.trials, self.spec, criterion=criterion) for criterion in criteria_of(self.spec)
+        }
         return tables.criterion_rows(self.trials, choices)
 
     @cached_property

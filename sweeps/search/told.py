@@ -9,10 +9,10 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from segda.tunable import Scalar
-from segda.validators import VALIDATOR_METRICS
 from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.space import Categorical, Distribution, Int, SearchSpace
 from sweeps.file.spec import SweepSpec
+from sweeps.metrics import is_validator
 from sweeps.selection.guards import collapse
 from sweeps.trial import TrialRecord, TrialState
 
@@ -41,7 +41,7 @@ class Translator:
             space: its search space.
         """
         self._spec = spec
-        self._is_blind = any(objective.metric in VALIDATOR_METRICS.values() for objective in spec.objectives)
+        self._is_blind = any(is_validator(objective.metric) for objective in spec.objectives)
         self.distributions = {item.path: _distribution(item.distribution) for item in space.parameters}
 
     def told(self, record: TrialRecord) -> FrozenTrial | None:

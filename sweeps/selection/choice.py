@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 from segda.errors import ConfigError
 from segda.names import nearest
+from segda.validators import USUAL_VALIDATORS
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import CRITERIA, finite, visible_metrics
+from sweeps.paths import value_at
 from sweeps.selection.analysis import is_candidate
 from sweeps.selection.finalists import settle
 from sweeps.selection.guards import collapse
@@ -48,6 +50,15 @@ class Selection:
     runner_up: TrialRecord | None = None
     comparisons: tuple[Paired, ...] = ()
     ranked: tuple[int, ...] = ()
+
+
+def criteria_of(spec: SweepSpec) -> list[str]:
+    """Return the criteria by which the trials of a sweep can be compared.
+
+    Args:
+        spec: the sweep; `base.validators` says what its trials compute.
+    """
+    return ["source_validation", *value_at(spec.base, "validators", USUAL_VALIDATORS), "oracle"]
 
 
 def rank(trials: Iterable[TrialRecord], spec: SweepSpec) -> list[TrialRecord]:

@@ -47,6 +47,9 @@ SHY = """
     def half(logits, label, *weight):
         return 0.5 * cross_entropy(logits, label, *weight)
 
+    def surest(probs):
+        return probs.max(dim=-1).values.mean()
+
     mirrored = Recipe("left is right", (Step("horizontal flip", "HorizontalFlip"),))
 """
 
@@ -94,6 +97,8 @@ def test_guests_stand_where_ours_do(write):
         ("shy:Shy", "shy:ShyConfig", "8: method.name: method 'shy:ShyConfig' must be a subclass of segda.methods.base.Method, is"),
         ("shy:Shy", "sly:Shy", "8: method.name: method 'sly:Shy': there is no module 'sly'; put sly.py into "),
         ("shy:half", "shy:Shy", "10: loss.name: loss 'shy:Shy' must be a function, is the class Shy"),
+        ("steps: 2", "steps: 2\nvalidators: [im, entropie]", "12: validators: unknown validator 'entropie' (did you mean"),
+        ("steps: 2", "validators: ['shy:Shy']", "11: validators: validator 'shy:Shy' must be a function, is the class Shy"),
         ("shy:mirrored", "shy:mirror", "6: data.augmentation: augmentation recipe 'shy:mirror': module shy ("),
         ("urban", "urbane", "2: data.source: data set shy:Tiles has no domain 'urbane' (did you mean 'urban'?)"),
     ],
@@ -185,6 +190,7 @@ def beside(tmp_path, guest_folder, miniatures, monkeypatch):
     for side in ("source", "target"):
         plain["data"][side] |= {"dataset": "shy_beside:Tiles", "root": str(miniatures.loveda(tmp_path / side))}
     plain["method"] = {"name": "shy_beside:Shy"}
+    plain["validators"] = ["entropy", "shy_beside:surest"]
     path.write_text(yaml.safe_dump(plain))
     return path
 
@@ -201,6 +207,12 @@ def test_guests_beside_the_configuration_train_on_several_processes_and_are_reco
     before = hashlib.sha256(file.read_bytes()).hexdigest()
     assert recorded["guest/shy_beside:Shy/sha256"] == before
     assert recorded["guest/shy_beside:Tiles/module"] == "shy_beside"
+    metrics = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["metrics"]
+    assert {name for name in metrics if "/validator/" in name} == {
+        "target/validator/entropy",
+        "target/validator/shy_beside:surest",
+    }
+    assert 1 / 7 < metrics["target/validator/shy_beside:surest"] < 1
     code, _, errors = segda("evaluate", folder / "checkpoint.pt")
     assert code == 0, errors
 

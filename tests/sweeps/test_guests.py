@@ -15,10 +15,12 @@ from segda.environment import describe_environment, describe_guests
 from segda.errors import ConfigError
 from sweeps.audit.reproduce import environment_differences
 from sweeps.checks.makers import load_spec, stored_spec
+from sweeps.execution.guests import guests_of
 from sweeps.execution.runner import run_sweep
 from sweeps.execution.worker import Task, run_task
 from sweeps.file.spec import SweepSpec, sweep_schema
 from sweeps.planning.profiles import Architecture, Device, profile_key
+from sweeps.selection.choice import criteria_of, select
 from sweeps.tracking import MlflowClient
 from sweeps.tracking.reading import RecordedRun
 from sweeps.tracking.trial_run import send_files
@@ -42,6 +44,9 @@ SHY = """
 
     class Bold(TargetOnly):
         Config = ShyConfig
+
+    def surest(probs):
+        return probs.max(dim=-1).values.mean()
 """
 
 NETWORK = """
@@ -263,3 +268,25 @@ def test_figures_of_a_network_are_measured_again_when_its_file_has_changed(guest
     file.write_text(file.read_text() + "\n# changed\n")
     importlib.reload(sys.modules["shy_network"])
     assert key() != before
+
+
+def test_a_validator_of_ones_own_chooses_if_trials_compute_it(load, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"selection: trials do not compute shy:surest; add it: base.validators: \[entropy, im, bnm,"
+    ):
+        load("budget:", "selection: shy:surest\nbudget:")
+    with pytest.raises(
+        ConfigError, match=r"selection: validator 'shy:surely': module shy .* has no 'surely' \(did you mean 'surest'"
+    ):
+        load("budget:", "selection: shy:surely\nbudget:")
+    with pytest.raises(
+        ConfigError, match=r"search\.validators: cannot be searched: trials are compared by the same scores"
+    ):
+        load("optimizer.lr:", "validators:")
+    validators = "  validators: [entropy, 'shy:surest']\n  steps"
+    spec = load("budget:", "selection: shy:surest\nbudget:", "  steps", validators)
+    assert criteria_of(spec) == ["source_validation", "entropy", "shy:surest", "oracle"]
+    metric = "target/validator/shy:surest"
+    trials = [trial(number, metrics={metric: figure}) for number, figure in enumerate((0.7, 0.9, 0.8))]
+    assert select(trials, spec).picked is trials[1]
+    assert "guest/shy:surest/sha256" in guests_of(spec)
