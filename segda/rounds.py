@@ -2,12 +2,13 @@
 
 The maps of a round lie beside the checkpoint, `round-<n>-labels.npy`, perhaps `round-<n>-weights.npy`, and `round-<n>.json` with
 their checksums, which is written last. At the beginning of a round the maps are written first and a checkpoint that names their
-checksums second. So whatever is killed when, a checkpoint inside a round finds its maps, or a run from an earlier one makes the
-same maps again.
+digest second. So whatever is killed when, a checkpoint inside a round finds its maps, or a run from an earlier one makes the
+same maps again. The maps of earlier rounds are deleted after that, and the last ones at the end of the training.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ BATCH_SIZE = 8  # images at once
 FULL_WEIGHT = 255  # what a weight of 1 is stored as
 
 _Kind = Literal["labels", "weights"]
+_FILE = re.compile(r"round-(?P<number>\d+)(-labels\.npy|-weights\.npy|\.json)")
+_UNFINISHED = re.compile(r"\.round-\d+.*\.partial")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Round:
 
     Attributes:
         number: of the round, from 1.
-        digest: of the maps, 64 hexadecimal digits.
+        digest: of the maps and of the images that they belong to, 64 hexadecimal digits.
         labeled: share of the pixels that have a pseudo-label, in [0, 1].
         target: the target's training images with these labels.
     """
@@ -52,11 +55,21 @@ class Round:
 def round_steps(method: Method, *, steps: int) -> list[int]:
     """Return the numbers of updates after which a method's rounds begin, ascending.
 
+    In a short training several may begin at once, of which the last one counts, or after the last update, which is never.
+
     Args:
         method: says at which shares of the training.
         steps: of the whole training.
+
+    Raises:
+        ValueError: the method says something else than shares in order, or uses no target images.
     """
-    return [round(share * steps) for share in method.round_starts()]
+    starts = list(method.round_starts())
+    if starts != sorted(starts) or not all(0 <= start < 1 for start in starts):
+        raise ValueError(f"{type(method).__name__}.round_starts must be ascending in [0, 1), got {starts}")
+    if starts and not method.needs_target:
+        raise ValueError(f"{type(method).__name__} has rounds, so it must have needs_target: labels come with images")
+    return [round(start * steps) for start in starts]
 
 
 def make_round(
@@ -76,7 +89,7 @@ def make_round(
         The round, once a loss of power can no more undo it.
 
     Raises:
-        ValueError: the method labelled other images than it was given.
+        ValueError: the method labelled other images than it was given, or with what is no label; no file is left of it then.
     """
     was_training = method.training
     method.eval()
@@ -85,7 +98,7 @@ def make_round(
         writers: dict[_Kind, _Maps] = {}
         with autocast(device, dtype):
             for labels in method.pseudo_labels(_Images(target, device), number=number):
-                for kind, maps in _stored(labels).items():
+                for kind, maps in _stored(labels, method).items():
                     if kind not in writers:
                         path = files.enter_context(replacing(_path(folder, number, kind), durable=True))
                         writers[kind] = files.enter_context(_Maps(path, target.images.shape[:3]))
@@ -98,9 +111,13 @@ def make_round(
                     f"has {len(target)}; yield one PseudoLabel for every batch, with weights in all or in none"
                 )
         labeled = writers["labels"].labeled
-    digests = {kind: _digest(_path(folder, number, kind)) for kind in writers}
-    write_json(_record(folder, number), {"digests": digests, "labeled": labeled})
-    return _opened(target, folder, number, digests, labeled)
+    record = {
+        "labeled": labeled,
+        "images": target.fingerprint,
+        "digests": {kind: _digest(_path(folder, number, kind)) for kind in writers},
+    }
+    write_json(_record(folder, number), record)
+    return _opened(target, folder, number, record)
 
 
 def find_round(target: DecodedSplit, folder: Path, *, number: int, digest: str) -> Round:
@@ -113,19 +130,21 @@ def find_round(target: DecodedSplit, folder: Path, *, number: int, digest: str) 
         digest: that the checkpoint names.
 
     Raises:
-        DamagedCheckpointError: the maps are missing or others than the checkpoint was made with.
+        DamagedCheckpointError: the maps are missing, or they or the images are others than the checkpoint was made with.
     """
     try:
         record = json.loads(_record(folder, number).read_text())
         present = {kind: _digest(_path(folder, number, kind)) for kind in record["digests"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        present, record = {}, {}
-    if not present or _joint(present) != digest:
+        found = record | {"digests": present, "images": target.fingerprint}
+    # What was not written by this module makes its reader raise nearly anything; a disk that fails says nothing about the files.
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        found = {}
+    if _joint(found) != digest:
         raise DamagedCheckpointError(
-            f"the checkpoint in {folder} goes on with the pseudo-labels of round {number}, and the round-{number}-* files "
-            "beside it are missing or changed; bring them back, or delete the checkpoint to train again"
+            f"the checkpoint in {folder} goes on with the pseudo-labels of round {number}, and the round-{number}* files beside "
+            "it are missing or changed, or the target's images are; bring them back, or delete the checkpoint to train again"
         )
-    return _opened(target, folder, number, present, record["labeled"])
+    return _opened(target, folder, number, found)
 
 
 def open_round(target: DecodedSplit, folder: Path, *, number: int) -> Round:
@@ -136,15 +155,26 @@ def open_round(target: DecodedSplit, folder: Path, *, number: int) -> Round:
         folder: of the run.
         number: of the round.
     """
-    record = json.loads(_record(folder, number).read_text())
-    return _opened(target, folder, number, record["digests"], record["labeled"])
+    return _opened(target, folder, number, json.loads(_record(folder, number).read_text()))
 
 
-def forget_rounds(folder: Path, *, before: int) -> None:
-    """Delete the maps of earlier rounds, which no checkpoint goes on with any more."""
-    for path in folder.glob("round-*"):
-        number = path.name.removeprefix("round-").partition("-")[0].partition(".")[0]
-        if number.isdigit() and int(number) < before:
+def is_round_file(name: str) -> bool:
+    """Tell whether a file of a run's folder belongs to a round."""
+    return _FILE.fullmatch(name) is not None
+
+
+def forget_rounds(folder: Path, *, keep: int | None = None) -> None:
+    """Delete the maps of rounds that no checkpoint goes on with any more, and what is left of writing some.
+
+    Args:
+        folder: of the run.
+        keep: number of the round to keep; None: none is needed any more.
+    """
+    for path in folder.iterdir():
+        match = _FILE.fullmatch(path.name)
+        is_old = match is not None and (keep is None or int(match["number"]) != keep)
+        # A process that is killed leaves the file that it was writing, which may be large.
+        if is_old or _UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
@@ -192,20 +222,28 @@ class _Maps:
         return self._labeled / float(np.prod(self._shape))
 
 
-def _stored(labels: PseudoLabel) -> dict[_Kind, Tensor]:
-    maps: dict[_Kind, Tensor] = {"labels": labels.label.to(torch.uint8)}
+def _stored(labels: PseudoLabel, method: Method) -> dict[_Kind, Tensor]:
+    """Return the maps as they are stored, uint8 [B, H, W], after a look at what uint8 would wrap around."""
+    name = f"{type(method).__name__}.pseudo_labels"
+    label = labels.label
+    if not ((label >= 0) & (label < method.num_classes) | (label == IGNORE_INDEX)).all():
+        raise ValueError(f"{name} gave labels other than 0..{method.num_classes - 1} and {IGNORE_INDEX} for none")
+    maps: dict[_Kind, Tensor] = {"labels": label.to(torch.uint8)}
     if labels.weight is not None:
-        maps["weights"] = (labels.weight.float() * FULL_WEIGHT).round().to(torch.uint8)
+        weight = (labels.weight.float() * FULL_WEIGHT).round()
+        if not ((weight >= 0) & (weight <= FULL_WEIGHT)).all():
+            raise ValueError(f"{name} gave weights outside of [0, 1]")
+        maps["weights"] = weight.to(torch.uint8)
     return maps
 
 
-def _opened(target: DecodedSplit, folder: Path, number: int, digests: dict[Any, str], labeled: float) -> Round:
-    weights = _path(folder, number, "weights") if "weights" in digests else None
-    return Round(number, _joint(digests), labeled, target.with_maps(_path(folder, number, "labels"), weights))
+def _opened(target: DecodedSplit, folder: Path, number: int, record: dict[str, Any]) -> Round:
+    weights = _path(folder, number, "weights") if "weights" in record["digests"] else None
+    return Round(number, _joint(record), record["labeled"], target.with_maps(_path(folder, number, "labels"), weights))
 
 
-def _joint(digests: dict[Any, str]) -> str:
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+def _joint(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

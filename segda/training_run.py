@@ -153,6 +153,9 @@ class TrainingRun:
             interval=self._interval,
             round=None if self.round is None else (self.round.number, self.round.digest),
         )
+        # Maps that this checkpoint does not go on with are not needed any more.
+        has_ended = self.step == self.config.steps
+        forget_rounds(self.folder, keep=None if has_ended or self.round is None else self.round.number)
 
     def _optimizer(self, group: str) -> Optimizer:
         if group == "segmenter":
@@ -286,8 +289,13 @@ class TrainingRun:
             if self._draws is None:
                 self._draws = self.open_loaders()
             return
+        self._loaders.close()  # they read the maps of the round before
+        is_resumed = self._kept_round is not None and self._kept_round[0] == number
+        if not is_resumed:
+            # The checkpoint that is written now holds the sums of one rank.
+            self._interval.sums = {name: global_mean(value) for name, value in self._interval.sums.items()}
         if self.team.rank == 0:
-            if self._kept_round is not None and self._kept_round[0] == number:
+            if self._kept_round is not None and is_resumed:
                 self.round = find_round(self.splits.target, self.folder, number=number, digest=self._kept_round[1])
             else:
                 self.round = make_round(
@@ -296,7 +304,6 @@ class TrainingRun:
                 # A run that is resumed before its next report goes on from here: it would need the maps of earlier rounds
                 # otherwise.
                 self.save()
-                forget_rounds(self.folder, before=number)
         self.team.start_together()
         if self.team.rank > 0:
             self.round = open_round(self.splits.target, self.folder, number=number)

@@ -144,14 +144,17 @@ class Method(nn.Module, ABC):
         """Run once after the optimizers' update, e.g. to move an averaged teacher."""
 
     def round_starts(self) -> tuple[float, ...]:
-        """Return at which shares of the training target images get new pseudo-labels, ascending in [0, 1); by default never."""
+        """Return at which shares of the training target images get new pseudo-labels, ascending in [0, 1); by default never.
+
+        In a training of few steps rounds may begin at the same step; only the last of them takes place then.
+        """
         return ()
 
     def pseudo_labels(self, images: Iterable[Tensor], *, number: int) -> Iterator[PseudoLabel]:
         """Label the target's training images at the beginning of a round.
 
         The loop writes down what comes, finds it again after a restart, and gives it back with the images (`UnlabeledBatch`). It
-        calls this in evaluation and inference mode.
+        calls this in evaluation and inference mode, and of several processes in one: nothing of the method may change.
 
         Args:
             images: batches of all target training images in order, normalized float [B, 3, H, W]; can be gone through several
@@ -159,7 +162,8 @@ class Method(nn.Module, ABC):
             number: of the round, from 1.
 
         Yields:
-            The pseudo-labels of each batch, at the images' size; with weights in every batch or in none.
+            The pseudo-labels of each batch, at the images' size; with weights in every batch or in none. Weights are kept in
+            255ths.
         """
         raise TypeError(
             f"{type(self).__name__} has rounds, so it must say what labels they begin with: pseudo_labels is missing"

@@ -24,7 +24,7 @@ SUBSAMPLING = 4  # thresholds look at every fourth pixel in each direction, as t
 class SelfTrainingConfig(TwoDomainConfig):
     """Settings of `SelfTraining`."""
 
-    name: Literal["self_training"] = "self_training"
+    name: str = "self_training"
     warm_up: Annotated[float, Range(0.2, 0.7)] = Field(
         0.4, ge=0, lt=1, description="share of the training that precedes the first round, on the source alone"
     )

@@ -1,0 +1,517 @@
+"""Rounds of pseudo-labels in the real loop: maps that survive every interruption, and that arrive with their images."""
+
+import json
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from segda import rounds, training_run
+from segda.checkpoint import read_checkpoint
+from segda.config import TrainConfig
+from segda.datasets.scenes import generate_scenes
+from segda.errors import DamagedCheckpointError
+from segda.methods import METHODS
+from segda.rounds import forget_rounds, is_round_file, make_round, round_steps
+from segda.splits import open_splits
+from segda.testing.methods import MethodCase
+from segda.training import train
+from segda.training_run import TrainingRun
+from segda.types import IGNORE_INDEX
+
+GUESTS = """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    from segda.methods import MethodConfig, StepOutput
+    from segda.methods.self_training import SelfTraining
+    from segda.methods.source_only import SourceOnly
+    from segda.models import ModelConfig, Segmenter
+    from segda.types import IGNORE_INDEX, PseudoLabel, SegmentationOutput
+
+    class Tiny(Segmenter):
+        Config = ModelConfig
+
+        def __init__(self, config, *, num_classes):
+            super().__init__(config, num_classes=num_classes)
+            self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+            self.classifier = nn.Conv2d(8, num_classes, 1)
+
+        def forward(self, image, *, auxiliary=None):
+            features = self.trunk(image)
+            logits = functional.interpolate(self.classifier(features).float(), image.shape[2:], mode="bilinear")
+            return SegmentationOutput(logits, (), features)
+
+    class Logging(SelfTraining):
+        \"\"\"Logs a number that is no loss: each process has its own.\"\"\"
+
+        def training_step(self, step):
+            losses, logs = super().training_step(step)
+            return StepOutput(losses, {**logs, "brightness": step.labeled.image.mean().detach()})
+
+    class WeightedConfig(MethodConfig):
+        starts: tuple[float, ...] = (0.5,)
+        images_left_out: int = 0
+        margin: int = 0
+        label: int = 1
+        weight: float = 0.2
+
+    seen = []
+
+    class Weighted(SourceOnly):
+        \"\"\"Takes the colors for the classes, and is surer of one than of the other.\"\"\"
+
+        Config = WeightedConfig
+        needs_target = True
+
+        def training_step(self, step):
+            seen.append(step.target)
+            return super().training_step(step)
+
+        def round_starts(self):
+            return self.config.starts
+
+        @staticmethod
+        def colors(image):
+            label = (image[:, 0] > image[:, 1]).long()
+            return torch.where(image[:, 2] > 0.5, IGNORE_INDEX, label)
+
+        def pseudo_labels(self, images, *, number):
+            config = self.config
+            for image in images:
+                image = image[: len(image) - config.images_left_out, :, config.margin :]
+                label = self.colors(image)
+                weight = torch.where(label == 0, config.weight, 0.6)
+                yield PseudoLabel(torch.where(label == 1, config.label, label), weight)
+"""
+
+SELF_TRAINING = {"name": "self_training", "warm_up": 0.25, "rounds": 3}
+SPEED = {"train/seconds_per_step", "train/images_per_second"}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return generate_scenes(tmp_path_factory.mktemp("data") / "scenes", size=64, train=6, val=2, seed=1)
+
+
+@pytest.fixture
+def guests(guest_folder, monkeypatch) -> Any:
+    """Guests to train with, as the module that they are imported from."""
+    monkeypatch.setattr(rounds, "BATCH_SIZE", 4)  # of six images: a second, smaller batch
+    (guest_folder / "guests_of_rounds.py").write_text(textwrap.dedent(GUESTS))
+    import guests_of_rounds  # type: ignore[import-not-found]
+
+    return guests_of_rounds
+
+
+@pytest.fixture
+def configure(guests, scenes) -> Callable[..., TrainConfig]:
+    """Return a run of twelve steps that learns fast enough for the labels of its three rounds to differ."""
+
+    def configure(
+        *, augmentation: str = "nadir_color", crop: int = 32, workers: int = 0, **changes: Any
+    ) -> TrainConfig:
+        plain: dict[str, Any] = {
+            "data": {
+                "source": {"dataset": "scenes", "domain": "urban", "root": scenes},
+                "target": {"dataset": "scenes", "domain": "rural", "root": scenes},
+                "height": 64,
+                "width": 64,
+                "crop_height": crop,
+                "crop_width": crop,
+                "augmentation": augmentation,
+                "workers": workers,
+                "cache": scenes.parent / "cache",
+            },
+            "model": {"name": "guests_of_rounds:Tiny"},
+            "method": SELF_TRAINING,
+            "steps": 12,
+            "report_every": 5,
+            "batch_size": 4,
+            "precision": "fp32",
+            "device": "cpu",
+            "oracle": "never",
+            "optimizer": {"lr": 0.05},
+        }
+        return TrainConfig.model_validate(plain | changes)
+
+    return configure
+
+
+class Reports(dict):
+    """Step -> metrics, without speeds; may stop the run at a step."""
+
+    def __init__(self, *, stop_at: int | None = None) -> None:
+        super().__init__()
+        self.stop_at = stop_at
+
+    def __call__(self, step: int, metrics: dict[str, float], checkpoint: Path) -> None:
+        if step == self.stop_at:
+            raise Killed
+        assert step not in self
+        self[step] = {name: value for name, value in metrics.items() if name not in SPEED}
+
+
+class Killed(BaseException):
+    """Ends a run where no code of it can do anything about it."""
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Compare all that two runs left but times."""
+    first, second = (read_checkpoint(folder / "checkpoint.pt") for folder in (one, other))
+    assert first["step"] == second["step"]
+    assert first["round"] == second["round"]
+    assert_equal(first["method"], second["method"])
+    assert_equal(first["optimizers"], second["optimizers"])
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_equal(one[name], other[name])
+    elif isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def round_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if "round-" in path.name}
+
+
+def kill_in_the_middle_of_a_round(patch: pytest.MonkeyPatch) -> None:
+    update = TrainingRun.update
+
+    def updated(run: TrainingRun, factor: float) -> None:
+        if run.step == 7:
+            raise Killed
+        update(run, factor)
+
+    patch.setattr(TrainingRun, "update", updated)
+
+
+def kill_in_the_middle_of_writing_maps(patch: pytest.MonkeyPatch) -> None:
+    add = rounds._Maps.add
+
+    def added(maps: Any, more: Tensor) -> None:
+        if maps.count == 4 and "round-2" in maps._path.name:
+            # What SIGKILL leaves: nobody tidies up.
+            maps._path.with_name(".round-2-labels.npy.dead.partial").write_bytes(b"half")
+            raise Killed
+        add(maps, more)
+
+    patch.setattr(rounds._Maps, "add", added)
+
+
+def kill_between_maps_and_their_record(patch: pytest.MonkeyPatch) -> None:
+    write_json = rounds.write_json
+
+    def written(path: Path, content: Any) -> None:
+        if path.name == "round-2.json":
+            raise Killed
+        write_json(path, content)
+
+    patch.setattr(rounds, "write_json", written)
+
+
+def kill_between_maps_and_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    save = TrainingRun.save
+
+    def saved(run: TrainingRun) -> None:
+        if run.step == 6:
+            raise Killed
+        save(run)
+
+    patch.setattr(TrainingRun, "save", saved)
+
+
+def kill_between_checkpoint_and_deleting_old_maps(patch: pytest.MonkeyPatch) -> None:
+    def forgotten(folder: Path, *, keep: int | None) -> None:
+        if keep == 2:
+            raise Killed
+        forget_rounds(folder, keep=keep)
+
+    patch.setattr(training_run, "forget_rounds", forgotten)
+
+
+@pytest.fixture
+def whole(configure, tmp_path) -> tuple[Path, Reports]:
+    """The run that nothing interrupts."""
+    reports = Reports()
+    train(configure(), reports, folder=tmp_path / "whole")
+    assert list(reports) == [5, 10, 12]
+    return tmp_path / "whole", reports
+
+
+@pytest.mark.parametrize(
+    ("kill", "left", "goes_on_at"),
+    [
+        (kill_in_the_middle_of_a_round, {"round-2-labels.npy", "round-2.json"}, 6),
+        (
+            kill_in_the_middle_of_writing_maps,
+            {"round-1-labels.npy", "round-1.json", ".round-2-labels.npy.dead.partial"},
+            5,
+        ),
+        (kill_between_maps_and_their_record, {"round-1-labels.npy", "round-1.json", "round-2-labels.npy"}, 5),
+        (
+            kill_between_maps_and_checkpoint,
+            {"round-1-labels.npy", "round-1.json", "round-2-labels.npy", "round-2.json"},
+            5,
+        ),
+        (
+            kill_between_checkpoint_and_deleting_old_maps,
+            {"round-1-labels.npy", "round-1.json", "round-2-labels.npy", "round-2.json"},
+            6,
+        ),
+    ],
+)
+def test_a_run_that_is_killed_anywhere_goes_on_bit_for_bit(
+    configure, whole, tmp_path, monkeypatch, kill, left, goes_on_at
+):
+    folder, parts = tmp_path / "parts", Reports()
+    with monkeypatch.context() as patch:
+        kill(patch)
+        with pytest.raises(Killed):
+            train(configure(), parts, folder=folder)
+    assert list(parts) == [5]
+    assert round_files(folder) == left
+    assert read_checkpoint(folder / "checkpoint.pt")["step"] == goes_on_at
+    rest = Reports()
+    train(configure(), rest, folder=folder, acknowledged=5)
+    assert parts | rest == whole[1]
+    assert_same_end(folder, whole[0])
+    assert round_files(folder) == set()
+
+
+@pytest.mark.parametrize("stop_at", [3, 6, 9, 12])
+def test_a_run_that_ends_with_the_report_before_a_round_goes_on_bit_for_bit(configure, tmp_path, stop_at):
+    config = configure(report_every=3)
+    whole, parts, rest = Reports(), Reports(stop_at=stop_at), Reports()
+    train(config, whole, folder=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, parts, folder=tmp_path / "parts")
+    train(config, rest, folder=tmp_path / "parts", acknowledged=stop_at - 3)
+    assert parts | rest == whole
+    assert_same_end(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_reports_say_how_much_the_present_round_labels(whole):
+    first, third, still_third = (metrics["train/pseudo_labeled"] for metrics in whole[1].values())
+    assert (first, third) == pytest.approx(
+        (0.2, 0.3), abs=0.05
+    )  # the portions of these rounds, counted at every fourth pixel
+    assert third == still_third
+
+
+def test_before_the_first_round_there_is_no_label(guests, configure, tmp_path):
+    config = configure(method={"name": "guests_of_rounds:Weighted", "starts": [0.5]}, steps=4)
+    reports = Reports()
+    train(config, reports, folder=tmp_path / "run")
+    assert [target.pseudo_label is None for target in guests.seen] == [True, True, False, False]
+
+
+def interrupt(config: TrainConfig, folder: Path, **options: int) -> Reports:
+    """Leave a run in the middle of its second round."""
+    reports = Reports()
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in_the_middle_of_a_round(patch)
+        with pytest.raises(Killed):
+            train(config, reports, folder=folder, **options)
+    return reports
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def claim_more(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"labeled": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("round-2-labels.npy", Path.unlink),
+        ("round-2-labels.npy", flip_a_byte),
+        ("round-2-labels.npy", cut_off),
+        ("round-2.json", Path.unlink),
+        ("round-2.json", cut_off),
+        ("round-2.json", claim_more),
+    ],
+)
+def test_maps_that_are_missing_or_damaged_end_the_resume_with_one_error(configure, tmp_path, name, damage):
+    config = configure()
+    interrupt(config, tmp_path)
+    checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
+    damage(tmp_path / name)
+    with pytest.raises(DamagedCheckpointError) as error:
+        train(config, Reports(), folder=tmp_path)
+    assert str(error.value) == (
+        f"the checkpoint in {tmp_path} goes on with the pseudo-labels of round 2, and the round-2* files beside it are missing "
+        "or changed, or the target's images are; bring them back, or delete the checkpoint to train again"
+    )
+    assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
+
+
+def test_maps_of_other_images_are_refused(configure, tmp_path, monkeypatch):
+    config = configure()
+    interrupt(config, tmp_path)
+    target = open_splits(config).target
+    digest = read_checkpoint(tmp_path / "checkpoint.pt")["round"][1]
+    assert rounds.find_round(target, tmp_path, number=2, digest=digest).digest == digest
+    others = open_splits(config).source_val
+    with pytest.raises(DamagedCheckpointError, match="or the target's images are"):
+        rounds.find_round(others, tmp_path, number=2, digest=digest)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_maps_that_may_not_be_read_are_no_damage(configure, tmp_path):
+    config = configure()
+    interrupt(config, tmp_path)
+    (tmp_path / "round-2-labels.npy").chmod(0)
+    with pytest.raises(PermissionError):
+        train(config, Reports(), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "crop", "workers"), [("nadir", 32, 0), ("scale_crop", 64, 0), ("scale_crop", 64, 1)]
+)
+def test_labels_and_weights_arrive_augmented_like_their_images(
+    guests, configure, tmp_path, augmentation, crop, workers
+):
+    method = {"name": "guests_of_rounds:Weighted", "starts": [0.0]}
+    config = configure(method=method, augmentation=augmentation, crop=crop, workers=workers, steps=3)
+    train(config, Reports(), folder=tmp_path / "run")
+    targets = guests.seen
+    assert len(targets) == 3
+    image = torch.cat([target.image for target in targets])
+    label = torch.cat([target.pseudo_label.label for target in targets])
+    weight = torch.cat([target.pseudo_label.weight for target in targets])
+    assert weight.dtype == torch.float32
+    assert set(label.unique().tolist()) == {0, 1, IGNORE_INDEX}
+    assert torch.equal(weight[label == 0], torch.full_like(weight[label == 0], 51 / 255))  # 0.2, of 255ths
+    assert torch.equal(weight[label == 1], torch.full_like(weight[label == 1], 153 / 255))
+    if augmentation == "nadir":  # which moves pixels and mixes none
+        assert torch.equal(label, guests.Weighted.colors(image))
+    else:
+        padded = (label == IGNORE_INDEX) & (weight == 0)
+        assert padded.any()
+        assert float(image[padded[:, None].expand_as(image)].abs().max()) < 0.02  # the mean color
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"images_left_out": 1}, r"pseudo_labels gave labels of 4 images in round 1, the target has 6"),
+        ({"margin": 8}, r"pseudo-labels must have the images' size \(64, 64\), got \(56, 64\)"),
+        ({"label": 7}, r"pseudo_labels gave labels other than 0\.\.6 and 255 for none"),
+        ({"label": -1}, r"pseudo_labels gave labels other than 0\.\.6 and 255 for none"),
+        ({"weight": 1.1}, r"pseudo_labels gave weights outside of \[0, 1\]"),
+        ({"weight": float("nan")}, r"pseudo_labels gave weights outside of \[0, 1\]"),
+    ],
+)
+def test_a_method_that_labels_wrongly_is_told_and_leaves_nothing_half_written(configure, tmp_path, settings, message):
+    config = configure(method={"name": "guests_of_rounds:Weighted"} | settings, steps=4)
+    with pytest.raises(ValueError, match=message):
+        train(config, Reports(), folder=tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "environment.json"}
+
+
+def test_a_round_leaves_the_method_in_its_mode_and_its_maps_with_their_record(configure, tmp_path):
+    target = open_splits(configure()).target
+    method = MethodCase(METHODS["self_training"], {"thresholds": "constant", "confidence": 0.1}).build()
+    folder = tmp_path / "run"
+    made = make_round(method, target, folder, number=3, device=torch.device("cpu"), dtype=torch.float32)
+    assert method.training
+    assert {path.name for path in folder.iterdir()} == {"round-3-labels.npy", "round-3.json"}
+    assert all(is_round_file(path.name) for path in folder.iterdir())
+    maps = np.load(folder / "round-3-labels.npy")
+    assert maps.shape == target.images.shape[:3]
+    assert made.labeled == (maps != IGNORE_INDEX).mean()
+    assert json.loads((folder / "round-3.json").read_text())["labeled"] == made.labeled
+    assert not is_round_file("surround-3.json")
+    assert not is_round_file("result.json")
+
+
+def test_rounds_that_would_begin_at_once_are_one_and_those_after_the_end_none(guests, configure, tmp_path):
+    method = {"name": "guests_of_rounds:Weighted", "starts": [0.1, 0.2, 0.4, 0.9]}
+    config = configure(method=method, steps=3, report_every=1)
+    whole, parts, rest = Reports(), Reports(stop_at=2), Reports()
+    kept = []
+
+    def report(step: int, metrics: dict[str, float], checkpoint: Path) -> None:
+        whole(step, metrics, checkpoint)
+        kept.append(round_files(checkpoint.parent))
+
+    train(config, report, folder=tmp_path / "whole")
+    three = {"round-3-labels.npy", "round-3-weights.npy", "round-3.json"}
+    # 0.3 and 0.6 of a step are rounded to 0 and 1, 1.2 to 1, 2.7 to 3: rounds 1, then 3; the fourth never begins.
+    assert kept == [{name.replace("3", "1") for name in three}, three, set()]
+    with pytest.raises(Killed):
+        train(config, parts, folder=tmp_path / "parts")
+    train(config, rest, folder=tmp_path / "parts", acknowledged=1)
+    assert parts | rest == whole
+    assert_same_end(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ([0.5, 0.2], r"round_starts must be ascending in \[0, 1\)"),
+        ([-0.1], r"round_starts must be ascending in \[0, 1\)"),
+        ([0.5, 1.0], r"round_starts must be ascending in \[0, 1\)"),
+    ],
+)
+def test_starts_out_of_order_or_range_are_refused(guests, starts, message):
+    case = MethodCase(guests.Weighted, {"name": "weighted", "starts": starts})
+    with pytest.raises(ValueError, match=message):
+        round_steps(case.build(), steps=10)
+
+
+def test_rounds_without_target_images_are_refused(guests, monkeypatch):
+    monkeypatch.setattr(guests.Weighted, "needs_target", False)
+    with pytest.raises(ValueError, match="Weighted has rounds, so it must have needs_target"):
+        round_steps(MethodCase(guests.Weighted, {"name": "weighted"}).build(), steps=10)
+
+
+def test_a_labelling_that_goes_through_the_images_twice_sees_the_same_ones(configure):
+    target = open_splits(configure()).target
+    images = rounds._Images(target, torch.device("cpu"))
+    first, second = list(images), list(images)
+    assert [len(batch) for batch in first] == [4, 2]
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.slow  # a process starts twice
+def test_two_processes_that_were_killed_in_the_middle_of_a_round_end_as_one_that_was_not(configure, tmp_path):
+    """Rates are small because a network with random weights amplifies roundings; reports between rounds average numbers."""
+    method = SELF_TRAINING | {"name": "guests_of_rounds:Logging"}
+    config = configure(method=method, optimizer={"lr": 1e-4})
+    one, rest = Reports(), Reports()
+    train(config, one, folder=tmp_path / "one")
+    parts = interrupt(config, tmp_path / "two", processes=2)
+    assert round_files(tmp_path / "two") == {"round-2-labels.npy", "round-2.json"}
+    train(config, rest, folder=tmp_path / "two", acknowledged=5, processes=2)
+    two = parts | rest
+    assert list(two) == list(one) == [5, 10, 12]
+    for step, metrics in one.items():
+        for name in ("train/loss_seg", "train/loss_target", "train/brightness", "train/pseudo_labeled"):
+            assert two[step][name] == pytest.approx(metrics[name], rel=1e-4), (step, name)
+    first, second = (read_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("one", "two"))
+    for name, value in first.items():
+        assert torch.allclose(second[name].double(), value.double(), rtol=1e-4, atol=1e-6), name
