@@ -10,12 +10,12 @@ import torch
 
 from segda.config import TrainConfig
 from segda.environment import code_fingerprint
-from sweeps.audit.findings import TIMES, Check, check, same
 from sweeps.execution.fence import newest_attempt
 from sweeps.execution.remote import files_of
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import PREFIX
 from sweeps.execution.worker import DEFAULT_TRAIN
+from sweeps.findings import TIMES, Check, check, same
 from sweeps.ledger.records import Point
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState, trial_key

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sweeps.audit.findings import TIMES
+from sweeps.findings import TIMES
 from sweeps.tracking.server import metric_name
 
 # What the machine did meanwhile.

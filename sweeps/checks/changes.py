@@ -9,10 +9,10 @@ from segda.errors import ConfigError
 from segda.tunable import Scalar
 from sweeps.checks.makers import spec_from
 from sweeps.checks.sampler import unused_settings
+from sweeps.file.auto import chosen_sampler
 from sweeps.file.space import SearchSpace
 from sweeps.file.spec import SweepSpec, without_places
 from sweeps.paths import leaves
-from sweeps.search.auto import chosen_sampler
 from sweeps.trial import TrialKind, TrialRecord
 
 _ABSENT = "-"

@@ -11,12 +11,12 @@ from segda.datasets.base import resolve_root
 from segda.errors import ConfigError, SegdaError
 from sweeps.checks.makers import load_spec
 from sweeps.cli.options import console, examples, options
+from sweeps.file.auto import chosen_sampler
 from sweeps.file.space import SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.profiles import reachable, sample_config
 from sweeps.schedulers.rivals import pruning_rule
-from sweeps.search.auto import chosen_sampler
 from sweeps.selection.reasons import too_few_seeds
 
 

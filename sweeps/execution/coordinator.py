@@ -13,7 +13,7 @@ from typing import Any
 from segda.config import TrainConfig
 from sweeps.execution.micro_batches import smaller_micro_batch, why_no_smaller
 from sweeps.execution.proposals import Proposals
-from sweeps.execution.retries import RETRIED, FailuresInARow, retry_message
+from sweeps.execution.retries import FailuresInARow, retry_message
 from sweeps.execution.tasks import task_of
 from sweeps.execution.trials import Trials
 from sweeps.execution.watchdog import HANG_FILE
@@ -21,6 +21,7 @@ from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
 from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import RETRIED
 from sweeps.metrics import visible_metrics
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.schedulers.base import CONTINUE, Decision

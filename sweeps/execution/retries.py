@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from sweeps.failures import FailureClass
-from sweeps.ledger.records import Event
+from sweeps.ledger.records import RETRIED, Event
 
-RETRIED = "lost"  # kind of event: an attempt failed and another one follows
 _CLASSES = {failure.value: failure for failure in FailureClass}
 
 

@@ -52,6 +52,9 @@ class Point:
     metrics: Mapping[str, float]
 
 
+RETRIED = "lost"  # kind of event: an attempt failed and another one follows
+
+
 @dataclass(frozen=True)
 class Event:
     """One thing that happened to a sweep.

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.checks.makers import stored_spec
-from sweeps.execution.retries import RETRIED
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import Event, Point
+from sweeps.ledger.records import RETRIED, Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
 from sweeps.planning.packing import recalled
 from sweeps.planning.plan import saved_estimate

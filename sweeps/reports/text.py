@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from segda.tunable import Scalar
+from sweeps.file.auto import chosen_sampler
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import format_value
 from sweeps.paths import leaves, value_at
 from sweeps.planning.counts import planned_trials
 from sweeps.reports.tables import method_rows
 from sweeps.reports.view import SweepView
-from sweeps.search.auto import chosen_sampler
 from sweeps.selection.guards import collapse
 from sweeps.selection.reasons import too_few_seeds
 from sweeps.selection.seeds import MeanInterval, repetitions

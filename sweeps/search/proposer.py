@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial
 
 from segda.errors import ConfigError
 from segda.tunable import Scalar
+from sweeps.file.auto import chosen_sampler
 from sweeps.file.space import SearchSpace, identity
 from sweeps.file.spec import SweepSpec
-from sweeps.search.auto import chosen_sampler
 from sweeps.search.quasi_random import Identity, QuasiRandom
 from sweeps.search.samplers import build_sampler, build_study, propose
 from sweeps.search.told import Translator, objective_value

@@ -16,10 +16,10 @@ from typing import Any
 
 from segda.config import TrainConfig
 from segda.tunable import Scalar
+from sweeps.file.auto import chosen_sampler
 from sweeps.file.space import SearchSpace, identity, same
 from sweeps.file.spec import SweepSpec
 from sweeps.paths import leaves, value_at
-from sweeps.search.auto import chosen_sampler
 from sweeps.search.told import Translator
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 

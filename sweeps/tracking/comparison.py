@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from sweeps.audit.findings import Check, check, same
 from sweeps.file.spec import SweepSpec
+from sweeps.findings import Check, check, same
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepRecord
 from sweeps.store import Store

@@ -13,11 +13,12 @@ from records import trial as trial_record
 
 from segda.errors import ConfigError, DeviceError
 from sweeps.execution import runner, waiting
-from sweeps.execution.retries import RETRIED, retried_class
+from sweeps.execution.retries import retried_class
 from sweeps.execution.runner import run_sweep
 from sweeps.failures import FailureClass
 from sweeps.ledger import lease
 from sweeps.ledger.database import LeaseLostError
+from sweeps.ledger.records import RETRIED
 from sweeps.trial import TrialKind, TrialState
 
 pytestmark = pytest.mark.usefixtures("ray_cluster", "no_profiling")

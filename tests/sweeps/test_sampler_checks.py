@@ -7,7 +7,7 @@ from segda.cli_errors import run_cli
 from segda.errors import ConfigError
 from sweeps import cli
 from sweeps.checks.makers import load_spec
-from sweeps.search.auto import chosen_sampler
+from sweeps.file.auto import chosen_sampler
 
 MIOU = "source/val/miou"
 PARETO = [{"metric": MIOU, "direction": "maximize"}, {"metric": "macs", "direction": "minimize"}]
