@@ -76,6 +76,19 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
+def pool(features: Tensor) -> Tensor:
+    """Average maps over all positions, in at least single precision: the result is for `in_full_precision`.
+
+    Args:
+        features: float [B, C, h, w].
+
+    Returns:
+        float32 (or float64, if the features are) [B, C, 1, 1].
+    """
+    precise = torch.float32 if features.dtype.itemsize < 4 else features.dtype
+    return features.mean((2, 3), keepdim=True, dtype=precise)
+
+
 def in_full_precision(module: nn.Module, pooled: Tensor) -> Tensor:
     """Run a module on pooled maps in the precision of its weights.
 

@@ -85,7 +85,7 @@ class PyramidPooling(nn.Module):
         """Map float [B, channels, h, w] to another one."""
         size = (features.shape[2], features.shape[3])
         levels = [
-            resize(in_full_precision(branch, pool_to_bins(features, bins=bins)), size=size)
+            resize(in_full_precision(branch, pool_to_bins(features, bins=bins)).to(features.dtype), size=size)
             for branch, bins in zip(self.branches, _BINS, strict=True)
         ]
         result: Tensor = self.project(torch.cat([features, *levels], dim=1))

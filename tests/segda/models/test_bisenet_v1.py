@@ -5,7 +5,8 @@ from torch.nn import functional
 
 from segda.errors import ConfigError
 from segda.models import build_segmenter
-from segda.models.bisenet_v1 import BiSeNetV1
+from segda.models.bisenet_v1 import AttentionRefinement, BiSeNetV1
+from segda.models.blocks import pool
 from segda.models.logits_only import inference_segmenter
 from segda.models.trunks.resnet import resnet18
 
@@ -108,6 +109,19 @@ def test_features_are_the_fused_maps_at_an_eighth() -> None:
     features = network(torch.empty(2, 3, 65, 95, device="meta")).features
 
     assert features.shape == (2, 6, 9, 12)
+
+
+def test_attention_is_computed_in_single_precision_under_autocast() -> None:
+    torch.manual_seed(0)
+    attention = AttentionRefinement(16)
+    features = torch.randn(2, 16, 9, 7).bfloat16()
+    expected = attention(features.float().mean((2, 3), keepdim=True))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = attention(pool(features))
+
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_image_in_training_is_refused_with_the_remedy() -> None:
