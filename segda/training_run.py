@@ -88,8 +88,9 @@ class TrainingRun:
         images = team.size * images_at_once(config, micro_batch=micro_batch, processes=team.size)
         self.dtype = resolve_precision(config.precision, device)
         if config.precision == "auto" and images < MIN_IMAGES_AT_ONCE:
-            # Batch normalization of pooled maps divides the difference of two or three values by itself. Though it computes in single
-            # precision, what is pooled was rounded to bfloat16: the gradient's cosine to a true one is 0.91 at batch 2, 0.8 at worst.
+            # Batch normalization of pooled maps divides the difference of two or three values by itself. Though networks compute it
+            # in single precision, what they pool was rounded to bfloat16: at batch 2 the gradient's cosine to the one in single
+            # precision is 0.91, and 0.8 at worst.
             self.dtype = torch.float32
         num_classes = len(DATASETS[config.data.source.dataset].classes)
         self.step = 0
