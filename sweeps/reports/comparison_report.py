@@ -8,9 +8,10 @@ from markupsafe import Markup
 from segda.errors import ConfigError
 from sweeps.ledger.database import Ledger
 from sweeps.reports import comparison, comparison_plots, plots
+from sweeps.reports.marks import marks
 from sweeps.reports.pages import write_page
 from sweeps.reports.sweep_report import ReportPaths
-from sweeps.reports.text import context_line, date
+from sweeps.reports.text import context_line, date, mark_lines
 from sweeps.reports.view import load_view
 from sweeps.store import Store
 
@@ -42,7 +43,8 @@ def write_comparison(ledger: Ledger, store: Store, sweeps: Sequence[str]) -> Rep
         "rows": comparison.sweep_rows(views),
         "differences": comparison.differences(views),
         "obstacles": comparison.obstacles(views),
-        "contexts": [(view.record.name, context_line(view)) for view in views],
+        "marks": {view.record.name: marks(view.trials) for view in views},
+        "contexts": [(view.record.name, " ".join([context_line(view), *mark_lines(view)])) for view in views],
         "written": date(time.time()),
     }
     stem = store.root / f"comparison_{'+'.join(sweeps)}"

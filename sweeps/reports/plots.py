@@ -16,6 +16,7 @@ import plotly.offline
 from segda.tunable import Scalar
 from sweeps.labels import format_value, kind_label, method_label, model_label, short_names, short_params
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.reports.marks import mark
 from sweeps.reports.network_tables import ClassRow
 from sweeps.selection.analysis import is_candidate
 from sweeps.trial import TrialRecord, TrialState
@@ -96,7 +97,7 @@ def method_colors(trials: Iterable[TrialRecord]) -> dict[str, tuple[str, str]]:
 def hover_text(trial: TrialRecord) -> str:
     """Return what is known of a trial as the few HTML elements that a figure's hover box understands."""
     lines = [
-        f"<b>trial {trial.number}</b> · {kind_label(trial)} · {trial.state.value}",
+        f"<b>trial {trial.number}{mark(trial)}</b> · {kind_label(trial)} · {trial.state.value}",
         method_label(trial),
         model_label(trial),
         *(short_params({path: value}) for path, value in trial.params.items() if short_params({path: value})),

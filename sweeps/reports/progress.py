@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration, settings_label
+from sweeps.reports.marks import footnotes, mark
 from sweeps.reports.status import Progress
 from sweeps.trial import TrialRecord, TrialState
 
@@ -88,7 +89,9 @@ class _Heard:
         shown = f" {self.metric} {value:.4f}" if value is not None else ""
         name = f" [{record.name}]" if record.name else ""
         settings = settings_label(record)
-        return f"trial {record.number}{name} step {record.step}/{record.config['steps']}{shown} ({settings})"
+        return (
+            f"trial {record.number}{mark(record)}{name} step {record.step}/{record.config['steps']}{shown} ({settings})"
+        )
 
 
 class LineView:
@@ -154,7 +157,9 @@ class LiveView:
             if best is not None:
                 parts.append(Text(f"best: {heard.line(best)}", style="bold green"))
             parts.append(self._table(heard.running))
-            parts += [Text(note, style="dim") for note in heard.notes]
+            shown = {trial.number: trial for trial in [*heard.running, *([best] if best is not None else [])]}
+            notes = footnotes(shown.values(), processes=heard.progress.spec.resources.processes)
+            parts += [Text(note, style="dim") for note in (*notes, *heard.notes)]
             return Group(*parts)
 
     def _table(self, running: list[TrialRecord]) -> Table:
@@ -165,7 +170,7 @@ class LiveView:
             steps = int(record.config["steps"])
             value = self._heard.progress.value(record)
             table.add_row(
-                str(record.number) + (f" {record.name}" if record.name else ""),
+                f"{record.number}{mark(record)}" + (f" {record.name}" if record.name else ""),
                 settings_label(record),
                 f"{record.step}/{steps}",
                 ProgressBar(total=steps, completed=record.step, width=20),

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from sweeps.labels import duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
+from sweeps.reports.marks import footnotes, mark
 from sweeps.reports.status import SweepStatus, read_status
 from sweeps.trial import TrialRecord, TrialState
 
@@ -40,6 +41,9 @@ def render(status: SweepStatus, *, width: int, rows: int | None = None) -> Rende
     hidden = len(status.trials) - len(shown)
     if hidden:
         parts.append(Text(f"and {hidden} more that ended earlier", style="dim"))
+    named = {trial.number: trial for trial in [*shown, *([status.best] if status.best is not None else [])]}
+    notes = footnotes(named.values(), processes=status.spec.resources.processes)
+    parts += [Text(note, style="dim") for note in notes]
     return Group(*parts)
 
 
@@ -59,7 +63,7 @@ def header_lines(status: SweepStatus) -> list[str]:
     best, objective = status.best, status.spec.objectives[0]
     if best is not None:
         lines.append(
-            f"best so far: trial {best.number}, {objective.metric} {status.value(best):.4g} ({settings_label(best)})"
+            f"best so far: trial {best.number}{mark(best)}, {objective.metric} {status.value(best):.4g} ({settings_label(best)})"
         )
     return lines
 
@@ -78,7 +82,6 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
         "report": bool(status.reported),
         "attempts": any(trial.attempt > 1 for trial in trials),
         "last failure": any(trial.failure for trial in trials),
-        "micro-batch": any(trial.micro_batch for trial in trials),
         "reused": any(trial.reused for trial in trials),
         "settings": width >= _SETTINGS_FROM,
     }
@@ -94,15 +97,15 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
         "time",
         "report",
     )
-    for title in (*titles, "attempts", "last failure", "micro-batch", "reused", "settings"):
+    for title in (*titles, "attempts", "last failure", "reused", "settings"):
         if optional.get(title, True):
-            is_number = title in ("trial", "step", "time", "report", "attempts", "micro-batch")
+            is_number = title in ("trial", "step", "time", "report", "attempts")
             table.add_column(title, justify="right" if is_number else "left", no_wrap=True)
     for trial in trials:
         steps, value = int(trial.config["steps"]), status.value(trial)
         reported = status.reported.get(trial.number)
         cells = {
-            "trial": str(trial.number),
+            "trial": f"{trial.number}{mark(trial)}",
             "kind": kind_label(trial),
             "state": trial.state.value,
             "": bar(trial.step, steps),
@@ -114,7 +117,6 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
             "report": "" if reported is None else f"{duration(max(0.0, status.now - reported))} ago",
             "attempts": str(trial.attempt) if trial.attempt > 1 else "",
             "last failure": trial.failure.value.replace("_", " ") if trial.failure else "",
-            "micro-batch": "" if trial.micro_batch is None else str(trial.micro_batch),
             "reused": trial.reused or "",
             "settings": settings_label(trial),
         }

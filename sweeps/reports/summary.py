@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from sweeps.reports.tables import trial_rows
-from sweeps.reports.text import context_line, percent, scaled, state_line
+from sweeps.reports.text import context_line, mark_lines, percent, scaled, state_line
 from sweeps.reports.view import SweepView
 
 _SETTINGS_FROM = 140  # columns of a terminal from which the settings of a trial have room beside its figures
@@ -17,7 +17,11 @@ def summary_table(view: SweepView, *, width: int) -> Table:
         width: columns of the terminal; the trials' settings are shown where they fit on a line.
     """
     is_wide = width >= _SETTINGS_FROM
-    table = Table(title=f"{view.record.name}: {state_line(view)}", caption=context_line(view), caption_justify="left")
+    table = Table(
+        title=f"{view.record.name}: {state_line(view)}",
+        caption="\n".join([context_line(view), *mark_lines(view)]),
+        caption_justify="left",
+    )
     for name in ("trial", "state", "method"):
         table.add_column(name, no_wrap=True)
     if is_wide:
@@ -28,7 +32,7 @@ def summary_table(view: SweepView, *, width: int) -> Table:
     for row in trial_rows(view.trials):
         is_picked = row.number == number
         table.add_row(
-            f"{row.number} ★" if is_picked else str(row.number),
+            f"{row.number}{row.mark}" + (" ★" if is_picked else ""),
             row.state.value,
             row.method if row.kind == "search" else f"{row.method}\n({row.kind})",
             *([f"{row.params}, seed {row.seed}"] if is_wide else []),

@@ -19,12 +19,14 @@ from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
+from sweeps.reports.marks import mark, marks
 from sweeps.reports.pages import write_page
 from sweeps.reports.text import (
     asked_rows,
     context_line,
     date,
     environment_rows,
+    mark_lines,
     percent,
     precision_text,
     spread,
@@ -32,7 +34,7 @@ from sweeps.reports.text import (
     warning_lines,
 )
 from sweeps.reports.view import SweepView, load_view
-from sweeps.selection.seeds import MeanInterval
+from sweeps.selection.seeds import MeanInterval, repetitions
 from sweeps.store import Store
 
 
@@ -98,6 +100,9 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "state": state_line(view),
         "warnings": warning_lines(view),
         "context": context_line(view),
+        "marks": marks(view.trials),
+        "seed_marks": _seed_marks(view),
+        "mark_lines": mark_lines(view),
         "rows": tables.trial_rows(view.trials),
         "methods": tables.method_rows(view.trials),
         "seeds": view.seed_groups,
@@ -118,6 +123,15 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "sweep_file": yaml.safe_dump(_plain(view.record.spec), sort_keys=False, allow_unicode=True),
         "written": date(time.time()),
     }
+
+
+def _seed_marks(view: SweepView) -> dict[int, str]:
+    """Return the marks of finalists together with those of their repetitions, whose figures stand beside theirs."""
+    found = {}
+    for group in view.seed_groups:
+        signs = "".join(mark(trial) for trial in [group.trial, *repetitions(group.trial.number, view.trials)])
+        found[group.trial.number] = "".join(sorted(set(signs)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from sweeps.labels import kind_label, method_label, short_params
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
 from sweeps.reports.failure_tables import history
+from sweeps.reports.marks import mark
 from sweeps.selection.analysis import best_by, rank_correlation
 from sweeps.selection.choice import Selection
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -18,6 +19,7 @@ class TrialRow:
 
     Attributes:
         number: position in the sweep.
+        mark: what stands beside the number, see `sweeps.reports.marks`.
         kind: why the trial exists (`search`, `reference`, `replicate`), with its reference name or parent.
         state: where it stands.
         method: method label, e.g. `adversarial × fcd`.
@@ -36,6 +38,7 @@ class TrialRow:
     """
 
     number: int
+    mark: str
     kind: str
     state: TrialState
     method: str
@@ -113,6 +116,7 @@ def trial_rows(trials: Iterable[TrialRecord]) -> list[TrialRow]:
     return [
         TrialRow(
             number=trial.number,
+            mark=mark(trial),
             kind=kind_label(trial),
             state=trial.state,
             method=method_label(trial),

@@ -11,6 +11,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import format_value
 from sweeps.paths import leaves, value_at
 from sweeps.planning.counts import planned_trials
+from sweeps.reports.marks import footnotes
 from sweeps.reports.tables import method_rows
 from sweeps.reports.view import SweepView
 from sweeps.selection.guards import collapse
@@ -80,6 +81,11 @@ def context_line(view: SweepView) -> str:
     )
 
 
+def mark_lines(view: SweepView) -> list[str]:
+    """Return what the marks beside trials mean; the lines stand under each table with marked trials."""
+    return footnotes(view.trials, processes=view.spec.resources.processes)
+
+
 def warning_lines(view: SweepView) -> list[str]:
     """Return what a reader must know before believing the report."""
     lines = []
@@ -102,12 +108,7 @@ def warning_lines(view: SweepView) -> list[str]:
     failed = sum(trial.state is TrialState.FAILED for trial in view.trials)
     if failed:
         lines.append(f"{count(failed, 'trial')} failed; see failures.")
-    smaller = sum(trial.micro_batch is not None for trial in view.trials)
-    if smaller:
-        lines.append(
-            f"{count(smaller, 'trial')} ran out of memory and went on with smaller micro-batches: the same batch per update, but "
-            "batch statistics over fewer images."
-        )
+    lines += mark_lines(view)
     counts = {row.method: row.trials for row in method_rows(view.trials)}
     if len(counts) > 1 and max(counts.values()) > 1.5 * min(counts.values()):
         shown = ", ".join(f"{method} {count}" for method, count in counts.items())

@@ -21,6 +21,7 @@ from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
 from sweeps.planning.account import account_of
 from sweeps.reports import tables
+from sweeps.reports.marks import mark
 from sweeps.search.proposer import Search
 from sweeps.selection.analysis import best_by, uses_target_labels
 from sweeps.selection.choice import Selection, criteria_of, select
@@ -87,13 +88,13 @@ class SweepView:
         """Networks that are worth a look side by side: label -> trial."""
         shown: dict[str, TrialRecord] = {}
         if self.picked is not None:
-            shown[f"picked: trial {self.picked.number}"] = self.picked
+            shown[f"picked: trial {self.picked.number}{mark(self.picked)}"] = self.picked
         if self.source_only is not None and self.source_only is not self.picked:
-            shown[f"source only: trial {self.source_only.number}"] = self.source_only
+            shown[f"source only: trial {self.source_only.number}{mark(self.source_only)}"] = self.source_only
         for trial in self.trials:
             is_reference = trial.kind is TrialKind.REFERENCE and trial.state is TrialState.COMPLETE
             if is_reference and trial is not self.source_only:
-                shown[f"{trial.name or 'reference'}: trial {trial.number}"] = trial
+                shown[f"{trial.name or 'reference'}: trial {trial.number}{mark(trial)}"] = trial
         return shown
 
     @cached_property

@@ -37,6 +37,7 @@ _Reports = dict[int, tuple[int, float]]  # step -> (time stamp in milliseconds, 
 class _Both:
     """A sweep as the ledger and as MLflow know it."""
 
+    spec: SweepSpec
     sweep: SweepRecord
     records: Mapping[int, TrialRecord]
     parents: Sequence[Run]
@@ -100,7 +101,7 @@ def _read_both(client: MlflowClient, ledger: Ledger, spec: SweepSpec, *, is_driv
     for run in search(client, place, sweep_condition(sweep, role="trial")):
         runs[int(run.data.tags["sweep.number"])].append(run)
     records = {record.number: record for record in ledger.trials(spec.name)}
-    return _Both(sweep, records, parents, runs, is_driven)
+    return _Both(spec, sweep, records, parents, runs, is_driven)
 
 
 def _one_run_each(both: _Both) -> Check:
@@ -141,7 +142,8 @@ def _states(both: _Both) -> Check:
             status = run_status(record.state, is_driven=both.is_driven)
             if run.info.status != status:
                 yield f"trial {record.number} is {record.state}: its run should be {status}, it is {run.info.status}"
-            wrong = [name for name, value in state_tags(record).items() if run.data.tags.get(name) != value]
+            wanted = state_tags(record, processes=both.spec.resources.processes)
+            wrong = [name for name, value in wanted.items() if run.data.tags.get(name) != value]
             if wrong:
                 yield f"trial {record.number}: other tags than the ledger says: {', '.join(wrong)}"
         for parent in both.parents:

@@ -125,7 +125,7 @@ class Projection:
             self._send_profile(run, record)
             folder = self._folder(record)
             run.files = send_files(self._client, run.id, record, folder=folder, known=run.files)
-        wanted = state_tags(record)
+        wanted = state_tags(record, processes=self._spec.resources.processes)
         known = {name: value for name, value in run.tags.items() if name in STATE_TAGS}
         if wanted != known:
             put_tags(self._client, run.id, wanted, known)

@@ -9,6 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from sweeps.reports import cost_plots, plots
+from sweeps.reports.marks import explained
 from sweeps.reports.sweep_report import cost_bounds
 from sweeps.reports.tables import TrialRow, trial_rows
 from sweeps.reports.view import SweepView
@@ -18,7 +19,7 @@ from sweeps.tracking.trial_run import dataset_inputs, to_metrics
 from sweeps.trial import TrialRecord
 
 _PICK = "pick."  # tags with the picked trial's settings
-_PICKED = ("sweep.picked", "sweep.picked_run", "sweep.picked_reason")
+_PICKED = ("sweep.picked", "sweep.picked_run", "sweep.picked_reason", "sweep.picked_marked")
 
 
 def send_summary(client: MlflowClient, runs: SweepRuns, view: SweepView, *, reports: Sequence[Path]) -> None:
@@ -63,10 +64,12 @@ def _send_pick(client: MlflowClient, runs: SweepRuns, view: SweepView) -> None:
     picked = view.picked
     wanted: dict[str, str] = {}
     if picked is not None:
+        marked = explained(picked, processes=view.spec.resources.processes)
         wanted = {
             "sweep.picked": str(picked.number),
             "sweep.picked_run": picked.run_id or runs.trials[picked.number].id,
             "sweep.picked_reason": view.selection.reason,
+            **({"sweep.picked_marked": "; ".join(marked.values())} if marked else {}),
             **{f"{_PICK}{path}": str(value) for path, value in picked.params.items()},
         }
         done = [trial.finished for trial in view.trials if trial.state.is_finished and trial.finished is not None]

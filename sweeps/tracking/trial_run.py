@@ -16,6 +16,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from segda.config import TrainConfig
 from sweeps.ledger.records import Point
 from sweeps.paths import leaves
+from sweeps.reports.marks import explained, mark
 from sweeps.tracking.server import log_tables, metric_name, milliseconds
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -23,7 +24,7 @@ from sweeps.trial import TrialKind, TrialRecord, TrialState
 STATE_TAGS = frozenset(
     {
         *("sweep.state", "sweep.attempts", "sweep.worker", "sweep.device", "sweep.seconds"),
-        *("sweep.micro_batch", "sweep.reused", "sweep.failure", "sweep.error"),
+        *("sweep.micro_batch", "sweep.marked", "sweep.reused", "sweep.failure", "sweep.error", "mlflow.runName"),
     }
 )
 _FILES = (
@@ -55,12 +56,12 @@ def params_of(record: TrialRecord) -> dict[str, str]:
 
 
 def run_name(record: TrialRecord) -> str:
-    """Return what the run is called: number, method, and what else tells it from its neighbors."""
+    """Return what the run is called: number with its mark, method, and what else tells it from its neighbors."""
     method = record.config["method"]
     parts = (record.name, method["name"], method.get("discriminator"))
     label = " ".join(str(part) for part in parts if part)
     seed = f" seed {record.seed}" if record.kind is TrialKind.REPLICATE else ""
-    return f"{record.number:03d} {label}{seed}"
+    return f"{record.number:03d}{mark(record)} {label}{seed}"
 
 
 def identity_tags(record: TrialRecord) -> dict[str, str]:
@@ -79,15 +80,27 @@ def identity_tags(record: TrialRecord) -> dict[str, str]:
     return tags
 
 
-def state_tags(record: TrialRecord) -> dict[str, str]:
-    """Return tags about where the trial stands, all of them from `STATE_TAGS`."""
-    tags = {"sweep.state": str(record.state), "sweep.attempts": str(record.attempt)}
+def state_tags(record: TrialRecord, *, processes: int) -> dict[str, str]:
+    """Return tags about where the trial stands, all of them from `STATE_TAGS`.
+
+    The name is one of them: the mark of a trial that ran out of memory comes with its second attempt.
+
+    Args:
+        record: the trial.
+        processes: processes that share each of its batches.
+    """
+    tags = {
+        "mlflow.runName": run_name(record),
+        "sweep.state": str(record.state),
+        "sweep.attempts": str(record.attempt),
+    }
     seconds = f"{record.seconds:.1f}" if record.seconds else None
     optional = {
         "sweep.worker": record.worker,
         "sweep.device": record.device,
         "sweep.seconds": seconds,
         "sweep.micro_batch": record.micro_batch,
+        "sweep.marked": "; ".join(explained(record, processes=processes).values()),
         "sweep.reused": record.reused,
         "sweep.failure": record.failure,
         "sweep.error": record.error,

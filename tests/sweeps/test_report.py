@@ -169,10 +169,10 @@ def test_the_script_of_the_figures_is_in_the_page_once(pages):
 def test_both_tables_of_trials_hold_every_trial_with_its_figures(pages, records):
     html_rows = table(Page(pages[0]), "kind")
     text_rows = markdown_table(pages[1], "All trials")
-    assert [row["trial"] for row in html_rows] == [str(record.number) for record in records]
-    assert [row["trial"] for row in text_rows] == ["0", "1 ★", "2", "3", "4", "5", "6", "7", "8"]
+    assert [row["trial"].rstrip("†") for row in html_rows] == [str(record.number) for record in records]
+    assert [row["trial"] for row in text_rows] == ["0", "1† ★", "2", "3", "4", "5", "6", "7", "8"]
     assert text_rows[1] == {
-        "trial": "1 ★",
+        "trial": "1† ★",
         "kind": "search",
         "state": "complete",
         "method": "adversarial × dwd",
@@ -192,6 +192,52 @@ def test_both_tables_of_trials_hold_every_trial_with_its_figures(pages, records)
     assert text_rows[7]["kind"] == "replicate of 1"
 
 
+def test_a_trial_in_micro_batches_is_marked_in_every_table_that_it_enters(pages):
+    note = "† trained with 2 images at once instead of 4: batch normalization saw fewer images (trial 1)."
+    columns = ("trial", "finalist", "against", "best trial (by source validation)", "network")
+    marked = set()
+    for heading in re.findall(r"^##+ (.*)$", pages[1], flags=re.MULTILINE):
+        section = re.split(r"\n##+ ", pages[1].split(f"## {heading}\n", 1)[1])[0]
+        if "\n| --- |" in section.replace(" ---: ", " --- ") and "\n| | |" not in section:
+            rows = markdown_table(f"## {heading}\n{section}", heading)
+        else:
+            continue
+        cells = [row[column] for row in rows for column in columns if column in row]
+        assert not [cell for cell in cells if re.fullmatch(r"(.* )?1( ★)?", cell)], heading
+        if any("1†" in cell for cell in cells):
+            assert note in section, heading
+            marked.add(heading)
+    assert marked == {
+        "What each criterion picks",
+        "Repetitions over seeds",
+        "Distance between the domains",
+        "Methods",
+        "All trials",
+    }
+    assert "**Trial 1†.**" in pages[1]
+    assert "Pick: trial 1†" in pages[0]
+    for heading in ("kind", "reads target labels", "further seeds", "best trialby source validation"):
+        assert any("1†" in cell for row in table(Page(pages[0]), heading) for cell in row.values()), heading
+    assert pages[0].count(note) >= 5
+
+
+def test_a_finalist_is_marked_with_its_repetitions_and_few_target_labels_are_counted(ledger, store, make_spec, begun):
+    begun(make_spec(seeds=[0, 1], resources={"cpus": 1, "processes": 2}))
+    first = trial(0, 0.62)
+    few = {"images": 1, "seed": 0, "names": ["a", "b", "c"]}
+    second = trial(1, 0.5)
+    second = dataclasses.replace(second, config=second.config | {"data": second.config["data"] | {"few_shot": few}})
+    for record in (first, second, replicate(2, first, 0.6, seed=1, micro_batch=1)):
+        ledger.add_trial(record)
+    text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
+    (row,) = markdown_table(text, "Repetitions over seeds")
+    assert row["trial"] == "0†"
+    assert [row["trial"] for row in markdown_table(text, "All trials")] == ["0 ★", "1‡", "2†"]
+    # Two processes: batch normalization sees the images of both.
+    assert "† trained with 2 images at once instead of 4" in text
+    assert "‡ trained with the labels of 3 target images (trial 1)." in text
+
+
 def test_the_pick_is_said_with_reason_seeds_and_context_in_both_files(pages):
     for text in (" ".join("".join(Page(pages[0]).text).split()), pages[1]):
         assert "Trial 1 (adversarial × dwd, lr 0.02) has the best source/val/miou, 62.0% with seed 0" in text
@@ -208,7 +254,7 @@ def test_the_pick_is_said_with_reason_seeds_and_context_in_both_files(pages):
 def test_each_criterion_is_listed_with_its_regret(pages):
     rows = {row["criterion"]: row for row in markdown_table(pages[1], "What each criterion picks")}
     chosen, score, oracle = rows["source_validation (this sweep)"], rows["im"], rows["oracle"]
-    assert (chosen["trial"], chosen["its figure"], chosen["regret (points, oracle)"]) == ("1", "62.0", "3.0")
+    assert (chosen["trial"], chosen["its figure"], chosen["regret (points, oracle)"]) == ("1†", "62.0", "3.0")
     assert (chosen["rank correlation (oracle)"], chosen["candidates"]) == ("-0.50", "3")
     assert (score["trial"], score["its figure"], score["reads target labels"]) == ("0", "0.9", "no")
     assert (oracle["trial"], oracle["regret (points, oracle)"], oracle["reads target labels"]) == ("2", "0.0", "yes")
@@ -301,9 +347,9 @@ def test_a_sweep_that_selects_by_a_validator_shows_its_scores_over_seeds(ledger,
 
 def test_classes_are_compared_on_both_splits_with_a_dash_for_absent_ones(pages):
     sky = next(row for row in markdown_table(pages[1], "Classes") if row["class"] == "Sky")
-    assert sky["picked: trial 1 (source val)"] == "62.0"
+    assert sky["picked: trial 1† (source val)"] == "62.0"
     assert sky["upper_bound: trial 6 (source val)"] == "40.0"
-    assert sky["picked: trial 1 (target, oracle)"] == "–"
+    assert sky["picked: trial 1† (target, oracle)"] == "–"
 
 
 def test_efficiency_names_the_conditions(pages):
@@ -466,7 +512,8 @@ def test_the_terminal_table_marks_the_pick(ledger, store, written):
     console = Console(width=220, record=True, file=io.StringIO())
     console.print(summary_table(load_view(ledger, store, written.name), width=console.width))
     text = console.export_text()
-    assert "1 ★" in text
+    assert "1† ★" in text
+    assert "† trained with 2 images at once instead of 4: batch normalization saw fewer images (trial 1)." in text
     assert "0 ★" not in text
     assert "% (oracle)" in text
     assert "9 trials: 7 complete, 1 pruned, 1 failed" in text

@@ -238,6 +238,8 @@ def test_what_became_of_a_trial_is_in_tags_and_a_failure_that_was_overcome_is_no
         "worker": "host:1",
         "failure": "worker_lost",
     }
+    assert tags["sweep.marked"] == "trained with 2 images at once instead of 4: batch normalization saw fewer images"
+    assert runs(client, spec)[0].info.run_name == "000† source_only"
     ledger.update_trial("demo", 0, failure=None, error=None)
     follower.sync()
     assert not {"sweep.failure", "sweep.error"} & runs(client, spec)[0].data.tags.keys()

@@ -1,0 +1,79 @@
+"""Marks of trials that were not trained as the others: † in micro-batches, ‡ with the labels of some target images.
+
+The mark stands beside the trial's number in every table that it enters, and one line under the table says what it means.
+"""
+
+from collections.abc import Iterable
+
+from sweeps.paths import value_at
+from sweeps.trial import TrialRecord
+
+FEWER_IMAGES = "†"
+FEW_SHOT = "‡"
+
+
+def mark(trial: TrialRecord) -> str:
+    """Return what stands beside a trial's number; empty for most trials."""
+    return (FEWER_IMAGES if trial.micro_batch is not None else "") + (FEW_SHOT if num_target_labels(trial) else "")
+
+
+def marks(trials: Iterable[TrialRecord]) -> dict[int, str]:
+    """Return the marks by number of trial; of those that have none an empty one.
+
+    Args:
+        trials: records of one sweep.
+    """
+    return {trial.number: mark(trial) for trial in trials}
+
+
+def num_target_labels(trial: TrialRecord) -> int:
+    """Return how many target images a few-shot method had the labels of; 0 for the others."""
+    few = value_at(trial.config, "data.few_shot")
+    if not few:
+        return 0
+    return len(few["names"]) if few.get("names") else int(few.get("images", 1))
+
+
+def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
+    """Return mark -> what it means for a trial.
+
+    Args:
+        trial: its record.
+        processes: processes that shared each of its batches; batch normalization sees the images of all of them.
+
+    Example:
+        >>> from sweeps.trial import TrialKind
+        >>> config = {"batch_size": 16, "data": {"few_shot": {"images": 5}}}
+        >>> trial = TrialRecord("demo", 0, "key", TrialKind.SEARCH, {}, config, 0, micro_batch=4)
+        >>> for mark, text in explained(trial, processes=1).items():
+        ...     print(mark, text)
+        † trained with 4 images at once instead of 16: batch normalization saw fewer images
+        ‡ trained with the labels of 5 target images
+    """
+    found = {}
+    if trial.micro_batch is not None:
+        at_once = trial.micro_batch * processes
+        found[FEWER_IMAGES] = (
+            f"trained with {at_once} images at once instead of {trial.config['batch_size']}: batch normalization saw fewer images"
+        )
+    labels = num_target_labels(trial)
+    if labels:
+        found[FEW_SHOT] = f"trained with the labels of {labels} target image{'' if labels == 1 else 's'}"
+    return found
+
+
+def footnotes(trials: Iterable[TrialRecord], *, processes: int) -> list[str]:
+    """Return what the marks of some trials mean, one line for each meaning; none if no trial is marked.
+
+    Args:
+        trials: records of one sweep.
+        processes: see `explained`.
+    """
+    meant: dict[tuple[str, str], list[int]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        for sign, text in explained(trial, processes=processes).items():
+            meant.setdefault((sign, text), []).append(trial.number)
+    return [
+        f"{sign} {text} (trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))})."
+        for (sign, text), numbers in sorted(meant.items())
+    ]
