@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sweeps")
 from ray.cluster_utils import Cluster
 from servers import MlflowServer, PostgresServer
 
+from sweeps.execution.retries import retries
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
 from sweeps.tracking import MlflowClient
@@ -364,7 +365,7 @@ def compare(root: Path, num_kills: int, pause: float, settings: dict[str, object
         seconds = time.monotonic() - began
         with wild.ledger() as ledger:
             found = table_of(ledger)
-            events = Counter(event.message.split(" on ")[0] for event in ledger.events(NAME) if event.kind == "lost")
+            events = Counter(str(failure) for _, failure, _ in retries(ledger.events(NAME)))
             checks = audit(NAME, ledger=ledger, store=wild.store)
             attempts = sum(record.attempt for record in ledger.trials(NAME))
         client = MlflowClient(wild.mlflow.uri)

@@ -112,7 +112,7 @@ def run_no_ops(root: str, trials: str, concurrency: str, accelerator: str = "") 
             marks.end_of_a_trial()
 
     with Ledger.open(store.ledger) as ledger:
-        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        ledger.create_sweep(spec.name, spec=spec.canonical())
         runner.run_sweep(
             spec, ledger=ledger, store=store, train="overhead:no_op", fingerprint=lambda _: "data", listener=hear
         )
@@ -291,7 +291,7 @@ def run_sweep_training(root: str, scenes: str, steps: str) -> None:
     spec, store = long_spec(scenes, int(steps)), Store.at(root)
     start_ray(cluster.ray, 1, root)
     with Ledger.open(store.ledger) as ledger:
-        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        ledger.create_sweep(spec.name, spec=spec.canonical())
         runner.run_sweep(spec, ledger=ledger, store=store)
         Mark(1, ledger.trial(spec.name, 0).seconds).print()
 

@@ -153,7 +153,7 @@ def replay(spec: SweepSpec, curves: list[dict[str, Any]], folder: Path) -> list[
         for params in spec.space.combinations()
     }
     with Ledger.open(folder / "ledger.db") as ledger:
-        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        ledger.create_sweep(spec.name, spec=spec.canonical())
         coordinator = Coordinator(
             spec, ledger=ledger, store=Store.at(folder), profiles=profiles, fingerprint=_no_fingerprint
         )

@@ -87,7 +87,7 @@ def stored_spec(record: SweepRecord) -> SweepSpec:
     Raises:
         ConfigError: an incompatible version wrote it.
     """
-    make_importable(record.info.get("folders", ()))
+    make_importable(record.info.folders)
     return spec_from(
         record.spec, where=f"sweep {record.name} in the ledger, which another version of this program may have written"
     )

@@ -25,6 +25,7 @@ from sweeps.execution.worker import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease, is_alive
+from sweeps.ledger.records import SweepInfo, SweepState
 from sweeps.reports.progress import view
 from sweeps.reports.summary import summary_table
 from sweeps.reports.sweep_report import write_report
@@ -77,7 +78,7 @@ def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
         ConfigError: there is a sweep of that name with trials, or that is being run; the message says how to go on with it.
     """
     plain = spec.canonical()
-    info = {"environment": describe_environment(), "file": source, "folders": importable_folders()}
+    info = SweepInfo(environment=describe_environment(), file=source, folders=tuple(importable_folders()))
     known = {sweep.name: sweep.spec for sweep in ledger.sweeps()}
     if spec.name not in known:
         ledger.create_sweep(spec.name, spec=plain, info=info)
@@ -90,7 +91,7 @@ def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
             f"`sweeps resume {spec.name}`, with --file to see what differs"
         )
     Lease(ledger, spec.name).check_free()
-    ledger.update_info(spec.name, **info)
+    ledger.update_info(spec.name, environment=info.environment, file=info.file, folders=info.folders)
 
 
 def drive(
@@ -191,10 +192,10 @@ def _end_told(spec: SweepSpec, *, ledger: Ledger, store: Store) -> Iterator[None
     try:
         yield
     except Exception:
-        cut_short = "failed"
+        cut_short = SweepState.FAILED
         raise
     except BaseException:
-        cut_short = "interrupted"
+        cut_short = SweepState.INTERRUPTED
         raise
     finally:
         if spec.on_end is not None:
@@ -202,7 +203,7 @@ def _end_told(spec: SweepSpec, *, ledger: Ledger, store: Store) -> Iterator[None
             _run_hook(spec, state=state, report=store.report(spec.name))
 
 
-def _state(ledger: Ledger, name: str, *, cut_short: str | None) -> str:
+def _state(ledger: Ledger, name: str, *, cut_short: SweepState | None) -> str:
     """Return what to tell of a sweep whose driver has ended, perhaps before it could say how."""
     try:
         record = ledger.sweep(name)

@@ -8,7 +8,7 @@ import click
 from segda.errors import ConfigError
 from sweeps.cli.options import examples, open_ledger, options
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import LEASE_SECONDS, STOP_REQUEST, is_alive
+from sweeps.ledger.lease import LEASE_SECONDS, is_alive
 from sweeps.store import Store
 
 _POLL_SECONDS = 0.5
@@ -35,7 +35,7 @@ def stop_command(name: str, no_wait: bool, store_root: Path, ledger_url: str | N
         if not _is_driven(ledger, name):
             click.echo(f"nothing drives sweep {name!r} now; there is nothing to stop")
             return
-        ledger.update_info(name, **{STOP_REQUEST: time.time()})
+        ledger.update_sweep(name, stop_requested=time.time())
         if no_wait:
             click.echo(f"asked the driver of {name} to end")
             return

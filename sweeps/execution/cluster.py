@@ -5,7 +5,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -143,7 +142,7 @@ def profiles_of(
     with idle_node(spec, say=say, check=check) as machines:
         # The process keeps all processors from others, yet computes with as many threads as a trial.
         device = device_of(spec, machines.look)
-        ledger.update_info(spec.name, device=asdict(device))
+        ledger.update_info(spec.name, device=device)
         for architecture, profile in profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call):
             profiles[architecture] = profile
             figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())

@@ -13,7 +13,7 @@ from typing import Any
 from segda.config import TrainConfig
 from sweeps.execution.micro_batches import smaller_micro_batch, why_no_smaller
 from sweeps.execution.proposals import Proposals
-from sweeps.execution.retries import FailuresInARow, retry_message
+from sweeps.execution.retries import FailuresInARow
 from sweeps.execution.tasks import task_of
 from sweeps.execution.trials import Trials
 from sweeps.execution.watchdog import HANG_FILE
@@ -294,7 +294,8 @@ class Coordinator:
         if record.kind is TrialKind.SEARCH:
             self._proposals.tell(record)
         if message:
-            self.ledger.add_event(self.spec.name, str(record.state), message, number=record.number)
+            failure = record.failure if record.state is TrialState.FAILED else None
+            self.ledger.add_event(self.spec.name, str(record.state), message, number=record.number, failure=failure)
         self._tell(str(record.state), record, message)
 
     # What failed
@@ -345,8 +346,8 @@ class Coordinator:
     def _retry(self, record: TrialRecord, failure: FailureClass, error: str, **changes: Any) -> None:
         seconds = self._seconds(record)
         self._heard.pop(record.number, None)
-        message = retry_message(failure, worker=record.worker, error=error)
-        self.ledger.add_event(self.spec.name, RETRIED, message, number=record.number)
+        message = f"on {record.worker or 'an unknown worker'}: {error}"
+        self.ledger.add_event(self.spec.name, RETRIED, message, number=record.number, failure=failure)
         record = self._update(
             record.number, state=TrialState.QUEUED, failure=failure, error=error, seconds=seconds, **changes
         )

@@ -31,7 +31,7 @@ def note_guests(spec: SweepSpec, *, ledger: Ledger, listener: Listener | None) -
         ledger: where to note it, under `guests` and `folders` of the sweep's info.
         listener: is told of a change, as the ledger's events are.
     """
-    before, now = ledger.sweep(spec.name).info.get("guests", {}), guests_of(spec)
+    before, now = dict(ledger.sweep(spec.name).info.guests), guests_of(spec)
     if ledger.trials(spec.name):
         changed = [
             f"{name} was {before[name]}, is {now[name]}" for name in now if before.get(name, now[name]) != now[name]
@@ -41,7 +41,7 @@ def note_guests(spec: SweepSpec, *, ledger: Ledger, listener: Listener | None) -
             ledger.add_event(spec.name, "guest_changed", message)
             if listener is not None:
                 listener("note", None, message)
-    ledger.update_info(spec.name, guests=before | now, folders=importable_folders())
+    ledger.update_info(spec.name, guests=before | now, folders=tuple(importable_folders()))
 
 
 def _configs(spec: SweepSpec) -> Iterator[TrainConfig]:

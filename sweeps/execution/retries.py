@@ -1,36 +1,21 @@
 """How failed attempts that others follow are written down and counted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from sweeps.failures import FailureClass
 from sweeps.ledger.records import RETRIED, Event
 
-_CLASSES = {failure.value: failure for failure in FailureClass}
 
-
-def retry_message(failure: FailureClass, *, worker: str | None, error: str) -> str:
-    """Return the text of the event of a failed attempt, from which `retried_class` reads the class again.
+def retries(events: Iterable[Event]) -> Iterator[tuple[int, FailureClass, float]]:
+    """Yield the failed attempts that others followed: trial, class of the failure, seconds since 1970.
 
     Args:
-        failure: why it failed.
-        worker: node and process that had the trial, if any took it.
-        error: one line.
-
-    Example:
-        >>> retry_message(FailureClass.WORKER_LOST, worker="node1:7", error="killed")
-        'worker_lost on node1:7: killed'
+        events: what happened to a sweep.
     """
-    return f"{failure} on {worker or 'an unknown worker'}: {error}"
-
-
-def retried_class(event: Event) -> FailureClass | None:
-    """Return the class of the failed attempt that an event tells of; None: it tells of something else.
-
-    Args:
-        event: any event of a sweep.
-    """
-    return _CLASSES.get(event.message.partition(" ")[0]) if event.kind == RETRIED else None
+    for event in events:
+        if event.kind == RETRIED and event.number is not None and event.failure is not None:
+            yield event.number, event.failure, event.timestamp
 
 
 class FailuresInARow:
@@ -45,14 +30,11 @@ class FailuresInARow:
         """
         self._counts: dict[int, Counter[FailureClass]] = {}
         since: dict[int, float] = {}
-        for event in events:
-            failure = retried_class(event)
-            if failure is None or event.number is None:
-                continue
-            if event.number not in since:
-                since[event.number] = last_report(event.number)
-            if event.timestamp > since[event.number]:
-                self.add(event.number, failure)
+        for number, failure, timestamp in retries(events):
+            if number not in since:
+                since[number] = last_report(number)
+            if timestamp > since[number]:
+                self.add(number, failure)
 
     def add(self, number: int, failure: FailureClass) -> int:
         """Count a failed attempt, and return how many of its class the trial has had in a row.

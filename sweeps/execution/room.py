@@ -52,7 +52,7 @@ class Room:
             self._largest = concurrency
             budget = self._spec.budget.model_copy(update={"concurrency": concurrency})
             self._coordinator.ledger.update_info(
-                self._spec.name, **noted(self._spec.model_copy(update={"budget": budget}))
+                self._spec.name, allotment=noted(self._spec.model_copy(update={"budget": budget}))
             )
 
 

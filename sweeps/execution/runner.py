@@ -38,6 +38,7 @@ from sweeps.execution.worker import DEFAULT_TRAIN, Task, run_task
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
+from sweeps.ledger.records import SweepState
 from sweeps.planning.machines import request_of
 from sweeps.planning.packing import noted, pack_trials, recalled
 from sweeps.planning.profiles import sample_config
@@ -113,7 +114,7 @@ def run_sweep(
         SegdaError: data cannot be used.
     """
     lease = Lease(ledger, spec.name)
-    clock = _Clock(spent=float(ledger.sweep(spec.name).info.get("seconds", 0.0)))
+    clock = _Clock(spent=ledger.sweep(spec.name).seconds)
     with Signals() as signals, lease.held(lambda: clock.seconds), signals.connection() as connection:
 
         def check() -> None:
@@ -146,17 +147,21 @@ def run_sweep(
         )
         admitted()
         note_guests(spec, ledger=ledger, listener=listener)
-        ledger.update_sweep(spec.name, state="running")
+        ledger.update_sweep(spec.name, state=SweepState.RUNNING)
         if asked.resources.gpus != "auto":
             say_idle_room(coordinator)
         stopper = _Stopper(coordinator, clock, lease, signals)
+        state = SweepState.FAILED
         try:
             if stopper.reason is None:
                 _execute(coordinator, stopper, Room(asked, coordinator))
+            state = stopper.state
+        except KeyboardInterrupt:
+            state = SweepState.INTERRUPTED
+            raise
         finally:
             # If another process has taken over, the ledger refuses this, and that process' files are left alone.
             coordinator.release(stopper.reason or "its driver failed")
-            state = "finished" if coordinator.is_done else "out_of_budget" if stopper.is_spent else "interrupted"
             ledger.update_sweep(spec.name, state=state)
             shutil.rmtree(store.executor(spec.name), ignore_errors=True)
         return SweepOutcome(
@@ -181,7 +186,7 @@ def _leave(name: str, *, ledger: Ledger, lease: Lease, signals: Signals) -> Swee
     for record in ledger.trials(name):
         if record.state is TrialState.RUNNING:
             ledger.update_trial(name, record.number, state=TrialState.QUEUED)
-    ledger.update_sweep(name, state="interrupted")
+    ledger.update_sweep(name, state=SweepState.INTERRUPTED)
     return SweepOutcome(
         name=name,
         trials=tuple(ledger.trials(name)),
@@ -203,11 +208,11 @@ def _packed(spec: SweepSpec, ledger: Ledger, listener: Listener | None, check: C
 
     with idle_node(spec, say=say, check=check) as machines:
         packed = pack_trials(spec, ledger=ledger, machines=machines, say=say)
-    before = recalled(spec, ledger.sweep(spec.name).info)
+    before = recalled(spec, ledger.sweep(spec.name).info.allotment)
     if spec.sampler.reproducible and before is not spec:
         # Its proposals depend on how many trials were open at once when it began.
         packed = packed.model_copy(update={"budget": before.budget})
-    ledger.update_info(spec.name, **noted(packed))
+    ledger.update_info(spec.name, allotment=noted(packed))
     return packed
 
 
@@ -326,9 +331,12 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         return _asked_to_end(self._lease, self._signals) or self._spent()
 
     @property
-    def is_spent(self) -> bool:
-        """Whether a budget ends the sweep."""
-        return _asked_to_end(self._lease, self._signals) is None and self._spent() is not None
+    def state(self) -> SweepState:
+        """What becomes of the sweep if it ends now."""
+        if self._coordinator.is_done:
+            return SweepState.FINISHED
+        is_asked = _asked_to_end(self._lease, self._signals) is not None
+        return SweepState.OUT_OF_BUDGET if not is_asked and self._spent() is not None else SweepState.INTERRUPTED
 
     def _spent(self) -> str | None:
         budget = self._coordinator.spec.budget

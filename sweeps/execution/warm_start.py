@@ -10,11 +10,6 @@ from sweeps.ledger.database import Ledger
 from sweeps.planning.profiles import sample_config
 from sweeps.search.warm_start import Earlier, WarmStart, is_learnable, warm_start
 
-_TRIALS = (
-    "warm_start"  # entry of a sweep's info: earlier sweep -> numbers of its trials that were there at the first start
-)
-_DATA = "data_fingerprint"  # entry of a sweep's info: hash of the data that it reads
-
 
 def warm_start_of(
     spec: SweepSpec,
@@ -41,10 +36,10 @@ def warm_start_of(
         ConfigError: there is no such earlier sweep, or it was steered by target labels and this one must not be.
     """
     info = ledger.sweep(spec.name).info
-    data = info.get(_DATA) or fingerprint(sample_config(spec))
-    if _DATA not in info:
-        ledger.update_info(spec.name, **{_DATA: data})
-    known: dict[str, list[int]] = dict(info.get(_TRIALS, {}))
+    data = info.data_fingerprint or fingerprint(sample_config(spec))
+    if info.data_fingerprint is None:
+        ledger.update_info(spec.name, data_fingerprint=data)
+    known = dict(info.warm_start)
     is_settled = all(name in known for name in spec.sampler.warm_start)
     earlier = []
     for name in spec.sampler.warm_start:
@@ -55,12 +50,12 @@ def warm_start_of(
                 "goes without them; leave it out, or set selection: oracle here too"
             )
         trials = [record for record in ledger.trials(name) if is_learnable(record)]
-        numbers = known.setdefault(name, [record.number for record in trials])
+        numbers = known.setdefault(name, tuple(record.number for record in trials))
         counting = tuple(record for record in trials if record.number in numbers)
-        earlier.append(Earlier(name, counting, has_other_data=sweep.info.get(_DATA, data) != data))
+        earlier.append(Earlier(name, counting, has_other_data=sweep.info.data_fingerprint not in (None, data)))
     found = warm_start(spec, space, earlier, efficiency=efficiency)
     if not is_settled:
         for line in found.notes:
             note(line)
-        ledger.update_info(spec.name, **{_TRIALS: known})
+        ledger.update_info(spec.name, warm_start=known)
     return found

@@ -19,8 +19,18 @@ from sqlalchemy.engine import Connection, Engine
 
 from segda.errors import ConfigError
 from segda.names import nearest
+from sweeps.failures import FailureClass
 from sweeps.ledger.connection import check_file_system, survives_restart
-from sweeps.ledger.records import Event, Point, SweepRecord, point_record, trial_record
+from sweeps.ledger.records import (
+    Event,
+    Point,
+    SweepInfo,
+    SweepRecord,
+    event_record,
+    point_record,
+    sweep_record,
+    trial_record,
+)
 from sweeps.ledger.tables import (
     BUSY_SECONDS,
     EVENT,
@@ -41,7 +51,9 @@ _IDENTITY = frozenset(
     {"sweep", "number", "key", "kind", "params", "config", "seed", "parent", "name", "created", "attempt"}
 )
 _TRIAL_CHANGES = frozenset(_RECORD_FIELDS) - _IDENTITY
-_SWEEP_CHANGES = frozenset({"spec", "info", "parent_run_id", "state"})
+_SWEEP_CHANGES = frozenset({"spec", "parent_run_id", "state", "seconds", "stop_requested"})
+_INFO_CHANGES = frozenset(item.name for item in dataclasses.fields(SweepInfo))
+_NO_INFO = SweepInfo()
 
 
 class LeaseLostError(ConfigError):
@@ -170,18 +182,18 @@ class Ledger:
 
     # Sweeps
 
-    def create_sweep(self, name: str, *, spec: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    def create_sweep(self, name: str, *, spec: Mapping[str, Any], info: SweepInfo = _NO_INFO) -> None:
         """Add a sweep.
 
         Args:
             name: its name, not taken yet.
             spec: the sweep file, plain data.
-            info: versions, commit, environment; plain data.
+            info: where it comes from.
 
         Raises:
             ConfigError: the name is taken.
         """
-        row = {"name": name, "spec": spec, "info": info, "created": time.time()}
+        row = {"name": name, "spec": spec, "info": info.plain(), "created": time.time()}
         with self.writing() as connection:
             if connection.execute(insert(connection, SWEEP).values(**row).on_conflict_do_nothing()).rowcount == 0:
                 raise ConfigError(
@@ -199,14 +211,14 @@ class Ledger:
             row = connection.execute(sa.select(SWEEP).where(SWEEP.c.name == name)).mappings().first()
             if row is None:
                 raise unknown_sweep(connection, name)
-            return SweepRecord(**row)
+            return sweep_record(row)
 
     @survives_restart
     def sweeps(self) -> list[SweepRecord]:
         """Return all sweeps, oldest first."""
         with self.reading() as connection:
             rows = connection.execute(sa.select(SWEEP).order_by(SWEEP.c.created, SWEEP.c.name)).mappings()
-            return [SweepRecord(**row) for row in rows]
+            return [sweep_record(row) for row in rows]
 
     @survives_restart
     def update_sweep(self, name: str, /, **changes: Any) -> None:
@@ -214,7 +226,7 @@ class Ledger:
 
         Args:
             name: the sweep.
-            **changes: any of `spec`, `info`, `parent_run_id`, `state`.
+            **changes: any of `spec`, `parent_run_id`, `state`, `seconds`, `stop_requested`.
 
         Raises:
             ConfigError: there is no sweep of that name.
@@ -226,18 +238,21 @@ class Ledger:
 
     @survives_restart
     def update_info(self, name: str, /, **changes: Any) -> None:
-        """Change entries of a sweep's `info`; the others stay as they are, whoever else changes them meanwhile.
+        """Change fields of a sweep's `info`; the others stay as they are, whoever else changes them meanwhile.
 
         Args:
             name: the sweep.
-            **changes: entry -> plain value.
+            **changes: any field of `SweepInfo`.
 
         Raises:
             ConfigError: there is no sweep of that name.
+            TypeError: another field was named.
         """
+        _check_changes(changes, _INFO_CHANGES, "sweep's info")
         with self.changing(name) as connection:
-            info = connection.execute(sa.select(SWEEP.c.info).where(SWEEP.c.name == name)).scalar_one()
-            connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(info=dict(info) | changes))
+            plain = connection.execute(sa.select(SWEEP.c.info).where(SWEEP.c.name == name)).scalar_one()
+            info = dataclasses.replace(SweepInfo.from_plain(plain), **changes)
+            connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(info=info.plain()))
 
     # Trials
 
@@ -452,7 +467,14 @@ class Ledger:
 
     @survives_restart
     def add_event(
-        self, sweep: str, kind: str, message: str, *, number: int | None = None, timestamp: float | None = None
+        self,
+        sweep: str,
+        kind: str,
+        message: str,
+        *,
+        number: int | None = None,
+        timestamp: float | None = None,
+        failure: FailureClass | None = None,
     ) -> None:
         """Note something that happened.
 
@@ -462,6 +484,7 @@ class Ledger:
             message: one line for people.
             number: the trial that it is about.
             timestamp: seconds since 1970; unset: now.
+            failure: class of the failure that it tells of.
 
         Raises:
             ConfigError: the sweep does not exist.
@@ -469,7 +492,9 @@ class Ledger:
         when = time.time() if timestamp is None else timestamp
         with self.changing(sweep) as connection:
             connection.execute(
-                EVENT.insert().values(sweep=sweep, kind=kind, message=message, number=number, timestamp=when)
+                EVENT.insert().values(
+                    sweep=sweep, kind=kind, message=message, number=number, timestamp=when, failure=failure
+                )
             )
 
     @survives_restart
@@ -477,10 +502,7 @@ class Ledger:
         """Return what happened to a sweep, in order of arrival."""
         query = sa.select(EVENT).where(EVENT.c.sweep == sweep).order_by(EVENT.c.id)
         with self.reading() as connection:
-            return [
-                Event(id=row.id, kind=row.kind, message=row.message, number=row.number, timestamp=row.timestamp)
-                for row in connection.execute(query)
-            ]
+            return [event_record(row) for row in connection.execute(query).mappings()]
 
     # Profiles
 

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 3.0
 LEASE_SECONDS = 60.0  # clocks of the machines that drive sweeps must agree to well within this
-STOP_REQUEST = "stop_requested"  # in a sweep's info
 _POLL_SECONDS = 0.5
 
 
@@ -85,17 +84,16 @@ class Lease:
             ConfigError: another process is, or there is no such sweep.
         """
         with self._ledger.writing() as connection:
-            query = sa.select(SWEEP.c.driver, SWEEP.c.driver_seen, SWEEP.c.info).where(SWEEP.c.name == self._sweep)
+            query = sa.select(SWEEP.c.driver, SWEEP.c.driver_seen).where(SWEEP.c.name == self._sweep)
             row = connection.execute(query.with_for_update()).first()
             if row is None:
                 raise unknown_sweep(connection, self._sweep)
             if row.driver != self.holder and is_alive(row.driver, row.driver_seen):
                 raise _driven_elsewhere(self._sweep, Process.parse(row.driver), row.driver_seen)
-            info = {name: value for name, value in row.info.items() if name != STOP_REQUEST}
             connection.execute(
                 SWEEP.update()
                 .where(SWEEP.c.name == self._sweep)
-                .values(driver=self.holder, driver_seen=time.time(), info=info)
+                .values(driver=self.holder, driver_seen=time.time(), stop_requested=None)
             )
 
     @contextlib.contextmanager
@@ -106,7 +104,7 @@ class Lease:
         about the sweep meanwhile is refused by the ledger if another process has taken the lease; after a loss that remains so.
 
         Args:
-            seconds: returns the wall-clock time that the sweep has taken over all its drivers; kept in the sweep's `info`.
+            seconds: returns the wall-clock time that the sweep has taken over all its drivers; kept in its record.
 
         Raises:
             ConfigError: another process drives the sweep, or there is no such sweep.
@@ -137,16 +135,14 @@ class Lease:
     @survives_restart
     def _renew(self, seconds: float) -> None:
         with self._ledger.writing() as connection:
-            query = sa.select(SWEEP.c.driver, SWEEP.c.info).where(SWEEP.c.name == self._sweep)
+            query = sa.select(SWEEP.c.driver, SWEEP.c.stop_requested).where(SWEEP.c.name == self._sweep)
             row = connection.execute(query.with_for_update()).first()
             if row is None or row.driver != self.holder:
                 self.is_lost = True
                 return
-            self.stop_requested = bool(row.info.get(STOP_REQUEST))
+            self.stop_requested = row.stop_requested is not None
             connection.execute(
-                SWEEP.update()
-                .where(SWEEP.c.name == self._sweep)
-                .values(driver_seen=time.time(), info=dict(row.info) | {"seconds": seconds})
+                SWEEP.update().where(SWEEP.c.name == self._sweep).values(driver_seen=time.time(), seconds=seconds)
             )
 
     @survives_restart

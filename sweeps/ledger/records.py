@@ -1,11 +1,101 @@
 """What the ledger gives back: sweeps, points and events as frozen records; trials are in `sweeps.trial`."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
 
 from sweeps.failures import FailureClass
 from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+
+class SweepState(StrEnum):
+    """What the driver of a sweep last said about it."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    OUT_OF_BUDGET = "out_of_budget"
+    INTERRUPTED = "interrupted"  # by a signal or by `sweeps stop`
+    FAILED = "failed"  # by an error of the driver
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the driver said that it ended; one that died said nothing."""
+        return self is not SweepState.RUNNING
+
+    @property
+    def label(self) -> str:
+        """The state for people."""
+        return self.value.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where architectures are measured.
+
+    Attributes:
+        kind: `cpu` or `cuda`.
+        name: the maker's name.
+        threads: threads that a measurement on the processor uses.
+    """
+
+    kind: str
+    name: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What trials get of the GPUs: what the sweep file says, or what was found for `gpus: auto`.
+
+    Attributes:
+        gpus: of one trial; a share of one below 1.
+        concurrency: trials at the same time.
+    """
+
+    gpus: float
+    concurrency: int
+
+
+@dataclass(frozen=True)
+class SweepInfo:
+    """Where a sweep came from, and what its drivers found out for all of its trials.
+
+    Attributes:
+        environment: versions, commit and hardware where it was begun, see `segda.environment.describe_environment`.
+        file: its sweep file, for people.
+        folders: where modules of things from outside were found.
+        guests: what it names from outside: fact -> value, see `segda.environment.describe_guests`.
+        device: where its architectures were measured.
+        allotment: what was found for `gpus: auto`.
+        warm_start: earlier sweep -> numbers of its trials that were there at the first start.
+        data_fingerprint: hash of the data that it reads.
+    """
+
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    file: str | None = None
+    folders: tuple[str, ...] = ()
+    guests: Mapping[str, str | None] = field(default_factory=dict)
+    device: Device | None = None
+    allotment: Allotment | None = None
+    warm_start: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    data_fingerprint: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Return what `plain` was made of, also after it went through JSON."""
+        values = dict(plain)
+        for name, kind in (("device", Device), ("allotment", Allotment)):
+            if values[name] is not None:
+                values[name] = kind(**values[name])
+        values["folders"] = tuple(values["folders"])
+        values["warm_start"] = {name: tuple(numbers) for name, numbers in values["warm_start"].items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -15,22 +105,26 @@ class SweepRecord:
     Attributes:
         name: name of the sweep.
         spec: the sweep file, plain data.
-        info: where it came from: versions, commit, environment; plain data.
+        info: where it came from, and what was found out for all of its trials.
         created: seconds since 1970.
         parent_run_id: MLflow run that the trials' runs hang under.
         state: what its driver last said about it; None before the first run.
         driver: process that has the lease to drive it, see `sweeps.ledger.process.Process`; None when nobody has.
         driver_seen: when that process last renewed the lease, seconds since 1970.
+        seconds: wall-clock time that it has taken over all its drivers.
+        stop_requested: when its driver was asked to end, seconds since 1970; None: it was not.
     """
 
     name: str
     spec: Mapping[str, Any]
-    info: Mapping[str, Any]
+    info: SweepInfo
     created: float
     parent_run_id: str | None = None
-    state: str | None = None
+    state: SweepState | None = None
     driver: str | None = None
     driver_seen: float | None = None
+    seconds: float = 0.0
+    stop_requested: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +159,7 @@ class Event:
         message: one line for people.
         number: the trial that it is about, if any.
         timestamp: seconds since 1970.
+        failure: class of the failure that it tells of, if it tells of one.
     """
 
     id: int
@@ -72,6 +167,21 @@ class Event:
     message: str
     number: int | None
     timestamp: float
+    failure: FailureClass | None = None
+
+
+def sweep_record(row: Any) -> SweepRecord:
+    """Return a row of the table of sweeps as a record."""
+    values = dict(row)
+    values["info"] = SweepInfo.from_plain(values["info"])
+    values["state"] = None if values["state"] is None else SweepState(values["state"])
+    return SweepRecord(**values)
+
+
+def event_record(row: Any) -> Event:
+    """Return a row of the table of events as a record."""
+    failure = None if row["failure"] is None else FailureClass(row["failure"])
+    return Event(row["id"], row["kind"], row["message"], row["number"], row["timestamp"], failure)
 
 
 def trial_record(row: Any) -> TrialRecord:

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
 from segda.errors import ConfigError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _SCHEMA_LOCK = 0x5E99A  # any number that all programs agree on
 BUSY_SECONDS = 30.0
 _NON_FINITE = "$float"  # JSON has no NaN and no infinity, and PostgreSQL refuses Python's spelling of them
@@ -65,6 +65,8 @@ SWEEP = sa.Table(
     sa.Column("state", sa.String(40)),
     sa.Column("driver", sa.String(300)),
     sa.Column("driver_seen", sa.Double),
+    sa.Column("seconds", sa.Double, nullable=False, default=0.0),
+    sa.Column("stop_requested", sa.Double),
 )
 TRIAL = sa.Table(
     "trial",
@@ -124,6 +126,7 @@ EVENT = sa.Table(
     sa.Column("timestamp", sa.Double, nullable=False),
     sa.Column("kind", sa.String(60), nullable=False),
     sa.Column("message", sa.Text, nullable=False),
+    sa.Column("failure", sa.String(20)),
     sqlite_autoincrement=True,
 )
 PROFILE = sa.Table(

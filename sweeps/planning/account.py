@@ -142,13 +142,12 @@ def account_of(ledger: Ledger, store: Store, name: str) -> Account:
     sweep = ledger.sweep(name)
     events = ledger.events(name)
     retried = {event.number for event in events if event.kind == RETRIED and event.number is not None}
-    seconds = sweep.info.get("seconds")
     return account(
-        recalled(stored_spec(sweep), sweep.info),
+        recalled(stored_spec(sweep), sweep.info.allotment),
         ledger.trials(name),
         events,
         points=[point for number in sorted(retried) for point in ledger.points(name, number)],
-        wall_seconds=None if seconds is None else float(seconds),
+        wall_seconds=sweep.seconds or None,
         planned=saved_estimate(store, name),
     )
 

@@ -7,9 +7,8 @@ The answer is remembered in the ledger: it is found once per configuration and k
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from segda.config import TrainConfig
 from segda.device import resolve_device
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import Allotment
 from sweeps.planning.canary import CanaryResult, CanaryTask, measure
 from sweeps.planning.coverage import heaviest
 from sweeps.planning.machines import Call, Machines
@@ -197,31 +197,30 @@ def packed(spec: SweepSpec, packing: Packing | None, *, machines: Machines) -> S
     return found.model_copy(update={"budget": budget})
 
 
-def recalled(spec: SweepSpec, info: Mapping[str, Any]) -> SweepSpec:
-    """Return a sweep with the packing that its driver noted, see `noted`; as it is if there is none.
+def recalled(spec: SweepSpec, found: Allotment | None) -> SweepSpec:
+    """Return a sweep with the allotment that its driver noted, see `noted`; as it is if there is none.
 
     Args:
         spec: the sweep as its file is.
-        info: of the sweep in the ledger.
+        found: of the sweep's info in the ledger.
     """
-    found = info.get("packing")
     if spec.resources.gpus != "auto" or found is None:
         return spec
     return spec.model_copy(
         update={
-            "resources": spec.resources.model_copy(update={"gpus": float(found["gpus"])}),
-            "budget": spec.budget.model_copy(update={"concurrency": int(found["concurrency"])}),
+            "resources": spec.resources.model_copy(update={"gpus": found.gpus}),
+            "budget": spec.budget.model_copy(update={"concurrency": found.concurrency}),
         }
     )
 
 
-def noted(spec: SweepSpec) -> dict[str, Any]:
+def noted(spec: SweepSpec) -> Allotment:
     """Return what is kept in a sweep's info of its packing, for readers of its ledger.
 
     Args:
         spec: the sweep as `pack_trials` returned it.
     """
-    return {"packing": {"gpus": spec.resources.gpus, "concurrency": spec.budget.concurrency}}
+    return Allotment(gpus=spec.resources.num_gpus, concurrency=spec.budget.concurrency)
 
 
 def pack_trials(

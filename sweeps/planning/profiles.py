@@ -23,6 +23,7 @@ from segda.errors import ConfigError, SegdaError
 from segda.models import ModelConfig, build_segmenter
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import Device
 from sweeps.planning.machines import Call, here
 
 # Raise it when what is measured changes: profiles of older versions are then measured again.
@@ -70,21 +71,6 @@ class Architecture:
 
     def __str__(self) -> str:
         return f"{self.model.label()} at {self.height}x{self.width}"
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where architectures are measured.
-
-    Attributes:
-        kind: `cpu` or `cuda`.
-        name: the maker's name.
-        threads: threads that a measurement on the processor uses.
-    """
-
-    kind: str
-    name: str
-    threads: int
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from segda.datasets import DATASETS
 from sweeps.file.spec import without_places
+from sweeps.ledger.records import SweepState
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
 from sweeps.reports.view import SweepView
@@ -99,7 +100,7 @@ def sweep_rows(views: Sequence[SweepView]) -> list[SweepRow]:
                 complete=sum(trial.state is TrialState.COMPLETE for trial in view.trials),
                 total=len(view.trials),
                 worker_hours=sum(worker_seconds(trial) for trial in view.trials) / 3600,
-                hours=float(view.record.info.get("seconds", 0.0)) / 3600,
+                hours=view.record.seconds / 3600,
                 steps=sum(trial.step for trial in view.trials if trial.reused is None),
             )
         )
@@ -110,7 +111,10 @@ def _state(view: SweepView) -> str:
     if view.is_driven:
         return "running"
     # What a driver that died last said does not hold any more.
-    return "stopped" if view.record.state == "running" else (view.record.state or "new").replace("_", " ")
+    state = view.record.state
+    if state is SweepState.RUNNING:
+        return "stopped"
+    return "new" if state is None else state.label
 
 
 def worker_seconds(trial: TrialRecord) -> float:

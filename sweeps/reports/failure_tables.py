@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from segda.tunable import Scalar
-from sweeps.execution.retries import retried_class
+from sweeps.execution.retries import retries
 from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.space import Searched
 from sweeps.file.spec import SweepSpec
@@ -201,10 +201,8 @@ def failure_rows(trials: Iterable[TrialRecord], events: Iterable[Event]) -> list
         events: what happened to it.
     """
     retried: dict[FailureClass, list[int]] = {}
-    for event in events:
-        failure = retried_class(event)
-        if failure is not None and event.number is not None:
-            retried.setdefault(failure, []).append(event.number)
+    for number, failure, _ in retries(events):
+        retried.setdefault(failure, []).append(number)
     given_up: dict[FailureClass, list[int]] = {}
     for trial in trials:
         if trial.state is TrialState.FAILED and trial.failure is not None:

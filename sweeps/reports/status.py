@@ -9,16 +9,10 @@ from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import STOP_REQUEST, is_alive
-from sweeps.ledger.records import SweepRecord
+from sweeps.ledger.lease import is_alive
+from sweeps.ledger.records import SweepRecord, SweepState
 from sweeps.planning.counts import planned_trials
 from sweeps.trial import TrialKind, TrialRecord, TrialState
-
-_ENDED = {
-    "finished": "finished",
-    "interrupted": "interrupted",
-    "out_of_budget": "out of budget",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +96,8 @@ class SweepStatus(Progress):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its driver has ended on purpose; one that died is expected back."""
-        return not self.is_driven and self.record.state in _ENDED
+        """Whether its driver has said that it ended; one that died is expected back."""
+        return not self.is_driven and self.record.state is not None and self.record.state.has_ended
 
     @property
     def state(self) -> str:
@@ -113,10 +107,10 @@ class SweepStatus(Progress):
         if self.is_driven and record.driver is not None and record.driver_seen is not None:
             host, pid, _ = record.driver.rsplit(":", 2)
             heard = duration(max(0.0, self.now - record.driver_seen))
-            doing = "stopping" if STOP_REQUEST in record.info else "running"
+            doing = "stopping" if record.stop_requested is not None else "running"
             return f"{doing}, driven by process {pid} on {host}, heard of {heard} ago"
-        if record.state in _ENDED:
-            return _ENDED[record.state] + ("" if record.state == "finished" else f"; {resume}")
+        if record.state is not None and record.state.has_ended:
+            return record.state.label + ("" if record.state is SweepState.FINISHED else f"; {resume}")
         if record.state is None and record.driver is None:
             return f"not started; {resume}"
         since = "" if record.driver_seen is None else f" and was heard of {duration(self.now - record.driver_seen)} ago"
@@ -132,7 +126,7 @@ class SweepStatus(Progress):
     @property
     def seconds(self) -> float:
         """Wall-clock time that the sweep has taken over all its drivers, as of the driver's last sign of life."""
-        return float(self.record.info.get("seconds", 0.0))
+        return self.record.seconds
 
 
 def read_status(ledger: Ledger, name: str) -> SweepStatus:

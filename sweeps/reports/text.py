@@ -176,14 +176,14 @@ def _edge(spec: SweepSpec, path: str, value: Scalar) -> str | None:
 
 def environment_rows(view: SweepView) -> list[tuple[str, str]]:
     """Return versions, code and hardware: what the sweep noted, and the first trial's own record."""
-    rows = _noted(view.record.info)
+    rows = _noted(view.record.info.plain())
     for number in sorted(view.environments)[:1]:
         rows = _noted(view.environments[number]) | rows
     return sorted(rows.items())
 
 
 def _noted(values: Mapping[str, Any]) -> dict[str, str]:
-    known = ((name, value) for name, value in leaves(values) if value not in (None, {}))
+    known = ((name, value) for name, value in leaves(values) if value not in (None, {}, ()))
     return {name.removeprefix("environment."): str(value) for name, value in known}
 
 

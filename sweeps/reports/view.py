@@ -143,12 +143,12 @@ class SweepView:
     @property
     def device(self) -> str:
         """Maker's name of the device that efficiency was measured on: as noted, or else where the first trial ran."""
-        measured = value_at(self.record.info, "device.name")
-        if measured:
-            return str(measured)
+        info = self.record.info
+        if info.device is not None:
+            return info.device.name
         if self.devices:
             return self.devices[0]
-        return str(value_at(self.record.info, "environment.device_name") or "a device that was not recorded")
+        return str(info.environment.get("device_name") or "a device that was not recorded")
 
     @property
     def devices(self) -> list[str]:

@@ -103,7 +103,7 @@ def begun(ledger):
     """Add a sweep to the ledger."""
 
     def begin(spec):
-        ledger.create_sweep(spec.name, spec=spec.canonical(), info={})
+        ledger.create_sweep(spec.name, spec=spec.canonical())
         return spec
 
     return begin

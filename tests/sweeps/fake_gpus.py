@@ -3,6 +3,7 @@
 Every node claims two GPUs and says in FAKE_GIB how much memory they have.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -85,7 +86,11 @@ def main():
             node(started, 24, num_cpus=8)
             started.wait_for_nodes()
             place.update()
-            answers |= {"room_after": coordinator.concurrency, "room_notes": notes, "info": info}
+            answers |= {
+                "room_after": coordinator.concurrency,
+                "room_notes": notes,
+                "info": {name: dataclasses.asdict(value) for name, value in info.items()},
+            }
             fixed = SimpleNamespace(spec=packed, concurrency=2, note=notes.append, ledger=ledger)
             room.Room(packed, fixed).update()
             answers["room_of_a_number"] = fixed.concurrency

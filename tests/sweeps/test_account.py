@@ -3,7 +3,8 @@
 import pytest
 from records import trial
 
-from sweeps.ledger.records import Event, Point
+from sweeps.failures import FailureClass
+from sweeps.ledger.records import Allotment, Event, Point
 from sweeps.planning.account import account, account_of
 from sweeps.planning.estimate import Estimate, Span
 from sweeps.planning.plan import save_plan
@@ -102,8 +103,8 @@ def test_a_sweep_that_has_not_begun_has_an_account_too(spec):
 def test_the_account_of_a_ledger_knows_plan_packing_and_reports(make_spec, begun, ledger, store):
     spec = begun(make_spec(resources={"cpus": 1, "gpus": "auto"}))
     save_plan(store, spec, PLAN, [])
-    info = {"seconds": 100.0, "packing": {"gpus": 0.25, "concurrency": 4}}
-    ledger.update_sweep(spec.name, info=info)
+    ledger.update_sweep(spec.name, seconds=100.0)
+    ledger.update_info(spec.name, allotment=Allotment(gpus=0.25, concurrency=4))
     record = TrialRecord(spec.name, 0, "key", TrialKind.SEARCH, params={}, config={"steps": 6}, seed=0)
     ledger.add_trial(record)
     ledger.start_attempt(spec.name, 0, worker="here:1")
@@ -111,7 +112,9 @@ def test_the_account_of_a_ledger_knows_plan_packing_and_reports(make_spec, begun
     ledger.add_point(
         spec.name, 0, attempt=1, step=1, timestamp=began + 10, metrics={"source/val/miou": 0.5}, seconds=10.0
     )
-    ledger.add_event(spec.name, "lost", "a worker died", number=0, timestamp=began + 14)
+    ledger.add_event(
+        spec.name, "lost", "a worker died", number=0, timestamp=began + 14, failure=FailureClass.WORKER_LOST
+    )
     ledger.update_trial(spec.name, 0, seconds=80.0)
     found = account_of(ledger, store, spec.name)
     assert found.planned == PLAN

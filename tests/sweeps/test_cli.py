@@ -180,7 +180,7 @@ def test_status_and_report_read_a_sweep_without_ray_and_mlflow(call, begun, make
 
 def test_a_ledger_can_be_another_database(call, tmp_path, begun, make_spec):
     with Ledger.open(tmp_path / "other.db") as other:
-        other.create_sweep("elsewhere", spec=make_spec().canonical(), info={})
+        other.create_sweep("elsewhere", spec=make_spec().canonical())
     _, out, _ = call("status", "--ledger", f"sqlite:///{tmp_path / 'other.db'}")
     assert "elsewhere" in out
 

@@ -102,7 +102,7 @@ def test_known_architectures_need_no_idle_node(occupied, make_spec, begun, ledge
     found = cluster.profiles_of(spec, ledger, lambda kind, record, line: lines.append((kind, line)))
     assert [profile.metrics for profile in found.values()] == [{"macs": 5.0}]
     assert [kind for kind, _ in lines] == ["note"]
-    assert ledger.sweep(spec.name).info["device"]["kind"] == "cpu"
+    assert ledger.sweep(spec.name).info.device.kind == "cpu"
 
 
 @pytest.mark.slow  # Ray starts workers
@@ -136,7 +136,7 @@ class TestStandingCluster:
         assert answers["room_before"] == 2  # four halves of GPUs, but two processors
         assert answers["room_after"] == 6
         assert answers["room_notes"][0].startswith("6 trials at the same time from now on; the cluster has 2 nodes")
-        assert answers["info"] == {"packing": {"gpus": 0.5, "concurrency": 6}}
+        assert answers["info"] == {"allotment": {"gpus": 0.5, "concurrency": 6}}
         assert answers["room_of_a_number"] == 2
 
     def test_gpus_that_a_sweep_leaves_idle_are_told_of(self, answers):

@@ -3,7 +3,7 @@
 import pytest
 from records import PROFILE, replicate, trial
 
-from sweeps.ledger.records import SweepRecord
+from sweeps.ledger.records import SweepInfo, SweepRecord, SweepState
 from sweeps.reports import plots
 from sweeps.reports.comparison import best_so_far, differences, obstacles, sweep_rows
 from sweeps.reports.comparison_plots import best_so_far_figure, joint_pareto_figure
@@ -13,9 +13,9 @@ from sweeps.trial import TrialKind, TrialState
 
 @pytest.fixture
 def view_of(make_spec):
-    def make(trials, *, name="demo", info=None, **changes):
+    def make(trials, *, name="demo", seconds=0.0, **changes):
         spec = make_spec(name=name, **changes)
-        record = SweepRecord(name, spec.canonical(), info or {}, 0.0, state="finished")
+        record = SweepRecord(name, spec.canonical(), SweepInfo(), 0.0, state=SweepState.FINISHED, seconds=seconds)
         return SweepView(record=record, spec=spec, trials=trials)
 
     return make
@@ -32,7 +32,7 @@ def test_the_common_table_has_each_pick_with_its_seeds_and_work(view_of):
         replicate(1, first, 0.62, 0.44, seconds=1800.0),
         trial(2, 0.5, 0.5, reused="other/1", seconds=99.0),
     ]
-    (row,) = sweep_rows([view_of(trials, info={"seconds": 7200.0}, seeds=[0, 1])])
+    (row,) = sweep_rows([view_of(trials, seconds=7200.0, seeds=[0, 1])])
     assert (row.name, row.picked.number, row.state) == ("demo", 0, "finished")
     assert (row.source_miou, row.target_miou) == (0.6, 0.4)
     assert (row.seeds.seeds, row.seeds.source.mean, row.seeds.target.mean) == ((1,), 0.62, 0.44)

@@ -517,7 +517,7 @@ def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(coordinate, make_
             reuse=False,
         )
         with Ledger.open(tmp_path / f"{name}.db") as own:
-            own.create_sweep("demo", spec=spec.canonical(), info={})
+            own.create_sweep("demo", spec=spec.canonical())
             coordinator = Coordinator(
                 spec,
                 ledger=own,

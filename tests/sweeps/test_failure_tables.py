@@ -16,8 +16,8 @@ def failed(number, failure, **changes):
     return trial(number, state=TrialState.FAILED, failure=failure, **changes)
 
 
-def event(number, message, kind="lost"):
-    return Event(id=1, kind=kind, message=message, number=number, timestamp=0.0)
+def event(number, failure, kind="lost"):
+    return Event(id=1, kind=kind, message="on node1:7: gone", number=number, timestamp=0.0, failure=failure)
 
 
 @pytest.fixture
@@ -99,11 +99,11 @@ def test_architectures_that_break_a_constraint_are_listed_once_with_their_trials
 def test_failures_are_counted_by_class_with_what_became_of_them():
     trials = [failed(0, FailureClass.WORKER_LOST), failed(1, FailureClass.DIVERGED), trial(2)]
     events = [
-        event(0, "worker_lost on node1:7: its process died"),
-        event(0, "worker_lost on node1:8: its process died"),
-        event(2, "worker_lost on node1:9: its process died"),
-        event(1, "diverged on somewhere", kind="failed"),
-        event(1, "something else"),
+        event(0, FailureClass.WORKER_LOST),
+        event(0, FailureClass.WORKER_LOST),
+        event(2, FailureClass.WORKER_LOST),
+        event(1, FailureClass.DIVERGED, kind="failed"),  # counted as given up, by the trial
+        event(1, None),
     ]
     lost, diverged = failure_rows(trials, events)
     assert (lost.failure, lost.attempts, lost.trials, lost.retried, lost.given_up) == ("worker_lost", 4, 2, 3, 1)

@@ -19,7 +19,8 @@ from sweeps.execution.guests import guests_of
 from sweeps.execution.runner import run_sweep
 from sweeps.execution.worker import Task, run_task
 from sweeps.file.spec import SweepSpec, sweep_schema
-from sweeps.planning.profiles import Architecture, Device, profile_key
+from sweeps.ledger.records import Device
+from sweeps.planning.profiles import Architecture, profile_key
 from sweeps.selection.choice import criteria_of, select
 from sweeps.tracking import MlflowClient
 from sweeps.tracking.reading import RecordedRun
@@ -174,8 +175,8 @@ def test_workers_import_guests_from_where_the_driver_found_them_and_a_change_is_
     trials = ledger.trials("demo")
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     info = ledger.sweep("demo").info
-    assert info["folders"] == [str(guest_folder)]
-    assert info["guests"]["guest/shy_in_workers:Shy/module"] == "shy_in_workers"
+    assert info.folders == (str(guest_folder),)
+    assert info.guests["guest/shy_in_workers:Shy/module"] == "shy_in_workers"
 
     file.write_text(file.read_text() + "\n# changed\n")
     importlib.reload(sys.modules["shy_in_workers"])
@@ -203,7 +204,7 @@ def test_whoever_reads_the_ledger_finds_the_guests_of_a_sweep_where_its_driver_d
         ConfigError, match=r"sweep demo in the ledger.*base.method.name: .*there is no module 'shy_in_ledger'"
     ):
         stored_spec(ledger.sweep("demo"))
-    ledger.update_info("demo", folders=[str(elsewhere)])
+    ledger.update_info("demo", folders=(str(elsewhere),))
     assert stored_spec(ledger.sweep("demo")).base["method"] == {"name": "shy_in_ledger:Shy"}
     del sys.modules["shy_in_ledger"]
 

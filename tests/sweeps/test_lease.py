@@ -12,8 +12,9 @@ import pytest
 from segda.errors import ConfigError
 from sweeps.ledger import lease
 from sweeps.ledger.database import LeaseLostError
-from sweeps.ledger.lease import STOP_REQUEST, Lease, is_alive
+from sweeps.ledger.lease import Lease, is_alive
 from sweeps.ledger.process import Process
+from sweeps.ledger.records import SweepState
 
 HOLDER = "from sweeps.ledger.process import Process; print(Process.this(), flush=True)"
 
@@ -118,7 +119,7 @@ def test_a_lease_is_renewed_while_the_driver_is_busy(ledger, demo, monkeypatch):
     with Lease(ledger, demo).held(lambda: 42.0):
         first = ledger.sweep(demo).driver_seen
         wait_until(lambda: ledger.sweep(demo).driver_seen > first)
-        assert ledger.sweep(demo).info["seconds"] == 42.0
+        assert ledger.sweep(demo).seconds == 42.0
     assert ledger.sweep(demo).driver is None
 
 
@@ -126,7 +127,7 @@ def test_a_stop_request_reaches_the_driver_and_is_gone_for_the_next_one(ledger, 
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
     mine = Lease(ledger, demo)
     with mine.held(lambda: 0.0):
-        ledger.update_info(demo, **{STOP_REQUEST: time.time()})
+        ledger.update_sweep(demo, stop_requested=time.time())
         wait_until(lambda: mine.stop_requested)
     following = Lease(ledger, demo)
     with following.held(lambda: 0.0):
@@ -153,7 +154,7 @@ def test_a_driver_that_lost_its_lease_without_noticing_writes_no_more(ledger, de
         with pytest.raises(LeaseLostError, match="another process has taken over sweep 'demo'"):
             ledger.add_event(demo, "note", "too late")
     with pytest.raises(LeaseLostError):  # what it says at its end is too late as well
-        ledger.update_sweep(demo, state="interrupted")
+        ledger.update_sweep(demo, state=SweepState.INTERRUPTED)
     assert [event.message for event in ledger.events(demo)] == ["as long as it is mine"]
     assert ledger.sweep(demo).driver == "elsewhere:1:0"
 

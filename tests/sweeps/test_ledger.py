@@ -18,6 +18,7 @@ from segda.errors import ConfigError
 from sweeps.failures import FailureClass
 from sweeps.ledger import tables as ledger_tables
 from sweeps.ledger.database import LeaseLostError, Ledger
+from sweeps.ledger.records import Allotment, Device, SweepInfo, SweepState
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
@@ -40,7 +41,7 @@ def record(number=0, **changes):
 @pytest.fixture
 def sqlite_ledger(tmp_path):
     with Ledger.open(tmp_path / "runs" / "ledger.db") as opened:
-        opened.create_sweep("demo", spec={"name": "demo"}, info={"commit": "abc"})
+        opened.create_sweep("demo", spec={"name": "demo"}, info=SweepInfo(file="abc"))
         yield opened
 
 
@@ -49,7 +50,7 @@ def ledger(request, tmp_path):
     is_sqlite = request.param == "sqlite"
     place = tmp_path / "runs" / "ledger.db" if is_sqlite else request.getfixturevalue("postgresql")
     with Ledger.open(place) as opened:
-        opened.create_sweep("demo", spec={"name": "demo"}, info={"commit": "abc"})
+        opened.create_sweep("demo", spec={"name": "demo"}, info=SweepInfo(file="abc"))
         yield opened
 
 
@@ -132,7 +133,7 @@ def test_a_taken_sweep_name_is_refused_with_two_ways_out(ledger):
     with pytest.raises(
         ConfigError, match=r"'demo' exists already; continue it with `sweeps resume` or .* another name"
     ):
-        ledger.create_sweep("demo", spec={}, info={})
+        ledger.create_sweep("demo", spec={})
 
 
 def test_an_unknown_sweep_is_told_with_the_nearest_name(ledger):
@@ -160,12 +161,33 @@ def test_an_unknown_trial_is_told_with_those_there_are(ledger):
 
 
 def test_a_sweep_comes_back_and_can_be_changed(ledger):
-    ledger.update_sweep("demo", parent_run_id="p", state="running", info={"seconds": 3})
+    ledger.update_sweep("demo", parent_run_id="p", state=SweepState.OUT_OF_BUDGET, seconds=3.0)
     sweep = ledger.sweep("demo")
-    assert (sweep.name, sweep.spec, sweep.info) == ("demo", {"name": "demo"}, {"seconds": 3})
-    assert (sweep.parent_run_id, sweep.state) == ("p", "running")
+    assert (sweep.name, sweep.spec, sweep.seconds) == ("demo", {"name": "demo"}, 3.0)
+    assert (sweep.parent_run_id, sweep.state) == ("p", SweepState.OUT_OF_BUDGET)
     assert sweep.created > 0
     assert ledger.sweeps() == [sweep]
+
+
+def test_what_is_known_of_a_sweep_comes_back_as_it_was(ledger):
+    assert ledger.sweep("demo").info == SweepInfo(file="abc")
+    info = SweepInfo(
+        environment={"python": "3", "packages": {"torch": "2"}},
+        file="abc",
+        folders=("/somewhere",),
+        guests={"loss/mine": "1", "loss/other": None},
+        device=Device(kind="cpu", name="some processor", threads=2),
+        allotment=Allotment(gpus=0.25, concurrency=8),
+        warm_start={"earlier": (0, 3)},
+        data_fingerprint="0123",
+    )
+    ledger.create_sweep("other", spec={}, info=info)
+    assert ledger.sweep("other").info == info
+    ledger.update_info("demo", warm_start=info.warm_start)
+    ledger.update_info("demo", device=info.device)
+    assert ledger.sweep("demo").info == SweepInfo(file="abc", warm_start=info.warm_start, device=info.device)
+    with pytest.raises(TypeError, match=r"'devise' of a sweep's info cannot be changed \(did you mean 'device'\?\)"):
+        ledger.update_info("demo", devise=None)
 
 
 @pytest.mark.parametrize("field", ["params", "key", "number", "seed", "stat"])
@@ -206,8 +228,8 @@ def test_a_message_of_a_stale_attempt_changes_no_trial(ledger):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda ledger: ledger.update_sweep("demo", state="running"),
-        lambda ledger: ledger.update_info("demo", commit="xyz"),
+        lambda ledger: ledger.update_sweep("demo", state=SweepState.RUNNING),
+        lambda ledger: ledger.update_info("demo", file="xyz"),
         lambda ledger: ledger.add_trial(record(1)),
         lambda ledger: ledger.update_trial("demo", 0, state=TrialState.FAILED),
         lambda ledger: ledger.start_attempt("demo", 0, worker="a:1"),
@@ -281,7 +303,7 @@ def test_a_cursor_sees_every_point_once_in_order_of_arrival(ledger):
 
 
 def test_sweeps_do_not_see_each_others_trials(ledger):
-    ledger.create_sweep("other", spec={}, info={})
+    ledger.create_sweep("other", spec={})
     ledger.add_trial(record())
     ledger.add_trial(record(sweep="other", seed=9))
     ledger.start_attempt("other", 0, worker="a:1")
@@ -295,11 +317,9 @@ def test_sweeps_do_not_see_each_others_trials(ledger):
 
 def test_events_keep_their_order_and_trial(ledger):
     ledger.add_event("demo", "resumed", "first", timestamp=2.0)
-    ledger.add_event("demo", "lost", "second", number=4, timestamp=1.0)
-    assert [(item.kind, item.message, item.number, item.timestamp) for item in ledger.events("demo")] == [
-        ("resumed", "first", None, 2.0),
-        ("lost", "second", 4, 1.0),
-    ]
+    ledger.add_event("demo", "lost", "second", number=4, timestamp=1.0, failure=FailureClass.HANG)
+    found = [(item.kind, item.message, item.number, item.timestamp, item.failure) for item in ledger.events("demo")]
+    assert found == [("resumed", "first", None, 2.0, None), ("lost", "second", 4, 1.0, FailureClass.HANG)]
 
 
 def test_the_newest_profile_of_an_architecture_counts(ledger):
@@ -351,7 +371,7 @@ def test_two_sweeps_that_measure_the_same_architecture_at_once_both_go_on(ledger
 
 def test_a_name_that_several_want_at_once_is_given_once(ledger):
     for name in "abcde":
-        failures = at_once(lambda _, name=name: ledger.create_sweep(name, spec={}, info={}))
+        failures = at_once(lambda _, name=name: ledger.create_sweep(name, spec={}))
         assert [type(failure) for failure in failures] == [ConfigError] * 3
 
 
@@ -403,7 +423,7 @@ from sweeps.ledger.database import Ledger
 from sweeps.trial import TrialKind, TrialRecord
 
 ledger = Ledger.open(Path(sys.argv[1]))
-ledger.create_sweep("demo", spec={}, info={})
+ledger.create_sweep("demo", spec={})
 number = 0
 while True:
     ledger.add_trial(TrialRecord("demo", number, "k", TrialKind.SEARCH, {}, {}, 0))
@@ -457,7 +477,7 @@ def test_two_ledgers_on_one_file_wait_for_each_other(tmp_path):
     def work(name):
         try:
             with Ledger.open(path) as opened:
-                opened.create_sweep(name, spec={}, info={})
+                opened.create_sweep(name, spec={})
                 for step in range(20):
                     opened.add_event(name, "note", str(step))
         except Exception as error:

@@ -12,7 +12,8 @@ from segda.models.blocks import resize
 from segda.tunable import Choice
 from segda.types import SegmentationOutput
 from sweeps.labels import model_label
-from sweeps.planning.profiles import Architecture, Device, describe_device, measure, profile_key, reachable
+from sweeps.ledger.records import Device
+from sweeps.planning.profiles import Architecture, describe_device, measure, profile_key, reachable
 
 BOTH = ["bisenet_v1", "pocket"]
 BACKBONE = {"choices": ["resnet18", "resnet34"], "when": {"model.name": "bisenet_v1"}}

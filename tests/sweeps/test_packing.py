@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from segda.errors import DeviceError
+from sweeps.ledger.records import Device
 from sweeps.planning import packing
 from sweeps.planning.canary import CanaryResult, Costs
 from sweeps.planning.coverage import heaviest
 from sweeps.planning.machines import Machines
 from sweeps.planning.packing import Gpu, Packing, ProbeResult, noted, pack, pack_trials, packed, recalled
-from sweeps.planning.profiles import Architecture, Device, Profile, describe_device, infeasible, reachable
+from sweeps.planning.profiles import Architecture, Profile, describe_device, infeasible, reachable
 
 GIB = 2**30
 
@@ -138,7 +139,7 @@ def test_readers_of_the_ledger_find_the_packing_again(make_spec):
     spec = auto(make_spec)
     found = packed(spec, THREE, machines=machines(1))
     assert recalled(spec, noted(found)) == found
-    assert recalled(spec, {}) == spec
+    assert recalled(spec, None) == spec
 
 
 class FakeNode:

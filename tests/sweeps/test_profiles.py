@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from segda.errors import ConfigError
+from sweeps.ledger.records import Device
 from sweeps.planning.profiles import (
     Architecture,
-    Device,
     Profile,
     describe_device,
     device_of,

@@ -284,7 +284,7 @@ def test_the_infeasible_region_shows_obstacles_failing_values_and_retries(ledger
     ledger.add_trial(trial(1, params={lr: 0.09}, state=TrialState.FAILED, failure=FailureClass.DIVERGED))
     broken = "fps >= 30 is broken: 12"
     ledger.add_trial(trial(2, params={lr: 0.002}, state=TrialState.INFEASIBLE, profile=slow, error=broken))
-    ledger.add_event("demo", "lost", "out_of_memory on node1:7: no memory; goes on", number=0)
+    ledger.add_event("demo", "lost", "on node1:7: no memory", number=0, failure=FailureClass.OUT_OF_MEMORY)
     paths = write_report(ledger, store, spec.name)
     text, page = paths.markdown.read_text(encoding="utf-8"), Page(paths.html.read_text(encoding="utf-8"))
     (obstacle,) = markdown_table(text, "Infeasible region")
@@ -481,7 +481,7 @@ def test_importance_is_that_of_the_search(ledger, store, make_spec, begun):
 
 
 def test_a_sweep_file_of_another_version_is_refused_in_one_line(ledger, store, make_spec):
-    ledger.create_sweep("demo", spec=make_spec().canonical() | {"flavor": 1}, info={})
+    ledger.create_sweep("demo", spec=make_spec().canonical() | {"flavor": 1})
     with pytest.raises(ConfigError, match=r"demo.*flavor") as raised:
         load_view(ledger, store, "demo")
     assert "\n" not in str(raised.value)

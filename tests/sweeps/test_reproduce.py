@@ -78,7 +78,7 @@ def trained(tmp_path_factory, scenes, mlflow_template):
     spec = SweepSpec.model_validate(plain)
     threads = torch.get_num_threads()
     with Ledger.open(store.ledger) as ledger:
-        ledger.create_sweep("demo", spec=spec.canonical(), info={})
+        ledger.create_sweep("demo", spec=spec.canonical())
         _work(spec, ledger, store, 0, dies_after=(1, 3))
         ledger.update_trial("demo", 0, state=TrialState.COMPLETE, finished=2000.0)
         _work(spec, ledger, store, 1, stops_after=2, micro_batch=2)

@@ -13,7 +13,6 @@ from records import trial as trial_record
 
 from segda.errors import ConfigError, DeviceError
 from sweeps.execution import runner, waiting
-from sweeps.execution.retries import retried_class
 from sweeps.execution.runner import run_sweep
 from sweeps.failures import FailureClass
 from sweeps.ledger import lease
@@ -115,6 +114,7 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make
     assert (trials[0].state, trials[0].attempt, trials[0].step) == (TrialState.COMPLETE, 2, 6)
     assert executed() == {(0, step): 1 for step in range(1, 7)}
     (event,) = [event for event in ledger.events("demo") if event.kind == RETRIED]
+    assert event.failure is FailureClass.WORKER_LOST
     assert "The actor is dead because its worker process has died" in event.message
 
 
@@ -239,7 +239,7 @@ def test_spent_hours_queue_the_running_trial_and_a_larger_budget_finishes_it(swe
     outcome = run_sweep(longer, ledger=ledger, store=store, train="fakes:slow", fingerprint=fakes.fingerprint)
     assert outcome.reason == "budget.hours is spent"
     assert [trial.state for trial in outcome.trials] == [TrialState.QUEUED]
-    assert ledger.sweep("demo").info["seconds"] >= 6
+    assert ledger.sweep("demo").seconds >= 6
     assert ledger.sweep("demo").state == "out_of_budget"
 
 
@@ -263,7 +263,7 @@ def test_sweeps_stop_ends_a_sweep_for_good(sweep, short, ledger, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
 
     def ask():
-        ledger.update_info("demo", **{lease.STOP_REQUEST: time.time()})
+        ledger.update_sweep("demo", stop_requested=time.time())
 
     outcome, trials = sweep(short, train="fakes:slow", listener=at_first_point(ask))
     # Not the code that makes Slurm, Kubernetes or Docker start it again.
@@ -303,7 +303,7 @@ def test_a_trial_that_hangs_is_ended_by_its_watchdog_and_tried_again(sweep, make
     _, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}, resources=resources), train="fakes:hangs_once")
     assert (trials[0].state, trials[0].attempt) == (TrialState.COMPLETE, 2)
     (event,) = [event for event in ledger.events("demo") if event.kind == RETRIED]
-    assert retried_class(event) is FailureClass.HANG
+    assert event.failure is FailureClass.HANG
 
 
 def test_two_identical_sweeps_on_one_store_train_once(sweep, make_spec, executed):

@@ -13,7 +13,7 @@ from sweeps import cli
 from sweeps.cli import status as command
 from sweeps.failures import FailureClass
 from sweeps.ledger.process import Process
-from sweeps.ledger.records import SweepRecord
+from sweeps.ledger.records import SweepInfo, SweepRecord
 from sweeps.ledger.tables import SWEEP
 from sweeps.reports.status import SweepStatus, read_status
 from sweeps.reports.status_table import bar, header_lines, overview, render, trial_table
@@ -107,7 +107,7 @@ def test_columns_about_what_went_wrong_are_there_only_if_something_did(ledger, b
 
 def test_the_header_tells_counts_hours_and_the_best_so_far(ledger, begun, make_spec):
     begun(make_spec(budget={"trials": 5, "hours": 2}, seeds=[0, 1], references={"a": {"batch_size": 2}}))
-    ledger.update_sweep("demo", info={"seconds": 1800.0})
+    ledger.update_sweep("demo", seconds=1800.0)
     ledger.add_trial(trial(0, 0.5, seconds=1800.0))
     ledger.add_trial(trial(1, 0.6, seconds=900.0))
     ledger.add_trial(trial(2, 0.9, kind=TrialKind.REFERENCE, name="a"))
@@ -178,7 +178,7 @@ def test_the_time_left_follows_from_the_time_per_step_and_what_runs(make_spec, b
 def test_the_time_left_is_at_most_what_the_budget_has(make_spec, begun, ledger, drive):
     begun(make_spec(budget={"trials": 400, "hours": 1}))
     ledger.add_trial(trial(0, step=100, seconds=1000.0))
-    ledger.update_sweep("demo", info={"seconds": 3000.0})
+    ledger.update_sweep("demo", seconds=3000.0)
     drive()
     assert read_status(ledger, "demo").seconds_left == pytest.approx(600.0)
 
@@ -186,7 +186,7 @@ def test_the_time_left_is_at_most_what_the_budget_has(make_spec, begun, ledger, 
 def test_a_small_terminal_shows_open_trials_and_the_last_that_ended(make_spec):
     trials = [trial(number, finished=float(number)) for number in range(20)]
     trials[3] = trial(3, state=TrialState.RUNNING)
-    status = SweepStatus(record=SweepRecord("demo", {}, {}, NOW), spec=make_spec(), trials=trials, now=NOW)
+    status = SweepStatus(record=SweepRecord("demo", {}, SweepInfo(), NOW), spec=make_spec(), trials=trials, now=NOW)
     text = text_of(render(status, width=100, rows=3))
     assert [line.split()[0] for line in text.splitlines() if " search " in line] == ["3", "18", "19"]
     assert "and 17 more that ended earlier" in text

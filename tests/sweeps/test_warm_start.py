@@ -8,6 +8,7 @@ import pytest
 from segda.errors import ConfigError
 from sweeps.execution.coordinator import Coordinator
 from sweeps.file.space import identity
+from sweeps.ledger.records import SweepInfo
 from sweeps.planning.profiles import Architecture, reachable
 from sweeps.search.proposer import Search
 from sweeps.search.warm_start import FIRST_PER_SWEEP, Earlier, WarmStart, is_learnable, warm_start
@@ -229,17 +230,17 @@ def test_what_is_taken_over_is_told_once_and_stays_though_the_earlier_sweep_goes
     note = "warm start from earlier: 5 of 5 fully trained trials count like this sweep's own"
     assert note in heard
     assert [event.message for event in ledger.events("demo") if event.kind == "note"] == [note]
-    assert ledger.sweep("demo").info["warm_start"] == {"earlier": [0, 1, 2, 3, 4]}
+    assert ledger.sweep("demo").info.warm_start == {"earlier": (0, 1, 2, 3, 4)}
     for number in range(5, 9):
         ledger.add_trial(trained(earlier, number, at(0.1, 1.0), 9.0))
     # The same sweep from nothing, but with the list of its first start.
     again, heard = plane(name="again", sampler=TPE | {"startup_trials": 1}), []
-    ledger.create_sweep("again", spec=again.canonical(), info={"warm_start": {"earlier": [0, 1, 2, 3, 4]}})
+    ledger.create_sweep("again", spec=again.canonical(), info=SweepInfo(warm_start={"earlier": (0, 1, 2, 3, 4)}))
     assert coordinate(again, heard).next_task().config["optimizer"] == params
     assert not any("warm start" in message for message in heard)
     # One that begins now knows more.
     coordinate(plane(name="late"), heard)
-    assert ledger.sweep("late").info["warm_start"] == {"earlier": list(range(9))}
+    assert ledger.sweep("late").info.warm_start == {"earlier": tuple(range(9))}
 
 
 def test_data_sets_with_other_files_are_noticed(plane, coordinate, earlier):
