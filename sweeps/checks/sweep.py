@@ -7,12 +7,13 @@ from pydantic import ValidationError
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError, Location, Problem, dotted, first_problem
 from segda.datasets import DATASETS
+from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.checks.resources import check_resources
 from sweeps.checks.sampler import check_sampler
 from sweeps.checks.scheduler import check_comparison, check_direction, check_rungs
-from sweeps.file.fields import FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of, known_paths, name_of
+from sweeps.file.fields import FEW_SHOT, FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of, known_paths, name_of
 from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
 from sweeps.file.space import Float, SearchSpace
 from sweeps.file.spec import SweepSpec
@@ -37,6 +38,7 @@ def check_spec(spec: SweepSpec) -> None:
         raise LocatedError(("base", "method", "name"), f"{fixed} {NEVER_PICKED}")
     for part in VARIANTS:
         _check_settings(spec, space, part)
+    _check_few_shot(spec)
     _check_models(space)
     sample = _check_values(spec, space)
     _check_references(spec)
@@ -123,6 +125,20 @@ def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
         if f"{part}.{key}" not in known:
             names = [path.removeprefix(f"{part}.") for path in known if path.startswith(f"{part}.")]
             raise LocatedError(("base", part, key), f"no {noun} of this sweep has it{nearest(key, names)}")
+
+
+def _check_few_shot(spec: SweepSpec) -> None:
+    """Refuse labels that nothing uses: methods without target labels do not see them."""
+    if value_at(spec.base, FEW_SHOT) is None:
+        return
+    names = {value_at(spec.base, METHOD), *(params.get(METHOD) for params in spec.references.values())}
+    if METHOD in spec.search:
+        names |= set(spec.search[METHOD].choices or ())
+    if not any(METHODS[str(name)].needs_few_shot for name in names if name is not None):
+        raise LocatedError(
+            ("base", "data", "few_shot"),
+            "no method of this sweep uses target labels; leave it out, or search one that does",
+        )
 
 
 def _check_models(space: SearchSpace) -> None:

@@ -14,7 +14,7 @@ from segda.models import MODELS, USUAL_MODEL
 from segda.tunable import Tunable
 from sweeps.paths import value_at
 
-METHOD, MODEL = "method.name", "model.name"
+METHOD, MODEL, FEW_SHOT = "method.name", "model.name", "data.few_shot"
 # Parts of a training configuration whose settings depend on their name.
 VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS}
 _PLACE = "it says where or how fast a trial runs, not what it computes; put it under base"
@@ -32,6 +32,7 @@ FIXED_FIELDS: Mapping[str, str] = {
     "data.target.domain": _QUESTION,
     "data.height": _FIDELITY,
     "data.width": _FIDELITY,
+    FEW_SHOT: "few-shot methods are compared on the same labels; put it under base and make a sweep for each number of them",
     "precision": _FIDELITY,
     "validators": "trials are compared by the same scores; put it under base",
     "device": _PLACE,

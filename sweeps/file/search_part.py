@@ -8,7 +8,7 @@ from segda.errors import ConfigError
 from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Choice
-from sweeps.file.fields import FIXED_FIELDS, VARIANTS, declared_range, fields_of, known_paths, name_of
+from sweeps.file.fields import FEW_SHOT, FIXED_FIELDS, VARIANTS, declared_range, fields_of, known_paths, name_of
 from sweeps.file.space import same
 from sweeps.paths import value_at
 
@@ -64,7 +64,7 @@ def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[s
                 f"must be a list of choices, `default`, or a mapping with choices or low and high, got {item!r}",
             )
         if not item.keys() & {"choices", "low", "high"}:
-            item = _declared(path, field) | item
+            item = _declared(path, field, base) | item
         if field.annotation is int and "choices" not in item:
             item["int"] = True
         if isinstance(item.get("when"), Mapping):
@@ -100,10 +100,14 @@ def is_candidate(part: str, name: str) -> bool:
     return part != "method" or METHODS[name].supervision == "source"
 
 
-def _candidates(part: str) -> list[str]:
-    """Return all that are listed and that trials are proposed with, but for methods that need a few target labels."""
+def _candidates(part: str, base: Mapping[str, Any]) -> list[str]:
+    """Return all that are listed and that trials are proposed with; few-shot methods if the base says which labels they have."""
     names = [name for name in VARIANTS[part].usable() if is_candidate(part, name)]
-    return [name for name in names if part != "method" or not METHODS[name].needs_few_shot]
+    return [name for name in names if part != "method" or not _lacks_labels(name, base)]
+
+
+def _lacks_labels(method: str, base: Mapping[str, Any]) -> bool:
+    return METHODS[method].needs_few_shot and value_at(base, FEW_SHOT) is None
 
 
 def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
@@ -120,12 +124,18 @@ def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> lis
     place: Location = (path, "choices") if isinstance(raw, Mapping) else (path,)
     listed = raw.get("choices", "default") if isinstance(raw, Mapping) else raw
     if listed == "default":
-        return _candidates(part)
+        return _candidates(part, base)
     names = list(listed) if isinstance(listed, list | tuple) else [listed]
     for index, name in enumerate(names):
         check_name(part, name, at=(*place, index))
         if not is_candidate(part, name):
-            raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(_candidates(part))}")
+            raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(_candidates(part, base))}")
+        if part == "method" and _lacks_labels(name, base):
+            raise LocatedError(
+                (*place, index),
+                f"{name} trains with the labels of a few target images, and the base does not say of which; add e.g. "
+                "`few_shot: {images: 5}` under base.data, or leave it out",
+            )
     return names
 
 
@@ -145,10 +155,10 @@ def _check_path(path: Any, known: Mapping[str, Any]) -> None:
     raise LocatedError((path,), f"a training configuration has no such field{hint}")
 
 
-def _declared(path: str, field: Any) -> dict[str, Any]:
+def _declared(path: str, field: Any, base: Mapping[str, Any]) -> dict[str, Any]:
     part, _, name = path.partition(".")
     if part in VARIANTS and name == "name":
-        return {"choices": _candidates(part)}
+        return {"choices": _candidates(part, base)}
     declared = declared_range(field)
     if declared is None:
         raise LocatedError((path,), "no range is declared beside this field; give choices, or low and high")

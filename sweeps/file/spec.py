@@ -25,6 +25,7 @@ from pydantic import (
 
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
+from segda.methods import METHODS
 from segda.named import ConfigOf
 from segda.tunable import Scalar
 from sweeps.file.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of
@@ -198,6 +199,9 @@ class SweepSpec(Part):
                 config[part] = {
                     key: value for key, value in settings.items() if key in own or f"{part}.{key}" in params
                 }
+        method = name_of(config, "method")
+        if method in METHODS and not METHODS[method].needs_few_shot and isinstance(config.get("data"), dict):
+            config["data"].pop("few_shot", None)
         return config
 
     def problem_with(self, params: Mapping[str, Scalar]) -> Problem | None:
@@ -212,7 +216,8 @@ class SweepSpec(Part):
     def train_config(self, params: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
         """Return the training configuration of a trial.
 
-        Settings of methods and networks under `base` apply to those that have them; the others do not see them.
+        Settings of methods and networks under `base` apply to those that have them; the others do not see them, nor do methods
+        without target labels see `data.few_shot`.
 
         Args:
             params: dotted path -> value, put over `base`.

@@ -253,6 +253,8 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("[source_only, adversarial]", "[source_onl, adversarial]", "14: search.method.name[0]: unknown method 'source_onl' (did you mean 'source_only'?)"),
         ("[source_only, adversarial]", "[[source_only], adversarial]", "14: search.method.name[0]: unknown method ['source_only']"),
         ("[source_only, adversarial]", "[source_only, adversarial, target_only]", "14: search.method.name[2]: target_only is trained on target labels and never picked"),
+        ("[source_only, adversarial]", "[source_only, adversarial, joint]", "14: search.method.name[2]: joint trains with the labels of a few target images, and the base does not say of which; add e.g. `few_shot: {images: 5}` under base.data"),
+        ("    width: 128", "    width: 128\n    few_shot: {images: 5}", "9: base.data.few_shot: no method of this sweep uses target labels"),
         ("[source_only, adversarial]", "{choices: [target_only, adversarial]}", "14: search.method.name.choices[0]: target_only is trained on target labels"),
         ("[fcd, tfd, dwd]", "[fcd, tdf]", "15: search.method.discriminator.choices[1]: unknown discriminator 'tdf' (did you mean 'tfd'?)"),
         (CHOOSE_DISCRIMINATOR, "method.discriminator: [fcd, tfd]", "15: search.method.discriminator: method source_only has no such field; add `when: {method.name: adversarial}`"),
@@ -306,6 +308,37 @@ def test_conditions_that_wait_for_each_other_are_refused(make_spec):
     }
     with pytest.raises(ValueError, match=r"the conditions of batch_size and optimizer.name wait for each other"):
         make_spec(search=search)
+
+
+def test_target_labels_are_seen_by_the_methods_that_need_them_alone(load):
+    spec = load(
+        "    width: 128",
+        "    width: 128\n    few_shot: {images: 5}",
+        "[source_only, adversarial]",
+        "[source_only, adversarial, joint]",
+    )
+    few = {
+        name: spec.train_config({"method.name": name}, seed=3).data.few_shot
+        for name in ("source_only", "joint", "target_only")
+    }
+    assert few["joint"].images == 5
+    assert (few["source_only"], few["target_only"]) == (None, None)
+
+
+def test_methods_that_need_target_labels_are_a_default_once_the_base_names_some(make_spec):
+    base = make_spec().base
+    few = base | {"data": base["data"] | {"few_shot": {"images": 5}}}
+    search = {"method.name": "default", "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
+    without, with_labels = (
+        set(make_spec(base=plain, search=search).search["method.name"].choices) for plain in (base, few)
+    )
+    assert with_labels - without == {"joint"}
+    assert "target_only" not in with_labels
+
+
+def test_the_labels_of_few_shot_methods_cannot_be_searched(make_spec):
+    with pytest.raises(ValueError, match="few-shot methods are compared on the same labels"):
+        make_spec(search={"data.few_shot": [1, 5]})
 
 
 def test_a_field_of_an_unreachable_method_names_its_owner(make_spec):
