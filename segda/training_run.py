@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segda.allocator import keep_freed_memory
-from segda.batch_norm import blend_statistics
+from segda.batch_norm import MIN_IMAGES_AT_ONCE, blend_statistics
 from segda.checkpoint import Interval, restore_checkpoint, save_checkpoint
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
@@ -25,7 +25,7 @@ from segda.device import autocast, resolve_precision
 from segda.distributed import global_mean
 from segda.draws import Draws
 from segda.errors import TrainingDivergedError
-from segda.gradients import MIN_IMAGES_AT_ONCE, Gradients, images_at_once
+from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
 from segda.methods import METHODS, Method, StepInput
 from segda.models import build_segmenter

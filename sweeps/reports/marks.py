@@ -1,20 +1,35 @@
-"""Marks of trials that were not trained as the others: † in micro-batches, ‡ with the labels of some target images.
+"""Marks of trials that were not trained as the others.
+
+† in micro-batches, ‡ with the labels of some target images, § in half precision with very few images at once.
 
 The mark stands beside the trial's number in every table that it enters, and one line under the table says what it means.
 """
 
 from collections.abc import Iterable
 
+from segda.batch_norm import MIN_IMAGES_AT_ONCE
 from sweeps.paths import value_at
 from sweeps.trial import TrialRecord
 
 FEWER_IMAGES = "†"
 FEW_SHOT = "‡"
+ROUNDED = "§"
 
 
 def mark(trial: TrialRecord) -> str:
     """Return what stands beside a trial's number; empty for most trials."""
-    return (FEWER_IMAGES if trial.micro_batch is not None else "") + (FEW_SHOT if num_target_labels(trial) else "")
+    signs = {
+        FEWER_IMAGES: trial.micro_batch is not None,
+        FEW_SHOT: num_target_labels(trial) > 0,
+        ROUNDED: _is_rounded(trial),
+    }
+    return "".join(sign for sign, holds in signs.items() if holds)
+
+
+def _is_rounded(trial: TrialRecord) -> bool:
+    """Tell whether a trial asked for half precision where `auto` would not choose it."""
+    precision = value_at(trial.config, "precision")
+    return precision in ("bf16", "fp16") and int(trial.config["batch_size"]) < MIN_IMAGES_AT_ONCE
 
 
 def marks(trials: Iterable[TrialRecord]) -> dict[int, str]:
@@ -43,7 +58,7 @@ def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
 
     Example:
         >>> from sweeps.trial import TrialKind
-        >>> config = {"batch_size": 16, "data": {"few_shot": {"images": 5}}}
+        >>> config = {"batch_size": 16, "precision": "bf16", "data": {"few_shot": {"images": 5}}}
         >>> trial = TrialRecord("demo", 0, "key", TrialKind.SEARCH, {}, config, 0, micro_batch=4)
         >>> for mark, text in explained(trial, processes=1).items():
         ...     print(mark, text)
@@ -59,6 +74,11 @@ def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
     labels = num_target_labels(trial)
     if labels:
         found[FEW_SHOT] = f"trained with the labels of {labels} target image{'' if labels == 1 else 's'}"
+    if _is_rounded(trial):
+        found[ROUNDED] = (
+            f"trained in {trial.config['precision']} with {trial.config['batch_size']} images at once: batch normalization of "
+            "pooled maps amplifies the rounding, gradients deviate"
+        )
     return found
 
 

@@ -1,0 +1,40 @@
+"""Marks of trials that were not trained as the others."""
+
+from typing import Any
+
+import pytest
+
+from sweeps.reports.marks import explained, footnotes, mark
+from sweeps.trial import TrialKind, TrialRecord
+
+
+def trial(number: int = 0, *, micro_batch: int | None = None, **config: Any) -> TrialRecord:
+    plain = {"batch_size": 8, "precision": "auto", "data": {}} | config
+    return TrialRecord("demo", number, "key", TrialKind.SEARCH, {}, plain, 0, micro_batch=micro_batch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ""),
+        ({"micro_batch": 4}, "†"),
+        ({"data": {"few_shot": {"names": ["a", "b"]}}}, "‡"),
+        ({"precision": "bf16", "batch_size": 2}, "§"),
+        ({"precision": "fp16", "batch_size": 2}, "§"),
+        ({"precision": "bf16", "batch_size": 4}, ""),
+        ({"precision": "auto", "batch_size": 2}, ""),  # computes in single precision then
+        ({"micro_batch": 4, "data": {"few_shot": {"images": 1}}}, "†‡"),
+    ],
+)
+def test_a_mark_says_what_is_special(settings, expected):
+    assert mark(trial(**settings)) == expected
+    assert "".join(explained(trial(**settings), processes=1)) == expected
+
+
+def test_footnotes_name_the_trials_of_each_meaning_once():
+    trials = [trial(0), trial(2, micro_batch=4), trial(1, micro_batch=4), trial(3, precision="bf16", batch_size=2)]
+    assert footnotes(trials, processes=1) == [
+        "§ trained in bf16 with 2 images at once: batch normalization of pooled maps amplifies the rounding, gradients deviate "
+        "(trial 3).",
+        "† trained with 4 images at once instead of 8: batch normalization saw fewer images (trials 1, 2).",
+    ]
