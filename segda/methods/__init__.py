@@ -3,6 +3,7 @@
 from segda.catalog import Catalog, subclass_of
 from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
+from segda.methods.dacs import Dacs
 from segda.methods.joint import Joint
 from segda.methods.self_training import SelfTraining
 from segda.methods.source_only import SourceOnly
@@ -17,6 +18,7 @@ METHODS: Catalog[type[Method]] = Catalog(
         "adversarial": Adversarial,
         "joint": Joint,
         "self_training": SelfTraining,
+        "dacs": Dacs,
     },
     check=subclass_of(Method, config=MethodConfig),
 )
