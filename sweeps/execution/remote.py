@@ -5,10 +5,12 @@ Any address that fsspec knows: `s3://bucket/path`, `gs://...`, `file:///...`. It
 
     attempt                             number of the newest attempt
     checkpoint-<step>-<attempt>.pt      the last checkpoint
+    <attempt>-round-...                 the pseudo-labels that it goes on with (`segda.rounds`)
     metrics.jsonl, result.json, ...     the other files of the trial's folder
 
-A file appears there complete or not at all, and a checkpoint last: whoever finds it finds what belongs to it. Checkpoints are
-never written over, so a worker that was replaced cannot take anything from its successor.
+A file appears there complete or not at all, and a checkpoint last: whoever finds it finds what belongs to it. What a training goes
+on from bears the number of the attempt, and an attempt replaces and removes nothing of a later one, so a worker that was replaced
+cannot take anything from its successor.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segda.files import write_text
+from segda.rounds import is_round_file
 from sweeps.execution.fence import ATTEMPT, StaleAttemptError, attempt_in, refuse_before
 from sweeps.execution.remote_folder import PARTIAL, RemoteFolder
 from sweeps.execution.watchdog import HANG_FILE
@@ -36,6 +39,7 @@ FETCHED = ".fetched"  # in a copy of a trial's folder: the attempt whose files w
 _LOOKS = 3
 
 _CHECKPOINTS = re.compile(r"checkpoint-(?P<step>\d+)-(?P<attempt>\d+)\.pt")
+_ROUNDS = re.compile(r"(?P<attempt>\d+)-(?P<name>round-\d+(-\w+\.npy|\.json))")
 
 
 def check_storage(address: str) -> None:
@@ -183,7 +187,7 @@ class TrialStorage:
         last, local = _last_checkpoint(names), self._folder / CHECKPOINT
         # An attempt writes here before it writes there: this node has more if the same or a later one worked here.
         if last is not None and (not local.is_file() or _step_and_attempt(last)[1] > local_attempt):
-            self._get(last)
+            self._get(last, names)
 
     def replace_damaged(self) -> None:
         """Get the last checkpoint that can replace a damaged one; one that came from the address damaged is removed there.
@@ -193,12 +197,18 @@ class TrialStorage:
         """
         if self._read is not None:
             self._remote.remove(self._read)
-        last = _last_checkpoint(self._remote.names())
+        names = self._remote.names()
+        last = _last_checkpoint(names)
         if last is not None:
-            self._get(last)
+            self._get(last, names)
 
-    def _get(self, name: str) -> None:
+    def _get(self, name: str, names: list[str]) -> None:
         log.info("continues from %s", name)
+        _, attempt = _step_and_attempt(name)
+        for other in names:
+            of_round = _ROUNDS.fullmatch(other)
+            if of_round is not None and int(of_round["attempt"]) == attempt:
+                self._remote.read(other, self._folder / of_round["name"])
         local = self._folder / CHECKPOINT
         self._remote.read(name, local)
         self._read, self._sent[CHECKPOINT] = name, _signature(local)
@@ -229,21 +239,33 @@ class TrialStorage:
             if _is_plain(path.name) and path.is_file():
                 self._send(path, path.name)
         checkpoint = self._folder / CHECKPOINT
-        if step is not None and checkpoint.is_file():
-            name = f"checkpoint-{step:08d}-{self._attempt:04d}.pt"
-            if self._send(checkpoint, name):
-                ours = _step_and_attempt(name)
-                for other in self._remote.names():
-                    if _CHECKPOINTS.fullmatch(other) and _step_and_attempt(other) < ours:
-                        self._remote.remove(other)
+        if step is not None and checkpoint.is_file() and not self._is_sent(checkpoint):
+            self._send_checkpoint(checkpoint, step)
 
-    def _send(self, path: Path, name: str) -> bool:
-        signature = _signature(path)
-        if self._sent.get(path.name) == signature:
-            return False
-        self._remote.send(path, name)
-        self._sent[path.name] = signature
-        return True
+    def _send_checkpoint(self, checkpoint: Path, step: int) -> None:
+        rounds = sorted(path for path in self._folder.iterdir() if is_round_file(path.name))
+        ours = {f"{self._attempt:04d}-{path.name}": path for path in rounds}
+        for name, path in ours.items():
+            self._send(path, name)
+        last = f"checkpoint-{step:08d}-{self._attempt:04d}.pt"
+        self._send(checkpoint, last)
+        for other in self._remote.names():
+            of_round = _ROUNDS.fullmatch(other)
+            if of_round is not None:
+                is_old = int(of_round["attempt"]) <= self._attempt and other not in ours
+            else:
+                is_old = bool(_CHECKPOINTS.fullmatch(other)) and _step_and_attempt(other) < _step_and_attempt(last)
+            if is_old:
+                self._remote.remove(other)
+
+    def _send(self, path: Path, name: str) -> None:
+        if not self._is_sent(path):
+            signature = _signature(path)
+            self._remote.send(path, name)
+            self._sent[path.name] = signature
+
+    def _is_sent(self, path: Path) -> bool:
+        return self._sent.get(path.name) == _signature(path)
 
 
 def _mirror(storage: str, folder: Path) -> str:
@@ -252,10 +274,11 @@ def _mirror(storage: str, folder: Path) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Tell whether a file is sent as it is: no checkpoint, fence, trace of this node alone, or file in the making."""
+    """Tell whether a file is sent as it is: no checkpoint or map of a round, fence, trace of this node, or file in the making."""
     is_checkpoint = name.startswith("checkpoint") and name.endswith(".pt")  # damaged ones included
+    is_of_round = is_round_file(name) or _ROUNDS.fullmatch(name) is not None
     is_in_the_making = name.startswith(".") or name.endswith(PARTIAL)
-    return not is_checkpoint and not is_in_the_making and name not in (ATTEMPT, HANG_FILE)
+    return not is_checkpoint and not is_of_round and not is_in_the_making and name not in (ATTEMPT, HANG_FILE)
 
 
 def _step_and_attempt(name: str) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def write_files(folder, steps, metrics=values):
     folder.mkdir(parents=True, exist_ok=True)
     history = [{"step": step, "time": 1.0, "seconds": 1.0, "metrics": metrics(step)} for step in steps]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(kept) + "\n" for kept in history))
-    state = {"step": steps[-1], "history": json.dumps(history), "weights": torch.zeros(3)}
+    state = {"step": steps[-1], "history": json.dumps(history), "weights": torch.zeros(3), "round": None}
     torch.save(state, folder / "checkpoint.pt")
     (folder / "attempt").write_text("1\n")
 
@@ -166,6 +166,27 @@ def test_what_is_wrong_in_the_ledger_is_found(problems, ledger, statement, expec
 def test_what_is_wrong_in_the_files_is_found(problems, ledger, store, break_files, expected):
     break_files(store.trial(ledger.trial("demo", 0)))
     assert any(expected in problem for problem in problems())
+
+
+@pytest.mark.parametrize(
+    ("step", "of_round", "is_sound"),
+    [(3, (1, "digest"), True), (3, None, False), (2, (1, "digest"), True), (1, (1, "digest"), False)],
+)
+def test_only_the_beginning_of_a_round_is_kept_between_reports(problems, ledger, store, step, of_round, is_sound):
+    """Trial 2 was stopped when it had reported step 2; a training with rounds may have gone on from there a little."""
+    folder = store.trial(ledger.trial("demo", 2))
+    state = torch.load(folder / "checkpoint.pt") | {"step": step, "round": of_round}
+    torch.save(state, folder / "checkpoint.pt")
+    for name in ("round-1-labels.npy", "round-1.json"):
+        (folder / name).touch()
+    found = problems()
+    if is_sound:
+        assert found == []
+    else:
+        assert (
+            f"trial 2: checkpoint.pt cannot be read (ValueError: it is of step {step}, its last report is of step 2)"
+            in found
+        )
 
 
 def test_a_sweep_without_any_files_has_lost_them(problems, store):

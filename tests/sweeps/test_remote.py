@@ -16,8 +16,9 @@ import fsspec
 import pytest
 import torch
 
+from segda.datasets.scenes import generate_scenes
 from sweeps.execution import remote, remote_folder
-from sweeps.execution.remote import check_storage, fetch
+from sweeps.execution.remote import TrialStorage, check_storage, fetch
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.worker import Task, run_task
 from sweeps.store import Store
@@ -259,6 +260,95 @@ def test_checkpoints_that_are_kept_on_a_node_are_neither_sent_nor_fetched(task, 
         (Store.at(node).trial(RECORD) / name).touch()
     Driver().work(task(node, attempt=2, acknowledged=3))
     assert [name for name in stored(storage) if name.endswith(".pt")] == ["checkpoint-00000006-0002.pt"]
+
+
+@pytest.mark.slow  # trains a network twice
+@pytest.mark.parametrize("storage", ["file"], indirect=True)
+def test_a_training_in_rounds_goes_on_on_another_node_with_its_pseudo_labels(task, tmp_path, storage):
+    root = generate_scenes(tmp_path / "scenes", size=64, train=4, val=2, seed=1)
+    domains = {name: {"dataset": "scenes", "root": str(root), "domain": name} for name in ("urban", "rural")}
+    data = {"source": domains["urban"], "target": domains["rural"], "height": 64, "width": 64}
+    method = {"name": "self_training", "warm_up": 0.25, "rounds": 2}  # rounds begin after 2 and 5 of 8 steps
+
+    def attempt(node, **options):
+        plain = task(node, train="segda.training:train", **options)
+        changed = {"data": data | {"cache": str(tmp_path / "cache")}, "method": method}
+        rest = {"steps": 8, "batch_size": 4, "oracle": "never", "device": "cpu"}
+        return replace(plain, config=plain.config | changed | rest)
+
+    first = Driver(dies_at=4).work(attempt(tmp_path / "a"))
+    assert {"0001-round-1-labels.npy", "0001-round-1.json", "checkpoint-00000004-0001.pt"} < set(stored(storage))
+    assert not [
+        path for path in fetch(RECORD, store=Store.at(tmp_path / "driver"), storage=storage) if "round" in path.name
+    ]
+
+    class Second(Driver):
+        def __call__(self, message):
+            super().__call__(message)
+            if message.get("step") in (4, 6):
+                names[message["step"]] = {name for name in stored(storage) if "round" in name}
+
+    names = {}
+    second = Second().work(attempt(tmp_path / "b", attempt=2, acknowledged=3))
+    assert second.messages[-1] == {"event": "finished"}
+    assert second.steps == [4, 5, 6, 7, 8]
+    # Step 4 was computed by the first attempt and is only reported again; from step 5 on all is the second one's.
+    assert names == {
+        4: {"0001-round-1-labels.npy", "0001-round-1.json"},
+        6: {"0002-round-2-labels.npy", "0002-round-2.json"},
+    }
+    assert not [name for name in stored(storage) if "round" in name]
+    undisturbed = Driver().work(replace(attempt(tmp_path / "c"), storage=None))
+    told = {message["step"]: message["metrics"] for message in first.messages + second.messages if "step" in message}
+    for message in undisturbed.messages:
+        if "step" in message:
+            differing = {name for name, value in message["metrics"].items() if told[message["step"]][name] != value}
+            assert differing <= {"train/seconds_per_step", "train/images_per_second"}
+
+
+def write_round(folder, number, content):
+    """Leave what the middle of a round leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("round-*"):
+        path.unlink()
+    (folder / f"round-{number}-labels.npy").write_text(content)
+    (folder / f"round-{number}.json").write_text(content)
+    (folder / "checkpoint.pt").write_text(content)
+
+
+def test_a_worker_that_was_replaced_takes_no_pseudo_labels_from_its_successor(storage, tmp_path):
+    folders = [Store.at(tmp_path / node).trial(RECORD) for node in "abc"]
+    stale, successor, third = (
+        TrialStorage(storage, folder=folder, attempt=attempt) for attempt, folder in enumerate(folders, start=1)
+    )
+    stale.begin(local_attempt=0)
+    write_round(folders[0], 1, "first")
+    stale.send(step=2)
+    successor.begin(local_attempt=0)
+    assert {path.name: path.read_text() for path in folders[1].iterdir()} == dict.fromkeys(
+        ("round-1-labels.npy", "round-1.json", "checkpoint.pt"), "first"
+    )
+    write_round(folders[1], 2, "second")
+    successor.send(step=4)
+    write_round(folders[0], 2, "stale")  # other bits, as a GPU may give
+    stale.send(step=3)
+    third.begin(local_attempt=0)
+    assert {path.name: path.read_text() for path in folders[2].iterdir()} == dict.fromkeys(
+        ("round-2-labels.npy", "round-2.json", "checkpoint.pt"), "second"
+    )
+
+
+def test_what_an_attempt_left_without_a_checkpoint_is_not_taken_for_another_one_s(storage, tmp_path):
+    folders = [Store.at(tmp_path / node).trial(RECORD) for node in "ab"]
+    first, second = (
+        TrialStorage(storage, folder=folder, attempt=attempt) for attempt, folder in enumerate(folders, start=1)
+    )
+    first.begin(local_attempt=0)
+    write_round(folders[0], 1, "first")
+    first.send(step=None)  # as after an error: maps go with their checkpoint only
+    assert set(stored(storage)) == {"attempt"}
+    second.begin(local_attempt=0)
+    assert not folders[1].exists() or not list(folders[1].iterdir())
 
 
 def test_a_trial_that_no_worker_had_is_not_looked_for(tmp_path, storage, monkeypatch):
