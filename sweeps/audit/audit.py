@@ -191,9 +191,9 @@ def _last_figures(sweep: _Sweep) -> Check:
             if newest.keys() != record.metrics.keys() or not all(
                 same(value, record.metrics[name]) for name, value in newest.items()
             ):
-                yield f"trial {record.number}: its figures are not those of its last reports"
+                yield f"trial {record.number}: its metrics are not those of its last reports"
 
-    return check("each trial's step and figures are those of its last report", len(sweep.records), problems())
+    return check("each trial's step and metrics are those of its last report", len(sweep.records), problems())
 
 
 def _reused(sweep: _Sweep, ledger: Ledger) -> Check:

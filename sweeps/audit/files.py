@@ -181,7 +181,7 @@ def check_reports(
     are_due = train == DEFAULT_TRAIN or len(missing) < len(trained)
     problems = [
         f"trial {record.number}: {file} is missing in {store.trial(record)}; if that is not where the sweep's files are, name "
-        "their place with --store"
+        "their folder with --store"
         for record in missing
         if are_due
     ]

@@ -28,7 +28,7 @@ def check_comparison(
         raise LocatedError(
             ("scheduler", "name"),
             f"{name} compares trials by {metric} alone and would stop some that lead in another objective, since "
-            f"{' and '.join(reported)} are all decided by training; use `name: none`, or keep one of them and efficiency figures",
+            f"{' and '.join(reported)} are all decided by training; use `name: none`, or keep one of them and efficiency metrics",
         )
     if reported and metric != reported[0]:
         raise LocatedError(

@@ -30,7 +30,7 @@ from sweeps.store import Store
     "--csv",
     "csv_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the table of trials, all figures, into this file.",
+    help="Write the table of trials, with all metrics, into this file.",
 )
 def export_command(
     name: str,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="Largest difference of a figure, absolute up to values of 1 and relative above.  "
+    help="Largest difference of a metric, absolute up to values of 1 and relative above.  "
     "[default: 0 on a CPU, 0.01 on a GPU, whose kernels add in changing order]",
 )
 @click.pass_context
@@ -55,11 +55,11 @@ def reproduce_command(
 ) -> None:
     """Train the trial of the MLflow run RUN_ID again, from that run alone, and compare.
 
-    Configuration, seed, number of threads and way of computing are the run's, and the data must be what it read. Every figure of
+    Configuration, seed, number of threads and way of computing are the run's, and the data must be what it read. Every metric of
     every report is compared except times and what the machine did meanwhile, and the weights if the run has a checkpoint. What
     differs between the run's machine and this one is listed first.
 
-    Exit codes: 0 reproduced, 1 a figure differs, 2 something to correct.
+    Exit codes: 0 reproduced, 1 a metric differs, 2 something to correct.
     """
     from segda.progress import progress_columns
     from sweeps.audit.reproduce import check_data, environment_differences, local_config, reproduce
@@ -99,7 +99,7 @@ def describe(comparison: "Comparison") -> list[str]:
     Args:
         comparison: of a run with its repetition.
     """
-    of = f"{comparison.num_figures} figures of {comparison.num_reports} reports"
+    of = f"{comparison.num_figures} metrics of {comparison.num_reports} reports"
     first, largest = comparison.first, comparison.largest
     if first is not None:
         lines = [f"differs first at step {first.step}: {_in_words(first)}"]

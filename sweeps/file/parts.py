@@ -21,7 +21,7 @@ class Part(BaseModel):
 class Objective(Part):
     """One thing to optimize."""
 
-    metric: str = Field(description="reported metric such as source/val/miou, or an efficiency figure such as macs")
+    metric: str = Field(description="reported metric such as source/val/miou, or an efficiency metric such as macs")
     direction: Direction
 
 
@@ -63,7 +63,7 @@ def constraint_of(value: Any) -> Any:
         raise ValueError(f"must be `name >= number` or `name <= number` such as `fps >= 30`, got {value!r}")
     if match[1] not in EFFICIENCY:
         raise ValueError(
-            f"constraints are on efficiency figures, {match[1]!r} is none{nearest(match[1], EFFICIENCY)}; "
+            f"constraints are on efficiency metrics, {match[1]!r} is none{nearest(match[1], EFFICIENCY)}; "
             f"known: {', '.join(EFFICIENCY)}"
         )
     return {"metric": match[1], "operator": match[2], "bound": bound}

@@ -105,7 +105,7 @@ class SweepSpec(Part):
         (0,),
         min_length=1,
         description="training seeds; the first one while searching, the further ones for the finalists: one of them gives a second "
-        "figure, two or more a mean with an interval and a comparison of finalists",
+        "value, two or more a mean with an interval and a comparison of finalists",
     )
     finalists: int = Field(
         default=1,

@@ -141,7 +141,7 @@ def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case]) -> list[Tr
         item = known.get(json.dumps(canary_of(spec, case).config, sort_keys=True))
         if item is None:
             raise ConfigError(
-                f"{case.label!r} was not tried yet with this sweep file, so there are no figures to use again; leave --skip-canary "
+                f"{case.label!r} was not tried yet with this sweep file, so there is nothing to use again; leave --skip-canary "
                 "out, or use `sweeps check` for what needs no training"
             )
         found.append(Tried(case, None if item["costs"] is None else Costs(**item["costs"]), item["error"]))

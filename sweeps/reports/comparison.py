@@ -217,8 +217,8 @@ def obstacles(views: Sequence[SweepView]) -> list[str]:
     names = [view.record.name for view in views]
     notes = []
     checks: list[tuple[str, list[str], str]] = [
-        ("source data", [view.source_split for view in views], "source figures are of different images"),
-        ("target data", [view.target_split for view in views], "target figures are of different images"),
+        ("source data", [view.source_split for view in views], "source metrics are of different images"),
+        ("target data", [view.target_split for view in views], "target metrics are of different images"),
         ("classes", [_classes(view) for view in views], "mean IoU is over different classes"),
         (
             "image size",

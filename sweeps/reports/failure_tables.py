@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from segda.gradients import MIN_IMAGES_AT_ONCE
 from segda.tunable import Scalar
 from sweeps.execution.retries import retries
 from sweeps.failures import POLICIES, FailureClass
@@ -228,7 +229,7 @@ def policy_text(failure: FailureClass) -> str:
     """
     policy = POLICIES[failure]
     if failure is FailureClass.OUT_OF_MEMORY:
-        again = "smaller micro-batches as long as there are any"
+        again = f"tried again with fewer images at once, at least {MIN_IMAGES_AT_ONCE}"
     elif policy.retries is None:
         again = "tried again without limit"
     elif policy.retries:

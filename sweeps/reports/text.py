@@ -43,7 +43,7 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("objectives", objectives),
         ("constraints", ", ".join(str(item) for item in spec.constraints) or "none"),
         ("source", view.source_split),
-        ("target", f"{view.target_split} (its labels are oracle figures)"),
+        ("target", f"{view.target_split} (its labels are for oracle metrics)"),
         ("images", size),
         ("training", f"{value_at(config, 'steps')} steps, batch {value_at(config, 'batch_size')} per domain"),
         ("budget", ", ".join(f"{name} {value}" for name, value in budget.items() if value is not None)),
@@ -76,7 +76,7 @@ def context_line(view: SweepView) -> str:
     chosen = "chosen with target labels (oracle)" if view.spec.selection == "oracle" else "chosen without target labels"
     seeds = count(len(view.spec.seeds), "training seed")
     return (
-        f"mIoU and IoU in %; source: {view.source_split}; target: {view.target_split}, an oracle figure; "
+        f"mIoU and IoU in %; source: {view.source_split}; target: {view.target_split}, an oracle metric; "
         f"{chosen} ({view.spec.selection}); {seeds} asked for; efficiency on {view.device}, one image at a time."
     )
 
@@ -91,7 +91,7 @@ def warning_lines(view: SweepView) -> list[str]:
     lines = []
     if view.spec.selection == "oracle":
         lines.append(
-            "Target labels were used to choose (selection: oracle). The figures are upper limits, not what an unlabelled "
+            "Target labels were used to choose (selection: oracle). The metrics are upper limits, not what an unlabelled "
             "target would give."
         )
     planned = planned_trials(view.spec).search
@@ -131,11 +131,11 @@ def _trust_lines(view: SweepView) -> list[str]:
     group = view.picked_seeds
     if group is None:
         lines.append(
-            "The picked trial was trained with one seed only, the one that chose it: its figures flatter it and have no interval."
+            "The picked trial was trained with one seed only, the one that chose it: its metrics flatter it and have no interval."
         )
     elif group.source.n == 1:
         lines.append(
-            "The picked configuration was trained with one further seed only: its figure there has no interval."
+            "The picked configuration was trained with one further seed only: its metric there has no interval."
         )
     lines += [
         f"With seed {trial.seed} the picked configuration looks collapsed (trial {trial.number}): {why}."
@@ -160,7 +160,7 @@ def _trust_lines(view: SweepView) -> list[str]:
                 f"The choice loses {100 * regret:.1f} points of target mIoU against the best candidate (one seed)."
             )
         if regret is None:
-            lines.append("Target figures are missing, so the criterion could not be checked against the target.")
+            lines.append("Target metrics are missing, so the criterion could not be checked against the target.")
     return lines
 
 

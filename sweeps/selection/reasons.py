@@ -82,7 +82,7 @@ def choice_reason(
     else:
         sentences.append("No target label was read to choose.")
         if LARGEST_CLASS_SHARE not in picked.metrics or MISSING_CLASSES not in picked.metrics:
-            sentences.append("Collapse on the target could not be checked: its figures are missing.")
+            sentences.append("Collapse on the target could not be checked: its metrics are missing.")
     return " ".join(sentences)
 
 
@@ -99,9 +99,9 @@ def _seed_sentences(
     sentences = []
     if values:
         mean = mean_interval(values)
-        over = "its mean over" if mean.n > 1 else "its figure with"
+        over = "its mean over" if mean.n > 1 else "its value with"
         sentences.append(
-            f"The search chose by that seed, so the figure flatters it; {over} {_further_seeds(mean.n)} is "
+            f"The search chose by that seed, so the metric flatters it; {over} {_further_seeds(mean.n)} is "
             f"{shown_figure(metric, mean.mean)}."
         )
     unstable = dict(verdict.unstable)

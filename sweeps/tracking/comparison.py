@@ -200,7 +200,7 @@ def _figures(both: _Both, client: MlflowClient, ledger: Ledger) -> Check:
                 if steps:
                     found.append(f"trial {record.number}, {name}: {what} at step {', '.join(map(str, steps[:5]))}")
     note = f"{behind} not there yet: a driver is at work" if behind else ""
-    return Check("every figure in MLflow is there once, with the reported value and time", count, tuple(found), note)
+    return Check("every metric in MLflow is there once, with the reported value and time", count, tuple(found), note)
 
 
 def _expected(ledger: Ledger, record: TrialRecord) -> dict[str, _Reports]:

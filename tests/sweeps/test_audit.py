@@ -110,7 +110,7 @@ def test_a_sound_sweep_has_nothing_wrong_and_everything_was_looked_at(sweep, led
         ),
         (
             sa.update(POINT).where(POINT.c.number == 0, POINT.c.step == 6).values(metrics=values(5)),
-            "trial 0: its figures are not those of its last reports",
+            "trial 0: its metrics are not those of its last reports",
         ),
         (
             sa.update(POINT).where(POINT.c.number == 0, POINT.c.step == 3).values(metrics=values(5)),
@@ -301,7 +301,7 @@ def test_the_command_compares_mlflow_too_and_exits_with_1_when_something_differs
     assert code == 0
     code, out, _ = call("audit", "demo")
     assert code == 0, out
-    assert "every figure in MLflow is there once" in out
+    assert "every metric in MLflow is there once" in out
     change(ledger, sa.update(POINT).where(POINT.c.number == 0, POINT.c.step == 3).values(timestamp=99.0))
     code, out, _ = call("audit", "demo")
     assert code == 1

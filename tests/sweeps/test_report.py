@@ -254,9 +254,9 @@ def test_the_pick_is_said_with_reason_seeds_and_context_in_both_files(pages):
 def test_each_criterion_is_listed_with_its_regret(pages):
     rows = {row["criterion"]: row for row in markdown_table(pages[1], "What each criterion picks")}
     chosen, score, oracle = rows["source_validation (this sweep)"], rows["im"], rows["oracle"]
-    assert (chosen["trial"], chosen["its figure"], chosen["regret (points, oracle)"]) == ("1†", "62.0", "3.0")
+    assert (chosen["trial"], chosen["its value"], chosen["regret (points, oracle)"]) == ("1†", "62.0", "3.0")
     assert (chosen["rank correlation (oracle)"], chosen["candidates"]) == ("-0.50", "3")
-    assert (score["trial"], score["its figure"], score["reads target labels"]) == ("0", "0.9", "no")
+    assert (score["trial"], score["its value"], score["reads target labels"]) == ("0", "0.9", "no")
     assert (oracle["trial"], oracle["regret (points, oracle)"], oracle["reads target labels"]) == ("2", "0.0", "yes")
     assert oracle["rank correlation (oracle)"] == "–"
     html_rows = table(Page(pages[0]), "reads target labels")

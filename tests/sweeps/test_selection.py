@@ -203,7 +203,7 @@ def test_a_mean_is_never_set_against_a_single_seed(make_spec):
     trials = [best, trial(1, 0.60), replicate(2, best, 0.50)]
     reason = select(trials, make_spec(finalists=1, seeds=[0, 1])).reason
     assert "62.0% with seed 0" in reason
-    assert "its figure with 1 further seed is 50.0%" in reason
+    assert "its value with 1 further seed is 50.0%" in reason
     assert "2.0 points behind" in reason
 
 
