@@ -255,6 +255,7 @@ SETTINGS = {
     "source_only": {},
     "adversarial": {},
     "dacs": {"tau": 0.2},  # random weights are sure of nothing
+    "self_training": {"warm_up": 0.0, "rounds": 2},
 }
 
 
