@@ -1,6 +1,7 @@
 """How a trial that ran out of memory goes on: the same batch in smaller parts."""
 
-from segda.gradients import MIN_IMAGES_AT_ONCE, micro_batches
+from segda.batch_norm import MIN_IMAGES_AT_ONCE
+from segda.gradients import micro_batches
 
 
 def smaller_micro_batch(batch_size: int, micro_batch: int | None, *, processes: int = 1) -> int | None:

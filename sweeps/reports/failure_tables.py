@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from segda.gradients import MIN_IMAGES_AT_ONCE
+from segda.batch_norm import MIN_IMAGES_AT_ONCE
 from segda.tunable import Scalar
 from sweeps.execution.retries import retries
 from sweeps.failures import POLICIES, FailureClass
