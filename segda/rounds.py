@@ -62,13 +62,17 @@ def round_steps(method: Method, *, steps: int) -> list[int]:
         steps: of the whole training.
 
     Raises:
-        ValueError: the method says something else than shares in order, or uses no target images.
+        ValueError: the method says something else than shares in order, or lacks what rounds need.
     """
     starts = list(method.round_starts())
     if starts != sorted(starts) or not all(0 <= start < 1 for start in starts):
         raise ValueError(f"{type(method).__name__}.round_starts must be ascending in [0, 1), got {starts}")
     if starts and not method.needs_target:
         raise ValueError(f"{type(method).__name__} has rounds, so it must have needs_target: labels come with images")
+    if starts and type(method).pseudo_labels is Method.pseudo_labels:
+        raise ValueError(
+            f"{type(method).__name__} has rounds, so it must say what they begin with: pseudo_labels is missing"
+        )
     return [round(start * steps) for start in starts]
 
 

@@ -249,6 +249,37 @@ def check_resumed_equals_uninterrupted(case: MethodCase) -> None:
         )
 
 
+def check_rounds_label_every_image(case: MethodCase) -> None:
+    """A method with rounds labels all images, twice in the same way, and changes nothing of itself."""
+    method = case.build().eval()
+    starts = method.round_starts()
+    assert list(starts) == sorted(starts), f"round_starts must ascend, got {starts}"
+    assert all(0 <= start < 1 for start in starts), f"round_starts must be in [0, 1), got {starts}"
+    if not starts:
+        return
+    images = [case.step(number).target.image[: BATCH_SIZE - number] for number in range(3)]
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    with torch.inference_mode():
+        first, again = (list(method.pseudo_labels(images, number=1)) for _ in range(2))
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, before[name]), f"pseudo_labels changed {name}; of several processes only one calls it"
+    assert len(first) == len(images), f"pseudo_labels must yield once per batch, gave {len(first)} for {len(images)}"
+    assert len({pseudo.weight is None for pseudo in first}) == 1, (
+        "pseudo_labels must give weights in all batches or in none"
+    )
+    for image, pseudo, same in zip(images, first, again, strict=True):
+        size = (len(image), *image.shape[2:])
+        assert pseudo.label.shape == size, f"pseudo-labels must have the images' size {size}, got {pseudo.label.shape}"
+        is_class = (pseudo.label >= 0) & (pseudo.label < NUM_CLASSES)
+        assert (is_class | (pseudo.label == IGNORE_INDEX)).all(), (
+            "a pseudo-label is neither a train id nor IGNORE_INDEX"
+        )
+        assert torch.equal(pseudo.label, same.label), "pseudo_labels gave other labels when it was called again"
+        if pseudo.weight is not None:
+            assert pseudo.weight.shape == size, f"weights must have the images' size {size}, got {pseudo.weight.shape}"
+            assert ((pseudo.weight >= 0) & (pseudo.weight <= 1)).all(), "weights must be in [0, 1]"
+
+
 def check_training_lowers_the_supervised_loss(case: MethodCase) -> None:
     """Forty steps on toy images lower the supervised loss, which must be logged as `loss_seg`."""
     method = case.build()
@@ -268,6 +299,7 @@ METHOD_CHECKS: dict[str, Callable[[MethodCase], None]] = {
         check_two_ranks_equal_the_whole,
         check_same_seed_gives_same_weights,
         check_resumed_equals_uninterrupted,
+        check_rounds_label_every_image,
         check_training_lowers_the_supervised_loss,
     )
 }

@@ -483,6 +483,14 @@ def test_starts_out_of_order_or_range_are_refused(guests, starts, message):
         round_steps(case.build(), steps=10)
 
 
+def test_rounds_without_a_way_to_label_are_refused_before_the_training(guests, configure, tmp_path, monkeypatch):
+    monkeypatch.delattr(guests.Weighted, "pseudo_labels")
+    config = configure(method={"name": "guests_of_rounds:Weighted"})
+    with pytest.raises(ValueError, match="Weighted has rounds, so it must say what they begin with"):
+        train(config, Reports(), folder=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_rounds_without_target_images_are_refused(guests, monkeypatch):
     monkeypatch.setattr(guests.Weighted, "needs_target", False)
     with pytest.raises(ValueError, match="Weighted has rounds, so it must have needs_target"):

@@ -1,13 +1,16 @@
 """What every adaptation method must show; a new line in METHODS is tested from then on."""
 
 import pytest
+import torch
 
 from segda.losses import mean
 from segda.methods import METHODS, Method, MethodConfig, StepInput, StepOutput
+from segda.methods.self_training import SelfTraining
 from segda.testing.methods import (
     METHOD_CHECKS,
     MethodCase,
     check_parts_equal_the_whole,
+    check_rounds_label_every_image,
     check_two_ranks_equal_the_whole,
 )
 
@@ -52,3 +55,30 @@ def test_a_mean_over_some_pixels_that_hides_its_count_is_caught():
         check_parts_equal_the_whole(MethodCase(MeanOfConfident))
     with pytest.raises(AssertionError, match=r"% off \(relative L2\) when the batch is computed on two ranks"):
         check_two_ranks_equal_the_whole(MethodCase(MeanOfConfident))
+
+
+class Counting(SelfTraining):
+    """Wrong on purpose: labels that depend on how often labels were asked for."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_buffer("times", torch.zeros(()))
+
+    def pseudo_labels(self, images, *, number):
+        self.times += 1
+        yield from super().pseudo_labels(images, number=number)
+
+
+class Forgetful(SelfTraining):
+    """Wrong on purpose: an image too few in every batch."""
+
+    def pseudo_labels(self, images, *, number):
+        for pseudo in super().pseudo_labels(images, number=number):
+            yield pseudo._replace(label=pseudo.label[1:])
+
+
+def test_labels_that_change_the_method_or_miss_images_are_caught():
+    with pytest.raises(AssertionError, match="pseudo_labels changed times"):
+        check_rounds_label_every_image(MethodCase(Counting))
+    with pytest.raises(AssertionError, match="pseudo-labels must have the images' size"):
+        check_rounds_label_every_image(MethodCase(Forgetful))
