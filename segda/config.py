@@ -6,6 +6,7 @@ machine reads them (`root`, `workers`, `device`) are left out of the fingerprint
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -226,16 +227,22 @@ class TrainConfig(_Part):
 
     def canonical(self) -> dict[str, Any]:
         """Return what decides the result, as plain data with sorted keys and no places."""
-
-        def strip(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: strip(value[key]) for key in sorted(value) if key not in _PLACE_FIELDS}
-            return value
-
-        plain: dict[str, Any] = strip(self.model_dump(mode="json"))
-        return plain
+        return canonical(self.model_dump(mode="json"))
 
     def fingerprint(self) -> str:
         """Return a hash of `canonical()`: equal for runs that compute the same thing, 16 hexadecimal digits."""
         text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def canonical(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `TrainConfig.canonical` does, of a configuration that is plain data already: nothing is checked again.
+
+    Args:
+        plain: `TrainConfig.model_dump(mode="json")`.
+    """
+    return {
+        key: canonical(plain[key]) if isinstance(plain[key], Mapping) else plain[key]
+        for key in sorted(plain)
+        if key not in _PLACE_FIELDS
+    }

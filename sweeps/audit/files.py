@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from segda.config import TrainConfig
+from segda.config import TrainConfig, canonical
 from segda.environment import code_fingerprint
 from sweeps.execution.fence import newest_attempt
 from sweeps.execution.remote import files_of
@@ -126,8 +126,8 @@ def check_keys(records: Sequence[TrialRecord], files: TrialFiles, *, train: str)
     ]
     by_key: dict[str, dict[str, int]] = {}
     for record in records:
-        canonical = json.dumps(TrainConfig.model_validate(record.config).canonical(), sort_keys=True)
-        by_key.setdefault(record.key, {})[canonical] = record.number
+        text = json.dumps(canonical(record.config), sort_keys=True)
+        by_key.setdefault(record.key, {})[text] = record.number
     problems = (
         f"trials {', '.join(map(str, sorted(configs.values())))} have the same key for different configurations"
         for configs in by_key.values()

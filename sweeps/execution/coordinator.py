@@ -86,6 +86,7 @@ class Coordinator:
         self._failures = FailuresInARow(
             (event for event in ledger.events(spec.name) if event.number in unfinished), last_report=self._last_report
         )
+        self._configs: dict[int, TrainConfig] = {}  # open trial -> its training configuration
         self._pauses: dict[int, float] = {}  # trial -> monotonic time before which it is not tried again
         self._heard: dict[int, float] = {}  # trial -> monotonic time of its worker's last message
         self._scheduler = spec.build_scheduler()
@@ -162,18 +163,23 @@ class Coordinator:
             return Wait.NOT_NOW
         record = self._queued()
         while record is None or record.state.is_finished:
-            record = self._proposals.next()
-            if record is None:
+            proposal = self._proposals.next()
+            if proposal is None:
                 self.is_done = not self._trials.unfinished
                 return Wait.DONE if self.is_done else Wait.NOT_NOW
-            self._trials.put(record)
+            record = self._trials.put(proposal.record)
             if record.state.is_finished:
                 self._on_finished_at_once(record)
+            else:
+                self._configs[record.number] = proposal.config
         return self._start(record)
 
     def _start(self, record: TrialRecord) -> Task:
+        config = self._configs.get(record.number)
+        if config is None:  # an earlier driver proposed it
+            config = self._configs[record.number] = self.spec.train_config(record.params, seed=record.seed)
         record = self._trials.put(self.ledger.start_attempt(self.spec.name, record.number, worker=""))
-        return task_of(record, spec=self.spec, folder=self.store.trial(record), train=self._train)
+        return task_of(record, config, spec=self.spec, folder=self.store.trial(record), train=self._train)
 
     def _queued(self) -> TrialRecord | None:
         now = time.monotonic()
@@ -291,6 +297,7 @@ class Coordinator:
     def _end(self, record: TrialRecord, message: str) -> None:
         """Tell of a trial whose end is in the ledger."""
         self._heard.pop(record.number, None)
+        self._configs.pop(record.number, None)
         if record.kind is TrialKind.SEARCH:
             self._proposals.tell(record)
         if message:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from segda.config import TrainConfig
 from segda.environment import code_fingerprint
@@ -24,6 +25,18 @@ MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that break a constraint before the sea
 
 def _listed(params: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{path}: {value}" for path, value in params.items()) or "no settings of its own"
+
+
+class Proposal(NamedTuple):
+    """A new trial, which is in the ledger.
+
+    Attributes:
+        record: the trial.
+        config: its training configuration.
+    """
+
+    record: TrialRecord
+    config: TrainConfig
 
 
 class Proposals:
@@ -87,8 +100,8 @@ class Proposals:
         """Let the search learn how a trial ended."""
         self._search.tell(record)
 
-    def next(self) -> TrialRecord | None:
-        """Add the next trial to the ledger and return it.
+    def next(self) -> Proposal | None:
+        """Add the next trial to the ledger and return it, with its configuration: it is made and checked once.
 
         It may be finished: infeasible, or with a result that was there already.
 
@@ -112,16 +125,15 @@ class Proposals:
         position = sum(other < number for other in searched)
         return frozenset(searched[: max(0, position - self._spec.budget.concurrency + 1)])
 
-    def _reference(self) -> TrialRecord | None:
+    def _reference(self) -> Proposal | None:
         known = {record.name for record in self._records.values() if record.kind is TrialKind.REFERENCE}
         for name, params in self._spec.references.items():
             if name not in known:
                 # A reference is named by a person, yet a constraint says what must not be trained at all.
-                obstacle = self._obstacle(params)
-                return self._add(TrialKind.REFERENCE, params, seed=self._spec.seeds[0], name=name, obstacle=obstacle)
+                return self._add(TrialKind.REFERENCE, params, seed=self._spec.seeds[0], name=name)
         return None
 
-    def _proposal(self) -> TrialRecord | None:
+    def _proposal(self) -> Proposal | None:
         if self._is_search_over or self._num_proposed() >= self._spec.budget.trials:
             return None
         reason = self._reason_to_end()
@@ -134,13 +146,10 @@ class Proposals:
         if settled is not None and not all(self._records[other].state.is_finished for other in settled):
             return None
         params = self._search.ask(number, settled=settled)
-        obstacle = self._obstacle(params)
-        self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if obstacle else 0
-        return self._add(TrialKind.SEARCH, params, seed=self._spec.seeds[0], obstacle=obstacle)
-
-    def _obstacle(self, params: Mapping[str, Scalar]) -> str | None:
-        config = self._spec.train_config(params, seed=self._spec.seeds[0])
-        return self._profiles[Architecture.of(config)].obstacle(self._spec)
+        proposal = self._add(TrialKind.SEARCH, params, seed=self._spec.seeds[0])
+        is_infeasible = proposal.record.state is TrialState.INFEASIBLE
+        self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if is_infeasible else 0
+        return proposal
 
     def _reason_to_end(self) -> str | None:
         if self._search.is_exhausted:
@@ -172,7 +181,7 @@ class Proposals:
                     return record.number
         return None
 
-    def _replicate(self) -> TrialRecord | None:
+    def _replicate(self) -> Proposal | None:
         seeds = self._spec.seeds[1:]
         # A reference may be the source-only network that candidates are measured by, so it has a say in who the finalists are.
         is_open = any(record.kind is not TrialKind.REPLICATE for record in self._trials.unfinished)
@@ -197,9 +206,11 @@ class Proposals:
         seed: int,
         parent: int | None = None,
         name: str | None = None,
-        obstacle: str | None = None,
-    ) -> TrialRecord:
+    ) -> Proposal:
         config = self._spec.train_config(params, seed=seed)
+        profile = self._profiles[Architecture.of(config)]
+        # A replicate's architecture was trained before.
+        obstacle = None if kind is TrialKind.REPLICATE else profile.obstacle(self._spec)
         now = time.time()
         record = TrialRecord(
             sweep=self._spec.name,
@@ -212,7 +223,7 @@ class Proposals:
             state=TrialState.QUEUED if obstacle is None else TrialState.INFEASIBLE,
             parent=parent,
             name=name,
-            profile=dict(self._profiles[Architecture.of(config)].metrics),
+            profile=dict(profile.metrics),
             error=obstacle,
             created=now,
             finished=None if obstacle is None else now,
@@ -222,7 +233,7 @@ class Proposals:
         self._ledger.add_trial(record, points=points)
         if kind is not TrialKind.REPLICATE:
             self._finalists = None  # they follow from all others, which do not change any more once they have ended
-        return record
+        return Proposal(record, config)
 
     def _data(self, config: TrainConfig) -> str:
         key = config.data.model_dump_json()

@@ -232,12 +232,14 @@ class SweepSpec(Part):
         except ValidationError as error:
             raise error_of(error, TrainConfig, plain, where=f"sweep {self.name}") from error
 
-    def worker_config(self, params: Mapping[str, Scalar], *, seed: int) -> TrainConfig:
-        """Return the training configuration of a trial for the process that trains it; see `train_config`.
+    def worker_config(self, config: TrainConfig) -> TrainConfig:
+        """Return a trial's training configuration for the process that trains it.
 
         A trial without a GPU computes on the processor, also on a node that has one.
+
+        Args:
+            config: see `train_config`.
         """
-        config = self.train_config(params, seed=seed)
         if config.device == "auto" and self.resources.num_gpus == 0:
             return config.model_copy(update={"device": "cpu"})
         return config

@@ -32,7 +32,7 @@ def canary_of(spec: SweepSpec, case: Case, *, timed_steps: int = 2) -> CanaryTas
         timed_steps: fewest training steps to take the time of.
     """
     return CanaryTask(
-        config=spec.worker_config(case.params, seed=spec.seeds[0]).model_dump(mode="json"),
+        config=spec.worker_config(spec.train_config(case.params, seed=spec.seeds[0])).model_dump(mode="json"),
         threads=spec.resources.threads,
         processes=spec.resources.processes,
         timed_steps=timed_steps,

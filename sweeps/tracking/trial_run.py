@@ -13,7 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from segda.config import TrainConfig
+from segda.config import canonical
 from sweeps.ledger.records import Point
 from sweeps.paths import leaves
 from sweeps.reports.marks import explained, mark
@@ -52,7 +52,7 @@ def flatten(plain: Mapping[str, Any]) -> dict[str, str]:
 
 def params_of(record: TrialRecord) -> dict[str, str]:
     """Return a trial's parameters: its whole configuration without places."""
-    return flatten(TrainConfig.model_validate(record.config).canonical())
+    return flatten(canonical(record.config))
 
 
 def run_name(record: TrialRecord) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import fakes
 import pytest
 
+from segda.config import TrainConfig
 from segda.errors import ConfigError
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.failures import POLICIES, FailureClass, Policy
@@ -68,6 +69,25 @@ def test_a_row_is_running_in_the_ledger_before_its_task_is_handed_out(coordinate
     assert record.state is TrialState.RUNNING
     assert record.attempt == task.attempt == 1
     assert task.config["optimizer"]["lr"] == record.params["optimizer.lr"]
+
+
+def test_a_configuration_is_checked_when_its_trial_is_made_and_not_again(coordinate, make_spec, monkeypatch):
+    spec = make_spec(seeds=[0, 1], budget={"trials": 1, "concurrency": 1}, references={"best": {"optimizer.lr": 0.01}})
+    coordinator = coordinate(spec)
+    checked = []
+
+    def validate(plain):
+        checked.append(plain)
+        return TrainConfig.__pydantic_validator__.validate_python(plain)
+
+    monkeypatch.setattr(TrainConfig, "model_validate", validate)
+    for expected in range(1, 4):  # a reference, a proposal, a finalist with another seed
+        task = coordinator.next_task()
+        coordinator.on_lost(task.number, task.attempt, "killed")
+        again = coordinator.next_task()
+        assert (again.number, again.attempt, again.config) == (task.number, 2, task.config)
+        complete(coordinator, again)
+        assert len(checked) == expected
 
 
 def test_no_more_trials_run_at_once_than_the_budget_allows(coordinate, make_spec):
