@@ -165,6 +165,19 @@ def instance_of(base: type) -> Callable[[Any], Any]:
     return check
 
 
+def maker_of(base: type) -> Callable[[Any], Any]:
+    """Return a check for what makes an instance when it is called without arguments: a function, or a subclass that lacks nothing.
+
+    Args:
+        base: the class of what is made.
+    """
+
+    def check(found: Any) -> Any:
+        return subclass_of(base)(found) if isinstance(found, type) else function(found)
+
+    return check
+
+
 def function(found: Any) -> Any:
     """Check that something is a function, or an object that can be called like one."""
     if isinstance(found, type) or not callable(found):

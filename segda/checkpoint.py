@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segda.config import TrainConfig
+from segda.config_problems import error_of
 from segda.datasets import DATASETS
 from segda.errors import DamagedCheckpointError, WeightsError
 from segda.files import replacing
@@ -169,7 +171,7 @@ def restore_checkpoint(
     Raises:
         WeightsError: if the checkpoint belongs to another configuration.
     """
-    written = TrainConfig.model_validate_json(state["config"])
+    written = _config_of(state, "the checkpoint of the run folder")
     if written.fingerprint() != config.fingerprint():
         raise WeightsError(
             f"the run folder holds a checkpoint of another configuration ({written.fingerprint()}, now {config.fingerprint()}); "
@@ -196,6 +198,13 @@ def _device(method: nn.Module) -> torch.device:
     return next(method.parameters()).device
 
 
+def _config_of(state: Mapping[str, Any], where: str) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate_json(state["config"])
+    except ValidationError as error:
+        raise error_of(error, TrainConfig, json.loads(state["config"]), where=where) from error
+
+
 def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
     """Read the trained segmenter out of a checkpoint.
 
@@ -207,9 +216,11 @@ def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
 
     Raises:
         WeightsError: if the file is missing, damaged or not a checkpoint of this library.
+        ConfigError: if something that it names cannot be had here: a network, method or data set from outside this package must be
+            importable, see `segda.guests`.
     """
     state = read_checkpoint(path)
-    config = TrainConfig.model_validate_json(state["config"])
+    config = _config_of(state, str(path))
     num_classes = len(DATASETS[config.data.source.dataset].classes)
     segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=False)
     prefix = "segmenter."

@@ -107,6 +107,8 @@ def load(name: str, *, shown: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             hint = nearest(part, [known for known in dir(found) if not known.startswith("_")])
+            if found is sys.modules["__main__"]:
+                hint += "; a name of __main__ is known to that program alone, other processes need a file"
             raise GuestError(f"{shown}: {holder} has no {part!r}{hint}; correct the name or the file")
         found, holder = getattr(found, part), part
     return found

@@ -29,7 +29,7 @@ from segda.config import TrainConfig
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
 from sweeps.execution.coordinator import Coordinator, Listener, Wait
-from sweeps.execution.guests import note_guests
+from sweeps.execution.guests import guests_of, note_guests
 from sweeps.execution.losses import classify_loss, describe_loss, error_of
 from sweeps.execution.room import Room, say_idle_room
 from sweeps.execution.signals import Signals
@@ -113,6 +113,7 @@ def run_sweep(
         DeviceError: no node can ever run a trial.
         SegdaError: data cannot be used.
     """
+    guests = guests_of(spec)
     lease = Lease(ledger, spec.name)
     clock = _Clock(spent=ledger.sweep(spec.name).seconds)
     with Signals() as signals, lease.held(lambda: clock.seconds), signals.connection() as connection:
@@ -146,7 +147,7 @@ def run_sweep(
             train=train,
         )
         admitted()
-        note_guests(spec, ledger=ledger, listener=listener)
+        note_guests(spec, guests, ledger=ledger, listener=listener)
         ledger.update_sweep(spec.name, state=SweepState.RUNNING)
         if asked.resources.gpus != "auto":
             say_idle_room(coordinator)

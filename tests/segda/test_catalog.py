@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import pytest
 
-from segda.catalog import Catalog, function, instance_of, subclass_of
+from segda.catalog import Catalog, function, instance_of, maker_of, subclass_of
 from segda.errors import ConfigError, GuestError, UnknownNameError
 
 
@@ -26,6 +26,7 @@ class Ferry(Boat):
 
 BOATS = Catalog("boat", group="segda.boats", built_in={"ferry": Ferry}, check=subclass_of(Boat, config=dict))
 FLEET = Catalog("fleet", group="segda.fleets", built_in={"ours": Ferry()}, check=instance_of(Boat))
+YARDS = Catalog("yard", group="segda.yards", built_in={"ours": Ferry}, check=maker_of(Boat))
 SONGS = Catalog("song", group="segda.songs", built_in={"sha": lambda: "nty"}, check=function)
 
 JUNK = """
@@ -185,6 +186,18 @@ def test_a_guest_that_cannot_be_used_is_told_in_one_line_that_says_what_to_do(wr
     text = str(error.value)
     assert text.startswith(message.format(folder=guest_folder, here=__name__))
     assert "\n" not in text
+
+
+def test_a_function_or_a_class_makes_an_instance(write):
+    write("junks", JUNK)
+    assert YARDS["junks:hum"]() == "mm"
+    assert YARDS["junks:Junk"]().sail() == "before the wind"
+    with pytest.raises(GuestError, match="yard 'junks:Raft' must define sail"):
+        YARDS["junks:Raft"]
+    with pytest.raises(GuestError, match="yard 'junks:Harbor' must be a subclass of"):
+        YARDS["junks:Harbor"]
+    with pytest.raises(GuestError, match="known to that program alone, other processes need a file"):
+        YARDS["__main__:Nothing"]
 
 
 def test_what_is_no_instance_and_no_function_is_told(write):

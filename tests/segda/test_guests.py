@@ -216,8 +216,16 @@ def test_guests_beside_the_configuration_train_on_several_processes_and_are_reco
     code, _, errors = segda("evaluate", folder / "checkpoint.pt")
     assert code == 0, errors
 
+    file.rename(tmp_path / file.name)
+    del sys.modules["shy_beside"]
+    code, _, errors = segda("predict", folder / "checkpoint.pt", tmp_path / "source", tmp_path / "predicted")
+    assert code == 2
+    assert len(errors.strip().splitlines()) == 1
+    assert "checkpoint.pt: data.source.dataset: data set 'shy_beside:Tiles': there is no module 'shy_beside'" in errors
+    (tmp_path / file.name).rename(file)
+
+    importlib.invalidate_caches()
     file.write_text(file.read_text() + "\n# changed\n")
-    importlib.reload(sys.modules["shy_beside"])
     segda("train", beside, "--folder", folder, "--set", "batch_size=4", "--steps", 1)
     assert "guest/shy_beside:Shy/sha256 was" in caplog.text
     assert json.loads((folder / "environment.json").read_text())["guest/shy_beside:Shy/sha256"] == before

@@ -291,3 +291,19 @@ def test_a_validator_of_ones_own_chooses_if_trials_compute_it(load, tmp_path):
     trials = [trial(number, metrics={metric: figure}) for number, figure in enumerate((0.7, 0.9, 0.8))]
     assert select(trials, spec).picked is trials[1]
     assert "guest/shy:surest/sha256" in guests_of(spec)
+
+
+def test_what_only_the_program_itself_knows_is_refused_before_anything_starts(load, monkeypatch):
+    load()
+    monkeypatch.setattr(sys.modules["__main__"], "Shy", sys.modules["shy"].Shy, raising=False)
+    monkeypatch.setattr(sys.modules["shy"].Shy, "__module__", "__main__")
+    spec = load(
+        '"shy:Shy", adversarial',
+        '"__main__:Shy", adversarial',
+        'when: {method.name: "shy:Shy"}',
+        "when: {method.name: __main__:Shy}",
+    )
+    with pytest.raises(
+        ConfigError, match="__main__:Shy of sweep 'shy' is defined in a notebook or in the program itself"
+    ):
+        guests_of(spec)

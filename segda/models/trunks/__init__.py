@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from segda.catalog import Catalog, function
+from segda.catalog import Catalog, maker_of
 from segda.models.trunks.base import Pyramid, Trunk
 from segda.models.trunks.efficientnet_lite import efficientnet_lite0
 from segda.models.trunks.resnet import resnet18, resnet34, resnet50, resnet101
@@ -17,7 +17,7 @@ BACKBONES: Catalog[Callable[[], Trunk]] = Catalog(
         "resnet101": resnet101,
         "efficientnet_lite0": efficientnet_lite0,
     },
-    check=function,
+    check=maker_of(Trunk),
 )
 
 __all__ = ["BACKBONES", "Pyramid", "Trunk"]
