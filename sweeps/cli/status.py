@@ -50,7 +50,7 @@ def _parse_seconds(context: click.Context, option: click.Parameter, value: str |
     flag_value=str(_EVERY_SECONDS),
     callback=_parse_seconds,
     metavar="[SECONDS]",
-    help=f"Look again every so many seconds ({_EVERY_SECONDS:g}) until the sweep has ended, or Ctrl-C.",
+    help=f"Refresh every so many seconds ({_EVERY_SECONDS:g}) until the sweep has ended, or Ctrl-C.",
 )
 @options("store", "ledger")
 def status_command(name: str | None, watch: float | None, store_root: Path, ledger_url: str | None) -> None:

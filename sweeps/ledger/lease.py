@@ -155,8 +155,8 @@ class Lease:
 
 def _driven_elsewhere(sweep: str, holder: Process, seen: float) -> ConfigError:
     return ConfigError(
-        f"sweep {sweep!r} is being run by process {holder.pid} on {holder.host}, heard of {time.time() - seen:.0f} s ago; wait for "
-        f"it or stop it with `sweeps stop {sweep}` (a driver that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
+        f"sweep {sweep!r} is being run by process {holder.pid} on {holder.host}, last seen {time.time() - seen:.0f} s ago; wait "
+        f"for it or stop it with `sweeps stop {sweep}` (one that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
     )
 
 

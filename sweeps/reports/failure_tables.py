@@ -225,7 +225,7 @@ def policy_text(failure: FailureClass) -> str:
 
     Example:
         >>> policy_text(FailureClass.DIVERGED)
-        'not tried again; the sampler is told to stay away'
+        'not tried again; the sampler learns to avoid it'
     """
     policy = POLICIES[failure]
     if failure is FailureClass.OUT_OF_MEMORY:
@@ -237,7 +237,7 @@ def policy_text(failure: FailureClass) -> str:
         again = f"tried again up to {times} in a row"
     else:
         again = "not tried again"
-    told = "the sampler is told to stay away" if policy.blames_configuration else "says nothing about the parameters"
+    told = "the sampler learns to avoid it" if policy.blames_configuration else "says nothing about the parameters"
     return f"{again}; {told}"
 
 

@@ -108,12 +108,12 @@ class SweepStatus(Progress):
             host, pid, _ = record.driver.rsplit(":", 2)
             heard = duration(max(0.0, self.now - record.driver_seen))
             doing = "stopping" if record.stop_requested is not None else "running"
-            return f"{doing}, driven by process {pid} on {host}, heard of {heard} ago"
+            return f"{doing}, driven by process {pid} on {host}, last seen {heard} ago"
         if record.state is not None and record.state.has_ended:
             return record.state.label + ("" if record.state is SweepState.FINISHED else f"; {resume}")
         if record.state is None and record.driver is None:
             return f"not started; {resume}"
-        since = "" if record.driver_seen is None else f" and was heard of {duration(self.now - record.driver_seen)} ago"
+        since = "" if record.driver_seen is None else f", last seen {duration(self.now - record.driver_seen)} ago"
         return f"stopped: its driver is gone{since}; {resume}"
 
     @property

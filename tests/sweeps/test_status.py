@@ -135,11 +135,11 @@ def test_a_driver_elsewhere_is_alive_as_long_as_its_lease_is_renewed(ledger, beg
     assert read_status(ledger, "demo").state.startswith("not started")
     drive(ago=3)
     living = read_status(ledger, "demo")
-    assert living.state.startswith("running, driven by process 77 on elsewhere, heard of 3 s ago")
+    assert living.state.startswith("running, driven by process 77 on elsewhere, last seen 3 s ago")
     assert not living.has_ended
     drive(ago=300)
     dead = read_status(ledger, "demo")
-    assert "its driver is gone and was heard of 5 min 00 s ago; go on with `sweeps resume demo`" in dead.state
+    assert "its driver is gone, last seen 5 min 00 s ago; go on with `sweeps resume demo`" in dead.state
     assert not dead.has_ended
 
 
