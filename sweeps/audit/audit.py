@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sweeps.audit.files import History, check_folders, check_keys, check_reports, read_trial_files, segda_history
 from sweeps.checks.makers import stored_spec
-from sweeps.execution.worker import DEFAULT_TRAIN
+from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
 from sweeps.findings import Check, check, same
 from sweeps.ledger.database import Ledger

@@ -10,11 +10,11 @@ import torch
 
 from segda.config import TrainConfig, canonical
 from segda.environment import code_fingerprint
-from sweeps.execution.fence import newest_attempt
+from sweeps.execution.attempts import newest_attempt
 from sweeps.execution.remote import files_of
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import PREFIX
-from sweeps.execution.worker import DEFAULT_TRAIN
+from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.findings import TIMES, Check, check, same
 from sweeps.ledger.records import Point
 from sweeps.store import Store

@@ -21,7 +21,7 @@ from sweeps import exit_codes
 from sweeps.checks.makers import spec_from
 from sweeps.cli.options import console
 from sweeps.execution.remote import check_storage
-from sweeps.execution.worker import DEFAULT_TRAIN
+from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease, is_alive

@@ -14,10 +14,10 @@ from segda.config import TrainConfig
 from sweeps.execution.micro_batches import smaller_micro_batch, why_no_smaller
 from sweeps.execution.proposals import Proposals
 from sweeps.execution.retries import FailuresInARow
-from sweeps.execution.tasks import task_of
+from sweeps.execution.task import DEFAULT_TRAIN, Task, task_of
 from sweeps.execution.trials import Trials
 from sweeps.execution.watchdog import HANG_FILE
-from sweeps.execution.worker import DEFAULT_TRAIN, Message, Task
+from sweeps.execution.worker import Message
 from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger

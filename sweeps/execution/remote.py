@@ -25,7 +25,7 @@ from pathlib import Path
 
 from segda.files import write_text
 from segda.rounds import is_round_file
-from sweeps.execution.fence import ATTEMPT, StaleAttemptError, attempt_in, refuse_before
+from sweeps.execution.attempts import ATTEMPT, StaleAttemptError, attempt_in, refuse_before
 from sweeps.execution.remote_folder import PARTIAL, RemoteFolder
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.store import Store
@@ -274,7 +274,7 @@ def _mirror(storage: str, folder: Path) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Tell whether a file is sent as it is: no checkpoint or map of a round, fence, trace of this node, or file in the making."""
+    """Tell whether a file is sent as it is: no checkpoint, map of a round, attempt number, trace of this node, half-made file."""
     is_checkpoint = name.startswith("checkpoint") and name.endswith(".pt")  # damaged ones included
     is_of_round = is_round_file(name) or _ROUNDS.fullmatch(name) is not None
     is_in_the_making = name.startswith(".") or name.endswith(PARTIAL)

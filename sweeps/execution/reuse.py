@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segda.files import write_text
-from sweeps.execution.fence import ATTEMPT
+from sweeps.execution.attempts import ATTEMPT
 from sweeps.execution.remote import CHECKPOINT, fetch, keep
 from sweeps.execution.remote_folder import StorageError
 from sweeps.ledger.database import Ledger

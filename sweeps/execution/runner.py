@@ -28,13 +28,14 @@ from ray.tune.search import Searcher
 from segda.config import TrainConfig
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
+from sweeps.execution.capacity import Capacity, say_idle_gpus
 from sweeps.execution.coordinator import Coordinator, Listener, Wait
 from sweeps.execution.guests import guests_of, note_guests
-from sweeps.execution.losses import classify_loss, describe_loss, error_of
-from sweeps.execution.room import Room, say_idle_room
+from sweeps.execution.long_waits import LongWaits
+from sweeps.execution.lost_workers import classify_loss, describe_loss, error_of
 from sweeps.execution.signals import Signals
-from sweeps.execution.waiting import Waiting
-from sweeps.execution.worker import DEFAULT_TRAIN, Task, run_task
+from sweeps.execution.task import DEFAULT_TRAIN, Task
+from sweeps.execution.worker import run_task
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
@@ -150,12 +151,12 @@ def run_sweep(
         note_guests(spec, guests, ledger=ledger, listener=listener)
         ledger.update_sweep(spec.name, state=SweepState.RUNNING)
         if asked.resources.gpus != "auto":
-            say_idle_room(coordinator)
+            say_idle_gpus(coordinator)
         stopper = _Stopper(coordinator, clock, lease, signals)
         state = SweepState.FAILED
         try:
             if stopper.reason is None:
-                _execute(coordinator, stopper, Room(asked, coordinator))
+                _execute(coordinator, stopper, Capacity(asked, coordinator))
             state = stopper.state
         except KeyboardInterrupt:
             state = SweepState.INTERRUPTED
@@ -217,7 +218,7 @@ def _packed(spec: SweepSpec, ledger: Ledger, listener: Listener | None, check: C
     return packed
 
 
-def _execute(coordinator: Coordinator, stopper: "_Stopper", room: Room) -> None:
+def _execute(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity) -> None:
     resources = coordinator.spec.resources
     folder = coordinator.store.executor(coordinator.spec.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +229,7 @@ def _execute(coordinator: Coordinator, stopper: "_Stopper", room: Room) -> None:
             tune.PlacementGroupFactory([request_of(resources)]),
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_Proposer(coordinator, room),
+            search_alg=_Proposer(coordinator, capacity),
             scheduler=_Scheduler(coordinator),
             num_samples=-1,
             # A new process per trial gives all GPU memory back; on the CPU it would only cost the imports.
@@ -263,13 +264,13 @@ def _trainable() -> Callable[[dict[str, Any]], None]:
 class _Proposer(Searcher):  # type: ignore[misc]
     """Tune asks it for work; it asks the coordinator."""
 
-    def __init__(self, coordinator: Coordinator, room: Room) -> None:
+    def __init__(self, coordinator: Coordinator, capacity: Capacity) -> None:
         super().__init__()
         self._coordinator = coordinator
-        self._room = room
+        self._capacity = capacity
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        self._room.update()
+        self._capacity.poll()
         task = self._coordinator.next_task()
         if isinstance(task, Wait):
             return str(Searcher.FINISHED) if task is Wait.DONE else None
@@ -322,7 +323,7 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         self._clock = clock
         self._lease = lease
         self._signals = signals
-        self._waiting = Waiting(coordinator)
+        self._long_waits = LongWaits(coordinator)
 
     @property
     def reason(self) -> str | None:
@@ -354,7 +355,7 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         if self.reason is not None:
             self._coordinator.closing = True
         else:
-            self._waiting.look()
+            self._long_waits.poll()
         return self._coordinator.closing
 
     def __getstate__(self) -> dict[str, Any]:

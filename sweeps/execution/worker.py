@@ -12,7 +12,6 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,59 +35,18 @@ from segda.errors import (
 from segda.file_errors import is_file_error
 from segda.files import claiming, write_text
 from segda.guests import make_importable
-from sweeps.execution.fence import StaleAttemptError, check_beginning, check_ours, newest_attempt, take_over
+from sweeps.execution.attempts import StaleAttemptError, check_beginning, check_ours, newest_attempt, take_over
 from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import sample
+from sweeps.execution.task import Task
 from sweeps.execution.watchdog import Watchdog
 from sweeps.failures import FailureClass, summary
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TRAIN = "segda.training:train"
 Message = dict[str, Any]
 Send = Callable[[Message], None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One attempt at one trial, as plain data.
-
-    Attributes:
-        number: the trial.
-        attempt: number of the attempt; a higher one makes this one stale.
-        acknowledged: last step that the driver has on disk.
-        folder: the trial's folder.
-        config: `TrainConfig` as plain data.
-        threads: threads that the trial may compute with.
-        train: the training function as `module:name`. It has the contract of `segda.train`, that it writes with `segda.files`
-            included: only so can a worker that was replaced not undo what its successor wrote.
-        micro_batch: images of each domain per forward and backward pass; None: the whole batch.
-        processes: processes of the trial that share each batch, one per GPU.
-        watchdog_seconds: longest time without a report, the start included, after which the process ends itself; None: for
-            ever.
-        storage: fsspec address under which trials are kept as well, for nodes that do not share `folder`.
-        system_metrics: whether each point gets figures of the machine too.
-        folders: where dotted names in the configuration are looked for, see `segda.guests`.
-    """
-
-    number: int
-    attempt: int
-    acknowledged: int
-    folder: str
-    config: Mapping[str, Any]
-    threads: int
-    train: str = DEFAULT_TRAIN
-    micro_batch: int | None = None
-    processes: int = 1
-    watchdog_seconds: float | None = None
-    storage: str | None = None
-    system_metrics: bool = False
-    folders: tuple[str, ...] = ()
-
-    def plain(self) -> dict[str, Any]:
-        """Return the fields as plain data."""
-        return asdict(self)
 
 
 def run_task(task: Task, send: Send) -> None:

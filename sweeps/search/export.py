@@ -26,7 +26,7 @@ from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import visible_metrics
-from sweeps.search.told import Translator
+from sweeps.search.translator import Translator
 from sweeps.trial import TrialRecord, TrialState
 
 # What optuna-dashboard up to 0.21 reads; Optuna 5 has a key of its own for each constraint.

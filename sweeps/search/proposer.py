@@ -24,7 +24,7 @@ from sweeps.file.space import SearchSpace, identity
 from sweeps.file.spec import SweepSpec
 from sweeps.search.quasi_random import Identity, QuasiRandom
 from sweeps.search.samplers import build_sampler, build_study, propose
-from sweeps.search.told import Translator, objective_value
+from sweeps.search.translator import Translator, objective_value
 from sweeps.search.warm_start import WarmStart
 from sweeps.trial import TrialKind, TrialRecord
 
@@ -80,11 +80,11 @@ class Search:
             self.tell(record)
         taken = warm_start or WarmStart()
         self._first = [*spec.sampler.first, *taken.first]
-        told = (self._translator.told(record) for record in taken.learned)
-        self._earlier = [trial for trial in told if trial is not None]
+        reported = (self._translator.reported(record) for record in taken.learned)
+        self._earlier = [trial for trial in reported if trial is not None]
 
     def ask(self, number: int, *, settled: Collection[int] | None = None) -> dict[str, Scalar]:
-        """Propose the parameters of a trial, and count it as running until told otherwise.
+        """Propose the parameters of a trial, and count it as running until its end is reported.
 
         The points of `sampler.first` come first, then those of the warm start, then the sampler's. A finite space is searched
         without repetition until every combination was proposed once.
@@ -93,7 +93,7 @@ class Search:
             number: the trial's number in the sweep.
             settled: numbers of the trials whose outcome may be used; the other ones with smaller numbers count as running, and
                 those with larger numbers as unknown. So a proposal depends on the settled trials and the parameters of the others,
-                whatever else was told meanwhile. Unset: all that is known is used.
+                whatever else was reported meanwhile. Unset: all that is known is used.
 
         Returns:
             Dotted path -> value, of the parameters that exist.
@@ -111,7 +111,7 @@ class Search:
         return params
 
     def tell(self, record: TrialRecord) -> None:
-        """Take note of a trial's present state; `sweeps.search.told` says how the sampler is told of it.
+        """Take note of a trial's present state; `Translator.reported` says what the sampler sees of it.
 
         Args:
             record: the trial as the ledger knows it.
@@ -126,7 +126,7 @@ class Search:
                 f"trial {record.number} of sweep {record.sweep!r} does not fit the search space; the sweep file was changed "
                 "since: undo that, or start a sweep of another name"
             )
-        self._remember(record.number, record.params, self._translator.told(record))
+        self._remember(record.number, record.params, self._translator.reported(record))
 
     @property
     def is_exhausted(self) -> bool:

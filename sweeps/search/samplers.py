@@ -29,7 +29,7 @@ from segda.tunable import Scalar
 from sweeps.file.space import SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.search.quasi_random import value_at_unit
-from sweeps.search.told import Translator
+from sweeps.search.translator import Translator
 
 _WITH_ALL_PARAMETERS = ("gp", "nsga2")
 _GENERATION = "NSGAIISampler:generation"  # where Optuna keeps it, among a trial's system attributes

@@ -20,7 +20,7 @@ from sweeps.file.auto import chosen_sampler
 from sweeps.file.space import SearchSpace, identity, same
 from sweeps.file.spec import SweepSpec
 from sweeps.paths import leaves, value_at
-from sweeps.search.told import Translator
+from sweeps.search.translator import Translator
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 FIRST_PER_SWEEP = 3  # enough to hit a good region, few enough that a misleading sweep costs little

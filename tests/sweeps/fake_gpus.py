@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import fakes
 
-from sweeps.execution import cluster, room
+from sweeps.execution import capacity, cluster
 from sweeps.file.spec import SweepSpec
 from sweeps.planning.packing import Gpu
 
@@ -79,26 +79,26 @@ def main():
             notes, info = [], {}
             ledger = SimpleNamespace(update_info=lambda name, **changes: info.update(changes))
             coordinator = SimpleNamespace(spec=packed, concurrency=2, note=notes.append, ledger=ledger)
-            room._LOOK_SECONDS = 0.0
-            place = room.Room(asked, coordinator)
-            place.update()
-            answers["room_before"] = coordinator.concurrency
+            capacity._POLL_SECONDS = 0.0
+            elastic = capacity.Capacity(asked, coordinator)
+            elastic.poll()
+            answers["capacity_before"] = coordinator.concurrency
             node(started, 24, num_cpus=8)
             started.wait_for_nodes()
-            place.update()
+            elastic.poll()
             answers |= {
-                "room_after": coordinator.concurrency,
-                "room_notes": notes,
+                "capacity_after": coordinator.concurrency,
+                "capacity_notes": notes,
                 "info": {name: dataclasses.asdict(value) for name, value in info.items()},
             }
             fixed = SimpleNamespace(spec=packed, concurrency=2, note=notes.append, ledger=ledger)
-            room.Room(packed, fixed).update()
-            answers["room_of_a_number"] = fixed.concurrency
-            told = []
+            capacity.Capacity(packed, fixed).poll()
+            answers["capacity_of_a_number"] = fixed.concurrency
+            said_idle = []
             for gpus in (1, 0):
-                few = SimpleNamespace(spec=spec(cpus=1, gpus=gpus), concurrency=3, note=told.append)
-                room.say_idle_room(few)
-            answers["idle_room"] = told
+                few = SimpleNamespace(spec=spec(cpus=1, gpus=gpus), concurrency=3, note=said_idle.append)
+                capacity.say_idle_gpus(few)
+            answers["idle_gpus"] = said_idle
 
             cluster.describe_gpu, cluster._SAY_WAITING_AFTER, said = fake_gpu, 600.0, []
             with cluster.idle_node(asked, say=said.append) as machines:

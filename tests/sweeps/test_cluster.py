@@ -133,14 +133,14 @@ class TestStandingCluster:
         assert said.startswith("waiting for an idle node to measure on: all its 2 CPUs and 1 GPUs at once")
 
     def test_a_node_that_joins_is_used_as_far_as_its_processors_go(self, answers):
-        assert answers["room_before"] == 2  # four halves of GPUs, but two processors
-        assert answers["room_after"] == 6
-        assert answers["room_notes"][0].startswith("6 trials at the same time from now on; the cluster has 2 nodes")
+        assert answers["capacity_before"] == 2  # four halves of GPUs, but two processors
+        assert answers["capacity_after"] == 6
+        assert answers["capacity_notes"][0].startswith("6 trials at the same time from now on; the cluster has 2 nodes")
         assert answers["info"] == {"allotment": {"gpus": 0.5, "concurrency": 6}}
-        assert answers["room_of_a_number"] == 2
+        assert answers["capacity_of_a_number"] == 2
 
     def test_gpus_that_a_sweep_leaves_idle_are_told_of(self, answers):
-        assert answers["idle_room"] == [
+        assert answers["idle_gpus"] == [
             "budget.concurrency is 3, and 4 trials fit on the GPUs that are there; raise it, or say `gpus: auto` under resources"
         ]
 

@@ -17,7 +17,8 @@ from sweeps.audit.reproduce import environment_differences
 from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.execution.guests import guests_of
 from sweeps.execution.runner import run_sweep
-from sweeps.execution.worker import Task, run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import run_task
 from sweeps.file.spec import SweepSpec, sweep_schema
 from sweeps.ledger.records import Device
 from sweeps.planning.profiles import Architecture, profile_key

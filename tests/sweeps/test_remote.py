@@ -20,7 +20,8 @@ from segda.datasets.scenes import generate_scenes
 from sweeps.execution import remote, remote_folder
 from sweeps.execution.remote import TrialStorage, check_storage, fetch
 from sweeps.execution.remote_folder import StorageError
-from sweeps.execution.worker import Task, run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import run_task
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord
 
@@ -390,7 +391,8 @@ def test_a_missing_package_is_named_on_one_line(monkeypatch):
 
 WORKER = """
 import json, sys
-from sweeps.execution.worker import Task, run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import run_task
 run_task(Task(**json.loads(sys.argv[1])), lambda message: None)
 """
 

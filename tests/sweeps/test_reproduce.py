@@ -21,7 +21,8 @@ from sweeps.audit import reproduce as reproducing
 from sweeps.audit.repetition import Comparison, weights_digest
 from sweeps.cli import sweeps as cli
 from sweeps.cli.reproduce import describe
-from sweeps.execution.worker import Task, run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import run_task
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store

@@ -11,7 +11,8 @@ from sweeps.audit.audit import audit
 from sweeps.execution import remote_folder
 from sweeps.execution.remote import fetch
 from sweeps.execution.reuse import take_over
-from sweeps.execution.worker import Task, run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import run_task
 from sweeps.reports.view import load_view
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState

@@ -12,7 +12,7 @@ import pytest
 from records import trial as trial_record
 
 from segda.errors import ConfigError, DeviceError
-from sweeps.execution import runner, waiting
+from sweeps.execution import long_waits, runner
 from sweeps.execution.runner import run_sweep
 from sweeps.failures import FailureClass
 from sweeps.ledger import lease
@@ -86,7 +86,7 @@ def test_workers_start_side_by_side_however_many_trials_are_open(sweep, make_spe
 
 
 def test_trials_without_a_worker_are_told_of_together(sweep, make_spec, ledger, monkeypatch):
-    monkeypatch.setattr(waiting, "_SAY_AFTER", 0.5)
+    monkeypatch.setattr(long_waits, "_SAY_AFTER", 0.5)
     _, trials = sweep(make_spec(budget={"trials": 4, "concurrency": 4}), train="fakes:slow")
     assert states(trials) == [TrialState.COMPLETE] * 4
     told = [event.message for event in ledger.events("demo") if "for a worker" in event.message]

@@ -26,7 +26,8 @@ from segda.errors import (
 from segda.files import write_text
 from sweeps.execution import worker
 from sweeps.execution.remote_folder import StorageError
-from sweeps.execution.worker import StaleAttemptError, Task, classify, describe_device, run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import StaleAttemptError, classify, describe_device, run_task
 from sweeps.failures import FailureClass, summary
 
 
@@ -251,7 +252,8 @@ HANGING = """
 import ctypes, json, sys, time
 from pathlib import Path
 from sweeps.execution import worker
-from sweeps.execution.worker import Task, run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import run_task
 
 def train(config, report, *, folder, acknowledged):
     report(1, {"loss": 1.0}, folder / "checkpoint.pt")

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from sweeps.execution import cluster  # sets Ray's environment first
-from sweeps.execution.losses import LostWorkerError, RayActorManager, classify_loss, describe_loss, error_of
+from sweeps.execution.lost_workers import classify_loss, describe_loss, error_of
+from sweeps.execution.ray_patch import LostWorkerError
 from sweeps.failures import FailureClass
 
 exceptions = cluster.ray.exceptions
@@ -40,17 +41,6 @@ def test_a_loss_is_described_by_its_cause():
     assert describe_loss(died) == "The actor is dead because its node has died. Worker exit type: SYSTEM_ERROR"
     assert describe_loss(LostWorkerError(NO_MEMORY)).startswith("1 worker(s) were killed")
     assert describe_loss("Traceback\n  File x\nKeyError: 1\n") == "KeyError: 1"
-
-
-def test_a_worker_that_ray_s_memory_monitor_killed_is_a_lost_worker_to_tune_and_not_the_end_of_the_sweep():
-    heard = []
-    worker = SimpleNamespace(actor_id=1, _on_error=None)
-    task = SimpleNamespace(_tracked_actor=worker, _on_error=lambda actor, error: heard.append(error))
-    manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
-    RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=NO_MEMORY)
-    assert [classify_loss(error) for error in heard] == [FailureClass.OUT_OF_MEMORY]
-    with pytest.raises(RuntimeError, match="Caught unexpected"):
-        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=KeyError("a bug"))
 
 
 def test_an_error_is_read_where_tune_writes_it(tmp_path):

@@ -8,17 +8,18 @@ from sweeps.execution.coordinator import Coordinator
 from sweeps.file.spec import SweepSpec
 from sweeps.planning.packing import noted
 
-_LOOK_SECONDS = 5.0  # between two looks at the cluster
+_POLL_SECONDS = 5.0  # between two polls of the cluster
 
 
-class Room:
-    """Room of a sweep with `gpus: auto`: as many trials as fit on the nodes that are there, whenever they came.
+class Capacity:
+    """Capacity for a sweep with `gpus: auto`: as many trials as fit on the nodes that are there, whenever they came.
 
-    A sweep that names its GPUs has the room that it names. A reproducible one keeps what it began with: its proposals depend on it.
+    A sweep that names its GPUs keeps the number that it names. A reproducible one keeps what it began with: its proposals depend
+    on it.
     """
 
     def __init__(self, asked: SweepSpec, coordinator: Coordinator) -> None:
-        """Begin with the room that the coordinator has.
+        """Begin with the capacity that the coordinator has.
 
         Args:
             asked: the sweep as its file is.
@@ -30,14 +31,14 @@ class Room:
         is_packed = asked.resources.gpus == "auto" and packed.resources.num_gpus > 0
         self._is_elastic = is_packed and not asked.sampler.reproducible
         self._largest = coordinator.concurrency
-        self._looked = time.monotonic()
+        self._polled = time.monotonic()
 
-    def update(self) -> None:
-        """Look at the cluster, unless that was done just now, and tell the coordinator what fits."""
+    def poll(self) -> None:
+        """Poll the cluster, unless that was done just now, and tell the coordinator what fits."""
         now = time.monotonic()
-        if not self._is_elastic or now - self._looked < _LOOK_SECONDS:
+        if not self._is_elastic or now - self._polled < _POLL_SECONDS:
             return
-        self._looked = now
+        self._polled = now
         try:
             concurrency = machines_now().concurrency(self._spec)
         except DeviceError:
@@ -56,7 +57,7 @@ class Room:
             )
 
 
-def say_idle_room(coordinator: Coordinator) -> None:
+def say_idle_gpus(coordinator: Coordinator) -> None:
     """Tell of GPUs that a sweep which names its GPUs leaves idle.
 
     Args:

@@ -2,51 +2,17 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
-from ray.air.execution._internal import RayActorManager
 from ray.exceptions import (
     ActorUnavailableError,
     NodeDiedError,
     OutOfMemoryError,
     RayActorError,
-    RayError,
-    RayTaskError,
 )
 from ray.tune.experiment import Trial
 
+from sweeps.execution.ray_patch import LostWorkerError
 from sweeps.failures import FailureClass
-
-
-class LostWorkerError(RayActorError):  # type: ignore[misc]
-    """A worker that ended in a way that Tune does not know of.
-
-    Attributes:
-        cause: what Ray said.
-    """
-
-    def __init__(self, cause: RayError) -> None:
-        """Keep what Ray said.
-
-        Args:
-            cause: an error that is neither a dead actor's nor a task's.
-        """
-        super().__init__(error_msg=str(cause))
-        self.args = (cause,)  # Tune writes it to a file and reads it back
-        self.cause = cause
-
-
-_on_task_failed = RayActorManager._actor_task_failed
-
-
-def _on_any_failure(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
-    if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
-        exception = LostWorkerError(exception)
-    _on_task_failed(manager, tracked_actor_task, exception)
-
-
-# Tune ends the whole experiment over any other error of Ray's, such as that of a worker which Ray's memory monitor killed.
-RayActorManager._actor_task_failed = _on_any_failure
 
 
 def error_of(trial: Trial) -> object:

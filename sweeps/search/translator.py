@@ -1,4 +1,4 @@
-"""What Optuna is told of a trial. With search.py, samplers.py and export.py the only files that import Optuna."""
+"""Trials in Optuna's form. With proposer.py, samplers.py and export.py the only files that import Optuna."""
 
 import math
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Translator:
         self._is_blind = any(is_validator(objective.metric) for objective in spec.objectives)
         self.distributions = {item.path: _distribution(item.distribution) for item in space.parameters}
 
-    def told(self, record: TrialRecord) -> FrozenTrial | None:
+    def reported(self, record: TrialRecord) -> FrozenTrial | None:
         """Return a trial as a sampler should see it.
 
         Trained in full: its objectives. Pruned: its objective so far, if there is but one. Infeasible, or failed for a reason that
