@@ -199,8 +199,8 @@ def test_a_sweep_searches_what_is_ones_own_on_a_real_cluster(given: str, tmp_pat
         info = ledger.sweep("own").info
     assert [(str(trial.state), trial.step) for trial in trials] == [("complete", 2)] * 2
     assert all(trial.profile["macs"] > 0 for trial in trials)
-    assert str(folder) in info["folders"]
-    assert {key.split("/")[1] for key in info["guests"]} >= {"small_unet:SmallUNet", "max_squares:MaxSquares"}
+    assert str(folder) in info.folders
+    assert {key.split("/")[1] for key in info.guests} >= {"small_unet:SmallUNet", "max_squares:MaxSquares"}
 
 
 ENTRY_POINTS = """
