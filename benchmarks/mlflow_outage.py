@@ -28,7 +28,7 @@ import fakes
 from servers import MlflowServer
 
 from sweeps.checks.makers import spec_from
-from sweeps.cli.driving import begin, drive
+from sweeps.commands.driving import begin, drive
 from sweeps.execution import cluster
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
@@ -119,7 +119,7 @@ def measure(server: MlflowServer, folder: Path, arguments: argparse.Namespace) -
         outage = Outage(server, ledger, before=arguments.before, seconds=arguments.outage)
         outage.start()
         began = time.time()
-        code = drive(spec, ledger=ledger, store=store, train="fakes:slow", fingerprint=fakes.fingerprint)
+        end = drive(spec, ledger=ledger, store=store, train="fakes:slow", fingerprint=fakes.fingerprint)
         ended = time.time()
         outage.join(30)
         if outage.delay is None or ended < outage.ended:
@@ -133,7 +133,7 @@ def measure(server: MlflowServer, folder: Path, arguments: argparse.Namespace) -
         last = max(record.finished or 0.0 for record in records)
     table = Table("what", "", title=f"{arguments.outage:.0f} s without an MLflow server, {os.cpu_count()} processors")
     for what, figure in (
-        ("exit code of the sweep", str(code)),
+        ("exit code of the sweep", str(end.outcome.exit_code)),
         ("trials, attempts", f"{len(records)}, {sum(record.attempt for record in records)}"),
         ("trials that did not complete", str(sum(record.state is not TrialState.COMPLETE for record in records))),
         ("server dead, of the sweep's time", f"{outage.ended - outage.began:.1f} s of {last - began:.0f} s"),

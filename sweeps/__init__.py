@@ -1,1 +1,24 @@
-"""The search for the best segmenter within a budget: what to vary, what ran, what came out, what to pick."""
+"""The search for the best segmenter within a budget: what to vary, what ran, what came out, what to pick.
+
+What a notebook needs is here, and imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from segda.lazy import exports
+
+if TYPE_CHECKING:
+    from sweeps.checks.makers import load_spec
+    from sweeps.commands.reading import report, results, status
+    from sweeps.commands.running import resume, run
+
+__all__ = ["load_spec", "report", "results", "resume", "run", "status"]
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "sweeps.checks.makers": ("load_spec",),
+        "sweeps.commands.reading": ("report", "results", "status"),
+        "sweeps.commands.running": ("resume", "run"),
+    },
+)

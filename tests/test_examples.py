@@ -247,3 +247,36 @@ def test_an_installed_package_offers_the_same_parts_under_short_names(given: str
     recorded = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert recorded["guest/max_squares/package"] == "seaside 0.4"
     assert recorded["guest/dusk/module"] == "seaside.dusk"
+
+
+@pytest.mark.slow  # a cluster starts
+def test_the_notebook_runs_a_sweep_and_draws_its_front(tmp_path: Path) -> None:
+    cells = (OWN.parent / "notebook.py").read_text()
+    sizes = "SIZE, TILES, STEPS, TRIALS = 128, 32, 80, 6"
+    assert sizes in cells
+    tiny = cells.replace(sizes, "SIZE, TILES, STEPS, TRIALS = 64, 4, 2, 3")
+    check = """
+import json
+drawn = {"trained": trained.to_dict("records"), "front": list(best.index), "traces": len(figure.data)}
+Path("drawn.json").write_text(json.dumps(drawn))
+"""
+    (tmp_path / "notebook.py").write_text(tiny + check)
+    environment = os.environ | {"PYTHONPATH": str(OWN.parents[1]), "SEGDA_CACHE": str(tmp_path / "cache")}
+    environment.pop("SWEEPS_LEDGER", None)
+    command = [sys.executable, "notebook.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3/3 trials" in done.stdout  # a line per event, where nobody watches
+    drawn = json.loads((tmp_path / "drawn.json").read_text())
+    trained = drawn["trained"]
+    assert [trial["state"] for trial in trained] == ["complete"] * 3
+    assert sum(trial["picked"] for trial in trained) == 1
+    assert not any(name.startswith("oracle/") for trial in trained for name in trial)
+    quality: dict[float, float] = {}
+    for trial in trained:
+        quality[trial["macs"]] = max(trial["source/val/miou"], quality.get(trial["macs"], 0.0))
+    better = [cost for cost in sorted(quality) if all(quality[cost] > quality[less] for less in quality if less < cost)]
+    assert drawn["front"] == better
+    assert drawn["traces"] == len({trial["model.backbone"] for trial in trained}) + 1
+    assert (tmp_path / "demo" / "front.html").stat().st_size > 1000
+    assert (tmp_path / "demo" / "runs" / "notebook" / "report.html").is_file()

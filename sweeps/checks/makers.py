@@ -19,42 +19,53 @@ from sweeps.ledger.records import SweepRecord
 from sweeps.paths import value_at, with_values
 
 
-def load_spec(path: Path, *, roots: Mapping[str, Path] | None = None) -> SweepSpec:
-    """Read a sweep file; what it names by dotted names may lie beside it (see `segda.guests`).
+def load_spec(
+    source: Path | str | Mapping[str, Any], *, data_roots: Mapping[str, Path | str] | None = None
+) -> SweepSpec:
+    """Read a sweep; what it names by dotted names may lie beside its file, or in the working folder (see `segda.guests`).
 
     Args:
-        path: YAML file.
-        roots: name of a data set -> its folder, put over what the file says.
+        source: YAML file, or the same as plain data.
+        data_roots: name of a data set -> its folder, put over what the sweep says.
 
     Returns:
         The sweep, checked; its paths are absolute, since trials run in other working directories.
 
     Raises:
-        ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`.
+        ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`; for plain data `sweep: key.path: ...`.
     """
-    make_importable_beside(path)
-    roots = roots or {}
-    for name in roots:
+    for name in data_roots or {}:
         DATASETS[name]  # raises what is wrong with the name
+    if isinstance(source, Mapping):
+        make_importable([Path.cwd()])
+        return spec_from(_with_places(source, data_roots or {}), where="sweep")
+    path = Path(source).expanduser()
+    make_importable_beside(path)
     document = read_document(path)
-    base = document.data.get("base")
-    if isinstance(base, dict):
-        places: dict[str, Scalar] = {}
-        for domain in ("source", "target"):
-            dataset = value_at(base, f"data.{domain}.dataset")
-            if isinstance(dataset, str) and dataset in roots:
-                places[f"data.{domain}.root"] = str(roots[dataset])
-        for field in PATH_FIELDS:
-            place = places.get(field, value_at(base, field))
-            if isinstance(place, str):
-                places[field] = str(Path(place).expanduser().absolute())
-        document.data["base"] = with_values(base, places)
+    document.data.update(_with_places(document.data, data_roots or {}))
     spec = validate(document, SweepSpec)
     try:
         check_spec(spec)
     except LocatedError as error:
         raise document.error([Problem(error.location, error.text)]) from error
     return spec
+
+
+def _with_places(plain: Mapping[str, Any], data_roots: Mapping[str, Path | str]) -> dict[str, Any]:
+    """Return a sweep's plain data with absolute paths, and with other folders of its data sets."""
+    base = plain.get("base")
+    if not isinstance(base, Mapping):
+        return dict(plain)
+    places: dict[str, Scalar] = {}
+    for domain in ("source", "target"):
+        dataset = value_at(base, f"data.{domain}.dataset")
+        if isinstance(dataset, str) and dataset in data_roots:
+            places[f"data.{domain}.root"] = str(data_roots[dataset])
+    for field in PATH_FIELDS:
+        place = places.get(field, value_at(base, field))
+        if isinstance(place, Path | str):
+            places[field] = str(Path(place).expanduser().absolute())
+    return {**plain, "base": with_values(base, places)}
 
 
 def spec_from(plain: Mapping[str, Any], *, where: str) -> SweepSpec:

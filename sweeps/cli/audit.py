@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from sweeps.cli.options import console, examples, open_ledger, options
+from sweeps.cli.options import examples, options
+from sweeps.commands.places import open_ledger
+from sweeps.reports.terminal import console
 from sweeps.store import Store
 
 DIFFERS = 1  # exit code

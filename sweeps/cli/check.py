@@ -10,12 +10,13 @@ from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.errors import ConfigError, SegdaError
 from sweeps.checks.makers import load_spec
-from sweeps.cli.options import console, examples, options
+from sweeps.cli.options import examples, options
 from sweeps.file.auto import chosen_sampler
 from sweeps.file.space import SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.profiles import reachable, sample_config
+from sweeps.reports.terminal import console
 from sweeps.schedulers.rivals import pruning_rule
 from sweeps.selection.reasons import too_few_seeds
 
@@ -30,7 +31,7 @@ from sweeps.selection.reasons import too_few_seeds
 @options("roots")
 def check_command(file: Path, roots: dict[str, Path]) -> None:
     """Check a sweep file and show what it would do."""
-    spec = load_spec(file, roots=roots)
+    spec = load_spec(file, data_roots=roots)
     space = spec.space
     sample = sample_config(spec)
     shown = console()

@@ -1,18 +1,12 @@
-"""Options that several commands share, and how commands reach console and ledger."""
+"""Options that several commands share."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from sweeps.ledger.database import Ledger
-from sweeps.store import Store
-
-DEFAULT_STORE = "runs"
-_WIDTH_OF_FILES = 200
+from sweeps.commands.places import DEFAULT_STORE, LEDGER_VARIABLE, TRACKING_VARIABLE
 
 
 def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -45,7 +39,7 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "ledger": click.option(
             "--ledger",
             "ledger_url",
-            envvar="SWEEPS_LEDGER",
+            envvar=LEDGER_VARIABLE,
             metavar="URL",
             help="Database of the ledger, e.g. postgresql+psycopg2://user@host/db, or the variable SWEEPS_LEDGER. "
             "[default: ledger.db in the store]",
@@ -55,7 +49,7 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         ),
         "tracking": click.option(
             "--tracking",
-            envvar="SWEEPS_TRACKING",
+            envvar=TRACKING_VARIABLE,
             metavar="URI",
             help="MLflow server or store instead of tracking.uri of the sweep file, or the variable SWEEPS_TRACKING.",
         ),
@@ -86,13 +80,3 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return function
 
     return decorate
-
-
-def console() -> Console:
-    """Return a console; a file or a pipe gets tables as wide as they want to be."""
-    return Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_FILES)
-
-
-def open_ledger(store: Store, ledger_url: str | None, *, create: bool = True) -> Ledger:
-    """Open the database that --ledger names, or else the file in the store."""
-    return Ledger.open(ledger_url or store.ledger, create=create)

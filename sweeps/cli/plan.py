@@ -14,8 +14,9 @@ from segda.errors import ConfigError
 from segda.progress import progress_columns
 from segda.splits import data_fingerprint
 from sweeps.checks.makers import load_spec
-from sweeps.cli.driving import changed
-from sweeps.cli.options import console, examples, open_ledger, options
+from sweeps.cli.options import examples, options
+from sweeps.commands.driving import changed
+from sweeps.commands.places import open_ledger
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
@@ -25,6 +26,7 @@ from sweeps.planning.machines import Machines, this_machine
 from sweeps.planning.packing import pack_trials
 from sweeps.planning.plan import as_planned, plan_path, save_plan, saved_costs, try_all
 from sweeps.planning.profiles import device_of, infeasible, profile_all, reachable, sample_config
+from sweeps.reports.terminal import console
 from sweeps.store import Store
 
 
@@ -60,7 +62,7 @@ def plan_command(
     Each branch, each choice and each architecture is trained for a few steps on the real data, scored and saved, in a process of
     its own. The decoded images stay in the cache, where the sweep finds them. Exit code 2 says that a branch fails.
     """
-    spec = changed(load_spec(file, roots=roots), name=name, trials=trials, hours=hours)
+    spec = changed(load_spec(file, data_roots=roots), name=name, trials=trials, hours=hours)
     store, shown = Store.at(store_root), console()
     with open_ledger(store, ledger_url) as ledger, _machines(spec, address) as machines:
         if skip_canary:

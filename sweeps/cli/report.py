@@ -4,10 +4,8 @@ from pathlib import Path
 
 import click
 
-from sweeps.cli.options import examples, open_ledger, options
-from sweeps.reports.comparison_report import write_comparison
-from sweeps.reports.sweep_report import write_report
-from sweeps.store import Store
+from sweeps.cli.options import examples, options
+from sweeps.commands.reading import report
 
 
 @click.command(
@@ -24,7 +22,5 @@ def report_command(names: tuple[str, ...], store_root: Path, ledger_url: str | N
 
     With several names, write a comparison of these sweeps into the store.
     """
-    store = Store.at(store_root)
-    with open_ledger(store, ledger_url, create=False) as ledger:
-        paths = write_report(ledger, store, names[0]) if len(names) == 1 else write_comparison(ledger, store, names)
-        click.echo(f"{paths.html}\n{paths.markdown}")
+    page = report(*names, store=store_root, ledger=ledger_url)
+    click.echo(f"{page}\n{page.with_suffix('.md')}")

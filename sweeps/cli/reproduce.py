@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from sweeps.cli.options import console, examples, options
+from sweeps.cli.options import examples, options
+from sweeps.reports.terminal import console
 from sweeps.store import Store
 
 if TYPE_CHECKING:

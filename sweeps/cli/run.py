@@ -1,18 +1,19 @@
 """`sweeps run` and `sweeps resume`."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.table import Table
 
-from segda.errors import ConfigError
-from sweeps.checks.changes import Change, Effect, changes_between, check_trials_fit, with_sampler
-from sweeps.checks.makers import load_spec, stored_spec
-from sweeps.cli.driving import begin, changed, drive
-from sweeps.cli.options import console, examples, open_ledger, options
-from sweeps.file.spec import SweepSpec
-from sweeps.store import Store
-from sweeps.trial import TrialRecord
+from sweeps.checks.changes import Change, Effect
+from sweeps.cli.options import examples, options
+from sweeps.commands.driving import LedgerGoneError, SweepEnd
+from sweeps.commands.running import resume, run
+from sweeps.exit_codes import STOPPED
+from sweeps.reports.summary import summary_table
+from sweeps.reports.terminal import console
 
 
 @click.command(
@@ -44,16 +45,22 @@ def run_command(
 
     Ctrl-C stops it and keeps every checkpoint; `sweeps resume` goes on.
     """
-    wanted = changed(
-        load_spec(file, roots=roots), name=name, trials=trials, hours=hours, gpu_hours=gpu_hours, tracking=tracking
+    conclude(
+        context,
+        partial(
+            run,
+            file,
+            name=name,
+            store=store_root,
+            ledger=ledger_url,
+            address=address,
+            data_roots=roots,
+            trials=trials,
+            hours=hours,
+            gpu_hours=gpu_hours,
+            tracking=tracking,
+        ),
     )
-    spec = with_sampler(wanted)
-    if wanted.sampler.warm_start and not spec.sampler.warm_start:
-        click.echo("note: warm_start has no effect: the budget covers every combination of the search space")
-    store = Store.at(store_root)
-    with open_ledger(store, ledger_url) as ledger:
-        begin(spec, ledger=ledger, source=str(file))
-        context.exit(drive(spec, ledger=ledger, store=store, address=address))
 
 
 @click.command(
@@ -98,30 +105,43 @@ def resume_command(
     With --file, what differs from the sweep as it began is shown. Budget, resources and places change freely; changes of the
     search or of its rules want --accept-changes; changes of what trials compute are refused. A sweep without trials takes any.
     """
-    store = Store.at(store_root)
-    with open_ledger(store, ledger_url, create=False) as ledger:
-        stored = with_sampler(stored_spec(ledger.sweep(name)))
-        records = ledger.trials(name)
-        spec = changed(
-            stored if file is None else load_spec(file, roots=roots),
-            name=name,
-            roots=roots,
+    conclude(
+        context,
+        partial(
+            resume,
+            name,
+            sweep=file,
+            accept_changes=accept_changes,
+            store=store_root,
+            ledger=ledger_url,
+            address=address,
+            data_roots=roots,
             trials=trials,
             hours=hours,
             gpu_hours=gpu_hours,
             tracking=tracking,
-        )
-        spec = with_sampler(spec, begun=stored if records else None)
-        changes = changes_between(stored, spec)
-        if records:  # else there is nothing that a change could harm
-            _show(changes)
-            _check(changes, spec, records, accept=accept_changes)
-        listed = "; ".join(f"{change.path}: {change.before} -> {change.after}" for change in changes)
-        event = f"a new driver goes on with it{' under changes: ' if listed else ''}{listed}"
-        context.exit(drive(spec, ledger=ledger, store=store, address=address, resumed=event))
+            show_changes=_show,
+        ),
+    )
 
 
-def _show(changes: list[Change]) -> None:
+def conclude(context: click.Context, start: Callable[[], SweepEnd]) -> None:
+    """Drive a sweep, say how that ended, and exit."""
+    try:
+        end = start()
+    except LedgerGoneError as error:
+        click.echo(str(error), err=True)
+        context.exit(STOPPED)
+    shown = console()
+    shown.print(summary_table(end.view, width=shown.width))
+    for line in end.places():
+        click.echo(line)
+    for line in end.notices():
+        click.echo(line, err=True)
+    context.exit(end.outcome.exit_code)
+
+
+def _show(changes: Sequence[Change]) -> None:
     if changes:
         table = Table("key", "as it began", "now", "effect", title="changes of the sweep file", title_justify="left")
         effects = {
@@ -132,29 +152,3 @@ def _show(changes: list[Change]) -> None:
         for change in changes:
             table.add_row(change.path, change.before, change.after, effects[change.effect])
         console().print(table)
-
-
-def _check(changes: list[Change], spec: SweepSpec, trials: list[TrialRecord], *, accept: bool) -> None:
-    """Refuse changes under which a sweep that has trials cannot or should not go on."""
-
-    def keys(effect: Effect) -> list[str]:
-        return [change.path for change in changes if change.effect is effect]
-
-    references = [path for path in keys(Effect.RESULTS) if path.startswith("references.")]
-    computed = [path for path in keys(Effect.RESULTS) if path not in references]
-    if computed:
-        raise ConfigError(
-            f"{', '.join(computed)} changes what trials compute, so new results could not be compared with those of {spec.name!r}; "
-            f"start a sweep of another name; with `sampler: {{warm_start: [{spec.name}]}}` it tries the best of this one first"
-        )
-    if references:
-        raise ConfigError(
-            f"{', '.join(references)} changes a reference that this sweep has trained; leave it as it was, and add the changed one "
-            "under another name"
-        )
-    check_trials_fit(spec, trials)
-    if keys(Effect.RULES) and not accept:
-        raise ConfigError(
-            f"{', '.join(keys(Effect.RULES))} changes which trials are proposed, stopped or picked; go on with --accept-changes, "
-            "or leave --file out to go on as it began"
-        )

@@ -8,10 +8,12 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from sweeps.cli.options import console, examples, open_ledger, options
+from sweeps.cli.options import examples, options
+from sweeps.commands.places import open_ledger
 from sweeps.ledger.database import Ledger
 from sweeps.reports.status import read_status
 from sweeps.reports.status_table import overview, render
+from sweeps.reports.terminal import console
 from sweeps.store import Store
 
 _EVERY_SECONDS = 2.0

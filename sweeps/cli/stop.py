@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from segda.errors import ConfigError
-from sweeps.cli.options import examples, open_ledger, options
+from sweeps.cli.options import examples, options
+from sweeps.commands.places import open_ledger
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import LEASE_SECONDS, is_alive
 from sweeps.store import Store

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from sweeps.checks.makers import stored_spec
-from sweeps.cli.options import examples, open_ledger, options
+from sweeps.cli.options import examples, options
+from sweeps.commands.places import open_ledger
 from sweeps.ledger.lease import is_alive
 from sweeps.store import Store
 

@@ -87,3 +87,16 @@ class Signals:
             self.by = signal.SIGINT
             if self.is_hard:
                 raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def sigterm_ignored() -> Iterator[None]:
+    """Let nobody end the block by SIGTERM; in any thread but the main one nothing is changed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

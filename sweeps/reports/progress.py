@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table in a terminal, one line per event elsewhere."""
+"""What a person sees while a sweep runs: a live table in a terminal, a bar in a notebook, one line per event elsewhere."""
 
 import threading
 import time
@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.file.spec import SweepSpec
-from sweeps.labels import duration, settings_label
+from sweeps.labels import settings_label
+from sweeps.reports import terminal
+from sweeps.reports.heard import Heard
 from sweeps.reports.marks import footnotes, mark
-from sweeps.reports.status import Progress
-from sweeps.trial import TrialRecord, TrialState
+from sweeps.reports.notebook import NotebookView
+from sweeps.trial import TrialRecord
 
 
 class View(Protocol):
@@ -32,66 +34,17 @@ class View(Protocol):
         """Show an event."""
 
 
-def view(spec: SweepSpec, trials: list[TrialRecord], *, console: Console) -> View:
-    """Return the view that fits the console.
+def view(spec: SweepSpec, trials: list[TrialRecord]) -> View:
+    """Return the view that fits whoever watches.
 
     Args:
         spec: the sweep.
         trials: what it has already.
-        console: where to show it.
     """
+    console = terminal.console()
+    if console.is_jupyter:
+        return NotebookView(spec, trials)
     return LiveView(spec, trials, console) if console.is_terminal else LineView(spec, trials, console)
-
-
-class _Heard:
-    """A sweep as its driver tells of it, event by event; who lets another thread read it holds a lock around both."""
-
-    def __init__(self, spec: SweepSpec, trials: Iterable[TrialRecord]) -> None:
-        self._trials = {trial.number: trial for trial in trials}
-        self.progress = Progress(spec=spec, trials=self._trials.values())
-        self.metric = spec.objectives[0].metric
-        self.notes: list[str] = []
-        self._started = time.monotonic()
-
-    def hear(self, record: TrialRecord | None, message: str) -> None:
-        """Take an event in; of those about the sweep as a whole the newest lines are kept."""
-        if record is not None:
-            self._trials[record.number] = record
-        elif message:
-            self.notes = [*self.notes[-2:], message]
-
-    @property
-    def running(self) -> list[TrialRecord]:
-        """Running trials by number."""
-        return [trial for _, trial in sorted(self._trials.items()) if trial.state is TrialState.RUNNING]
-
-    def summary(self) -> str:
-        """Return the state of the sweep in one line."""
-        progress = self.progress
-        done = progress.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
-        parts = [f"{done}/{progress.total} trials"]
-        parts += [
-            f"{progress.count(state)} {state}" for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
-        ]
-        infeasible = progress.count(TrialState.INFEASIBLE)
-        if infeasible:
-            parts.append(f"{infeasible} infeasible")
-        steps = sum(trial.step for trial in progress.trials)
-        parts += [f"{steps} steps", f"{duration(time.monotonic() - self._started)} elapsed"]
-        left = progress.seconds_left
-        if left is not None:
-            parts.append(f"about {duration(left)} left")
-        return ", ".join(parts)
-
-    def line(self, record: TrialRecord) -> str:
-        """Return a trial in one line."""
-        value = self.progress.value(record)
-        shown = f" {self.metric} {value:.4f}" if value is not None else ""
-        name = f" [{record.name}]" if record.name else ""
-        settings = settings_label(record)
-        return (
-            f"trial {record.number}{mark(record)}{name} step {record.step}/{record.config['steps']}{shown} ({settings})"
-        )
 
 
 class LineView:
@@ -99,7 +52,7 @@ class LineView:
 
     def __init__(self, spec: SweepSpec, trials: Iterable[TrialRecord], console: Console) -> None:
         """Begin with the trials that a resumed sweep has already."""
-        self._heard = _Heard(spec, trials)
+        self._heard = Heard(spec, trials)
         self._console = console
 
     def __enter__(self) -> Self:
@@ -128,7 +81,7 @@ class LiveView:
 
     def __init__(self, spec: SweepSpec, trials: Iterable[TrialRecord], console: Console) -> None:
         """Begin with the trials that a resumed sweep has already."""
-        self._heard = _Heard(spec, trials)
+        self._heard = Heard(spec, trials)
         self._console = console
         self._lock = threading.Lock()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=False)

@@ -6,7 +6,8 @@ import click
 import fakes
 
 from segda.cli_errors import run_cli
-from sweeps.cli.driving import begin, drive
+from sweeps.cli.run import conclude
+from sweeps.commands.driving import begin, drive
 from sweeps.execution import cluster
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
@@ -29,7 +30,10 @@ def main(context, root, train, trials):
     with Ledger.open(store.ledger) as ledger:
         if not ledger.sweeps():
             begin(spec, ledger=ledger, source="test")
-        context.exit(drive(spec, ledger=ledger, store=store, train=train, fingerprint=fakes.fingerprint))
+        conclude(
+            context,
+            lambda: drive(spec, ledger=ledger, store=store, train=train, fingerprint=fakes.fingerprint),
+        )
 
 
 if __name__ == "__main__":

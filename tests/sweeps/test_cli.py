@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sweeps import cli
 from sweeps.checks.makers import load_spec
-from sweeps.cli.driving import begin, changed
+from sweeps.commands.driving import begin, changed
 from sweeps.labels import duration
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
@@ -146,7 +146,12 @@ def test_stop_asks_the_driver_and_waits_until_it_has_ended(call, begun, make_spe
 
 def test_the_command_line_replaces_budget_name_and_roots(make_spec, tmp_path):
     spec = changed(
-        make_spec(resources={"gpus": 1}), name="other", roots={"camvid": tmp_path}, trials=9, hours=2.5, gpu_hours=4.0
+        make_spec(resources={"gpus": 1}),
+        name="other",
+        data_roots={"camvid": tmp_path},
+        trials=9,
+        hours=2.5,
+        gpu_hours=4.0,
     )
     assert (spec.name, spec.budget.trials, spec.budget.hours, spec.budget.gpu_hours) == ("other", 9, 2.5, 4.0)
     assert spec.base["data"]["target"]["root"] == str(tmp_path)

@@ -6,7 +6,8 @@ import sqlalchemy as sa
 import yaml
 
 from segda.errors import ConfigError
-from sweeps.cli.driving import _run_hook, drive
+from sweeps.commands.driving import LedgerGoneError, drive
+from sweeps.commands.ending import run_hook
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
@@ -337,7 +338,7 @@ def test_the_hook_hears_of_the_end(trained, ledger, store, run_as, told):
     command, file = told
     spec = trained(on_end=command)
     run_as()
-    assert drive(spec, ledger=ledger, store=store) == 0
+    assert drive(spec, ledger=ledger, store=store).is_done
     assert file.read_text() == f"demo finished {store.report('demo')}\n"
 
 
@@ -385,10 +386,11 @@ def test_the_hook_hears_when_the_ledger_is_gone(trained, ledger, store, run_as, 
 
     run_as()
     monkeypatch.setattr(Ledger, "update_sweep", admitted_then_gone)
-    assert drive(spec, ledger=ledger, store=store) == 75
+    with pytest.raises(LedgerGoneError, match=r"disk I/O error.*`sweeps resume demo` when it is back"):
+        drive(spec, ledger=ledger, store=store)
     assert file.read_text().startswith("demo unknown ")
 
 
 def test_a_hook_that_fails_ends_nothing(make_spec, tmp_path, capsys):
-    _run_hook(make_spec(on_end="exit 3"), state="finished", report=tmp_path / "report.html")
+    run_hook(make_spec(on_end="exit 3"), state="finished", report=tmp_path / "report.html")
     assert "on_end failed with exit code 3" in capsys.readouterr().err

@@ -126,7 +126,7 @@ def test_building_a_trial_leaves_the_sweep_as_it_was(load):
 
 
 def test_roots_are_filled_in_and_made_absolute(load):
-    spec = load(roots={"camvid": Path("somewhere")})
+    spec = load(data_roots={"camvid": Path("somewhere")})
     config = spec.train_config({"method.name": "source_only"}, seed=0)
     assert config.data.source.root == config.data.target.root == Path.cwd() / "somewhere"
 
@@ -134,16 +134,16 @@ def test_roots_are_filled_in_and_made_absolute(load):
 def test_a_root_in_the_file_is_made_absolute_and_gives_way_to_the_option(load):
     change = ("{dataset: camvid, domain: day}", "{dataset: camvid, domain: day, root: here}")
     assert load(*change).base["data"]["source"]["root"] == str(Path.cwd() / "here")
-    assert load(*change, roots={"camvid": Path("/there")}).base["data"]["source"]["root"] == "/there"
+    assert load(*change, data_roots={"camvid": Path("/there")}).base["data"]["source"]["root"] == "/there"
 
 
 def test_a_root_of_an_unknown_data_set_is_refused(load):
     with pytest.raises(ConfigError, match=r"unknown data set 'camvod' \(did you mean 'camvid'\?\)"):
-        load(roots={"camvod": Path("x")})
+        load(data_roots={"camvod": Path("x")})
 
 
 def test_plain_data_make_an_equal_sweep_again(load):
-    spec = load(roots={"camvid": Path("x")})
+    spec = load(data_roots={"camvid": Path("x")})
     again = SweepSpec.model_validate(json.loads(json.dumps(spec.canonical())))
     assert again == spec
     assert again.fingerprint() == spec.fingerprint()
@@ -181,7 +181,7 @@ def test_the_fingerprint_changes_with_what_decides_proposals_and_judgement(load,
 
 
 def test_places_do_not_change_the_fingerprint(load):
-    assert load(roots={"camvid": Path("x")}).fingerprint() == load().fingerprint()
+    assert load(data_roots={"camvid": Path("x")}).fingerprint() == load().fingerprint()
 
 
 CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {method.name: adversarial}}"

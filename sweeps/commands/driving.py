@@ -1,52 +1,118 @@
-"""How a sweep begins, changes, and is driven from a command line."""
+"""How a sweep begins, changes, and is driven."""
 
 import contextlib
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
 import sqlalchemy as sa
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from segda.config import TrainConfig
 from segda.environment import describe_environment
-from segda.errors import ConfigError
+from segda.errors import ConfigError, SegdaError
 from segda.guests import importable_folders
 from segda.splits import data_fingerprint
-from sweeps import exit_codes
 from sweeps.checks.makers import spec_from
-from sweeps.cli.options import console
+from sweeps.commands.ending import end_told
 from sweeps.execution.remote import check_storage
+from sweeps.execution.signals import sigterm_ignored
 from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import Lease, is_alive
-from sweeps.ledger.records import SweepInfo, SweepState
+from sweeps.ledger.lease import Lease
+from sweeps.ledger.records import SweepInfo
+from sweeps.reports.notebook import WIDTH, as_html, as_text
 from sweeps.reports.progress import view
 from sweeps.reports.summary import summary_table
 from sweeps.reports.sweep_report import write_report
-from sweeps.reports.view import load_view
+from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
 
-# Ray and MLflow take seconds to import; commands that only read do without them.
-_HOOK_SECONDS = 60.0
+if TYPE_CHECKING:
+    from sweeps.execution.runner import SweepOutcome  # imports Ray, which takes seconds
+
+
+class LedgerGoneError(SegdaError):
+    """The ledger's database went away while a sweep was driven."""
+
+
+@dataclass(frozen=True, repr=False)
+class SweepEnd:
+    """How a driver of a sweep ended.
+
+    Attributes:
+        outcome: what became of the sweep.
+        view: the sweep as a report reads it.
+        report: the HTML page that says what to pick.
+        tracking: where MLflow's pages are.
+        tracking_error: why MLflow does not have everything, if so; `sweeps sync` sends the rest.
+    """
+
+    outcome: "SweepOutcome"
+    view: SweepView
+    report: Path
+    tracking: str
+    tracking_error: str | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.outcome.is_done
+
+    def places(self) -> list[str]:
+        """Return where to read more."""
+        return [f"report:  {self.report}", f"MLflow:  {self.tracking}"]
+
+    def notices(self) -> list[str]:
+        """Return what is left to do, and how; empty if nothing is."""
+        outcome, lines = self.outcome, []
+        if self.tracking_error is not None:
+            missing = f"MLflow does not have everything ({self.tracking_error})"
+            lines.append(f"{missing}; `sweeps sync {outcome.name}` sends the rest")
+        resume = f"go on with `sweeps resume {outcome.name}"
+        if outcome.interrupted is not None or outcome.stop_requested:
+            lines.append(f"{outcome.reason}; {resume}`")
+        elif outcome.reason is not None:
+            option = "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
+            before = f"{outcome.reason} before all trials were run"
+            lines.append(f"{before}; {resume} {option} H`, H counting from its beginning")
+        return lines
+
+    def _picture(self) -> RenderableType:
+        return Group(summary_table(self.view, width=WIDTH), *map(Text, [*self.places(), *self.notices()]))
+
+    def __repr__(self) -> str:
+        return as_text(self._picture())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._picture())
 
 
 def changed(
     spec: SweepSpec,
     *,
     name: str | None = None,
-    roots: Mapping[str, Path] | None = None,
+    data_roots: Mapping[str, Path | str] | None = None,
     trials: int | None = None,
     hours: float | None = None,
     gpu_hours: float | None = None,
     tracking: str | None = None,
 ) -> SweepSpec:
-    """Return a sweep with what the command line replaces.
+    """Return a sweep with some of its settings replaced.
+
+    Args:
+        spec: the sweep.
+        name: its new name.
+        data_roots: name of a data set -> its folder.
+        trials: `budget.trials`.
+        hours: `budget.hours`.
+        gpu_hours: `budget.gpu_hours`.
+        tracking: `tracking.uri`.
 
     Raises:
         ConfigError: that is no sweep any more.
@@ -61,9 +127,9 @@ def changed(
         plain["tracking"]["uri"] = tracking
     for side in ("source", "target"):
         domain = plain["base"]["data"][side]
-        if roots and domain["dataset"] in roots:
-            domain["root"] = str(roots[domain["dataset"]])
-    return spec_from(plain, where="with the options of the command line")
+        if data_roots and domain["dataset"] in data_roots:
+            domain["root"] = str(Path(data_roots[domain["dataset"]]).expanduser().absolute())
+    return spec_from(plain, where=f"sweep {spec.name} as it was changed")
 
 
 def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
@@ -103,8 +169,9 @@ def drive(
     train: str = DEFAULT_TRAIN,
     fingerprint: Callable[[TrainConfig], str] | None = None,
     resumed: str | None = None,
-) -> int:
-    """Run or continue a sweep with progress on the terminal, tracking, a report and the sweep file's `on_end` command at the end.
+    progress: bool = True,
+) -> SweepEnd:
+    """Run or continue a sweep with tracking, a report and the sweep file's `on_end` command at the end.
 
     Args:
         spec: the sweep. The ledger has one of its name, and has this one as soon as nothing can refuse it any more.
@@ -114,13 +181,17 @@ def drive(
         train: training function as `module:name`.
         fingerprint: hash of the data that a configuration reads; unset: segda's, with a progress bar on a terminal.
         resumed: what the ledger's events say about this driver going on with it; unset: it begins.
+        progress: whether to show what happens: a table that moves in a terminal or a notebook, else a line per event.
 
     Returns:
-        Exit code: 0 done, out of budget or ended by `sweeps stop`; 75 interrupted.
+        How it ended; also after SIGINT, SIGTERM or `sweeps stop`.
 
     Raises:
+        LedgerGoneError: the ledger's database went away.
+        KeyboardInterrupt: there was a second SIGINT.
         SegdaError: something that the user can correct.
     """
+    # They take seconds; commands that only read do without.
     from sweeps.execution.runner import run_sweep
     from sweeps.tracking import Tracker
 
@@ -128,7 +199,6 @@ def drive(
     Lease(ledger, spec.name).check_free()
     if spec.storage is not None:
         check_storage(spec.storage)
-    shown = console()
     tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
     # A wrong address is told before anything is trained; a sweep that goes on waits for no MLflow.
     tracker.start(required=not ledger.trials(spec.name))
@@ -139,90 +209,34 @@ def drive(
             ledger.add_event(spec.name, "resumed", resumed)
 
     try:
-        with _end_told(spec, ledger=ledger, store=store):
+        with contextlib.ExitStack() as ending, end_told(spec, ledger=ledger, store=store):
             try:
-                with view(spec, ledger.trials(spec.name), console=shown) as listener:
+                with view(spec, ledger.trials(spec.name)) if progress else contextlib.nullcontext() as listener:
                     outcome = run_sweep(
                         spec,
                         ledger=ledger,
                         store=store,
                         address=address,
                         train=train,
-                        fingerprint=fingerprint or partial(data_fingerprint, progress=sys.stderr.isatty()),
+                        fingerprint=fingerprint or partial(data_fingerprint, progress=progress and sys.stderr.isatty()),
                         listener=listener,
                         admitted=admitted,
                     )
                 if outcome.interrupted is not None:
-                    # Launchers ask more than once; what is left to tell is short.
-                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    # Launchers ask more than once; what is left to do is short.
+                    ending.enter_context(sigterm_ignored())
                 paths = write_report(ledger, store, spec.name)
             finally:
                 is_synced = tracker.stop()
-            shown.print(summary_table(load_view(ledger, store, spec.name), width=shown.width))
-            click.echo(f"report:  {paths.html}")
-            click.echo(f"MLflow:  {tracker.where}")
-            if not is_synced:
-                click.echo(
-                    f"MLflow does not have everything ({tracker.last_error}); `sweeps sync {spec.name}` sends the rest",
-                    err=True,
-                )
-            if outcome.interrupted is not None or outcome.stop_requested:
-                click.echo(f"{outcome.reason}; go on with `sweeps resume {spec.name}`", err=True)
-            elif outcome.reason is not None:
-                option = "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
-                click.echo(
-                    f"{outcome.reason} before all trials were run; go on with `sweeps resume {spec.name} {option} H`, H counting "
-                    "from its beginning",
-                    err=True,
-                )
+            return SweepEnd(
+                outcome=outcome,
+                view=load_view(ledger, store, spec.name),
+                report=paths.html,
+                tracking=tracker.where,
+                tracking_error=None if is_synced else str(tracker.last_error),
+            )
     except sa.exc.OperationalError as error:
         reason = " ".join(str(error.orig).split())[:200]
-        click.echo(
-            f"the ledger's database went away ({reason}); go on with `sweeps resume {spec.name}` when it is back",
-            err=True,
-        )
-        return exit_codes.STOPPED
-    return outcome.exit_code
-
-
-@contextlib.contextmanager
-def _end_told(spec: SweepSpec, *, ledger: Ledger, store: Store) -> Iterator[None]:
-    """Run the sweep file's `on_end` command however the block ends: an error is when a notification matters most."""
-    cut_short = None
-    try:
-        yield
-    except Exception:
-        cut_short = SweepState.FAILED
-        raise
-    except BaseException:
-        cut_short = SweepState.INTERRUPTED
-        raise
-    finally:
-        if spec.on_end is not None:
-            state = _state(ledger, spec.name, cut_short=cut_short)
-            _run_hook(spec, state=state, report=store.report(spec.name))
-
-
-def _state(ledger: Ledger, name: str, *, cut_short: SweepState | None) -> str:
-    """Return what to tell of a sweep whose driver has ended, perhaps before it could say how."""
-    try:
-        record = ledger.sweep(name)
-    except (sa.exc.SQLAlchemyError, ConfigError):  # away, or somebody deleted it
-        return "unknown"
-    # A driver that lost its lease has failed, but the sweep goes on elsewhere.
-    if cut_short is None or is_alive(record.driver, record.driver_seen):
-        return str(record.state)
-    return cut_short
-
-
-def _run_hook(spec: SweepSpec, *, state: str, report: Path) -> None:
-    """Run the sweep file's `on_end` command; whatever becomes of it changes nothing about the sweep."""
-    told = {"SWEEP_NAME": spec.name, "SWEEP_STATE": state, "SWEEP_REPORT": str(report)}
-    try:
-        # A shell, because people write pipes and redirections there; the file is theirs, like the training that it starts.
-        done = subprocess.run(str(spec.on_end), shell=True, env=os.environ | told, timeout=_HOOK_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        click.echo(f"on_end did not end within {_HOOK_SECONDS:.0f} s and was stopped: {spec.on_end}", err=True)
-        return
-    if done.returncode != 0:
-        click.echo(f"on_end failed with exit code {done.returncode}: {spec.on_end}", err=True)
+        raise LedgerGoneError(
+            f"the ledger's database went away ({reason}); go on with `sweeps resume {spec.name}` when it is back"
+        ) from error

@@ -1,0 +1,1 @@
+"""What the commands do, for Python and for the command line alike."""
