@@ -284,7 +284,7 @@ class _Proposer(Searcher):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles it beside its snapshots; database connections and credentials do not belong there.
-        return {key: value for key, value in self.__dict__.items() if key not in ("_coordinator", "_room")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_coordinator", "_capacity")}
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
