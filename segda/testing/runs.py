@@ -1,10 +1,12 @@
 """What a method must show in whole trainings on files: tiny procedural scenes and a real network, some seconds each.
 
-from segda.testing.runs import RUN_CHECKS, RunCase
+    from segda.testing.runs import RUN_CHECKS, RunCase
 
-@pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
-def test_my_method_in_whole_trainings(check, tmp_path):
-    check(RunCase("my_module:MyMethod", {"lambda_mine": 0.1}), tmp_path)
+    @pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
+    def test_my_method_in_whole_trainings(check, tmp_path):
+        check(RunCase("my_module:MyMethod", {"lambda_mine": 0.1}), tmp_path)
+
+Each check gets an empty folder to work in.
 """
 
 from collections.abc import Callable, Mapping

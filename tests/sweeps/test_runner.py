@@ -120,8 +120,10 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make
 
 def test_failures_are_told_apart_and_end_no_sweep(sweep, make_spec, store):
     references = {f"case{case}": {"optimizer.momentum": case / 10, "optimizer.lr": 0.01} for case in range(1, 7)}
+    base = fakes.plain_spec()["base"] | {"batch_size": 8}
     _, trials = sweep(
-        make_spec(references=references, budget={"trials": 1, "concurrency": 1}), train="fakes:fails_by_seed"
+        make_spec(base=base, references=references, budget={"trials": 1, "concurrency": 1}),
+        train="fakes:fails_by_seed",
     )
     found = {trial.name: trial.failure for trial in trials if trial.kind is TrialKind.REFERENCE}
     assert found == {
@@ -132,7 +134,7 @@ def test_failures_are_told_apart_and_end_no_sweep(sweep, make_spec, store):
         "case5": FailureClass.INVALID,
         "case6": FailureClass.DIVERGED,
     }
-    # Memory is tried again with half of the batch of four at a time.
+    # Memory is tried again with half of the batch of eight at a time.
     attempts = {trial.name: trial.attempt for trial in trials}
     assert attempts == dict.fromkeys(attempts, 1) | {"case2": 2}
     assert {trial.state for trial in trials} == {TrialState.FAILED}
