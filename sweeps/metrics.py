@@ -10,8 +10,9 @@ Direction = Literal["maximize", "minimize"]
 
 # Of an architecture on a device, known before it is trained.
 EFFICIENCY = ("num_parameters", "macs", "latency_ms", "latency_p90_ms", "latency_p95_ms", "fps", "peak_memory_bytes")
-SOURCE_MIOU = "source/val/miou"
-TARGET_MIOU = "oracle/target/miou"
+# Scored splits; the second one needs target labels.
+SPLITS = ("source/val", "oracle/target")
+SOURCE_MIOU, TARGET_MIOU = (f"{split}/miou" for split in SPLITS)
 # Of predictions on target images without labels.
 LARGEST_CLASS_SHARE = "target/largest_class_share"
 MISSING_CLASSES = "target/missing_classes"

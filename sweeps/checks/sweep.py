@@ -17,7 +17,7 @@ from sweeps.file.fields import FEW_SHOT, FIXED_FIELDS, METHOD, MODEL, VARIANTS, 
 from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
 from sweeps.file.space import Float, SearchSpace
 from sweeps.file.spec import SweepSpec
-from sweeps.metrics import CRITERIA, EFFICIENCY, is_oracle, is_validator, label_free
+from sweeps.metrics import CRITERIA, EFFICIENCY, SPLITS, is_oracle, is_validator, label_free
 from sweeps.paths import value_at
 from sweeps.schedulers.base import StoppingConfig
 
@@ -80,7 +80,7 @@ def _check_bounds(spec: SweepSpec) -> None:
             if low.bound > high.bound:
                 raise LocatedError(("constraints", index), f"{low} and {high} exclude each other; change one of them")
     first, target = spec.objectives[0].metric, spec.budget.target
-    if target is not None and first.startswith(("source/", "oracle/")) and not 0 <= target <= 1:
+    if target is not None and (first.startswith("source/") or is_oracle(first)) and not 0 <= target <= 1:
         raise LocatedError(("budget", "target"), f"{first} lies from 0 to 1, got {target:g}; 60 % is 0.6")
 
 
@@ -229,7 +229,7 @@ def _reported(sample: TrainConfig) -> list[str]:
     """Return the metrics that a training reports again and again."""
     classes = DATASETS[sample.data.source.dataset].classes
     names = ["miou", "pixel_accuracy", *(f"iou/{name}" for name in classes)]
-    return [f"{split}/{name}" for split in ("source/val", "oracle/target") for name in names]
+    return [f"{split}/{name}" for split in SPLITS for name in names]
 
 
 def _check_metric(spec: SweepSpec, sample: TrainConfig, where: Location, metric: str, known: Iterable[str]) -> None:

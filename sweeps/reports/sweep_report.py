@@ -17,7 +17,7 @@ from markupsafe import Markup
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
-from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.metrics import CRITERIA, SOURCE_MIOU, SPLITS, TARGET_MIOU, finite
 from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
 from sweeps.reports.marks import mark, marks
 from sweeps.reports.pages import write_page
@@ -90,7 +90,7 @@ def write_report(ledger: Ledger, store: Store, sweep: str) -> ReportPaths:
 def report_content(view: SweepView) -> dict[str, Any]:
     """Return what both templates show, without figures and pictures."""
     networks = view.networks
-    columns = [(label, trial, split) for split in ("source/val", "oracle/target") for label, trial in networks.items()]
+    columns = [(label, trial, split) for split in SPLITS for label, trial in networks.items()]
     return {
         "view": view,
         "precision": precision_text(view),
@@ -173,11 +173,7 @@ def _figures(view: SweepView) -> dict[str, Markup]:
     number = view.picked.number if view.picked else None
     rejected = {trial for trial, _ in view.selection.rejected}
     networks = [f"{label}, {split}" for split in ("source", "target") for label in view.networks]
-    columns = [
-        (view.results.get(trial.number), split)
-        for split in ("source/val", "oracle/target")
-        for trial in view.networks.values()
-    ]
+    columns = [(view.results.get(trial.number), split) for split in SPLITS for trial in view.networks.values()]
     figures = {
         "pareto": cost_plots.pareto_figure(
             view.trials, picked=number, rejected=rejected, bounds=cost_bounds(view.spec)
