@@ -24,7 +24,7 @@ class DacsConfig(TwoDomainConfig):
     alpha: Annotated[float, Range(0.9, 0.999)] = Field(
         0.99, ge=0, lt=1, description="share of the teacher's weights that stays in each step, once warmed up"
     )
-    tau: Annotated[float, Range(0.7, 0.99)] = Field(
+    tau: Annotated[float, Range(0.5, 0.99)] = Field(
         0.968, ge=0, le=1, description="probability from which on a pseudo-label counts as confident; 0: all do"
     )
     lambda_mix: Annotated[float, Range(0.1, 10.0, log=True)] = Field(
@@ -62,6 +62,9 @@ class Dacs(Method):
 
     After each update the teacher's weights and BatchNorm statistics move towards the segmenter's (`segda.methods.teacher`); it
     stays in evaluation mode. The segmenter is what is scored and kept, as in the authors' code.
+
+    The default tau suits long trainings from ImageNet weights. A short one from random weights is never that sure: w is 0 then,
+    and all that is learned from mixed images is source objects before the target's scenery. `confident` among the logs is w.
 
     Source: Tranheden, Olsson, Pinto and Svensson, DACS: Domain Adaptation via Cross-domain Mixed Sampling, WACV 2021,
     arXiv:2007.08702. Deviations, with reasons:
