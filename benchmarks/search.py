@@ -47,6 +47,7 @@ from sweeps.file.space import identity
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import CRITERIA
+from sweeps.planning.machines import stated
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.store import Store
 from sweeps.trial import TrialState
@@ -155,7 +156,12 @@ def replay(spec: SweepSpec, curves: list[dict[str, Any]], folder: Path) -> list[
     with Ledger.open(folder / "ledger.db") as ledger:
         ledger.create_sweep(spec.name, spec=spec.canonical())
         coordinator = Coordinator(
-            spec, ledger=ledger, store=Store.at(folder), profiles=profiles, fingerprint=_no_fingerprint
+            spec,
+            allotment=stated(spec),
+            ledger=ledger,
+            store=Store.at(folder),
+            profiles=profiles,
+            fingerprint=_no_fingerprint,
         )
         while not isinstance(task := coordinator.next_task(), Wait):
             curve = by_params[identity(coordinator.records[task.number].params)]

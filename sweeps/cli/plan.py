@@ -20,6 +20,7 @@ from sweeps.commands.places import open_ledger
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import Allotment
 from sweeps.planning.coverage import Case, cases
 from sweeps.planning.estimate import Estimate, Tried, estimate, shown_span, verdicts
 from sweeps.planning.machines import Machines, this_machine
@@ -66,20 +67,20 @@ def plan_command(
     store, shown = Store.at(store_root), console()
     with open_ledger(store, ledger_url) as ledger, _machines(spec, address) as machines:
         if skip_canary:
-            spec = as_planned(store, spec, machines)
+            allotment = as_planned(store, spec, machines)
         else:
             data_fingerprint(sample_config(spec), progress=sys.stderr.isatty())
-            spec = pack_trials(spec, ledger=ledger, machines=machines, say=click.echo)
-        tried = _tried(spec, store, ledger, machines, is_new=not skip_canary)
+            allotment = pack_trials(spec, ledger=ledger, machines=machines, say=click.echo)
+        tried = _tried(spec, store, ledger, machines, gpus=allotment.gpus, is_new=not skip_canary)
     shown.print(_table(tried))
     failed = [item for item in tried if item.costs is None]
     found = None
     if any(item.costs is not None and not item.case.is_reference for item in tried):
-        found = estimate(spec, tried, slots=machines.slots(spec))
+        found = estimate(spec, tried, allotment=allotment, slots=machines.slots(spec, gpus=allotment.gpus))
     if not skip_canary:
-        save_plan(store, spec, found, tried)
+        save_plan(store, spec, found, tried, gpus=allotment.gpus)
     if found is not None:
-        _print_estimate(spec, found, shown)
+        _print_estimate(spec, found, shown, allotment=allotment)
     if not skip_canary:
         click.echo(f"kept in {plan_path(store, spec.name)}")
     if failed:
@@ -98,22 +99,24 @@ def _machines(spec: SweepSpec, address: str | None) -> Iterator[Machines]:
         yield machines
 
 
-def _tried(spec: SweepSpec, store: Store, ledger: Ledger, machines: Machines, *, is_new: bool) -> list[Tried]:
+def _tried(
+    spec: SweepSpec, store: Store, ledger: Ledger, machines: Machines, *, gpus: float, is_new: bool
+) -> list[Tried]:
     """Try what is to be tried, with a progress bar in a terminal and a line for each elsewhere."""
     profiles = {}
     if spec.constraints:
-        device = device_of(spec, machines.look)
+        device = device_of(spec, machines.look, gpus=gpus)
         profiles = dict(profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call))
     banned = infeasible(spec, profiles)
     for architecture, why in banned.items():
         click.echo(f"never trained: {architecture}: {why}")
     to_try: Sequence[Case] = cases(spec, infeasible=banned.keys())
     if not is_new:
-        return saved_costs(store, spec, to_try)
+        return saved_costs(store, spec, to_try, gpus=gpus)
     tried = []
     with progress_columns() as progress:
         bar = progress.add_task("trying branches", total=len(to_try))
-        for item in try_all(spec, to_try, call=machines.call):
+        for item in try_all(spec, to_try, gpus=gpus, call=machines.call):
             tried.append(item)
             progress.advance(bar)
             if not progress.console.is_terminal:
@@ -140,10 +143,10 @@ def _table(tried: Sequence[Tried]) -> Table:
     return table
 
 
-def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console) -> None:
+def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console, *, allotment: Allotment) -> None:
     lines = [
         f"trials: {found.trials}, {found.concurrency} at a time"
-        + (f" (budget.concurrency {spec.budget.concurrency})" if found.concurrency < spec.budget.concurrency else ""),
+        + (f" (budget.concurrency {allotment.concurrency})" if found.concurrency < allotment.concurrency else ""),
         f"steps: {shown_span(found.steps, '{:,.0f}'.format)}",
         f"worker time: {shown_span(found.worker_seconds, duration)}",
         f"wall time: {shown_span(found.wall_seconds, duration)}",

@@ -5,8 +5,7 @@ import time
 from segda.errors import DeviceError
 from sweeps.execution.cluster import describe_cluster, machines_now
 from sweeps.execution.coordinator import Coordinator
-from sweeps.file.spec import SweepSpec
-from sweeps.planning.packing import noted
+from sweeps.ledger.records import Allotment
 
 _POLL_SECONDS = 5.0  # between two polls of the cluster
 
@@ -18,18 +17,16 @@ class Capacity:
     on it.
     """
 
-    def __init__(self, asked: SweepSpec, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator) -> None:
         """Begin with the capacity that the coordinator has.
 
         Args:
-            asked: the sweep as its file is.
-            coordinator: of the sweep with numbers in place of `auto`.
+            coordinator: of the sweep.
         """
         self._coordinator = coordinator
-        packed = coordinator.spec
-        self._spec = packed.model_copy(update={"budget": asked.budget})
-        is_packed = asked.resources.gpus == "auto" and packed.resources.num_gpus > 0
-        self._is_elastic = is_packed and not asked.sampler.reproducible
+        self._spec, self._gpus = coordinator.spec, coordinator.allotment.gpus
+        is_packed = self._spec.resources.gpus == "auto" and self._gpus > 0
+        self._is_elastic = is_packed and not self._spec.sampler.reproducible
         self._largest = coordinator.concurrency
         self._polled = time.monotonic()
 
@@ -40,7 +37,7 @@ class Capacity:
             return
         self._polled = now
         try:
-            concurrency = machines_now().concurrency(self._spec)
+            concurrency = machines_now().concurrency(self._spec, gpus=self._gpus)
         except DeviceError:
             return  # the nodes are away; the trials that wait for them are enough
         if concurrency == self._coordinator.concurrency:
@@ -51,10 +48,8 @@ class Capacity:
         )
         if concurrency > self._largest:
             self._largest = concurrency
-            budget = self._spec.budget.model_copy(update={"concurrency": concurrency})
-            self._coordinator.ledger.update_info(
-                self._spec.name, allotment=noted(self._spec.model_copy(update={"budget": budget}))
-            )
+            found = Allotment(gpus=self._gpus, concurrency=concurrency)
+            self._coordinator.ledger.update_info(self._spec.name, allotment=found)
 
 
 def say_idle_gpus(coordinator: Coordinator) -> None:
@@ -63,11 +58,11 @@ def say_idle_gpus(coordinator: Coordinator) -> None:
     Args:
         coordinator: of the sweep.
     """
-    spec = coordinator.spec
-    if not spec.resources.num_gpus:
+    gpus = coordinator.allotment.gpus
+    if not gpus:
         return
     try:
-        slots = machines_now().slots(spec)
+        slots = machines_now().slots(coordinator.spec, gpus=gpus)
     except DeviceError:
         return  # the nodes have left just now
     if slots > coordinator.concurrency:

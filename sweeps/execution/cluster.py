@@ -88,12 +88,12 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def check_admission(resources: ResourcesConfig) -> None:
+def check_admission(resources: ResourcesConfig, *, gpus: float) -> None:
     """Refuse a sweep whose trials could never start: Ray would wait in silence."""
-    if not any(_fits(node, resources) for node in _nodes()):
+    if not any(_fits(node, request_of(resources, gpus=gpus)) for node in _nodes()):
         custom = "".join(f" and {amount:g} {name}" for name, amount in resources.custom.items())
         raise DeviceError(
-            f"a trial needs {resources.cpus:g} CPUs and {resources.num_gpus:g} GPUs{custom} on one node, the cluster has "
+            f"a trial needs {resources.cpus:g} CPUs and {gpus:g} GPUs{custom} on one node, the cluster has "
             f"{describe_cluster()}; change `resources` in the sweep file or add a node"
         )
 
@@ -102,8 +102,8 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _fits(node: Mapping[str, float], resources: ResourcesConfig) -> bool:
-    return all(node.get(name, 0.0) >= amount for name, amount in request_of(resources).items())
+def _fits(node: Mapping[str, float], request: Mapping[str, float]) -> bool:
+    return all(node.get(name, 0.0) >= amount for name, amount in request.items())
 
 
 def machines_now() -> Machines:
@@ -123,14 +123,15 @@ def _nothing(*_: object) -> None:
 
 
 def profiles_of(
-    spec: SweepSpec, ledger: Ledger, listener: Listener | None, *, check: Callable[[], None] = _nothing
+    spec: SweepSpec, ledger: Ledger, listener: Listener | None, *, gpus: float, check: Callable[[], None] = _nothing
 ) -> dict[Architecture, Profile]:
     """Return the efficiency of every architecture that the sweep can reach; those that the ledger does not know are measured.
 
     Args:
-        spec: the sweep, with a number in place of `gpus: auto`.
+        spec: the sweep.
         ledger: remembers the figures.
         listener: hears the figures, and what is waited for.
+        gpus: of a trial.
         check: see `idle_node`.
     """
     profiles: dict[Architecture, Profile] = {}
@@ -139,9 +140,9 @@ def profiles_of(
         if listener is not None:
             listener("note", None, line)
 
-    with idle_node(spec, say=say, check=check) as machines:
+    with idle_node(spec, gpus=gpus, say=say, check=check) as machines:
         # The process keeps all processors from others, yet computes with as many threads as a trial.
-        device = device_of(spec, machines.look)
+        device = device_of(spec, machines.look, gpus=gpus)
         ledger.update_info(spec.name, device=device)
         for architecture, profile in profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call):
             profiles[architecture] = profile
@@ -155,6 +156,7 @@ def profiles_of(
 def idle_node(
     spec: SweepSpec,
     *,
+    gpus: float | None = None,
     address: str | None = None,
     say: Callable[[str], None] = _nothing,
     check: Callable[[], None] = _nothing,
@@ -162,7 +164,8 @@ def idle_node(
     """Have a node of a cluster for oneself, to measure there what trials will cost.
 
     Args:
-        spec: the sweep; says whether a GPU is wanted. With `gpus: auto` one is taken if there is one.
+        spec: the sweep.
+        gpus: of a trial; unset: what the sweep file says, and with `gpus: auto` one if there is one.
         address: Ray cluster, see `run_sweep`.
         say: is told what is waited for, and on which of several kinds of GPU is measured.
         check: is called twice a second while something is waited for; what it raises ends that.
@@ -177,11 +180,11 @@ def idle_node(
     """
     with connected(address):
         nodes = _nodes()
-        wanted = spec.resources
-        if wanted.gpus == "auto" and not any(node.get("GPU", 0) for node in nodes):
-            wanted = wanted.model_copy(update={"gpus": 0.0})
-        check_admission(wanted)
-        idle = _IdleNode(wanted, say=say, check=check)
+        if gpus is None:
+            is_without = spec.resources.gpus == "auto" and not any(node.get("GPU", 0) for node in nodes)
+            gpus = 0.0 if is_without else spec.resources.num_gpus
+        check_admission(spec.resources, gpus=gpus)
+        idle = _IdleNode(spec.resources, gpus=gpus, say=say, check=check)
         try:
             yield Machines(nodes=tuple(nodes), call=idle.call, look=idle.look)
         finally:
@@ -191,15 +194,18 @@ def idle_node(
 class _IdleNode:
     """The node on which a sweep is measured: of those that can run its trials, one whose GPUs have the least memory."""
 
-    def __init__(self, wanted: ResourcesConfig, *, say: Callable[[str], None], check: Callable[[], None]) -> None:
-        self._wanted = wanted
+    def __init__(
+        self, resources: ResourcesConfig, *, gpus: float, say: Callable[[str], None], check: Callable[[], None]
+    ) -> None:
+        self._resources = resources
+        self._gpus = gpus
         self._say = say
         self._check = check
         self._actor: Any = None
 
     def look(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function that only looks; it waits for no processor and no GPU, and sees all GPUs of the node."""
-        if not self._wanted.num_gpus and self._node["NodeID"] == ray.get_runtime_context().get_node_id():
+        if not self._gpus and self._node["NodeID"] == ray.get_runtime_context().get_node_id():
             return function(*arguments)  # this process is there, and there is no GPU that it would occupy
         return self._result(_look(self._node, function, *arguments))
 
@@ -217,9 +223,11 @@ class _IdleNode:
     @cached_property
     def _node(self) -> Mapping[str, Any]:
         fitting: list[Mapping[str, Any]] = [
-            node for node in ray.nodes() if node["Alive"] and _fits(node["Resources"], self._wanted)
+            node
+            for node in ray.nodes()
+            if node["Alive"] and _fits(node["Resources"], request_of(self._resources, gpus=self._gpus))
         ]
-        if not self._wanted.num_gpus or len(fitting) < 2:
+        if not self._gpus or len(fitting) < 2:
             return fitting[0]
         # What fits there fits everywhere.
         looks = [_look(node, describe_gpu) for node in fitting]
@@ -232,8 +240,8 @@ class _IdleNode:
 
     def _begin(self) -> None:
         """Wait until the node is idle and take it."""
-        num_cpus, num_gpus = int(self._node["Resources"]["CPU"]), math.ceil(self._wanted.num_gpus)
-        alone = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, resources=self._wanted.custom)(_Alone)
+        num_cpus, num_gpus = int(self._node["Resources"]["CPU"]), math.ceil(self._gpus)
+        alone = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, resources=self._resources.custom)(_Alone)
         options = alone.options(runtime_env=_hide_gpus(True), scheduling_strategy=_there(self._node))
         self._actor = options.remote(importable_folders())
         self._result(

@@ -21,7 +21,7 @@ from sweeps.execution.worker import Message
 from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import RETRIED
+from sweeps.ledger.records import RETRIED, Allotment
 from sweeps.metrics import visible_metrics
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.schedulers.base import CONTINUE, Decision
@@ -43,7 +43,7 @@ class Wait(Enum):
 class Coordinator:
     """Owner of a running sweep's decisions; used by one thread.
 
-    Set `closing` to hand nothing more out, and `concurrency` to have another number of trials open at once than the sweep's budget
+    Set `closing` to hand nothing more out, and `concurrency` to have another number of trials open at once than its `allotment`
     says; `is_done` says that nothing is left to do. A listener hears (kind, trial, message);
     kinds are `started`, `point`, `complete`, `pruned`, `infeasible`, `failed`, `lost`, `queued` and `note`.
     """
@@ -52,6 +52,7 @@ class Coordinator:
         self,
         spec: SweepSpec,
         *,
+        allotment: Allotment,
         ledger: Ledger,
         store: Store,
         profiles: Mapping[Architecture, Profile],
@@ -63,6 +64,7 @@ class Coordinator:
 
         Args:
             spec: the sweep, whose row exists in the ledger.
+            allotment: what its trials get.
             ledger: where it is kept.
             store: where its files go.
             profiles: efficiency of every architecture that it can reach.
@@ -77,7 +79,8 @@ class Coordinator:
         self.ledger = ledger
         self.store = store
         self.closing = False
-        self.concurrency = spec.budget.concurrency
+        self.allotment = allotment
+        self.concurrency = allotment.concurrency
         self.is_done = False
         self._listener = listener
         self._train = train
@@ -97,6 +100,7 @@ class Coordinator:
         self.release("its driver ended before it did")
         self._proposals = Proposals(
             spec,
+            concurrency=allotment.concurrency,
             ledger=ledger,
             store=store,
             profiles=profiles,
@@ -122,7 +126,7 @@ class Coordinator:
     def gpu_hours(self) -> float:
         """Hours that trials have occupied GPUs so far, summed over GPUs and drivers."""
         seconds = self._trials.finished_seconds + sum(self._seconds(record) for record in self._trials.unfinished)
-        return seconds * self.spec.resources.num_gpus / 3600
+        return seconds * self.allotment.gpus / 3600
 
     def note(self, message: str, *, kind: str = "note") -> None:
         """Write an event about the whole sweep down and tell it."""
@@ -179,7 +183,14 @@ class Coordinator:
         if config is None:  # an earlier driver proposed it
             config = self._configs[record.number] = self.spec.train_config(record.params, seed=record.seed)
         record = self._trials.put(self.ledger.start_attempt(self.spec.name, record.number, worker=""))
-        return task_of(record, config, spec=self.spec, folder=self.store.trial(record), train=self._train)
+        return task_of(
+            record,
+            config,
+            spec=self.spec,
+            gpus=self.allotment.gpus,
+            folder=self.store.trial(record),
+            train=self._train,
+        )
 
     def _queued(self) -> TrialRecord | None:
         now = time.monotonic()

@@ -46,6 +46,7 @@ class Proposals:
         self,
         spec: SweepSpec,
         *,
+        concurrency: int,
         ledger: Ledger,
         store: Store,
         profiles: Mapping[Architecture, Profile],
@@ -58,6 +59,7 @@ class Proposals:
 
         Args:
             spec: the sweep.
+            concurrency: trials at the same time when it begins; decides what a reproducible search depends on.
             ledger: where its trials are written.
             store: where files of earlier trials are.
             profiles: efficiency of every architecture that it can reach.
@@ -71,6 +73,7 @@ class Proposals:
                 with other settings than the sweep file has now.
         """
         self._spec = spec
+        self._concurrency = concurrency
         self._ledger = ledger
         self._store = store
         self._profiles = profiles
@@ -113,7 +116,7 @@ class Proposals:
     def settled(self, number: int) -> frozenset[int] | None:
         """Return which search trials may influence another one; None: all.
 
-        With `sampler.reproducible` these are the ones `budget.concurrency` places before it and earlier. They have ended before it
+        With `sampler.reproducible` these are the ones `concurrency` numbers before it and earlier. They have ended before it
         is proposed, so what they say does not depend on how fast anything ran.
 
         Args:
@@ -123,7 +126,7 @@ class Proposals:
             return None
         searched = sorted(record.number for record in self._records.values() if record.kind is TrialKind.SEARCH)
         position = sum(other < number for other in searched)
-        return frozenset(searched[: max(0, position - self._spec.budget.concurrency + 1)])
+        return frozenset(searched[: max(0, position - self._concurrency + 1)])
 
     def _reference(self) -> Proposal | None:
         known = {record.name for record in self._records.values() if record.kind is TrialKind.REFERENCE}

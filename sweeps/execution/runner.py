@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # isort: off
@@ -39,9 +39,9 @@ from sweeps.execution.worker import run_task
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
-from sweeps.ledger.records import SweepState
-from sweeps.planning.machines import request_of
-from sweeps.planning.packing import noted, pack_trials, recalled
+from sweeps.ledger.records import Allotment, SweepState
+from sweeps.planning.machines import request_of, stated
+from sweeps.planning.packing import pack_trials
 from sweeps.planning.profiles import sample_config
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
@@ -130,16 +130,17 @@ def run_sweep(
             with signals.ending_at_once():
                 connection.enter_context(connected(address))
                 signals.listen()  # Ray takes SIGTERM for itself when it starts
-                asked, spec = spec, _packed(spec, ledger, listener, check)
-                check_admission(spec.resources)
+                allotment = _allotment(spec, ledger, listener, check)
+                check_admission(spec.resources, gpus=allotment.gpus)
                 fingerprint(sample_config(spec))
-                profiles = profiles_of(spec, ledger, listener, check=check)
+                profiles = profiles_of(spec, ledger, listener, gpus=allotment.gpus, check=check)
         except KeyboardInterrupt:
             if signals.is_hard or _asked_to_end(lease, signals) is None:
                 raise
             return _leave(spec.name, ledger=ledger, lease=lease, signals=signals)
         coordinator = Coordinator(
             spec,
+            allotment=allotment,
             ledger=ledger,
             store=store,
             profiles=profiles,
@@ -150,13 +151,13 @@ def run_sweep(
         admitted()
         note_guests(spec, guests, ledger=ledger, listener=listener)
         ledger.update_sweep(spec.name, state=SweepState.RUNNING)
-        if asked.resources.gpus != "auto":
+        if spec.resources.gpus != "auto":
             say_idle_gpus(coordinator)
         stopper = _Stopper(coordinator, clock, lease, signals)
         state = SweepState.FAILED
         try:
             if stopper.reason is None:
-                _execute(coordinator, stopper, Capacity(asked, coordinator))
+                _execute(coordinator, stopper, Capacity(coordinator))
             state = stopper.state
         except KeyboardInterrupt:
             state = SweepState.INTERRUPTED
@@ -199,41 +200,41 @@ def _leave(name: str, *, ledger: Ledger, lease: Lease, signals: Signals) -> Swee
     )
 
 
-def _packed(spec: SweepSpec, ledger: Ledger, listener: Listener | None, check: Callable[[], None]) -> SweepSpec:
-    """Replace `gpus: auto` by a number, which readers of the ledger find in the sweep's info."""
+def _allotment(spec: SweepSpec, ledger: Ledger, listener: Listener | None, check: Callable[[], None]) -> Allotment:
+    """Return what trials get; what is found for `gpus: auto` is kept in the sweep's info for readers of the ledger."""
     if spec.resources.gpus != "auto":
-        return spec
+        return stated(spec)
 
     def say(line: str) -> None:
         if listener is not None:
             listener("note", None, line)
 
     with idle_node(spec, say=say, check=check) as machines:
-        packed = pack_trials(spec, ledger=ledger, machines=machines, say=say)
-    before = recalled(spec, ledger.sweep(spec.name).info.allotment)
-    if spec.sampler.reproducible and before is not spec:
+        found = pack_trials(spec, ledger=ledger, machines=machines, say=say)
+    before = ledger.sweep(spec.name).info.allotment
+    if spec.sampler.reproducible and before is not None:
         # Its proposals depend on how many trials were open at once when it began.
-        packed = packed.model_copy(update={"budget": before.budget})
-    ledger.update_info(spec.name, allotment=noted(packed))
-    return packed
+        found = replace(found, concurrency=before.concurrency)
+    ledger.update_info(spec.name, allotment=found)
+    return found
 
 
 def _execute(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity) -> None:
-    resources = coordinator.spec.resources
+    resources, gpus = coordinator.spec.resources, coordinator.allotment.gpus
     folder = coordinator.store.executor(coordinator.spec.name)
     folder.mkdir(parents=True, exist_ok=True)
     tune.Tuner(
         tune.with_resources(
             _trainable(),
             # One bundle: the processes of a trial share one node.
-            tune.PlacementGroupFactory([request_of(resources)]),
+            tune.PlacementGroupFactory([request_of(resources, gpus=gpus)]),
         ),
         tune_config=tune.TuneConfig(
             search_alg=_Proposer(coordinator, capacity),
             scheduler=_Scheduler(coordinator),
             num_samples=-1,
             # A new process per trial gives all GPU memory back; on the CPU it would only cost the imports.
-            reuse_actors=not resources.num_gpus,
+            reuse_actors=not gpus,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(

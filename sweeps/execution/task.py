@@ -54,13 +54,16 @@ class Task:
         return asdict(self)
 
 
-def task_of(record: TrialRecord, config: TrainConfig, *, spec: SweepSpec, folder: Path, train: str) -> Task:
+def task_of(
+    record: TrialRecord, config: TrainConfig, *, spec: SweepSpec, gpus: float, folder: Path, train: str
+) -> Task:
     """Return an attempt at a trial as plain data.
 
     Args:
         record: the trial as the ledger gave it when it was started.
         config: its training configuration by the sweep file at hand, since the row's places (roots, cache) may be old.
         spec: its sweep.
+        gpus: of a trial.
         folder: of the trial.
         train: training function as `module:name`.
     """
@@ -70,7 +73,7 @@ def task_of(record: TrialRecord, config: TrainConfig, *, spec: SweepSpec, folder
         attempt=record.attempt,
         acknowledged=record.step,
         folder=str(folder),
-        config=spec.worker_config(config).model_dump(mode="json"),
+        config=spec.worker_config(config, gpus=gpus).model_dump(mode="json"),
         threads=resources.threads,
         train=train,
         micro_batch=record.micro_batch,

@@ -232,15 +232,16 @@ class SweepSpec(Part):
         except ValidationError as error:
             raise error_of(error, TrainConfig, plain, where=f"sweep {self.name}") from error
 
-    def worker_config(self, config: TrainConfig) -> TrainConfig:
+    def worker_config(self, config: TrainConfig, *, gpus: float) -> TrainConfig:
         """Return a trial's training configuration for the process that trains it.
 
         A trial without a GPU computes on the processor, also on a node that has one.
 
         Args:
             config: see `train_config`.
+            gpus: of a trial.
         """
-        if config.device == "auto" and self.resources.num_gpus == 0:
+        if config.device == "auto" and not gpus:
             return config.model_copy(update={"device": "cpu"})
         return config
 

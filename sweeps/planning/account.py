@@ -8,9 +8,10 @@ from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import RETRIED, Event, Point
+from sweeps.ledger.records import RETRIED, Allotment, Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
-from sweeps.planning.packing import recalled
+from sweeps.planning.machines import stated
+from sweeps.planning.packing import allotted
 from sweeps.planning.plan import saved_estimate
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
@@ -95,20 +96,23 @@ def account(
     events: Sequence[Event],
     *,
     points: Iterable[Point] = (),
+    allotment: Allotment | None = None,
     wall_seconds: float | None = None,
     planned: Estimate | None = None,
 ) -> Account:
     """Add up what a sweep has spent.
 
     Args:
-        spec: the sweep; `gpus: auto` counts as a whole GPU per trial.
+        spec: the sweep.
         records: its trials.
         events: what happened to it.
         points: reports of the trials that lost attempts, any order; without them a lost attempt is taken to have lost everything
             since the trial began or was lost before.
+        allotment: what its trials got; unset: what its file says, where `gpus: auto` counts as a whole GPU per trial.
         wall_seconds: time that its drivers ran; unset: from the first trial's begin to the last one's end, pauses included.
         planned: the estimate before it.
     """
+    given = allotment or stated(spec)
     worker_seconds = sum(record.seconds for record in records)
     retried = [event for event in events if event.kind == RETRIED and event.number is not None]
     states = Counter(record.state for record in records)
@@ -117,13 +121,13 @@ def account(
         reused=sum(record.reused is not None for record in records),
         steps=sum(record.step for record in records if record.reused is None),
         worker_seconds=worker_seconds,
-        gpu_seconds=worker_seconds * spec.resources.num_gpus,
+        gpu_seconds=worker_seconds * given.gpus,
         failed_seconds=sum(record.seconds for record in records if record.state is TrialState.FAILED),
         retried_seconds=_retried_seconds(records, retried, points),
         retries=len(retried),
         drivers=1 + sum(event.kind == _RESUMED for event in events),
         wall_seconds=_span_of(records) if wall_seconds is None else wall_seconds,
-        concurrency=spec.budget.concurrency,
+        concurrency=given.concurrency,
         planned=planned,
     )
 
@@ -140,13 +144,15 @@ def account_of(ledger: Ledger, store: Store, name: str) -> Account:
         ConfigError: there is no sweep of that name.
     """
     sweep = ledger.sweep(name)
+    spec = stored_spec(sweep)
     events = ledger.events(name)
     retried = {event.number for event in events if event.kind == RETRIED and event.number is not None}
     return account(
-        recalled(stored_spec(sweep), sweep.info.allotment),
+        spec,
         ledger.trials(name),
         events,
         points=[point for number in sorted(retried) for point in ledger.points(name, number)],
+        allotment=allotted(spec, sweep.info),
         wall_seconds=sweep.seconds or None,
         planned=saved_estimate(store, name),
     )

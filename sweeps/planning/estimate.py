@@ -15,9 +15,11 @@ from typing import Any, NamedTuple, Self
 from segda.config import TrainConfig
 from segda.errors import ConfigError
 from sweeps.file.spec import SweepSpec
+from sweeps.ledger.records import Allotment
 from sweeps.planning.canary import Costs
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.coverage import Case
+from sweeps.planning.machines import stated
 
 
 class Span(NamedTuple):
@@ -86,13 +88,16 @@ def shown_span(span: Span, show: Callable[[float], str]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def estimate(spec: SweepSpec, tried: Sequence[Tried], *, slots: int | None = None) -> Estimate:
+def estimate(
+    spec: SweepSpec, tried: Sequence[Tried], *, allotment: Allotment | None = None, slots: int | None = None
+) -> Estimate:
     """Multiply out.
 
     Args:
         spec: the sweep.
         tried: what its configurations cost; failed ones are left out.
-        slots: trials that fit on the machines at the same time; unset: no limit but `budget.concurrency`.
+        allotment: what its trials get; unset: what its file says.
+        slots: trials that fit on the machines at the same time; unset: no limit but that of the allotment.
 
     Raises:
         ConfigError: every configuration failed.
@@ -112,8 +117,9 @@ def estimate(spec: SweepSpec, tried: Sequence[Tried], *, slots: int | None = Non
     fixed = counts.replicates * full + sum(_trial_seconds(costs, config, config.steps) for costs in references.values())
     trials = counts.total
     worker = Span(counts.search * pruned + fixed, counts.search * full + fixed)
-    concurrency = max(1, min(spec.budget.concurrency, slots or spec.budget.concurrency, trials))
-    gpus = spec.resources.num_gpus
+    given = allotment or stated(spec)
+    gpus = given.gpus
+    concurrency = max(1, min(given.concurrency, slots or given.concurrency, trials))
     # However many run at once, the longest one takes its time.
     longest = max(_trial_seconds(costs, config, config.steps) for costs in (*searched, *references.values()))
     return Estimate(

@@ -9,6 +9,7 @@ import torch
 
 from segda.errors import DeviceError
 from sweeps.file.spec import ResourcesConfig, SweepSpec
+from sweeps.ledger.records import Allotment
 
 _ROUNDING = 1e-6  # 1 / 0.3333 and 3 / 0.3 are whole numbers of trials
 
@@ -20,9 +21,23 @@ def here(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def request_of(resources: ResourcesConfig) -> dict[str, float]:
-    """Return what a trial asks of one node, under Ray's names."""
-    request = {"CPU": resources.cpus, "GPU": resources.num_gpus, **resources.custom}
+def stated(spec: SweepSpec) -> Allotment:
+    """Return what a sweep file itself gives its trials; `gpus: auto` counts as one GPU.
+
+    Args:
+        spec: the sweep.
+    """
+    return Allotment(gpus=spec.resources.num_gpus, concurrency=spec.budget.concurrency)
+
+
+def request_of(resources: ResourcesConfig, *, gpus: float) -> dict[str, float]:
+    """Return what a trial asks of one node, under Ray's names.
+
+    Args:
+        resources: of the sweep file.
+        gpus: of a trial, in place of what the file says.
+    """
+    request = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
     return {name: amount for name, amount in request.items() if amount}
 
 
@@ -45,16 +60,17 @@ class Machines:
         """GPUs of all nodes."""
         return int(sum(node.get("GPU", 0.0) for node in self.nodes))
 
-    def slots(self, spec: SweepSpec) -> int:
+    def slots(self, spec: SweepSpec, *, gpus: float) -> int:
         """Return how many trials of a sweep fit at the same time.
 
         Args:
             spec: the sweep.
+            gpus: of a trial.
 
         Raises:
             DeviceError: not even one fits.
         """
-        wanted = request_of(spec.resources)
+        wanted = request_of(spec.resources, gpus=gpus)
         slots = sum(
             min(_times(node.get(name, 0.0), amount, whole=name == "GPU") for name, amount in wanted.items())
             for node in self.nodes
@@ -73,19 +89,20 @@ class Machines:
             )
         return slots
 
-    def concurrency(self, spec: SweepSpec) -> int:
+    def concurrency(self, spec: SweepSpec, *, gpus: float) -> int:
         """Return how many trials of a sweep run at the same time whose file says `gpus: auto`: as many as fit.
 
         A `budget.concurrency` of 2 or more remains a bound; 1, its default, does not. A sweep that went through the ledger has
         every field set: what the file left out cannot be told from its default.
 
         Args:
-            spec: the sweep, with a number in place of `auto`.
+            spec: the sweep.
+            gpus: of a trial, as was found.
 
         Raises:
             DeviceError: not even one fits.
         """
-        slots = self.slots(spec)
+        slots = self.slots(spec, gpus=gpus)
         return min(slots, spec.budget.concurrency) if spec.budget.concurrency > 1 else slots
 
 

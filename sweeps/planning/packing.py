@@ -16,10 +16,10 @@ from segda.config import TrainConfig
 from segda.device import resolve_device
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import Allotment
+from sweeps.ledger.records import Allotment, SweepInfo
 from sweeps.planning.canary import CanaryResult, CanaryTask, measure
 from sweeps.planning.coverage import heaviest
-from sweeps.planning.machines import Call, Machines
+from sweeps.planning.machines import Call, Machines, stated
 from sweeps.planning.plan import canary_of
 from sweeps.planning.profiles import Architecture, device_of, infeasible, profile_all, reachable
 
@@ -178,8 +178,8 @@ def packing_key(tasks: Sequence[CanaryTask], gpu: Gpu) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def packed(spec: SweepSpec, packing: Packing | None, *, machines: Machines) -> SweepSpec:
-    """Return a sweep with a packing put in place of `gpus: auto`, and as many trials at once as then fit on the machines.
+def packed(spec: SweepSpec, packing: Packing | None, *, machines: Machines) -> Allotment:
+    """Return what trials get with a packing, and as many of them at once as then fit on the machines.
 
     Args:
         spec: a sweep with `gpus: auto`.
@@ -190,66 +190,49 @@ def packed(spec: SweepSpec, packing: Packing | None, *, machines: Machines) -> S
         DeviceError: the machines cannot run a trial, e.g. for want of processors.
     """
     if packing is None:
-        return spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": 0.0})})
-    resources = spec.resources.model_copy(update={"gpus": packing.gpus_per_trial})
-    found = spec.model_copy(update={"resources": resources})
-    budget = spec.budget.model_copy(update={"concurrency": machines.concurrency(found)})
-    return found.model_copy(update={"budget": budget})
+        return Allotment(gpus=0.0, concurrency=spec.budget.concurrency)
+    gpus = packing.gpus_per_trial
+    return Allotment(gpus=gpus, concurrency=machines.concurrency(spec, gpus=gpus))
 
 
-def recalled(spec: SweepSpec, found: Allotment | None) -> SweepSpec:
-    """Return a sweep with the allotment that its driver noted, see `noted`; as it is if there is none.
+def allotted(spec: SweepSpec, info: SweepInfo) -> Allotment:
+    """Return what a sweep's trials get: what its driver found for `gpus: auto`, or what its file says.
 
     Args:
-        spec: the sweep as its file is.
-        found: of the sweep's info in the ledger.
+        spec: the sweep.
+        info: of the sweep in the ledger.
     """
-    if spec.resources.gpus != "auto" or found is None:
-        return spec
-    return spec.model_copy(
-        update={
-            "resources": spec.resources.model_copy(update={"gpus": found.gpus}),
-            "budget": spec.budget.model_copy(update={"concurrency": found.concurrency}),
-        }
-    )
-
-
-def noted(spec: SweepSpec) -> Allotment:
-    """Return what is kept in a sweep's info of its packing, for readers of its ledger.
-
-    Args:
-        spec: the sweep as `pack_trials` returned it.
-    """
-    return Allotment(gpus=spec.resources.num_gpus, concurrency=spec.budget.concurrency)
+    found = info.allotment if spec.resources.gpus == "auto" else None
+    return found or stated(spec)
 
 
 def pack_trials(
     spec: SweepSpec, *, ledger: Ledger, machines: Machines, say: Callable[[str], None] = lambda line: None
-) -> SweepSpec:
-    """Replace `gpus: auto` of a sweep by what its largest configuration allows on the cluster's GPUs.
+) -> Allotment:
+    """Find what trials of a sweep with `gpus: auto` get: what its largest configuration allows on the cluster's GPUs.
 
     Args:
-        spec: the sweep; returned as it is if it names a number.
+        spec: the sweep; if it names a number, that is the answer.
         ledger: remembers profiles and packings.
         machines: where its trials will run.
         say: is told the result in one line.
 
     Returns:
-        The sweep with numbers in `resources.gpus` and `budget.concurrency`.
+        GPUs of a trial, and how many trials run at the same time.
 
     Raises:
         ConfigError: no architecture meets the constraints.
         DeviceError: the machines cannot run a trial.
     """
     if spec.resources.gpus != "auto":
-        return spec
+        return stated(spec)
     if machines.gpus == 0:
         say("gpus: auto finds no GPU; trials run on processors")
         return packed(spec, None, machines=machines)
-    device = device_of(spec, machines.look)
+    device = device_of(spec, machines.look, gpus=spec.resources.num_gpus)
     profiles = dict(profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call))
     candidates = heaviest(spec, profiles, infeasible=infeasible(spec, profiles).keys())
-    tasks = [canary_of(spec, case, timed_steps=_TIMED_STEPS) for case in candidates]
+    tasks = [canary_of(spec, case, gpus=spec.resources.num_gpus, timed_steps=_TIMED_STEPS) for case in candidates]
     gpu: Gpu = machines.look(describe_gpu)
     key = packing_key(tasks, gpu)
     known = ledger.packing(key)
@@ -262,8 +245,8 @@ def pack_trials(
             ledger.put_packing(key, packing.per_gpu)
     found = packed(spec, packing, machines=machines)
     say(
-        f"gpus: auto is {found.resources.gpus:g} GPU per trial on {gpu.name}: {packing.per_gpu} at once ({packing.reason}); "
-        f"{found.budget.concurrency} trials at the same time"
+        f"gpus: auto is {found.gpus:g} GPU per trial on {gpu.name}: {packing.per_gpu} at once ({packing.reason}); "
+        f"{found.concurrency} trials at the same time"
     )
     return found
 

@@ -14,25 +14,29 @@ from typing import Any
 from segda.errors import ConfigError
 from segda.files import write_json
 from sweeps.file.spec import SweepSpec
+from sweeps.ledger.records import Allotment
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.coverage import Case
 from sweeps.planning.estimate import Estimate, Tried
-from sweeps.planning.machines import Call, Machines, here
+from sweeps.planning.machines import Call, Machines, here, stated
 from sweeps.store import Store
 
 log = logging.getLogger(__name__)
 
 
-def canary_of(spec: SweepSpec, case: Case, *, timed_steps: int = 2) -> CanaryTask:
+def canary_of(spec: SweepSpec, case: Case, *, gpus: float, timed_steps: int = 2) -> CanaryTask:
     """Return the canary of a configuration, on the device and with the threads that its trials will have.
 
     Args:
         spec: the sweep.
         case: the configuration.
+        gpus: of a trial.
         timed_steps: fewest training steps to take the time of.
     """
     return CanaryTask(
-        config=spec.worker_config(spec.train_config(case.params, seed=spec.seeds[0])).model_dump(mode="json"),
+        config=spec.worker_config(spec.train_config(case.params, seed=spec.seeds[0]), gpus=gpus).model_dump(
+            mode="json"
+        ),
         threads=spec.resources.threads,
         processes=spec.resources.processes,
         timed_steps=timed_steps,
@@ -40,19 +44,20 @@ def canary_of(spec: SweepSpec, case: Case, *, timed_steps: int = 2) -> CanaryTas
     )
 
 
-def try_all(spec: SweepSpec, cases: Sequence[Case], *, call: Call = here) -> Iterator[Tried]:
+def try_all(spec: SweepSpec, cases: Sequence[Case], *, gpus: float, call: Call = here) -> Iterator[Tried]:
     """Train every configuration for a moment, one after the other, each in a process of its own.
 
     Args:
         spec: the sweep.
         cases: the configurations.
+        gpus: of a trial.
         call: calls a function with arguments where nothing else computes.
 
     Yields:
         What became of each, in order.
     """
     for case in cases:
-        result: CanaryResult = call(measure, canary_of(spec, case))
+        result: CanaryResult = call(measure, canary_of(spec, case, gpus=gpus))
         yield Tried(case, result.copies[0] if result.copies else None, result.error)
 
 
@@ -64,25 +69,26 @@ def plan_path(store: Store, name: str) -> Path:
     return store.sweep(name) / "plan.json"
 
 
-def save_plan(store: Store, spec: SweepSpec, found: Estimate | None, tried: Sequence[Tried]) -> None:
+def save_plan(store: Store, spec: SweepSpec, found: Estimate | None, tried: Sequence[Tried], *, gpus: float) -> None:
     """Keep a plan.
 
     Args:
         store: the folder of all sweeps.
-        spec: the sweep, with a number in place of `gpus: auto`.
+        spec: the sweep.
         found: the estimate; None if every configuration failed.
         tried: what it was made from.
+        gpus: of a trial.
     """
     content = {
         "sweep": spec.name,
         "time": time.time(),
-        "gpus": spec.resources.gpus,
+        "gpus": gpus,
         "estimate": None if found is None else asdict(found),
         "tried": [
             {
                 "label": item.case.label,
                 "params": dict(item.case.params),
-                "task": canary_of(spec, item.case).config,
+                "task": canary_of(spec, item.case, gpus=gpus).config,
                 "costs": None if item.costs is None else asdict(item.costs),
                 "error": item.error,
             }
@@ -98,12 +104,12 @@ def saved_estimate(store: Store, name: str) -> Estimate | None:
     return None if plain is None else Estimate.from_plain(plain)
 
 
-def as_planned(store: Store, spec: SweepSpec, machines: Machines) -> SweepSpec:
-    """Return a sweep with what its last plan found for `gpus: auto`, and as many trials at once as the machines hold.
+def as_planned(store: Store, spec: SweepSpec, machines: Machines) -> Allotment:
+    """Return what trials of a sweep get by its last plan, and as many at once as the machines hold.
 
     Args:
         store: the folder of all sweeps.
-        spec: the sweep; returned as it is if it names a number.
+        spec: the sweep; if it names a number, that is the answer.
         machines: where its trials will run.
 
     Raises:
@@ -111,24 +117,23 @@ def as_planned(store: Store, spec: SweepSpec, machines: Machines) -> SweepSpec:
         DeviceError: the machines cannot run a trial of that plan.
     """
     if spec.resources.gpus != "auto":
-        return spec
+        return stated(spec)
     gpus = (_saved(store, spec.name) or {}).get("gpus")
     if gpus is None:
         raise ConfigError(f"sweep {spec.name!r} has no plan yet that says what gpus: auto is; leave --skip-canary out")
-    spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": gpus})})
-    if not gpus:
-        return spec  # without GPUs auto says nothing about how many run at once
-    concurrency = machines.concurrency(spec)
-    return spec.model_copy(update={"budget": spec.budget.model_copy(update={"concurrency": concurrency})})
+    # Without GPUs auto says nothing about how many run at once.
+    concurrency = machines.concurrency(spec, gpus=gpus) if gpus else spec.budget.concurrency
+    return Allotment(gpus=float(gpus), concurrency=concurrency)
 
 
-def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case]) -> list[Tried]:
+def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case], *, gpus: float) -> list[Tried]:
     """Return what the last plan of a sweep found out about configurations that are as they were then.
 
     Args:
         store: the folder of all sweeps.
         spec: the sweep as it is now; another budget changes nothing.
         cases: the configurations that it can have.
+        gpus: of a trial.
 
     Raises:
         ConfigError: there is no plan, or one of other configurations.
@@ -138,7 +143,7 @@ def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case]) -> list[Tr
     }
     found = []
     for case in cases:
-        item = known.get(json.dumps(canary_of(spec, case).config, sort_keys=True))
+        item = known.get(json.dumps(canary_of(spec, case, gpus=gpus).config, sort_keys=True))
         if item is None:
             raise ConfigError(
                 f"{case.label!r} was not tried yet with this sweep file, so there is nothing to use again; leave --skip-canary "

@@ -138,14 +138,15 @@ def infeasible(spec: SweepSpec, profiles: Mapping[Architecture, Profile]) -> dic
     return found
 
 
-def device_of(spec: SweepSpec, look: Call) -> Device:
+def device_of(spec: SweepSpec, look: Call, *, gpus: float) -> Device:
     """Describe the device that a sweep's architectures are measured on, with as many threads as a trial computes with.
 
     Args:
         spec: the sweep.
         look: calls a function that only looks, at once and on the machine that measures.
+        gpus: of a trial.
     """
-    device: Device = look(describe_device, "cuda" if spec.resources.num_gpus else "cpu", spec.resources.threads)
+    device: Device = look(describe_device, "cuda" if gpus else "cpu", spec.resources.threads)
     return device
 
 

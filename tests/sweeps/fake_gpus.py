@@ -15,6 +15,7 @@ import fakes
 
 from sweeps.execution import capacity, cluster
 from sweeps.file.spec import SweepSpec
+from sweeps.ledger.records import Allotment
 from sweeps.planning.packing import Gpu
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "0,1"
@@ -74,13 +75,14 @@ def main():
             answers["said"] = list(said)
             release.join()
 
-            asked, packed = spec(cpus=1, gpus="auto"), spec(cpus=1, gpus=0.5)
-            packed = packed.model_copy(update={"budget": packed.budget.model_copy(update={"concurrency": 2})})
+            asked, allotment = spec(cpus=1, gpus="auto"), Allotment(gpus=0.5, concurrency=2)
             notes, info = [], {}
             ledger = SimpleNamespace(update_info=lambda name, **changes: info.update(changes))
-            coordinator = SimpleNamespace(spec=packed, concurrency=2, note=notes.append, ledger=ledger)
+            coordinator = SimpleNamespace(
+                spec=asked, allotment=allotment, concurrency=2, note=notes.append, ledger=ledger
+            )
             capacity._POLL_SECONDS = 0.0
-            elastic = capacity.Capacity(asked, coordinator)
+            elastic = capacity.Capacity(coordinator)
             elastic.poll()
             answers["capacity_before"] = coordinator.concurrency
             node(started, 24, num_cpus=8)
@@ -91,12 +93,18 @@ def main():
                 "capacity_notes": notes,
                 "info": {name: dataclasses.asdict(value) for name, value in info.items()},
             }
-            fixed = SimpleNamespace(spec=packed, concurrency=2, note=notes.append, ledger=ledger)
-            capacity.Capacity(packed, fixed).poll()
+            number = spec(cpus=1, gpus=0.5)
+            fixed = SimpleNamespace(spec=number, allotment=allotment, concurrency=2, note=notes.append, ledger=ledger)
+            capacity.Capacity(fixed).poll()
             answers["capacity_of_a_number"] = fixed.concurrency
             said_idle = []
             for gpus in (1, 0):
-                few = SimpleNamespace(spec=spec(cpus=1, gpus=gpus), concurrency=3, note=said_idle.append)
+                few = SimpleNamespace(
+                    spec=spec(cpus=1, gpus=gpus),
+                    allotment=Allotment(gpus=float(gpus), concurrency=3),
+                    concurrency=3,
+                    note=said_idle.append,
+                )
                 capacity.say_idle_gpus(few)
             answers["idle_gpus"] = said_idle
 

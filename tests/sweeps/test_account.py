@@ -102,7 +102,7 @@ def test_a_sweep_that_has_not_begun_has_an_account_too(spec):
 
 def test_the_account_of_a_ledger_knows_plan_packing_and_reports(make_spec, begun, ledger, store):
     spec = begun(make_spec(resources={"cpus": 1, "gpus": "auto"}))
-    save_plan(store, spec, PLAN, [])
+    save_plan(store, spec, PLAN, [], gpus=0.25)
     ledger.update_sweep(spec.name, seconds=100.0)
     ledger.update_info(spec.name, allotment=Allotment(gpus=0.25, concurrency=4))
     record = TrialRecord(spec.name, 0, "key", TrialKind.SEARCH, params={}, config={"steps": 6}, seed=0)

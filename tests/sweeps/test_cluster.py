@@ -99,7 +99,7 @@ def test_known_architectures_need_no_idle_node(occupied, make_spec, begun, ledge
     spec = begun(make_spec())
     monkeypatch.setattr(type(ledger), "profile", lambda self, key: {"macs": 5.0})
     lines = []
-    found = cluster.profiles_of(spec, ledger, lambda kind, record, line: lines.append((kind, line)))
+    found = cluster.profiles_of(spec, ledger, lambda kind, record, line: lines.append((kind, line)), gpus=0.0)
     assert [profile.metrics for profile in found.values()] == [{"macs": 5.0}]
     assert [kind for kind, _ in lines] == ["note"]
     assert ledger.sweep(spec.name).info.device.kind == "cpu"

@@ -15,6 +15,7 @@ import pytest
 
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.execution.runner import run_sweep
+from sweeps.planning.machines import stated
 from sweeps.planning.profiles import Architecture, reachable
 from sweeps.selection.analysis import pareto_front
 from sweeps.trial import TrialState
@@ -74,6 +75,7 @@ def drive(begun, ledger, store):
         begun(spec)
         coordinator = Coordinator(
             spec,
+            allotment=stated(spec),
             ledger=ledger,
             store=store,
             profiles={architecture: fakes.profile(architecture) for architecture in reachable(spec)},

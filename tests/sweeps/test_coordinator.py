@@ -10,6 +10,7 @@ from segda.config import TrainConfig
 from segda.errors import ConfigError
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.failures import POLICIES, FailureClass, Policy
+from sweeps.planning.machines import stated
 from sweeps.planning.profiles import reachable
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -40,6 +41,7 @@ def coordinate(begun, ledger, store):
             begun(spec)
         return Coordinator(
             spec,
+            allotment=stated(spec),
             ledger=ledger,
             store=store,
             profiles={architecture: fakes.profile(architecture) for architecture in reachable(spec)},
@@ -540,6 +542,7 @@ def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(coordinate, make_
             own.create_sweep("demo", spec=spec.canonical())
             coordinator = Coordinator(
                 spec,
+                allotment=stated(spec),
                 ledger=own,
                 store=store,
                 profiles={architecture: fakes.profile(architecture) for architecture in reachable(spec)},

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from segda.errors import DeviceError
-from sweeps.ledger.records import Device
+from sweeps.ledger.records import Allotment, Device, SweepInfo
 from sweeps.planning import packing
 from sweeps.planning.canary import CanaryResult, Costs
 from sweeps.planning.coverage import heaviest
 from sweeps.planning.machines import Machines
-from sweeps.planning.packing import Gpu, Packing, ProbeResult, noted, pack, pack_trials, packed, recalled
+from sweeps.planning.packing import Gpu, Packing, ProbeResult, allotted, pack, pack_trials, packed
 from sweeps.planning.profiles import Architecture, Profile, describe_device, infeasible, reachable
 
 GIB = 2**30
@@ -104,7 +104,9 @@ def machines(*gpus, cpus=64.0, call=never):
 
 def test_a_number_in_the_file_is_left_alone(make_spec, ledger):
     spec = make_spec(resources={"cpus": 1, "gpus": 0.5})
-    assert pack_trials(spec, ledger=ledger, machines=machines(2)) is spec
+    assert pack_trials(spec, ledger=ledger, machines=machines(2)) == Allotment(
+        gpus=0.5, concurrency=spec.budget.concurrency
+    )
 
 
 THREE = Packing(3, "")
@@ -112,13 +114,12 @@ THREE = Packing(3, "")
 
 def test_as_many_trials_run_as_all_gpus_hold(make_spec):
     found = packed(auto(make_spec), THREE, machines=machines(1, 1))
-    assert found.resources.gpus == 0.3333
-    assert found.budget.concurrency == 6
+    assert found == Allotment(gpus=0.3333, concurrency=6)
 
 
 def test_no_more_trials_run_than_processors_hold(make_spec):
     spec = make_spec(resources={"cpus": 4, "gpus": "auto"}, budget={"trials": 9})
-    assert packed(spec, THREE, machines=machines(4, cpus=8.0)).budget.concurrency == 2
+    assert packed(spec, THREE, machines=machines(4, cpus=8.0)).concurrency == 2
     with pytest.raises(DeviceError, match="needs 4 CPUs"):
         packed(spec, THREE, machines=machines(4, cpus=2.0))
 
@@ -126,20 +127,22 @@ def test_no_more_trials_run_than_processors_hold(make_spec):
 @pytest.mark.parametrize(("asked", "expected"), [(4, 4), (40, 6)])
 def test_a_concurrency_in_the_file_remains_a_bound(make_spec, asked, expected):
     spec = auto(make_spec, concurrency=asked)
-    assert packed(spec, THREE, machines=machines(2)).budget.concurrency == expected
+    assert packed(spec, THREE, machines=machines(2)).concurrency == expected
 
 
 def test_without_gpus_trials_run_on_processors(make_spec, ledger):
     found = pack_trials(auto(make_spec, concurrency=3), ledger=ledger, machines=machines(0))
-    assert found.resources.gpus == 0
-    assert found.budget.concurrency == 3
+    assert found == Allotment(gpus=0.0, concurrency=3)
 
 
 def test_readers_of_the_ledger_find_the_packing_again(make_spec):
     spec = auto(make_spec)
     found = packed(spec, THREE, machines=machines(1))
-    assert recalled(spec, noted(found)) == found
-    assert recalled(spec, None) == spec
+    assert allotted(spec, SweepInfo(allotment=found)) == found
+    assert allotted(spec, SweepInfo()) == Allotment(gpus=1.0, concurrency=1)
+    # A file that names a number is what counts, whatever an earlier one had.
+    number = make_spec(resources={"cpus": 1, "gpus": 0.5}, budget={"trials": 9, "concurrency": 2})
+    assert allotted(number, SweepInfo(allotment=found)) == Allotment(gpus=0.5, concurrency=2)
 
 
 class FakeNode:
@@ -191,7 +194,7 @@ def test_the_largest_configuration_of_the_hungriest_method_is_probed(make_spec, 
     found = pack_trials(spec, ledger=ledger, machines=machines(1, call=node), say=said.append)
     assert sorted(node.measured) == ["adversarial", "source_only"]
     assert node.probed == [("source_only", 8, 1), ("source_only", 8, 2)]
-    assert found.resources.gpus == 0.5
+    assert found == Allotment(gpus=0.5, concurrency=2)
     assert "2 at once (3 would need 15.0 GiB of 16.0 GiB)" in said[0]
 
 

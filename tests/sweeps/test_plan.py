@@ -15,6 +15,7 @@ from segda.datasets.scenes import generate_scenes
 from segda.errors import ConfigError, DeviceError
 from sweeps import cli
 from sweeps.file.spec import SweepSpec
+from sweeps.ledger.records import Allotment
 from sweeps.planning import canary
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.counts import planned_trials
@@ -106,10 +107,10 @@ def test_labels_tell_choices_apart_and_leave_real_numbers_out(make_spec):
 
 def test_canaries_compute_where_trials_will(make_spec):
     spec = make_spec(resources={"cpus": 3, "gpus": 0, "watchdog_minutes": 2})
-    task = canary_of(spec, cases(spec)[0])
+    task = canary_of(spec, cases(spec)[0], gpus=0.0)
     assert (task.config["device"], task.threads, task.timeout_seconds) == ("cpu", 3, 120)
     on_gpu = make_spec(resources={"cpus": 3, "gpus": 1})
-    assert canary_of(on_gpu, cases(on_gpu)[0]).config["device"] == "auto"
+    assert canary_of(on_gpu, cases(on_gpu)[0], gpus=1.0).config["device"] == "auto"
 
 
 # Estimate
@@ -228,10 +229,10 @@ def test_failed_branches_do_not_enter_the_estimate(make_spec):
 def test_a_plan_is_kept_beside_the_sweep_and_serves_another_budget(make_spec, store):
     spec = branching(make_spec)
     some = tried(spec)
-    save_plan(store, spec, estimate(spec, some), some)
+    save_plan(store, spec, estimate(spec, some), some, gpus=0.0)
     assert saved_estimate(store, spec.name) == estimate(spec, some)
     more = branching(make_spec, budget={"trials": 30, "concurrency": 4})
-    assert saved_costs(store, more, cases(more)) == some
+    assert saved_costs(store, more, cases(more), gpus=0.0) == some
     assert saved_estimate(store, "another") is None
 
 
@@ -240,48 +241,50 @@ def test_what_gpus_auto_was_is_kept_with_the_plan(make_spec, store):
     machines = Machines(nodes=({"CPU": 16.0, "GPU": 1.0},))
     with pytest.raises(ConfigError, match="has no plan yet"):
         as_planned(store, auto, machines)
-    packed = auto.model_copy(update={"resources": auto.resources.model_copy(update={"gpus": 0.25})})
-    save_plan(store, packed, None, tried(packed))
-    found = as_planned(store, auto, machines)
-    assert (found.resources.gpus, found.budget.concurrency) == (0.25, 4)
+    save_plan(store, auto, None, tried(auto), gpus=0.25)
+    assert as_planned(store, auto, machines) == Allotment(gpus=0.25, concurrency=4)
     bound = timed(make_spec, resources={"cpus": 1, "gpus": "auto"}, budget={"trials": 16, "concurrency": 3})
-    assert as_planned(store, bound, machines).budget.concurrency == 3
+    assert as_planned(store, bound, machines).concurrency == 3
     with pytest.raises(DeviceError, match=r"0\.25 GPUs on one node"):
         as_planned(store, auto, Machines(nodes=({"CPU": 16.0},)))
-    assert as_planned(store, packed, machines) is packed
+    number = timed(make_spec, resources={"cpus": 1, "gpus": 0.5}, budget={"trials": 16, "concurrency": 2})
+    assert as_planned(store, number, machines) == Allotment(gpus=0.5, concurrency=2)
 
 
 def test_figures_of_another_sweep_file_are_not_taken(make_spec, store):
     spec = branching(make_spec)
-    save_plan(store, spec, None, tried(spec))
+    save_plan(store, spec, None, tried(spec), gpus=0.0)
     other = branching(make_spec, base=fakes.plain_spec()["base"] | {"batch_size": 6, "precision": "bf16"})
     with pytest.raises(ConfigError, match="was not tried yet"):
-        saved_costs(store, other, cases(other))
+        saved_costs(store, other, cases(other), gpus=0.0)
 
 
 def test_slots_are_counted_node_by_node(make_spec):
     machines = Machines(nodes=({"CPU": 4.0, "GPU": 2.0}, {"CPU": 16.0}))
     assert machines.gpus == 2
-    assert machines.slots(make_spec(resources={"cpus": 3, "gpus": 0})) == 6
-    assert machines.slots(make_spec(resources={"cpus": 1, "gpus": 0.5})) == 4
+    assert machines.slots(make_spec(resources={"cpus": 3, "gpus": 0}), gpus=0) == 6
+    assert machines.slots(make_spec(resources={"cpus": 1, "gpus": 0.5}), gpus=0.5) == 4
     with pytest.raises(DeviceError, match="8 GPUs on one node"):
-        machines.slots(make_spec(resources={"cpus": 1, "gpus": 8}))
+        machines.slots(make_spec(resources={"cpus": 1, "gpus": 8}), gpus=8)
 
 
 def test_a_share_of_a_gpu_lies_on_one_gpu(make_spec):
     machines = Machines(nodes=({"CPU": 64.0, "GPU": 4.0},))
-    slots = {gpus: machines.slots(make_spec(resources={"cpus": 1, "gpus": gpus})) for gpus in (0.6, 0.3333, 0.1, 1, 3)}
+    slots = {
+        gpus: machines.slots(make_spec(resources={"cpus": 1, "gpus": gpus}), gpus=gpus)
+        for gpus in (0.6, 0.3333, 0.1, 1, 3)
+    }
     assert slots == {0.6: 4, 0.3333: 12, 0.1: 40, 1: 4, 3: 1}
 
 
 def test_only_nodes_with_the_custom_resources_hold_trials(make_spec):
     resources = {"cpus": 1, "gpus": 0, "custom": {"accelerator_type:A100": 0.5}}
     plain, special = {"CPU": 64.0}, {"CPU": 64.0, "accelerator_type:A100": 1.0}
-    assert Machines(nodes=(plain, special)).slots(make_spec(resources=resources)) == 2
+    assert Machines(nodes=(plain, special)).slots(make_spec(resources=resources), gpus=0) == 2
     with pytest.raises(
         DeviceError, match=r"needs 1 CPUs and 0\.5 accelerator_type:A100 on one node.*64 CPUs and 0 GPUs and 0 acc"
     ):
-        Machines(nodes=(plain,)).slots(make_spec(resources=resources))
+        Machines(nodes=(plain,)).slots(make_spec(resources=resources), gpus=0)
 
 
 # The command
@@ -408,7 +411,7 @@ def real_task(scenes, tmp_path, **changes):
         "precision": "fp32",
     }
     spec = SweepSpec.model_validate(fakes.plain_spec(base=base | changes))
-    return canary_of(spec, cases(spec)[0])
+    return canary_of(spec, cases(spec)[0], gpus=0.0)
 
 
 @pytest.mark.slow  # two processes import torch and train

@@ -95,8 +95,8 @@ def test_architectures_are_measured_with_the_threads_of_a_trial(make_spec):
         asked.append((function, *arguments))
         return CPU
 
-    assert device_of(make_spec(resources={"cpus": 3, "gpus": 0}), look) == CPU
-    assert device_of(make_spec(resources={"cpus": 0.5, "gpus": "auto"}), look) == CPU
+    assert device_of(make_spec(resources={"cpus": 3, "gpus": 0}), look, gpus=0.0) == CPU
+    assert device_of(make_spec(resources={"cpus": 0.5, "gpus": "auto"}), look, gpus=0.5) == CPU
     assert asked == [(describe_device, "cpu", 3), (describe_device, "cuda", 1)]
 
 

@@ -9,6 +9,7 @@ from segda.errors import ConfigError
 from sweeps.execution.coordinator import Coordinator
 from sweeps.file.space import identity
 from sweeps.ledger.records import SweepInfo
+from sweeps.planning.machines import stated
 from sweeps.planning.profiles import Architecture, reachable
 from sweeps.search.proposer import Search
 from sweeps.search.warm_start import FIRST_PER_SWEEP, Earlier, WarmStart, is_learnable, warm_start
@@ -204,6 +205,7 @@ def coordinate(begun, ledger, store):
             begun(spec)
         return Coordinator(
             spec,
+            allotment=stated(spec),
             ledger=ledger,
             store=store,
             profiles={architecture: fakes.profile(architecture) for architecture in reachable(spec)},
