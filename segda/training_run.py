@@ -299,9 +299,11 @@ class TrainingRun:
             if self._kept_round is not None and is_resumed:
                 self.round = find_round(self.splits.target, self.folder, number=number, digest=self._kept_round[1])
             else:
+                began = time.perf_counter()
                 self.round = make_round(
                     self.method, self.splits.target, self.folder, number=number, device=self.device, dtype=self.dtype
                 )
+                self._spend(time.perf_counter() - began)
                 # A run that is resumed before its next report goes on from here: it would need the maps of earlier rounds
                 # otherwise.
                 self.save()
@@ -332,9 +334,12 @@ class TrainingRun:
                 self._check_finite(int(first_bad.item()))
                 if on_step is not None:
                     on_step(self.step, float(losses["segmenter"].item()))
-        seconds = time.perf_counter() - began
+        self._spend(time.perf_counter() - began)
+
+    def _spend(self, seconds: float) -> None:
+        """Count time: a training pays for its updates and for labelling the target."""
         self.seconds += seconds
-        interval.seconds += seconds
+        self._interval.seconds += seconds
 
     def _blend_statistics(self) -> None:
         """Move BatchNorm's statistics towards the target's, if the configuration asks for it; on every rank alike."""

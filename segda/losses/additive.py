@@ -67,7 +67,9 @@ def mean(added: Tensor, count: Tensor | int) -> Loss:
         added: sum of what is averaged, a scalar with a graph.
         count: how many were added up, or the sum of their weights: a scalar or a number, >= 0.
     """
-    sums = torch.stack([added.double(), torch.as_tensor(count, dtype=torch.float64, device=added.device)])
+    # A number is filled in on the device: copied there from the host, it would be waited for in every step.
+    counted = count.double() if isinstance(count, Tensor) else added.new_full((), count, dtype=torch.float64)
+    sums = torch.stack([added.double(), counted])
     return Loss(sums, _ratio)
 
 
