@@ -34,14 +34,16 @@ def load_spec(
     Raises:
         ConfigError: one line: `FILE:LINE: key.path: what was expected, what came`; for plain data `sweep: key.path: ...`.
     """
+    # First of all: a folder may be given for a data set that lies beside the file.
+    if isinstance(source, Mapping):
+        make_importable([Path.cwd()])
+    else:
+        make_importable_beside(Path(source).expanduser())
     for name in data_roots or {}:
         DATASETS[name]  # raises what is wrong with the name
     if isinstance(source, Mapping):
-        make_importable([Path.cwd()])
         return spec_from(_with_places(source, data_roots or {}), where="sweep")
-    path = Path(source).expanduser()
-    make_importable_beside(path)
-    document = read_document(path)
+    document = read_document(Path(source).expanduser())
     document.data.update(_with_places(document.data, data_roots or {}))
     spec = validate(document, SweepSpec)
     try:

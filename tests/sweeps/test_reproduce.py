@@ -74,7 +74,7 @@ def trained(tmp_path_factory, scenes, mlflow_template):
     store.root.mkdir()
     shutil.copy(mlflow_template, store.mlflow)
     plain = fakes.plain_spec(
-        base=base(scenes, store.root / "cache"), search={"optimizer.lr": {"low": 0.01, "high": 0.02}}
+        base=base(scenes, store.root / "cache", batch_size=8), search={"optimizer.lr": {"low": 0.01, "high": 0.02}}
     )
     spec = SweepSpec.model_validate(plain)
     threads = torch.get_num_threads()
@@ -82,7 +82,7 @@ def trained(tmp_path_factory, scenes, mlflow_template):
         ledger.create_sweep("demo", spec=spec.canonical())
         _work(spec, ledger, store, 0, dies_after=(1, 3))
         ledger.update_trial("demo", 0, state=TrialState.COMPLETE, finished=2000.0)
-        _work(spec, ledger, store, 1, stops_after=2, micro_batch=2)
+        _work(spec, ledger, store, 1, stops_after=2, micro_batch=4)
         ledger.update_trial("demo", 1, state=TrialState.PRUNED, finished=2000.0)
         tracker = Tracker(None, experiment=None, ledger=ledger, spec=spec, store=store)
         tracker.connect()
@@ -194,14 +194,14 @@ def test_a_report_that_is_not_made_again_is_a_difference(trained, instant, tmp_p
 
 def test_the_number_of_threads_and_the_way_of_computing_are_the_run_s(trained, instant, tmp_path):
     run = trained.read()
-    environment = {**run.environment, "num_threads": 2, "processes": 2, "micro_batch": 2}
+    environment = {**run.environment, "num_threads": 2, "processes": 2, "micro_batch": 4}
     reproducing.reproduce(replace(run, environment=environment), run.config, folder=tmp_path)
-    # Two threads in each of two processes; two images are all that one of these has of four.
+    # Two threads in each of two processes; four images are all that one of these has of eight.
     assert instant == {"threads": 4, "processes": 2}
     environment |= {"num_threads": 1, "processes": 1}
     (tmp_path / "checkpoint.pt").unlink()
     reproducing.reproduce(replace(run, environment=environment), run.config, folder=tmp_path)
-    assert instant == {"threads": 1, "processes": 2, "micro_batch": 2}
+    assert instant == {"threads": 1, "processes": 2, "micro_batch": 4}
     assert torch.get_num_threads() == 1
 
 

@@ -15,7 +15,7 @@ import numpy
 import pytest
 import torch
 
-from segda.checkpoint import save_checkpoint
+from segda.checkpoint import Interval, save_checkpoint
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.losses import SegmentationLoss
@@ -385,10 +385,13 @@ def test_the_pick_is_registered_once_with_a_signature_and_gives_the_same_logits(
         mlflow_store.trial(record) / "checkpoint.pt",
         config=config,
         step=6,
+        seconds=1.0,
         method=method,
         optimizers={},
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         history=[],
+        interval=Interval(),
+        round=None,
     )
     for _ in range(2):
         synced(Tracker(None, experiment=None, ledger=ledger, spec=spec, store=mlflow_store), final=True)
