@@ -114,17 +114,16 @@ class SegdaLoop:
         self.run = TrainingRun(config, open_splits(config, progress=True), alone, folder, resumed=False)
         self.run.method.train()
         keep_freed_memory()  # as `segda.train` does on a CPU
-        self.loaders = self.run.loading()
-        self.loaders.__enter__()
-        self.batches = self.run.open_loaders()
+        self.run.feed.open(0, round=None)
+        self.read = self.run.feed.read
         self.spent = {"loader": 0.0, "to float, normalize": 0.0, "forward, loss": 0.0, "backward, update": 0.0}
 
     def step(self) -> None:
         run = self.run
         began = time.perf_counter()
-        raw = next(self.batches)
+        raw = self.read()
         began = self._note("loader", began)
-        part = run.input(*raw)
+        part = run.feed.on_device(raw, step=0)
         began = self._note("to float, normalize", began)
         output = run.gradients.forward(part)
         began = self._note("forward, loss", began)
@@ -151,8 +150,8 @@ def serve(way: str, plain: dict[str, Any], folder: Path, connection: Connection)
     else:
         loop = SegdaLoop(config, folder / way)
         if way == "pre-loaded":
-            loop.batches = itertools.cycle([next(loop.batches) for _ in range(16)])
-            loop.loaders.__exit__(None, None, None)
+            loop.read = itertools.cycle([loop.read() for _ in range(16)]).__next__
+            loop.run.feed.close()
     while steps := connection.recv():
         loop.spent = dict.fromkeys(loop.spent, 0.0)
         began = time.perf_counter()

@@ -3,15 +3,14 @@
 The only place with `optimizer.step()`.
 """
 
-import itertools
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from segda.allocator import keep_freed_memory
@@ -19,25 +18,22 @@ from segda.batch_norm import MIN_IMAGES_AT_ONCE, blend_statistics
 from segda.checkpoint import Interval, restore_checkpoint, save_checkpoint
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
-from segda.datasets.cache import DecodedSplit
-from segda.datasets.loaders import RawBatch, evaluation_batches, normalize, training_batches
+from segda.datasets.loaders import evaluation_batches, normalize
 from segda.device import autocast, resolve_precision
 from segda.distributed import global_mean
-from segda.draws import Draws
 from segda.errors import TrainingDivergedError
+from segda.feed import Feed
 from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
-from segda.methods import METHODS, Method, StepInput
+from segda.methods import METHODS, Method
 from segda.models import build_segmenter
 from segda.optim import build_optimizer, poly_factor, set_learning_rate
-from segda.rounds import FULL_WEIGHT, Round, find_round, forget_rounds, make_round, open_round, round_steps
+from segda.rounds import Round, find_round, forget_rounds, make_round, open_round, round_steps
 from segda.scoring import Scorer
 from segda.splits import Splits
 from segda.team import Team
-from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
 
 OnStep = Callable[[int, float], None]
-Raw = tuple[RawBatch | None, RawBatch | None, RawBatch | None]  # labeled, target, few-shot; None where there is none
 
 
 class TrainingRun:
@@ -51,6 +47,7 @@ class TrainingRun:
         optimizers: one per parameter group.
         scaler: of the loss, for float16.
         gradients: computes those of a step.
+        feed: what the steps read.
         round: whose pseudo-labels are in use; None before the first, and for methods without rounds.
         checkpoint: where `save` writes.
     """
@@ -122,8 +119,7 @@ class TrainingRun:
         )
         self.seconds = 0.0
         self._round_steps = round_steps(self.method, steps=config.steps)
-        self._loaders = ExitStack()
-        self._draws: Iterator[Raw] | None = None
+        self.feed = Feed(config, splits, team, method=type(self.method))
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
@@ -174,77 +170,8 @@ class TrainingRun:
     @contextmanager
     def loading(self) -> Iterator[None]:
         """End the loaders, which the first step opens, with the block."""
-        with self._loaders:
+        with closing(self.feed):
             yield
-
-    def open_loaders(self) -> Iterator[Raw]:
-        """Open the loaders from the current step to the end of the run, in the place of earlier ones.
-
-        Yields:
-            What `input` takes.
-        """
-        self._loaders.close()
-        # Three independent streams of draws.
-        target = self.splits.target if self.round is None else self.round.target
-        return zip(
-            self._stream(self.splits.labeled, stream=0),
-            self._stream(target if self.method.needs_target else None, stream=1),
-            self._stream(self.splits.few_shot, stream=2),
-            strict=False,
-        )
-
-    def _stream(self, split: DecodedSplit | None, *, stream: int) -> Iterator[RawBatch | None]:
-        if split is None:
-            return itertools.repeat(None)
-        return self._loaders.enter_context(closing(self._batches(split, stream=stream)))
-
-    def _batches(self, split: DecodedSplit, *, stream: int) -> Generator[RawBatch]:
-        data = self.config.data
-        return training_batches(
-            split,
-            recipe=data.augmentation,
-            size=data.train_size,
-            batch_size=self.config.batch_size,
-            seed=3 * self.config.seed + stream,
-            start_step=self.step,
-            steps=self.config.steps - self.step,
-            workers=data.workers,
-            rank=self.team.rank,
-            ranks=self.team.size,
-            pinned=self.device.type == "cuda",
-        )
-
-    def _image(self, batch: RawBatch) -> Tensor:
-        return normalize(batch.image.to(self.device, non_blocking=True))
-
-    def _label(self, batch: RawBatch) -> Tensor:
-        assert batch.label is not None
-        return batch.label.to(self.device, non_blocking=True).long()
-
-    def _labeled(self, batch: RawBatch) -> LabeledBatch:
-        return LabeledBatch(self._image(batch), self._label(batch))
-
-    def _target(self, batch: RawBatch | None) -> UnlabeledBatch:
-        if batch is None:
-            return UnlabeledBatch(torch.empty(0, 3, *self.config.data.train_size, device=self.device))
-        if self.round is None:
-            return UnlabeledBatch(self._image(batch))
-        weight = None
-        if batch.weight is not None:
-            weight = batch.weight.to(self.device, non_blocking=True).float() / FULL_WEIGHT
-        return UnlabeledBatch(self._image(batch), PseudoLabel(self._label(batch), weight))
-
-    def input(self, labeled: RawBatch | None, target: RawBatch | None, few_shot: RawBatch | None) -> StepInput:
-        """Return a method's input of the present step, on the device."""
-        assert labeled is not None
-        own_part = self.config.batch_size // self.team.size
-        return StepInput(
-            labeled=self._labeled(labeled),
-            target=self._target(target),
-            few_shot=None if few_shot is None else self._labeled(few_shot),
-            progress=self.step / self.config.steps,
-            draws=Draws(seed=self.config.seed, step=self.step, first=self.team.rank * own_part),
-        )
 
     def advance(self, until: int, on_step: OnStep | None) -> dict[str, float]:
         """Make updates up to step `until`.
@@ -287,10 +214,10 @@ class TrainingRun:
         """Begin the round of the present step, or find it where a resumed run is inside of it."""
         number = sum(start <= self.step for start in self._round_steps)
         if number == (0 if self.round is None else self.round.number):
-            if self._draws is None:
-                self._draws = self.open_loaders()
+            if not self.feed.is_open:
+                self.feed.open(self.step, round=self.round)
             return
-        self._loaders.close()  # they read the maps of the round before
+        self.feed.close()  # its loaders read the maps of the round before
         is_resumed = self._kept_round is not None and self._kept_round[0] == number
         if not is_resumed:
             # The checkpoint that is written now holds the sums of one rank.
@@ -310,7 +237,7 @@ class TrainingRun:
         self.team.start_together()
         if self.team.rank > 0:
             self.round = open_round(self.splits.target, self.folder, number=number)
-        self._draws = self.open_loaders()
+        self.feed.open(self.step, round=self.round)
 
     def _make_steps(self, until: int, on_step: OnStep | None) -> None:
         """Make updates up to step `until` within a round."""
@@ -318,9 +245,9 @@ class TrainingRun:
         method.train()
         first_bad = torch.full((), -1, device=self.device)
         began = last_shown = time.perf_counter()
-        assert self._draws is not None
-        for labeled, target, few_shot in itertools.islice(self._draws, until - self.step):
-            losses, logs = self.gradients.compute(self.input(labeled, target, few_shot))
+        while self.step < until:
+            step_input = self.feed.on_device(self.feed.read(), step=self.step)
+            losses, logs = self.gradients.compute(step_input)
             self.update(self._factor(self.step))
             method.after_step()
             total = torch.stack(list(losses.values())).sum()
@@ -344,7 +271,7 @@ class TrainingRun:
     def _blend_statistics(self) -> None:
         """Move BatchNorm's statistics towards the target's, if the configuration asks for it; on every rank alike."""
         images = (
-            self._image(batch)
+            normalize(batch.image.to(self.device, non_blocking=True))
             for batch in evaluation_batches(
                 self.splits.target, batch_size=max(self.config.batch_size, MIN_IMAGES_AT_ONCE)
             )

@@ -165,4 +165,4 @@ class Method(nn.Module, ABC):
             The pseudo-labels of each batch, at the images' size; with weights in every batch or in none. Weights are kept in
             255ths.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} begins rounds and does not say what the target is labelled as in them")

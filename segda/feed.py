@@ -1,0 +1,131 @@
+"""What the steps of a run are fed with: images and labels from three streams of draws, put together on the device."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import torch
+from torch import Tensor
+
+from segda.config import TrainConfig
+from segda.datasets.cache import DecodedSplit
+from segda.datasets.loaders import RawBatch, normalize, training_batches
+from segda.draws import Draws
+from segda.methods import Method, StepInput
+from segda.rounds import FULL_WEIGHT, Round
+from segda.splits import Splits
+from segda.team import Team
+from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
+
+Raw = tuple[RawBatch | None, RawBatch | None, RawBatch | None]  # labeled, target, few-shot; None where there is none
+
+
+class Feed:
+    """The loaders of one of the processes that train. Closing it ends their threads and processes.
+
+    Attributes:
+        is_open: whether there is something to read.
+    """
+
+    def __init__(self, config: TrainConfig, splits: Splits, team: Team, *, method: type[Method]) -> None:
+        """Keep what is read; nothing is opened yet.
+
+        Args:
+            config: the run.
+            splits: its decoded images.
+            team: the processes that share each batch.
+            method: says which images it needs.
+        """
+        self._config = config
+        self._splits = splits
+        self._team = team
+        self._needs_target = method.needs_target
+        self._loaders = ExitStack()
+        self._round: Round | None = None
+        self._raw: Iterator[Raw] = iter(())
+        self.is_open = False
+
+    def open(self, step: int, *, round: Round | None) -> None:
+        """Open the loaders from a step to the end of the run, in the place of earlier ones.
+
+        Args:
+            step: number of updates made.
+            round: whose pseudo-labels come with the target images, if there is one.
+        """
+        self.close()
+        self._round = round
+        target = self._splits.target if round is None else round.target
+        # Three independent streams of draws.
+        self._raw = zip(
+            self._stream(self._splits.labeled, step, stream=0),
+            self._stream(target if self._needs_target else None, step, stream=1),
+            self._stream(self._splits.few_shot, step, stream=2),
+            strict=False,
+        )
+        self.is_open = True
+
+    def close(self) -> None:
+        """End the loaders."""
+        self.is_open = False
+        self._loaders.close()
+
+    def read(self) -> Raw:
+        """Return the images of the next step as the loaders have them."""
+        return next(self._raw)
+
+    def on_device(self, raw: Raw, *, step: int) -> StepInput:
+        """Return what a method is given for a step.
+
+        Args:
+            raw: of `read`.
+            step: number of updates made.
+        """
+        labeled, target, few_shot = raw
+        assert labeled is not None
+        own_part = self._config.batch_size // self._team.size
+        return StepInput(
+            labeled=self._labeled(labeled),
+            target=self._target(target),
+            few_shot=None if few_shot is None else self._labeled(few_shot),
+            progress=step / self._config.steps,
+            draws=Draws(seed=self._config.seed, step=step, first=self._team.rank * own_part),
+        )
+
+    def _stream(self, split: DecodedSplit | None, step: int, *, stream: int) -> Iterator[RawBatch | None]:
+        if split is None:
+            return itertools.repeat(None)
+        data = self._config.data
+        batches = training_batches(
+            split,
+            recipe=data.augmentation,
+            size=data.train_size,
+            batch_size=self._config.batch_size,
+            seed=3 * self._config.seed + stream,
+            start_step=step,
+            steps=self._config.steps - step,
+            workers=data.workers,
+            rank=self._team.rank,
+            ranks=self._team.size,
+            pinned=self._team.device.type == "cuda",
+        )
+        return self._loaders.enter_context(closing(batches))
+
+    def _image(self, batch: RawBatch) -> Tensor:
+        return normalize(batch.image.to(self._team.device, non_blocking=True))
+
+    def _label(self, batch: RawBatch) -> Tensor:
+        assert batch.label is not None
+        return batch.label.to(self._team.device, non_blocking=True).long()
+
+    def _labeled(self, batch: RawBatch) -> LabeledBatch:
+        return LabeledBatch(self._image(batch), self._label(batch))
+
+    def _target(self, batch: RawBatch | None) -> UnlabeledBatch:
+        if batch is None:
+            return UnlabeledBatch(torch.empty(0, 3, *self._config.data.train_size, device=self._team.device))
+        if self._round is None:
+            return UnlabeledBatch(self._image(batch))
+        weight = None
+        if batch.weight is not None:
+            weight = batch.weight.to(self._team.device, non_blocking=True).float() / FULL_WEIGHT
+        return UnlabeledBatch(self._image(batch), PseudoLabel(self._label(batch), weight))
