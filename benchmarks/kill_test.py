@@ -73,6 +73,8 @@ def sweep_file(folder: Path, *, trials: int, steps: int, seed: int) -> Path:
         "search": {
             "method.name": ["source_only", "adversarial", "dacs", "self_training"],
             "method.lambda_adv": {"low": 1e-4, "high": 1e-2, "log": True, "when": {"method.name": "adversarial"}},
+            # The first round begins before the first rung: trials that stop there have been in one.
+            "method.warm_up": {"choices": [0.1, 0.2], "when": {"method.name": "self_training"}},
             "optimizer.lr": {"low": 5e-3, "high": 1e-1, "log": True},
         },
         "scheduler": {"name": "asha", "min_steps": steps // 3, "reduction_factor": 2},
