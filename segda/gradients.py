@@ -144,16 +144,16 @@ class Gradients:
                 output = self.forward(part)
                 if whole is None:
                     whole = Sums.of(output).over_processes()
-                self.backward(output, whole)
+                losses = self.backward(output, whole)
             scalars.append({name: item.detach() for name, item in output.logs.items() if isinstance(item, Tensor)})
         assert whole is not None
-        losses = {group: differentiate(loss, whole.losses[group])[0] for group, loss in output.losses.items()}
-        logs = {
-            name: differentiate(item, whole.logs[name])[0]
-            if isinstance(item, Loss)
-            else torch.stack([logged[name] for logged in scalars]).mean(0)
-            for name, item in output.logs.items()
-        }
+        with torch.no_grad():
+            logs = {
+                name: item.formula(whole.logs[name])
+                if isinstance(item, Loss)
+                else torch.stack([logged[name] for logged in scalars]).mean(0)
+                for name, item in output.logs.items()
+            }
         return losses, logs
 
     def forward(self, part: StepInput) -> StepOutput:
@@ -164,22 +164,27 @@ class Gradients:
         losses = {group: Loss(sums[group], loss.formula) for group, loss in output.losses.items()}
         return StepOutput(losses, output.logs)
 
-    def backward(self, output: StepOutput, whole: "Sums") -> None:
+    def backward(self, output: StepOutput, whole: "Sums") -> dict[str, Tensor]:
         """Back-propagate what each group's loss is of the whole batch's into the group's own parameters.
 
         Args:
             output: of a part of the batch.
             whole: the sums of the batch.
+
+        Returns:
+            Group -> the batch's loss, detached.
         """
+        values = {}
         last = len(output.losses) - 1
         for index, (group, loss) in enumerate(output.losses.items()):
-            _, weights = differentiate(loss, whole.losses[group])
+            values[group], weights = differentiate(loss, whole.losses[group])
             torch.autograd.backward(
                 loss.sums,
                 self._scaler.scale(self._team.size * weights),
                 inputs=self._groups[group],
                 retain_graph=index < last,
             )
+        return values
 
     def _sums_of(self, parts: Sequence[StepInput]) -> "Sums":
         """Return the sums of the batch from forward passes that leave no trace."""
