@@ -6,9 +6,9 @@ logged since the last one, the round whose pseudo-labels are in use, and the con
 need no state beyond the step: the sample of a step, and what is drawn for it, is a function of seed and step.
 """
 
-import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from segda.datasets import DATASETS
 from segda.errors import DamagedCheckpointError, WeightsError
 from segda.files import replacing
 from segda.models import Segmenter, build_segmenter
+from segda.torch_files import read_torch_file, verify_torch_file
 
 FORMAT = 2
 
@@ -113,8 +114,22 @@ def save_checkpoint(
         torch.save(state, temporary)
 
 
+def verify_checkpoint(path: Path) -> None:
+    """Compare the bytes of a checkpoint with the checksums that were written with them; what they say is not looked at.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+
+    Raises:
+        DamagedCheckpointError: the file has lost or changed content.
+        WeightsError: it is missing or cannot be opened.
+    """
+    with _errors_of(path):
+        verify_torch_file(path)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU, once its bytes are seen to be those that were written.
 
     Args:
         path: a file that `save_checkpoint` wrote.
@@ -126,26 +141,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         DamagedCheckpointError: the file has lost or changed content.
         WeightsError: it is missing, cannot be opened, or is not a checkpoint of this library.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(f"no checkpoint at {path}; `segda train` writes checkpoint.pt into its run folder") from None
-    except MemoryError:
-        raise
-    # Damaged content makes its reader raise nearly anything.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # A disk that fails says nothing about the file; a position that does not exist comes from its content.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise WeightsError(f"{path} cannot be read ({reason}); see to the disk or the permissions") from None
-        raise DamagedCheckpointError(
-            f"{path} cannot be read as a checkpoint ({reason}); delete it to train again"
-        ) from None
+    with _errors_of(path):
+        state = read_torch_file(path)
     if not isinstance(state, dict) or "format" not in state:
         raise WeightsError(f"{path} is not a checkpoint of segda: expected a file written by `segda train`")
     if state["format"] != FORMAT:
         raise WeightsError(f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; train again")
     return state
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise WeightsError(f"no checkpoint at {path}; `segda train` writes checkpoint.pt into its run folder") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise WeightsError(f"{path} cannot be read ({reason}); see to the disk or the permissions") from None
+    except ValueError as error:
+        raise DamagedCheckpointError(
+            f"{path} cannot be read as a checkpoint ({error}); delete it to train again"
+        ) from None
 
 
 def restore_checkpoint(

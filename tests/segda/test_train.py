@@ -254,6 +254,8 @@ def test_a_damaged_checkpoint_is_one_clear_error_and_stays(finished, tmp_path, d
 
 
 def test_a_disk_that_fails_is_no_damage_to_the_checkpoint(tmp_path, monkeypatch):
+    torch.save({}, tmp_path / "checkpoint.pt")
+
     def load(*_, **__):
         raise OSError(errno.EIO, "Input/output error")
 
