@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 
 _CHUNK = 1 << 20
+_FOLDER = 0x10  # an attribute of an entry
 
 
 def read_torch_file(path: Path) -> Any:
@@ -72,6 +73,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _verify(file: IO[bytes]) -> None:
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
+            if entry.external_attr & _FOLDER:
+                # No checksum covers this bit, for which PyTorch reads nothing and returns whatever was in memory.
+                raise ValueError(f"its entry {entry.filename} is marked as a folder")
             with archive.open(entry) as content:
                 while content.read(_CHUNK):
                     pass
