@@ -13,6 +13,7 @@ class FailureClass(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     INVALID = "invalid"  # the configuration cannot be used
     DATA = "data"  # a file is missing or cannot be read
+    DISK = "disk"  # a disk is full, over its quota, read-only or broken
     STORAGE = "storage"  # the storage address did not take or give a trial's files
     ERROR = "error"  # an exception in the training code
     HANG = "hang"  # no report for longer than the watchdog waits
@@ -30,12 +31,14 @@ class Policy:
         retries: failures of the class in a row, without a new report between them, after which the trial is given up; None: never.
         pause_seconds: before the first new attempt; doubled with each further one, up to `MAX_PAUSE_SECONDS`.
         blames_configuration: whether the sampler is told, as a pruned trial with a broken constraint; a trial that the machines
-            failed says nothing about its configuration.
+            failed says nothing about its configuration, spends no budget, and is taken up again by the next driver.
+        remedy: what people can do about it; empty where a trial's configuration or code is to be changed.
     """
 
     retries: int | None
     pause_seconds: float
     blames_configuration: bool
+    remedy: str = ""
 
     def pause(self, failures: int) -> float:
         """Return the seconds to wait before the next attempt.
@@ -57,14 +60,25 @@ POLICIES: dict[FailureClass, Policy] = {
     FailureClass.INVALID: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
     FailureClass.ERROR: Policy(retries=0, pause_seconds=0.0, blames_configuration=True),
     # A file that one node cannot read another one may; a file that nobody can read is no fault of the configuration.
-    FailureClass.DATA: Policy(retries=1, pause_seconds=5.0, blames_configuration=False),
-    FailureClass.STORAGE: Policy(retries=3, pause_seconds=5.0, blames_configuration=False),
+    FailureClass.DATA: Policy(3, 5.0, blames_configuration=False, remedy="see that every node can read the data"),
+    FailureClass.DISK: Policy(
+        3, 5.0, blames_configuration=False, remedy="free space where the store, the cache and temporary files are"
+    ),
+    FailureClass.STORAGE: Policy(
+        3, 5.0, blames_configuration=False, remedy="see that every node reaches the storage address"
+    ),
     FailureClass.HANG: Policy(retries=1, pause_seconds=5.0, blames_configuration=True),
-    FailureClass.WORKER_LOST: Policy(retries=3, pause_seconds=1.0, blames_configuration=False),
-    FailureClass.NODE_LOST: Policy(retries=10, pause_seconds=1.0, blames_configuration=False),
+    FailureClass.WORKER_LOST: Policy(
+        3, 1.0, blames_configuration=False, remedy="see what ends processes there: memory, a time limit, a crash"
+    ),
+    FailureClass.NODE_LOST: Policy(
+        10, 1.0, blames_configuration=False, remedy="see that the cluster's nodes are up and reach each other"
+    ),
     # A broken GPU fails at once and is given the next trial at once: pauses long enough that another one may become free.
-    FailureClass.DEVICE_LOST: Policy(retries=10, pause_seconds=30.0, blames_configuration=False),
-    FailureClass.PREEMPTED: Policy(retries=None, pause_seconds=0.0, blames_configuration=False),
+    FailureClass.DEVICE_LOST: Policy(
+        10, 30.0, blames_configuration=False, remedy="see to the GPU and its driver (nvidia-smi)"
+    ),
+    FailureClass.PREEMPTED: Policy(None, 0.0, blames_configuration=False, remedy="wait for machines"),
 }
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from ray.exceptions import (
     ActorUnavailableError,
     NodeDiedError,
+    OutOfDiskError,
     OutOfMemoryError,
     RayActorError,
 )
 from ray.tune.experiment import Trial
 
+from segda.file_errors import says_disk_failure
 from sweeps.execution.ray_patch import LostWorkerError
 from sweeps.failures import FailureClass
 
@@ -28,7 +30,7 @@ def error_of(trial: Trial) -> object:
 
 
 def classify_loss(error: object) -> FailureClass:
-    """Tell a lost machine and memory that did not suffice from a lost process.
+    """Tell a lost machine, and memory or a disk that did not suffice, from a lost process.
 
     Args:
         error: what `error_of` returned.
@@ -36,6 +38,11 @@ def classify_loss(error: object) -> FailureClass:
     match error.cause if isinstance(error, LostWorkerError) else error:
         case OutOfMemoryError():
             return FailureClass.OUT_OF_MEMORY
+        case OutOfDiskError():
+            return FailureClass.DISK
+        # Of a worker whose own files, logs among them, found no room: Ray has that as text.
+        case told if says_disk_failure(str(told)):
+            return FailureClass.DISK
         # An actor that cannot be reached any more: its raylet is gone, whatever became of the process.
         case NodeDiedError() | ActorUnavailableError():
             return FailureClass.NODE_LOST

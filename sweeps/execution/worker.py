@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import socket
 import time
 import traceback
@@ -32,7 +33,7 @@ from segda.errors import (
     UnknownNameError,
     WeightsError,
 )
-from segda.file_errors import is_file_error
+from segda.file_errors import is_disk_failure, is_file_error
 from segda.files import claiming, write_text
 from segda.guests import make_importable
 from sweeps.execution.attempts import StaleAttemptError, check_beginning, check_ours, newest_attempt, take_over
@@ -64,9 +65,19 @@ def run_task(task: Task, send: Send) -> None:
     try:
         _train(task, send)
     except Exception as error:
-        send({"event": "failed", "failure": str(classify(error)), "error": summary(error)})
+        failure = classify(error)
+        told = f"{summary(error)}{_space(task)}" if failure is FailureClass.DISK else summary(error)
+        send({"event": "failed", "failure": str(failure), "error": told})
     else:
         send({"event": "finished"})
+
+
+def _space(task: Task) -> str:
+    """Return what is left on the disk of the trial's folder, for people; PyTorch does not name the file that it could not write."""
+    try:
+        return f" ({shutil.disk_usage(task.folder).free / 1e6:.1f} MB free in {task.folder})"
+    except OSError:
+        return f" ({task.folder} cannot be reached)"
 
 
 def _train(task: Task, send: Send) -> None:
@@ -205,7 +216,7 @@ def classify(error: Exception) -> FailureClass:
 
     Returns:
         DIVERGED and OUT_OF_MEMORY, which the sampler learns to avoid. DATA for files (images, weights, the cache, guests) that are
-        missing, damaged or not allowed and for disks that are full, read-only or broken: another node may do better, and no
+        missing, damaged or not allowed, and DISK for disks that are full, read-only or broken: another node may do better, and no
         configuration is to blame. STORAGE for a storage address that fails. WORKER_LOST for an attempt that was replaced or lost
         one of its processes, DEVICE_LOST for a GPU that failed. INVALID for a configuration that cannot be used. ERROR for all
         else.
@@ -219,12 +230,14 @@ def classify(error: Exception) -> FailureClass:
             return FailureClass.DIVERGED
         case _ if is_out_of_memory(error):
             return FailureClass.OUT_OF_MEMORY
+        case StorageError():
+            return FailureClass.STORAGE
+        case _ if is_disk_failure(error):
+            return FailureClass.DISK
         case _ if is_device_failure(error):
             return FailureClass.DEVICE_LOST
         case StaleAttemptError() | ProcessLostError():
             return FailureClass.WORKER_LOST
-        case StorageError():
-            return FailureClass.STORAGE
         case DatasetNotFoundError() | CorruptSampleError() | CacheError() | WeightsError():
             return FailureClass.DATA
         case GuestError() | UnknownNameError():

@@ -17,9 +17,14 @@ def test_the_sampler_hears_of_what_the_configuration_did_and_not_of_what_the_mac
     assert blamed.isdisjoint(
         {
             *(FailureClass.WORKER_LOST, FailureClass.NODE_LOST, FailureClass.DEVICE_LOST, FailureClass.PREEMPTED),
-            *(FailureClass.DATA, FailureClass.STORAGE),
+            *(FailureClass.DATA, FailureClass.DISK, FailureClass.STORAGE),
         }
     )
+
+
+def test_where_the_machines_are_to_blame_people_are_told_what_to_do():
+    told = {failure for failure, policy in POLICIES.items() if policy.remedy}
+    assert told == {failure for failure, policy in POLICIES.items() if not policy.blames_configuration}
 
 
 def test_a_preempted_trial_is_tried_again_for_ever_and_at_once():

@@ -30,6 +30,8 @@ DIED = (
         (exceptions.RayActorError(error_msg=DIED.format("worker process")), FailureClass.WORKER_LOST),
         (exceptions.RayActorError(preempted=True), FailureClass.PREEMPTED),
         ("Traceback\nKeyError: 1", FailureClass.WORKER_LOST),
+        (LostWorkerError(exceptions.OutOfDiskError("objects cannot be spilled")), FailureClass.DISK),
+        ("Traceback\nOSError: [Errno 28] No space left on device: '/tmp/ray/x'", FailureClass.DISK),
     ],
 )
 def test_lost_machines_and_lost_memory_are_told_apart_from_lost_processes(error, failure):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -227,7 +228,9 @@ def test_the_device_of_an_attempt_is_the_one_that_its_node_gave_it(
         (CorruptSampleError("a.png"), FailureClass.DATA),
         (CacheError("full"), FailureClass.DATA),
         (WeightsError("no file"), FailureClass.DATA),
-        (OSError(errno.ENOSPC, "no space left"), FailureClass.DATA),
+        (OSError(errno.ENOSPC, "no space left"), FailureClass.DISK),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), FailureClass.DISK),
+        (ProcessLostError("rank 1 failed: OSError: [Errno 122] Disk quota exceeded"), FailureClass.DISK),
         (PermissionError(errno.EACCES, "denied", "/data"), FailureClass.DATA),
         (FileNotFoundError(errno.ENOENT, "missing", "/data"), FailureClass.DATA),
         (OSError(errno.ESTALE, "stale handle"), FailureClass.DATA),
@@ -240,6 +243,25 @@ def test_the_device_of_an_attempt_is_the_one_that_its_node_gave_it(
 )
 def test_failures_are_told_apart(error, failure):
     assert classify(error) is failure
+
+
+def test_a_disk_that_is_full_is_named_with_what_is_left_there(task, trains):
+    def train(config, report, *, folder, acknowledged):
+        torch.save({"a": torch.zeros(1000)}, "/dev/full")
+
+    end = messages(task(trains(train)))[-1]
+    assert (end["event"], end["failure"]) == ("failed", "disk")
+    assert re.search(r"unexpected pos .* \(\d+\.\d MB free in /.*/0000-key\)", end["error"])
+
+
+def test_a_disk_behind_another_error_is_found(task, trains):
+    def train(config, report, *, folder, acknowledged):
+        try:
+            raise OSError(errno.EROFS, "Read-only file system")
+        except OSError as error:
+            raise CacheError("decoded images cannot be kept") from error
+
+    assert messages(task(trains(train)))[-1]["failure"] == "disk"
 
 
 def test_a_summary_is_one_short_line():
