@@ -165,10 +165,7 @@ def replay(spec: SweepSpec, curves: list[dict[str, Any]], folder: Path) -> list[
         )
         while not isinstance(task := coordinator.next_task(), Wait):
             curve = by_params[identity(coordinator.records[task.number].params)]
-            messages = [
-                {"event": "point", "step": step, "metrics": metrics, "timestamp": float(step)}
-                for step, metrics in curve["points"]
-            ]
+            messages = [{"event": "point", "step": step, "metrics": metrics} for step, metrics in curve["points"]]
             for message in [{"event": "started", "worker": "table"}, *messages, {"event": "finished"}]:
                 if coordinator.on_message(task.number, task.attempt, message):
                     break

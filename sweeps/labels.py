@@ -11,6 +11,7 @@ from sweeps.trial import TrialKind, TrialRecord
 
 # Parameters that the method label already shows.
 _IN_METHOD_LABEL = frozenset({"method.name", "method.discriminator"})
+_JITTER = 2.0  # seconds by which clocks that are set well may differ
 
 
 def method_name(trial: TrialRecord) -> str:
@@ -81,6 +82,20 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was; clocks of two machines may put it into the future, and then it says so.
+
+    Example:
+        >>> ago(65), ago(-7200)
+        ('1 min 05 s ago', '2 h 00 min in the future by this clock')
+    """
+    return (
+        f"{duration(-seconds)} in the future by this clock"
+        if seconds <= -_JITTER
+        else f"{duration(max(0.0, seconds))} ago"
+    )
 
 
 def kind_label(trial: TrialRecord) -> str:

@@ -13,7 +13,7 @@ from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
 from sweeps.findings import Check, check, same
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import is_alive
+from sweeps.ledger.lease import is_driven
 from sweeps.ledger.records import Point
 from sweeps.paths import value_at
 from sweeps.store import Store
@@ -64,7 +64,7 @@ def audit(
         spec=spec,
         records=records,
         points={trial.number: ledger.points(name, trial.number) for trial in records},
-        is_driven=is_alive(record.driver, record.driver_seen),
+        is_driven=is_driven(ledger, name),
     )
     files = read_trial_files(records, store, storage=spec.storage, history=history)
     checks = [

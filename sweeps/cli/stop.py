@@ -8,8 +8,7 @@ import click
 from segda.errors import ConfigError
 from sweeps.cli.options import examples, options
 from sweeps.commands.places import open_ledger
-from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import LEASE_SECONDS, is_alive
+from sweeps.ledger.lease import LEASE_SECONDS, Watch, is_free
 from sweeps.store import Store
 
 _POLL_SECONDS = 0.5
@@ -33,7 +32,7 @@ def stop_command(name: str, no_wait: bool, store_root: Path, ledger_url: str | N
     """
     store = Store.at(store_root)
     with open_ledger(store, ledger_url, create=False) as ledger:
-        if not _is_driven(ledger, name):
+        if is_free(ledger.sweep(name).driver):
             click.echo(f"nothing drives sweep {name!r} now; there is nothing to stop")
             return
         ledger.update_sweep(name, stop_requested=time.time())
@@ -41,16 +40,16 @@ def stop_command(name: str, no_wait: bool, store_root: Path, ledger_url: str | N
             click.echo(f"asked the driver of {name} to end")
             return
         # A driver finishes what it is deciding, and gives up its lease last.
-        deadline = time.monotonic() + 2 * LEASE_SECONDS
-        while _is_driven(ledger, name):
+        deadline, watch = time.monotonic() + 2 * LEASE_SECONDS, Watch()
+        while not is_free((record := ledger.sweep(name)).driver):
+            if watch.silence(record) >= LEASE_SECONDS:
+                click.echo(
+                    f"nothing drives {name} any more: its driver has not renewed its lease for {LEASE_SECONDS:.0f} s"
+                )
+                return
             if time.monotonic() > deadline:
                 raise ConfigError(
                     f"the driver of {name!r} did not end within {2 * LEASE_SECONDS:.0f} s; look at it with `sweeps status {name}`"
                 )
             time.sleep(_POLL_SECONDS)
     click.echo(f"stopped {name}; go on with `sweeps resume {name}`")
-
-
-def _is_driven(ledger: Ledger, name: str) -> bool:
-    record = ledger.sweep(name)
-    return is_alive(record.driver, record.driver_seen)

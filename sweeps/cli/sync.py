@@ -7,7 +7,7 @@ import click
 from sweeps.checks.makers import stored_spec
 from sweeps.cli.options import examples, options
 from sweeps.commands.places import open_ledger
-from sweeps.ledger.lease import is_alive
+from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
 
 
@@ -31,6 +31,5 @@ def sync_command(name: str, store_root: Path, ledger_url: str | None) -> None:
         spec = stored_spec(ledger.sweep(name))
         tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
         tracker.connect()
-        sweep = ledger.sweep(name)
-        tracker.send(final=not is_alive(sweep.driver, sweep.driver_seen))
+        tracker.send(final=not is_driven(ledger, name))
         click.echo(f"MLflow is up to date: {tracker.where}")

@@ -245,13 +245,13 @@ class Coordinator:
             return False
         decision = self._decide(record, step, metrics)
         # With the point: a driver that dies in between would let the trial go on although it lost here.
-        changes = {"state": TrialState.PRUNED, "finished": time.time()} if decision.stop else {}
+        changes = {"state": TrialState.PRUNED, "finished": _end_of(record)} if decision.stop else {}
         acknowledged = self.ledger.add_point(
             self.spec.name,
             record.number,
             attempt=record.attempt,
             step=step,
-            timestamp=float(message["timestamp"]),
+            timestamp=time.time(),  # by one clock with the events, whatever the clocks of the nodes say
             metrics=metrics,
             seconds=self._seconds(record),
             **changes,
@@ -301,7 +301,7 @@ class Coordinator:
     ) -> None:
         seconds = self._seconds(record)
         record = self._update(
-            record.number, state=state, failure=failure, error=error, finished=time.time(), seconds=seconds
+            record.number, state=state, failure=failure, error=error, finished=_end_of(record), seconds=seconds
         )
         self._end(record, error or "")
 
@@ -381,3 +381,8 @@ class Coordinator:
             seconds = self._seconds(record)
             self._heard.pop(record.number, None)
             self._tell("queued", self._update(record.number, state=TrialState.QUEUED, seconds=seconds), reason)
+
+
+def _end_of(record: TrialRecord) -> float:
+    """Return the present time as that of a trial's end, which is not before its beginning by the clock of another driver."""
+    return max(time.time(), record.started or record.created)

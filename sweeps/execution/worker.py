@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import socket
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,7 +52,7 @@ Send = Callable[[Message], None]
 def run_task(task: Task, send: Send) -> None:
     """Train, and send what happens.
 
-    Messages are `started` (worker, device), `point` (step, timestamp, metrics), and at the end `finished` or `failed` (failure,
+    Messages are `started` (worker, device), `point` (step, metrics), and at the end `finished` or `failed` (failure,
     error). The traceback of a failure goes to `error.txt` in the trial's folder. A process that its watchdog ended sends
     nothing; a `hang.txt` that is not empty lies in the folder then.
 
@@ -138,7 +137,7 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
         if task.system_metrics:
             values |= sample()
         # Also what the driver has on disk, when the trial makes up for a lost checkpoint: it hears that the trial is alive.
-        send({"event": "point", "step": step, "timestamp": time.time(), "metrics": values})
+        send({"event": "point", "step": step, "metrics": values})
         watchdog.restart()
 
     torch.set_num_threads(task.threads)

@@ -408,7 +408,7 @@ class Ledger:
             number: the trial.
             attempt: of the reporting worker, see `start_attempt`.
             step: training step of the report.
-            timestamp: when it was measured, seconds since 1970.
+            timestamp: when the driver heard of it, seconds since 1970.
             metrics: name -> value.
             **changes: fields of the trial that change in the same transaction, see `update_trial`.
 

@@ -1,8 +1,10 @@
 """The lease to drive a sweep: at most one process decides about a sweep, wherever the processes are.
 
-It lies in the ledger, is renewed every few seconds, and names its holder. A holder that died on this machine is noticed at once;
-one on another machine, or in another container, loses the lease when it was not renewed for `LEASE_SECONDS`. A driver whose lease
-was taken, because it was suspended or did not reach the ledger, changes nothing any more: the ledger refuses what it writes.
+It lies in the ledger, is renewed every few seconds, and names its holder. A holder that died on this machine is noticed at once.
+Of one on another machine, or in another container, nothing but its renewals can be seen, and when it made them is by its own clock,
+which may differ from ours or be set at any time. So whoever wants the lease watches it: what was not renewed while we looked on for
+`LEASE_SECONDS`, by our own monotonic clock, is dead. A driver whose lease was taken, because it was suspended or did not reach the
+ledger, changes nothing any more: the ledger refuses what it writes.
 """
 
 import contextlib
@@ -14,16 +16,47 @@ from collections.abc import Callable, Iterator
 import sqlalchemy as sa
 
 from segda.errors import ConfigError
+from sweeps.labels import ago
 from sweeps.ledger.connection import survives_restart
 from sweeps.ledger.database import Ledger, unknown_sweep
 from sweeps.ledger.process import Process
+from sweeps.ledger.records import SweepRecord, sweep_record
 from sweeps.ledger.tables import SWEEP
 
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 3.0
-LEASE_SECONDS = 60.0  # clocks of the machines that drive sweeps must agree to well within this
+LEASE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+_GAP_SECONDS = 3.0  # between two looks; after a longer one, whoever holds a lease may have been held up as well
+
+
+class Watch:
+    """How long a lease was looked at without a renewal, by this process's own monotonic clock."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self._claim: tuple[str | None, float | None] = (None, None)
+        self._since = self._looked = time.monotonic()
+
+    def silence(self, record: SweepRecord) -> float:
+        """Return for how many seconds the lease in a record has not been renewed, as far as somebody looked.
+
+        Args:
+            record: the sweep as it was read just now. Who could not read it for a while, because this machine or the ledger's
+                database was away, begins anew: the holder may have been as unable to renew.
+        """
+        now = time.monotonic()
+        claim = _claim_of(record)
+        if claim != self._claim or now - self._looked > _GAP_SECONDS:
+            self._claim, self._since = claim, now
+        self._looked = now
+        return now - self._since
+
+
+def _claim_of(record: SweepRecord) -> tuple[str | None, float | None]:
+    """Return what changes with every renewal."""
+    return record.driver, record.driver_seen
 
 
 class Lease:
@@ -53,43 +86,58 @@ class Lease:
     def check_free(self) -> None:
         """Find out early whether this process may drive the sweep; `held` decides.
 
-        The lease of a driver that cannot be looked at from here is waited for, up to `LEASE_SECONDS`: one that lives renews it
-        within seconds, and one that died with its container or node is replaced without anybody's help.
+        A holder that cannot be looked at from here, or was not heard of for a while by this clock, is watched: one that lives
+        renews its lease within seconds, and from one that did not for `LEASE_SECONDS` the lease is taken.
 
         Raises:
             ConfigError: another process drives it, or there is no such sweep.
         """
-        first = record = self._ledger.sweep(self._sweep)
-        deadline = time.monotonic() + LEASE_SECONDS
-        while (
-            record.driver is not None and record.driver != self.holder and is_alive(record.driver, record.driver_seen)
-        ):
-            holder, seen = Process.parse(record.driver), float(record.driver_seen or 0.0)
-            is_renewed = (record.driver, record.driver_seen) != (first.driver, first.driver_seen)
-            if is_renewed or holder.is_visible or time.monotonic() > deadline:
-                raise _driven_elsewhere(self._sweep, holder, seen)
-            if record is first:
-                log.warning(
-                    "sweep %s was being run by process %d on %s %.0f s ago; waiting up to %.0f s to see whether that is still so",
-                    *(self._sweep, holder.pid, holder.host, time.time() - seen, LEASE_SECONDS),
-                )
+        record = self._ledger.sweep(self._sweep)
+        if record.driver is None or record.driver == self.holder or is_free(record.driver):
+            return
+        holder = Process.parse(record.driver)
+        if holder.is_visible and _is_recent(record.driver_seen):
+            raise _driven_elsewhere(self._sweep, record)
+        log.warning(
+            "sweep %s was run by process %d on %s, last heard of %s; watching for %.0f s whether it still is",
+            *(self._sweep, holder.pid, holder.host, ago(time.time() - float(record.driver_seen or 0.0)), LEASE_SECONDS),
+        )
+        watch = Watch()
+        while watch.silence(record) < LEASE_SECONDS:
             time.sleep(_POLL_SECONDS)
-            record = self._ledger.sweep(self._sweep)
+            before, record = record, self._ledger.sweep(self._sweep)
+            if is_free(record.driver):
+                return
+            if _claim_of(record) != _claim_of(before):
+                raise _driven_elsewhere(self._sweep, record)
+        self._take_from_dead(record)
+
+    @survives_restart
+    def _take_from_dead(self, record: SweepRecord) -> None:
+        """Free the lease of a holder that did not renew it, unless it does so at the last moment."""
+        is_same = sa.and_(
+            SWEEP.c.name == self._sweep,
+            SWEEP.c.driver == record.driver,
+            SWEEP.c.driver_seen.is_not_distinct_from(record.driver_seen),
+        )
+        with self._ledger.writing() as connection:
+            connection.execute(SWEEP.update().where(is_same).values(driver=None, driver_seen=None))
 
     @survives_restart
     def take(self) -> None:
-        """Become the only driver of the sweep.
+        """Become the only driver of the sweep; nobody is waited for.
 
         Raises:
-            ConfigError: another process is, or there is no such sweep.
+            ConfigError: another process has the lease, or there is no such sweep.
         """
         with self._ledger.writing() as connection:
-            query = sa.select(SWEEP.c.driver, SWEEP.c.driver_seen).where(SWEEP.c.name == self._sweep)
-            row = connection.execute(query.with_for_update()).first()
+            query = sa.select(SWEEP).where(SWEEP.c.name == self._sweep).with_for_update()
+            row = connection.execute(query).mappings().first()
             if row is None:
                 raise unknown_sweep(connection, self._sweep)
-            if row.driver != self.holder and is_alive(row.driver, row.driver_seen):
-                raise _driven_elsewhere(self._sweep, Process.parse(row.driver), row.driver_seen)
+            record = sweep_record(row)
+            if record.driver != self.holder and not is_free(record.driver):
+                raise _driven_elsewhere(self._sweep, record)
             connection.execute(
                 SWEEP.update()
                 .where(SWEEP.c.name == self._sweep)
@@ -109,6 +157,7 @@ class Lease:
         Raises:
             ConfigError: another process drives the sweep, or there is no such sweep.
         """
+        self.check_free()
         self.take()
         self._ledger.holders[self._sweep] = self.holder
         ended = threading.Event()
@@ -153,21 +202,63 @@ class Lease:
             connection.execute(SWEEP.update().where(is_ours).values(driver=None, driver_seen=None))
 
 
-def _driven_elsewhere(sweep: str, holder: Process, seen: float) -> ConfigError:
+def _driven_elsewhere(sweep: str, record: SweepRecord) -> ConfigError:
+    holder = Process.parse(str(record.driver))
+    seen = ago(time.time() - float(record.driver_seen or 0.0))
     return ConfigError(
-        f"sweep {sweep!r} is being run by process {holder.pid} on {holder.host}, last seen {time.time() - seen:.0f} s ago; wait "
-        f"for it or stop it with `sweeps stop {sweep}` (one that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
+        f"sweep {sweep!r} is being run by process {holder.pid} on {holder.host}, last seen {seen}; wait for it or stop it with "
+        f"`sweeps stop {sweep}` (one that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
     )
 
 
+def is_free(driver: str | None) -> bool:
+    """Return whether nobody has a lease for certain: no process, or one that has ended in sight of this one.
+
+    Args:
+        driver: `SweepRecord.driver`.
+    """
+    if driver is None:
+        return True
+    holder = Process.parse(driver)
+    return holder.is_visible and not holder.is_running
+
+
 def is_alive(driver: str | None, seen: float | None) -> bool:
-    """Return whether a sweep's driver lives, as far as can be told from here.
+    """Return whether a sweep's driver lives, as far as one look can tell.
+
+    Out of sight that depends on the clocks of two machines: a driver whose clock is an hour ahead or behind looks dead. `is_driven`
+    knows better, and takes longer where it must.
 
     Args:
         driver: `SweepRecord.driver`.
         seen: `SweepRecord.driver_seen`.
     """
-    if driver is None or seen is None or time.time() - seen > LEASE_SECONDS:
+    if driver is None or is_free(driver):
         return False
-    holder = Process.parse(driver)
-    return not holder.is_visible or holder.is_running
+    return Process.parse(driver).is_visible or _is_recent(seen)
+
+
+def is_driven(ledger: Ledger, sweep: str) -> bool:
+    """Return whether a process drives a sweep; one that looks dead is watched for as long as it takes to renew its lease.
+
+    Args:
+        ledger: where the sweep is.
+        sweep: its name.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    watch = Watch()
+    first = record = ledger.sweep(sweep)
+    while not is_free(record.driver):
+        if is_alive(record.driver, record.driver_seen) or _claim_of(record) != _claim_of(first):
+            return True
+        if watch.silence(record) >= 3 * RENEW_SECONDS:
+            return False
+        time.sleep(_POLL_SECONDS)
+        record = ledger.sweep(sweep)
+    return False
+
+
+def _is_recent(seen: float | None) -> bool:
+    return seen is not None and abs(time.time() - seen) <= LEASE_SECONDS

@@ -135,7 +135,7 @@ class Point:
         id: grows with the order of arrival over all sweeps; a cursor for `Ledger.points_after`.
         number: the trial.
         step: training step.
-        timestamp: when the worker measured it, seconds since 1970.
+        timestamp: when the driver heard of it, seconds since 1970.
         metrics: name -> value; NaN and infinities are kept.
     """
 

@@ -51,20 +51,22 @@ def observe(task: CanaryTask, folder: Path, *, ready: Callable[[], None]) -> Cos
     torch.set_num_threads(task.threads)
     config = TrainConfig.model_validate(task.config)
     device = resolve_device(config.device)
+    age = time.time() - psutil.Process().create_time()
+    begun = time.perf_counter()
     stepped: list[float] = []
     reported: list[float] = []
     train(
         _shortened(config, steps=2, report_every=1),
-        lambda *_: reported.append(time.time()),
+        lambda *_: reported.append(time.perf_counter()),
         folder=folder / "reports",
-        on_step=lambda *_: stepped.append(time.time()),
+        on_step=lambda *_: stepped.append(time.perf_counter()),
         **_options(task),
     )
     at_first, at_end = (end - begin for begin, end in zip(stepped, reported, strict=True))
     disk_bytes = sum(path.stat().st_size for path in (folder / "reports").rglob("*") if path.is_file())
     gc.collect()
 
-    began = time.time()
+    began = time.perf_counter()
     is_gpu = device.type == "cuda"
     timing = _Timing(task, ready, is_gpu=is_gpu)
     with contextlib.suppress(_EnoughError):
@@ -81,7 +83,7 @@ def observe(task: CanaryTask, folder: Path, *, ready: Callable[[], None]) -> Cos
         # The end scores everything that a report scores, and the first scoring of a process warms up.
         seconds_per_report=min(at_first, at_end),
         seconds_at_end=at_end,
-        seconds_to_start=max(0.0, stepped[0] - psutil.Process().create_time() if is_gpu else warm),
+        seconds_to_start=age + stepped[0] - begun if is_gpu else max(0.0, warm),
         memory_bytes=torch.cuda.max_memory_reserved(device) if is_gpu else _peak_resident_bytes(),
         device_bytes=timing.device_bytes,
         disk_bytes=disk_bytes,
@@ -120,7 +122,7 @@ class _Timing:
     def __call__(self, step: int, loss: float) -> None:
         del loss  # reading it has waited for the device
         if self._began is None:
-            self.first_seen, self.first_step = time.time(), step
+            self.first_seen, self.first_step = time.perf_counter(), step
             self._ready()
             if self._is_gpu:
                 free, total = torch.cuda.mem_get_info()

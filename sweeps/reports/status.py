@@ -7,9 +7,9 @@ from functools import cached_property
 
 from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
-from sweeps.labels import duration
+from sweeps.labels import ago
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import is_alive
+from sweeps.ledger.lease import is_alive, is_free
 from sweeps.ledger.records import SweepRecord, SweepState
 from sweeps.planning.counts import planned_trials
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -106,15 +106,15 @@ class SweepStatus(Progress):
         resume = f"go on with `sweeps resume {record.name}`"
         if self.is_driven and record.driver is not None and record.driver_seen is not None:
             host, pid, _ = record.driver.rsplit(":", 2)
-            heard = duration(max(0.0, self.now - record.driver_seen))
             doing = "stopping" if record.stop_requested is not None else "running"
-            return f"{doing}, driven by process {pid} on {host}, last seen {heard} ago"
+            return f"{doing}, driven by process {pid} on {host}, last seen {ago(self.now - record.driver_seen)}"
         if record.state is not None and record.state.has_ended:
             return record.state.label + ("" if record.state is SweepState.FINISHED else f"; {resume}")
         if record.state is None and record.driver is None:
             return f"not started; {resume}"
-        since = "" if record.driver_seen is None else f", last seen {duration(self.now - record.driver_seen)} ago"
-        return f"stopped: its driver is gone{since}; {resume}"
+        since = "" if record.driver_seen is None else f", last seen {ago(self.now - record.driver_seen)}"
+        known = "" if is_free(record.driver) else ", as far as clocks tell"
+        return f"stopped{known}: its driver is gone{since}; {resume}"
 
     @property
     def seconds_left(self) -> float | None:

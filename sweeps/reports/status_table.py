@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.labels import duration, kind_label, settings_label
+from sweeps.labels import ago, duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
 from sweeps.reports.marks import footnotes, mark
 from sweeps.reports.status import SweepStatus, read_status
@@ -114,7 +114,7 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
             "worker": trial.worker or ("waiting" if trial.state is TrialState.RUNNING else ""),
             "device": trial.device or "",
             "time": _time(status, trial),
-            "report": "" if reported is None else f"{duration(max(0.0, status.now - reported))} ago",
+            "report": "" if reported is None else ago(status.now - reported),
             "attempts": str(trial.attempt) if trial.attempt > 1 else "",
             "last failure": trial.failure.value.replace("_", " ") if trial.failure else "",
             "reused": trial.reused or "",

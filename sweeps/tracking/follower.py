@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import is_alive
+from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate
@@ -199,5 +199,4 @@ class Tracker:
         return self._projection
 
     def _is_driven(self) -> bool:
-        sweep = self._ledger.sweep(self._spec.name)
-        return is_alive(sweep.driver, sweep.driver_seen)
+        return is_driven(self._ledger, self._spec.name)

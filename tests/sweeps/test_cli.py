@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sweeps import cli
 from sweeps.checks.makers import load_spec
+from sweeps.cli import stop
 from sweeps.commands.driving import begin, changed
 from sweeps.labels import duration
 from sweeps.ledger import lease
@@ -142,6 +143,18 @@ def test_stop_asks_the_driver_and_waits_until_it_has_ended(call, begun, make_spe
     driver.join()
     assert code == 0
     assert "stopped demo; go on with `sweeps resume demo`" in out
+
+
+@pytest.mark.parametrize("ago", [7200.0, -7200.0], ids=["behind", "ahead"])
+def test_stop_finds_out_that_a_driver_out_of_sight_is_dead(call, begun, make_spec, store, ledger, monkeypatch, ago):
+    monkeypatch.setattr(stop, "LEASE_SECONDS", 0.1)
+    monkeypatch.setattr(stop, "_POLL_SECONDS", 0.02)
+    begun(make_spec())
+    with ledger.writing() as connection:
+        connection.execute(lease.SWEEP.update().values(driver="elsewhere:1:0", driver_seen=time.time() - ago))
+    code, out, _ = call("stop", "demo", "--store", store.root)
+    assert code == 0
+    assert "nothing drives demo any more" in out
 
 
 def test_the_command_line_replaces_budget_name_and_roots(make_spec, tmp_path):

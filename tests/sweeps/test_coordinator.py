@@ -1,6 +1,7 @@
 """The decisions of a running sweep, without an executor."""
 
 import math
+import time
 from dataclasses import replace
 
 import fakes
@@ -54,7 +55,7 @@ def coordinate(begun, ledger, store):
 
 def point(step, value=0.5, **metrics):
     values = {"source/val/miou": value, "target/largest_class_share": 0.5, "target/missing_classes": 0.0}
-    return {"event": "point", "step": step, "timestamp": 1000.0 + step, "metrics": values | metrics}
+    return {"event": "point", "step": step, "metrics": values | metrics}
 
 
 COLLAPSED = {"target/largest_class_share": 0.99}
@@ -638,3 +639,20 @@ def test_a_result_whose_files_are_gone_is_computed_again(coordinate, twins, ledg
 def test_other_data_are_no_reason_to_take_a_result_over(coordinate, twins, monkeypatch):
     monkeypatch.setattr(fakes, "fingerprint", lambda config: "other data")
     assert coordinate(twins()).next_task().number == 0
+
+
+def test_reports_and_failures_are_told_in_order_whatever_the_clocks_of_the_nodes_say(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec())
+    task = coordinator.next_task()
+    coordinator.on_message(task.number, task.attempt, point(1) | {"timestamp": 4e9})
+    coordinator.on_lost(task.number, task.attempt, "its process died")
+    assert ledger.points("demo")[0].timestamp < ledger.events("demo")[-1].timestamp
+
+
+def test_a_trial_ends_after_it_began_though_the_driver_that_began_it_was_ahead(coordinate, make_spec, ledger):
+    task = coordinate(make_spec()).next_task()
+    begun_at = time.time() + 7200
+    ledger.update_trial("demo", task.number, started=begun_at)
+    coordinator = coordinate(make_spec())
+    complete(coordinator, coordinator.next_task())
+    assert ledger.trial("demo", task.number).finished == begun_at

@@ -12,7 +12,7 @@ import pytest
 from segda.errors import ConfigError
 from sweeps.ledger import lease
 from sweeps.ledger.database import LeaseLostError
-from sweeps.ledger.lease import Lease, is_alive
+from sweeps.ledger.lease import Lease, is_alive, is_driven
 from sweeps.ledger.process import Process
 from sweeps.ledger.records import SweepState
 
@@ -86,32 +86,116 @@ def test_a_holder_comes_back_as_it_was_written():
     assert process.is_running
 
 
-def test_a_driver_that_died_out_of_sight_is_waited_for_and_replaced(ledger, demo, monkeypatch):
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
-    monkeypatch.setattr(lease, "_POLL_SECONDS", 0.02)
-    hold(ledger, replace(Process.this(), place="the container before"))
+TWO_HOURS = 7200.0
+CLOCKS = pytest.mark.parametrize("ago", [0.0, TWO_HOURS, -TWO_HOURS], ids=["equal", "behind or long ago", "ahead"])
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes in the lease's sleeps alone; what happens to other processes during them is put into the list."""
+
+    class Clock:
+        def __init__(self):
+            self.now = 1000.0
+            self.meanwhile = []
+
+        def sleep(self, seconds):
+            self.now += seconds
+            if self.meanwhile:
+                self.meanwhile.pop(0)()
+
+    clock = Clock()
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(lease.time, "sleep", clock.sleep)
+    return clock
+
+
+ELSEWHERE = replace(Process.this(), host="othernode", place="another machine")
+
+
+@CLOCKS
+def test_a_driver_that_died_out_of_sight_is_watched_and_replaced(ledger, demo, clock, caplog, ago):
+    hold(ledger, ELSEWHERE, ago=ago)
     claim = Lease(ledger, demo)
     claim.check_free()
+    assert lease.LEASE_SECONDS <= clock.now - 1000 < lease.LEASE_SECONDS + 2
+    assert f"was run by process {ELSEWHERE.pid} on othernode, last heard of" in caplog.text
+    assert "watching for 60 s" in caplog.text
     claim.take()
     assert ledger.sweep(demo).driver == claim.holder
 
 
-def test_a_driver_out_of_sight_that_renews_its_lease_is_not_waited_for(ledger, demo, monkeypatch):
-    monkeypatch.setattr(lease, "_POLL_SECONDS", 0.02)
-    holder = replace(Process.this(), place="another machine")
-    hold(ledger, holder, ago=3)
-    renewal = threading.Timer(0.1, hold, (ledger, holder))
-    renewal.start()
-    with pytest.raises(ConfigError, match="is being run by process"):
+def test_what_was_watched_once_is_not_watched_again(ledger, demo, clock):
+    hold(ledger, ELSEWHERE, ago=-TWO_HOURS)
+    Lease(ledger, demo).check_free()
+    watched = clock.now
+    with Lease(ledger, demo).held(lambda: 0.0):
+        assert clock.now == watched
+
+
+@CLOCKS
+def test_a_driver_that_renews_its_lease_keeps_it_whatever_its_clock_says(ledger, demo, clock, ago):
+    hold(ledger, ELSEWHERE, ago=ago)
+    clock.meanwhile = [lambda: None] * 110 + [lambda: hold(ledger, ELSEWHERE, ago=ago - 55)]
+    with pytest.raises(ConfigError, match=rf"process {ELSEWHERE.pid} on othernode.*sweeps stop"):
         Lease(ledger, demo).check_free()
-    renewal.join()
+    assert ledger.sweep(demo).driver == str(ELSEWHERE)
 
 
-def test_the_lease_of_another_machine_is_free_when_it_was_not_renewed_for_a_while():
-    now = time.time()
-    assert is_alive("elsewhere:1:0", now - lease.LEASE_SECONDS / 2)
-    assert not is_alive("elsewhere:1:0", now - 2 * lease.LEASE_SECONDS)
+def test_nobody_takes_a_lease_that_was_not_watched(ledger, demo):
+    hold(ledger, ELSEWHERE, ago=TWO_HOURS)
+    with pytest.raises(ConfigError, match="last seen 2 h 00 min ago"):
+        Lease(ledger, demo).take()
+
+
+def test_a_lease_that_is_renewed_at_the_last_moment_is_not_taken(ledger, demo, clock, monkeypatch):
+    hold(ledger, ELSEWHERE, ago=TWO_HOURS)
+    taking = Lease._take_from_dead
+
+    def late(self, record):
+        hold(ledger, ELSEWHERE)
+        taking(self, record)
+
+    monkeypatch.setattr(Lease, "_take_from_dead", late)
+    Lease(ledger, demo).check_free()
+    assert ledger.sweep(demo).driver == str(ELSEWHERE)
+
+
+def test_who_could_not_look_begins_to_watch_anew(ledger, demo, clock):
+    """The ledger's database was away, or this machine slept: so long the holder could not renew either."""
+    hold(ledger, ELSEWHERE, ago=TWO_HOURS)
+
+    def sleep():
+        clock.now += 600
+
+    clock.meanwhile = [sleep, *[lambda: None] * 100, lambda: hold(ledger, ELSEWHERE)]
+    with pytest.raises(ConfigError, match="is being run by"):
+        Lease(ledger, demo).check_free()
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS], ids=["forward", "back"])
+def test_a_living_driver_here_keeps_its_lease_when_the_clock_is_set(ledger, demo, clock, jump):
+    mine = Lease(ledger, demo)
+    mine.take()
+    hold(ledger, mine.holder, ago=jump)
+    clock.meanwhile = [lambda: None, lambda: mine._renew(0.0)]
+    with pytest.raises(ConfigError, match="is being run by"):
+        Lease(ledger, demo).check_free()
+
+
+@CLOCKS
+def test_one_look_tells_what_clocks_tell_and_a_longer_one_whether_a_driver_lives(ledger, demo, clock, ago):
+    hold(ledger, ELSEWHERE, ago=ago)
+    record = ledger.sweep(demo)
+    assert is_alive(record.driver, record.driver_seen) == (ago == 0)
+    assert is_driven(ledger, demo) == (ago == 0)
+    clock.meanwhile = [lambda: None] * 5 + [lambda: hold(ledger, ELSEWHERE, ago=ago - 3)]
+    assert is_driven(ledger, demo)
+
+
+def test_no_driver_is_none(ledger, demo):
     assert not is_alive(None, None)
+    assert not is_driven(ledger, demo)
 
 
 def test_a_lease_is_renewed_while_the_driver_is_busy(ledger, demo, monkeypatch):
@@ -140,7 +224,7 @@ def test_a_driver_that_lost_its_lease_leaves_the_new_one_alone(ledger, demo, mon
     mine, thief = Lease(ledger, demo), Lease(ledger, demo)
     with mine.held(lambda: 0.0):
         with monkeypatch.context() as context:
-            context.setattr(lease, "is_alive", lambda driver, seen: False)
+            context.setattr(lease, "is_free", lambda driver: True)
             thief.take()
         wait_until(lambda: mine.is_lost)
     assert ledger.sweep(demo).driver == thief.holder
@@ -184,11 +268,6 @@ def test_of_many_drivers_that_start_at_once_one_wins(ledger, demo):
     for thread in threads:
         thread.join()
     assert len(won) == 1
-
-
-def is_driven(ledger, name):
-    record = ledger.sweep(name)
-    return is_alive(record.driver, record.driver_seen)
 
 
 def wait_until(condition, seconds=10.0):

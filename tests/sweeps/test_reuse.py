@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -38,8 +39,8 @@ def trained(make_spec, begun, ledger, tmp_path, storage):
 
     def send(message):
         if message["event"] == "point":
-            told = {name: message[name] for name in ("step", "timestamp", "metrics")}
-            ledger.add_point("demo", 0, attempt=attempt, **told)
+            told = {name: message[name] for name in ("step", "metrics")}
+            ledger.add_point("demo", 0, attempt=attempt, timestamp=time.time(), **told)
 
     run_task(task, send)
     ledger.update_trial("demo", 0, state=TrialState.COMPLETE, finished=4e9)

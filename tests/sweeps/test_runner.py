@@ -281,7 +281,7 @@ def test_a_driver_whose_lease_was_taken_ends_and_writes_no_more(sweep, short, le
     thief = lease.Lease(ledger, "demo")
 
     def take():
-        monkeypatch.setattr(lease, "is_alive", lambda driver, seen: False)
+        monkeypatch.setattr(lease, "is_free", lambda driver: True)
         thief.take()
 
     with pytest.raises(LeaseLostError, match="another process has taken over sweep 'demo'"):

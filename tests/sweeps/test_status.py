@@ -143,6 +143,14 @@ def test_a_driver_elsewhere_is_alive_as_long_as_its_lease_is_renewed(ledger, beg
     assert not dead.has_ended
 
 
+def test_a_look_says_what_it_knows_of_a_driver_whose_clock_is_ahead(ledger, begun, make_spec, drive):
+    begun(make_spec())
+    drive(ago=-7200)
+    state = read_status(ledger, "demo").state
+    assert state.startswith("stopped, as far as clocks tell: its driver is gone, last seen ")
+    assert "in the future by this clock; go on with `sweeps resume demo`" in state
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [("finished", "finished"), ("interrupted", "interrupted; go on with"), ("out_of_budget", "out of budget; go on")],
