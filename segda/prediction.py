@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
-from segda.datasets.cache import resize_image
 from segda.datasets.loaders import normalize
 from segda.datasets.reading import read_image
 from segda.device import Precision, autocast
@@ -19,6 +18,7 @@ from segda.device_errors import is_out_of_memory
 from segda.errors import ConfigError, OutOfMemoryError
 from segda.models import Segmenter
 from segda.pictures import ByteArray
+from segda.resizing import resize_image
 from segda.trained import make_ready
 
 Progress = Callable[[int, int], None]  # (done, total) windows or files

@@ -19,9 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import platformdirs
 from rich.console import Console
 from rich.progress import track
@@ -30,11 +28,12 @@ from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
 from segda.datasets.reading import Pixels
 from segda.errors import CacheError, ConfigError, DatasetNotFoundError, SegdaError
 from segda.names import nearest
+from segda.resizing import resize_image, resize_label
 
 logger = logging.getLogger(__name__)
 
 # Raise when decoding or resizing changes, so that entries of older versions are not used any more.
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 
 _BUILDING = ".building-"
 _ENTRY = "entry.json"
@@ -102,7 +101,8 @@ def decoded_split(
 ) -> DecodedSplit:
     """Open a split decoded to one size; decode it first if no process has done so yet.
 
-    Images are resized by area averaging when they shrink and bilinearly when they grow, labels by nearest neighbor.
+    Images are resized by area averaging when they shrink and bilinearly when they grow; a label's pixel gets the class that
+    covers most of it (`segda.resizing`).
 
     Args:
         dataset: the data set.
@@ -269,7 +269,7 @@ def _build(
                 images.write(index, resize_image(image, size))
                 if labels is None or label is None or sample.label is None:
                     return [sample.name, _digest(sample.image)]
-                labels.write(index, _resize_label(label, size))
+                labels.write(index, resize_label(label, size))
                 return [sample.name, _digest(sample.image), _digest(sample.label)]
 
             futures = [pool.submit(decode, index) for index in range(count)]
@@ -324,35 +324,6 @@ class _ArrayFile:
             written = os.pwrite(self._file.fileno(), remaining, offset)
             remaining = remaining[written:]
             offset += written
-
-
-def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize an image as training images are: by area averaging when it shrinks, else bilinearly.
-
-    Args:
-        image: uint8 [h, w, 3].
-        size: height and width of the result.
-
-    Returns:
-        uint8 [*size, 3]; the argument itself if it has that size already.
-    """
-    height, width = size
-    if image.shape[:2] == size:
-        return image
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    # Area averaging keeps thin things from aliasing; it is undefined for growing, where it would repeat pixels.
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized: Pixels = cv2.resize(image, (width, height), interpolation=interpolation)
-    return resized
-
-
-def _resize_label(label: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize a label uint8 [h, w] to (height, width) without mixing ids."""
-    height, width = size
-    if label.shape == size:
-        return label
-    resized: npt.NDArray[np.uint8] = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
-    return resized
 
 
 def _digest(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Operations that albumentations lacks or defines otherwise, and the building of a recipe's steps."""
 
+from fractions import Fraction
 from typing import Any
 
 import albumentations as A
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from segda.errors import GuestError
 from segda.guests import is_dotted, load
+from segda.resizing import Span, majority
 from segda.transforms.recipes import Recipe, Step
-from segda.types import IGNORE_INDEX, IMAGE_MEAN
+from segda.types import IMAGE_MEAN
 
 _Image = NDArray[np.uint8]
 
@@ -111,7 +113,7 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc] # albumentations' classe
         border = cv2.BORDER_CONSTANT if rows < self.height or columns < self.width else cv2.BORDER_REPLICATE
         return {"scale": scale, "top": top, "left": left, "border": border}
 
-    def _warp(self, img: _Image, *, params: dict[str, Any], interpolation: int, fill: Any) -> _Image:
+    def _warp(self, img: _Image, *, params: dict[str, Any], fill: Any) -> _Image:
         scale, top, left = params["scale"], params["top"], params["left"]
         # Pixel centers lie at half-integers: output (x + .5) is input (x + left + .5) / scale.
         shift = 0.5 / scale - 0.5
@@ -120,7 +122,7 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc] # albumentations' classe
             img,
             matrix,
             (self.width, self.height),
-            flags=interpolation | cv2.WARP_INVERSE_MAP,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=params["border"],
             borderValue=fill,
         )
@@ -128,12 +130,15 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc] # albumentations' classe
 
     def apply(self, img: _Image, **params: Any) -> _Image:
         """Warp uint8 [H, W, 3] bilinearly."""
-        fill = tuple(round(value) for value in IMAGE_MEAN)
-        return self._warp(img, params=params, interpolation=cv2.INTER_LINEAR, fill=fill)
+        return self._warp(img, params=params, fill=tuple(round(value) for value in IMAGE_MEAN))
 
     def apply_to_mask(self, mask: _Image, **params: Any) -> _Image:
-        """Warp train ids uint8 [H, W] to the nearest; a second channel is 0 outside of the input."""
-        return self._warp(mask, params=params, interpolation=cv2.INTER_NEAREST, fill=IGNORE_INDEX)
+        """Give train ids uint8 [H, W] by area majority; a second channel is warped like an image and 0 outside of the input."""
+        if mask.ndim == 3:
+            ids = self.apply_to_mask(mask[..., 0], **params)
+            return np.stack([ids, self._warp(mask[..., 1], params=params, fill=0)], axis=-1)
+        step = 1 / Fraction(params["scale"]).limit_denominator(1000)
+        return majority(mask, Span(self.height, step, params["top"]), Span(self.width, step, params["left"]))
 
 
 _OWN = {own.__name__: own for own in (LinearContrast, Multiply, AddGaussianNoise, ScaleCrop)}
