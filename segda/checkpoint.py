@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Json, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -24,7 +24,7 @@ from segda.datasets import DATASETS
 from segda.errors import DamagedCheckpointError, WeightsError
 from segda.files import replacing
 from segda.models import Segmenter, build_segmenter
-from segda.torch_files import read_torch_file, verify_torch_file
+from segda.torch_files import misfits, read_torch_file, verify_torch_file
 
 FORMAT = 2
 
@@ -61,6 +61,41 @@ class Kept(NamedTuple):
     seconds: float
     history: list[dict[str, Any]]
     interval: Interval
+    round: tuple[int, str] | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+class _Report(_Part):
+    step: int
+    metrics: dict[str, float]
+
+
+class _Random(_Part):
+    cpu: Tensor
+    cuda: list[Tensor]
+
+
+class _Interval(_Part):
+    steps: int
+    seconds: float
+    sums: dict[str, Tensor]
+
+
+class _Content(_Part):
+    """What `save_checkpoint` writes."""
+
+    config: Json[dict[str, Any]]
+    step: int
+    seconds: float
+    method: dict[str, Any]
+    optimizers: dict[str, dict[str, Any]]
+    scaler: dict[str, Any]
+    random: _Random
+    history: Json[list[_Report]]
+    interval: _Interval
     round: tuple[int, str] | None
 
 
@@ -138,15 +173,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         The state by name.
 
     Raises:
-        DamagedCheckpointError: the file has lost or changed content.
-        WeightsError: it is missing, cannot be opened, or is not a checkpoint of this library.
+        DamagedCheckpointError: the file has lost or changed content, or is not a checkpoint of this library.
+        WeightsError: it is missing, cannot be opened, or was written by another version.
     """
     with _errors_of(path):
         state = read_torch_file(path)
     if not isinstance(state, dict) or "format" not in state:
-        raise WeightsError(f"{path} is not a checkpoint of segda: expected a file written by `segda train`")
+        raise DamagedCheckpointError(f"{path} is not a checkpoint of segda: expected a file written by `segda train`")
     if state["format"] != FORMAT:
         raise WeightsError(f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; train again")
+    try:
+        _Content.model_validate(state)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DamagedCheckpointError(
+            f"{path} is not what `segda train` writes ({place}: {first['msg']}); delete it to train again"
+        ) from None
     return state
 
 
@@ -187,16 +230,39 @@ def restore_checkpoint(
 
     Raises:
         WeightsError: if the checkpoint belongs to another configuration.
+        DamagedCheckpointError: if it holds something else than what is to be restored.
     """
-    written = _config_of(state, "the checkpoint of the run folder")
+    where = "the checkpoint of the run folder"
+    written = _config_of(state, where)
     if written.fingerprint() != config.fingerprint():
         raise WeightsError(
             f"the run folder holds a checkpoint of another configuration ({written.fingerprint()}, now {config.fingerprint()}); "
             "use another folder or delete this one"
         )
+    problems = misfits(state["method"], method.state_dict(), of="this method", are_finite=False)
+    if problems:
+        raise DamagedCheckpointError(f"{where} does not fit its configuration: {problems}; delete it to train again")
+    try:
+        return _restored(state, method=method, optimizers=optimizers, scaler=scaler)
+    # Content that no run has written makes those who restore it raise nearly anything.
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedCheckpointError(
+            f"{where} has no state to go on from ({type(error).__name__}: {reason}); delete it to train again"
+        ) from None
+
+
+def _restored(
+    state: Mapping[str, Any],
+    *,
+    method: nn.Module,
+    optimizers: Mapping[str, Optimizer],
+    scaler: torch.amp.GradScaler,
+) -> Kept:
     method.load_state_dict(state["method"])
     for group, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][group])
+        _check_moments(optimizer, group)
     scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["random"]["cpu"])
     device = _device(method)
@@ -211,15 +277,25 @@ def restore_checkpoint(
     )
 
 
+def _check_moments(optimizer: Optimizer, group: str) -> None:
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(
+                    f"{name} of {group} has shape {list(value.shape)}, its parameter {list(parameter.shape)}"
+                )
+
+
 def _device(method: nn.Module) -> torch.device:
     return next(method.parameters()).device
 
 
 def _config_of(state: Mapping[str, Any], where: str) -> TrainConfig:
+    plain = json.loads(state["config"])
     try:
-        return TrainConfig.model_validate_json(state["config"])
+        return TrainConfig.model_validate(plain)
     except ValidationError as error:
-        raise error_of(error, TrainConfig, json.loads(state["config"]), where=where) from error
+        raise error_of(error, TrainConfig, plain, where=where) from error
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
@@ -232,7 +308,8 @@ def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
         The segmenter on the CPU in evaluation mode, and the configuration that it was trained with.
 
     Raises:
-        WeightsError: if the file is missing, damaged or not a checkpoint of this library.
+        WeightsError: if the file is missing, damaged or not a checkpoint of this library, or if its weights are not those of the
+            network that it names, or are no numbers.
         ConfigError: if something that it names cannot be had here: a network, method or data set from outside this package must be
             importable, see `segda.guests`.
     """
@@ -241,6 +318,9 @@ def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
     num_classes = len(DATASETS[config.data.source.dataset].classes)
     segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=False)
     prefix = "segmenter."
-    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
+    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if str(key).startswith(prefix)}
+    problems = misfits(weights, segmenter.state_dict(), of="this network", are_finite=True)
+    if problems:
+        raise WeightsError(f"{path} does not fit {config.model.label()} with {num_classes} classes: {problems}")
     segmenter.load_state_dict(weights)
     return segmenter.eval(), config

@@ -9,14 +9,16 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 _CHUNK = 1 << 20
+_TOLD = 3  # problems
 _FOLDER = 0x10  # an attribute of an entry
 
 
@@ -51,6 +53,49 @@ def verify_torch_file(path: Path) -> None:
     """
     with _opened(path) as file:
         _verify(file)
+
+
+def misfits(state: Mapping[Any, Any], expected: Mapping[str, Any], *, of: str, are_finite: bool) -> str:
+    """Say why tensors cannot be the weights of a module.
+
+    Args:
+        state: what a file holds.
+        expected: the module's own state.
+        of: what the module is, for the message.
+        are_finite: whether NaN and infinity are refused, but where the module has such itself.
+
+    Returns:
+        The first problems and how many there are more; empty if the tensors fit. Precision may differ.
+
+    Example:
+        >>> expected = {"weight": torch.zeros(3), "bias": torch.zeros(3)}
+        >>> misfits({"weight": torch.zeros(2)}, expected, of="this layer", are_finite=True)
+        'bias is missing; weight has shape [2] instead of [3]'
+    """
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    problems += [f"{name} is not a part of {of}" for name in state if name not in expected]
+    for name, wanted in expected.items():
+        if name in state:
+            problem = _misfit(state[name], wanted, is_finite=are_finite)
+            problems += [f"{name} {problem}"] if problem else []
+    more = f" and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
+    return "; ".join(problems[:_TOLD]) + more
+
+
+def _misfit(value: Any, wanted: Any, *, is_finite: bool) -> str:
+    if not isinstance(wanted, Tensor):
+        return ""  # a module's extra state
+    if not isinstance(value, Tensor):
+        return f"is no tensor but {type(value).__name__}"
+    if value.shape != wanted.shape:
+        return f"has shape {list(value.shape)} instead of {list(wanted.shape)}"
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return "is sparse, quantized or without values instead of a plain tensor"
+    if (value.is_complex(), value.is_floating_point()) != (wanted.is_complex(), wanted.is_floating_point()):
+        return f"is of type {value.dtype} instead of {wanted.dtype}"
+    if is_finite and not value.isfinite().all() and wanted.isfinite().all():
+        return "holds NaN or infinity"
+    return ""
 
 
 @contextmanager

@@ -4,22 +4,22 @@ import hashlib
 import importlib.util
 import logging
 import os
-import pickle
 import re
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from torch import Tensor
 
 from segda.errors import WeightsError
 from segda.models.trunks.base import PublishedWeights, Trunk
+from segda.torch_files import misfits, read_torch_file
 
 PretrainedName = Literal["imagenet", "none"]
 
@@ -152,7 +152,7 @@ def _check_digest(path: Path, *, promised: str | None = None) -> None:
     promised = promised or _promised_digest(path)
     if promised is None:
         return
-    with path.open("rb") as file:
+    with _disk_errors(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(promised):
         raise WeightsError(
@@ -161,19 +161,28 @@ def _check_digest(path: Path, *, promised: str | None = None) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} cannot be read as a PyTorch state dict ({first_line}); fetch it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        with _disk_errors(path):
+            state = read_torch_file(path)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read as a PyTorch state dict ({error}); fetch it again") from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise WeightsError(f"{path} should hold a state dict, name -> tensor; it holds something else")
     return state
 
 
-def _assign(trunk: Trunk, state: dict[str, Tensor], path: Path) -> None:
-    """Copy the tensors after checking that every name and shape fits, so that nothing is half loaded."""
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise WeightsError(f"{path} cannot be read ({reason}); see to the disk or the permissions") from None
+
+
+def _assign(trunk: Trunk, state: dict[str, Any], path: Path) -> None:
+    """Copy the tensors after checking that all of them fit, so that nothing is half loaded."""
     classifier = () if trunk.published is None else trunk.published.classifier
     state = {key: value for key, value in state.items() if not key.startswith(classifier)}
     expected = trunk.state_dict()
@@ -181,17 +190,9 @@ def _assign(trunk: Trunk, state: dict[str, Tensor], path: Path) -> None:
     for key, value in expected.items():
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, value)
-    problems = [f"{key} is missing" for key in expected if key not in state]
-    problems += [f"{key} is not a part of this trunk" for key in state if key not in expected]
-    problems += [
-        f"{key} has shape {list(value.shape)} instead of {list(expected[key].shape)}"
-        for key, value in state.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
+    problems = misfits(state, expected, of="this trunk", are_finite=True)
     if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(
-            f"{path} does not fit the trunk: {'; '.join(problems[:3])}{more}; give the weights of the backbone that "
-            f"model.backbone names"
+            f"{path} does not fit the trunk: {problems}; give the weights of the backbone that model.backbone names"
         )
     trunk.load_state_dict(state)

@@ -242,3 +242,64 @@ def test_code_in_a_weights_file_does_not_run(tmp_path: Path) -> None:
         load_imagenet_weights(Trunk(), name="resnet18", pretrained="imagenet", weights_file=file)
 
     assert not (tmp_path / "ran").exists()
+
+
+WEIGHT = "conv1.weight"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda state: [state], id="list"),
+        pytest.param(lambda state: state[WEIGHT], id="tensor"),
+        pytest.param(lambda state: None, id="none"),
+        pytest.param(lambda state: "weights", id="text"),
+        pytest.param(lambda state: {}, id="empty"),
+        pytest.param(lambda state: {"state_dict": state}, id="nested"),
+        pytest.param(lambda state: {"format": 2, "method": state, "step": 3}, id="checkpoint"),
+        pytest.param(lambda state: dict(enumerate(state.values())), id="numbered"),
+        pytest.param(lambda state: nn.Linear(2, 2), id="module"),
+        pytest.param(lambda state: state | {WEIGHT: [0.0]}, id="list as weight"),
+        pytest.param(lambda state: state | {WEIGHT: state[WEIGHT].to(torch.int8)}, id="integers"),
+        pytest.param(lambda state: state | {WEIGHT: state[WEIGHT].to(torch.complex64)}, id="complex"),
+        pytest.param(lambda state: state | {WEIGHT: state[WEIGHT].to_sparse()}, id="sparse"),
+        pytest.param(lambda state: state | {WEIGHT: state[WEIGHT] * float("nan")}, id="nan"),
+        pytest.param(lambda state: state | {WEIGHT: state[WEIGHT].mT.expand(4, 3, 3, 3)[:2]}, id="other shape"),
+        pytest.param(lambda state: state | {"bn1.num_batches_tracked": torch.tensor(0.5)}, id="counter of halves"),
+    ],
+)
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_a_sound_file_of_other_content_is_one_line_of_error(tmp_path: Path, content: Any, is_archive: bool) -> None:
+    file = tmp_path / "mine.pth"
+    torch.save(content(published_state()), file, _use_new_zipfile_serialization=is_archive)
+    trunk = Trunk()
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+
+    with pytest.raises(WeightsError, match=r"mine\.pth") as caught:
+        load_imagenet_weights(trunk, name="resnet18", pretrained="imagenet", weights_file=file)
+
+    assert "\n" not in str(caught.value)
+    assert is_loaded(trunk, before)
+
+
+def test_a_turned_bit_in_a_weights_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.pth"
+    state = published_state()
+    torch.save(state, file)
+    content = bytearray(file.read_bytes())
+    content[content.index(state[WEIGHT].numpy().tobytes()) + 2] ^= 1
+    file.write_bytes(content)
+
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_imagenet_weights(Trunk(), name="resnet18", pretrained="imagenet", weights_file=file)
+
+
+def test_weights_of_half_precision_are_accepted(tmp_path: Path) -> None:
+    state = published_state()
+    file = tmp_path / "half.pth"
+    torch.save({name: value.half() if value.is_floating_point() else value for name, value in state.items()}, file)
+    trunk = Trunk()
+
+    load_imagenet_weights(trunk, name="resnet18", pretrained="imagenet", weights_file=file)
+
+    assert torch.allclose(trunk.conv1.weight, state[WEIGHT], atol=1e-3)
