@@ -6,7 +6,7 @@ import click
 from rich.table import Table
 
 from sweeps.cli.options import examples, options
-from sweeps.commands.places import open_ledger
+from sweeps.commands.places import ledger_to_read
 from sweeps.reports.terminal import console
 from sweeps.store import Store
 
@@ -33,7 +33,7 @@ def audit_command(context: click.Context, name: str, store_root: Path, ledger_ur
     from sweeps.audit.audit import audit  # takes a second
 
     store = Store.at(store_root)
-    with open_ledger(store, ledger_url, create=False) as ledger:
+    with ledger_to_read(store, ledger_url) as ledger:
         checks = audit(name, ledger=ledger, store=store, mlflow=not no_mlflow)
     table = Table("what must hold", "looked at", "result", title=f"audit of {name}")
     table.columns[1].justify = "right"

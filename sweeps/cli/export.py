@@ -6,7 +6,7 @@ import click
 
 from segda.errors import ConfigError
 from sweeps.cli.options import examples, options
-from sweeps.commands.places import open_ledger
+from sweeps.commands.places import ledger_to_read
 from sweeps.store import Store
 
 
@@ -48,7 +48,7 @@ def export_command(
         raise ConfigError("--force is about --optuna; leave it out, since --csv replaces its file anyway")
     from sweeps.search.export import export_csv, export_optuna
 
-    with open_ledger(Store.at(store_root), ledger_url, create=False) as ledger:
+    with ledger_to_read(Store.at(store_root), ledger_url) as ledger:
         if optuna_target is not None:
             click.echo(export_optuna(ledger, name, optuna_target, force=force))
         if csv_path is not None:

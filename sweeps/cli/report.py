@@ -13,14 +13,21 @@ from sweeps.commands.reading import report
     epilog=examples(
         "sweeps report camvid_day_to_dusk",
         "sweeps report camvid_day_to_dusk loveda_urban_to_rural",
+        "sweeps report camvid_day_to_dusk --store /archive/runs --to .",
     ),
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options("store", "ledger")
-def report_command(names: tuple[str, ...], store_root: Path, ledger_url: str | None) -> None:
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the report, e.g. where the store is read-only. [default: the sweep's folder; of several sweeps the store]",
+)
+def report_command(names: tuple[str, ...], store_root: Path, ledger_url: str | None, folder: Path | None) -> None:
     """Write the report of the sweep NAME: what to pick, and why. It may still be running.
 
-    With several names, write a comparison of these sweeps into the store.
+    With several names, write a comparison of these sweeps.
     """
-    page = report(*names, store=store_root, ledger=ledger_url)
+    page = report(*names, store=store_root, ledger=ledger_url, folder=folder)
     click.echo(f"{page}\n{page.with_suffix('.md')}")

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from sweeps.cli.options import examples, options
-from sweeps.commands.places import open_ledger
+from sweeps.commands.places import ledger_to_read
 from sweeps.ledger.database import Ledger
 from sweeps.reports.status import read_status
 from sweeps.reports.status_table import overview, render
@@ -61,7 +61,7 @@ def status_command(name: str | None, watch: float | None, store_root: Path, ledg
     It reads nothing but the ledger, so it works on every machine that reaches that, and disturbs nothing.
     """
     store = Store.at(store_root)
-    with open_ledger(store, ledger_url, create=False) as ledger:
+    with ledger_to_read(store, ledger_url) as ledger:
         shown = console()
         if watch is None:
             shown.print(_look(ledger, name, width=shown.width, rows=None)[0])

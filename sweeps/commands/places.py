@@ -1,8 +1,13 @@
 """Where a store and its ledger are, unless somebody says so."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from segda.errors import ConfigError
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
 
@@ -22,4 +27,29 @@ def open_ledger(store: Store, ledger: Path | str | None, *, create: bool = True)
     Raises:
         ConfigError: there is none, or it cannot be opened.
     """
-    return Ledger.open(ledger or os.environ.get(LEDGER_VARIABLE) or store.ledger, create=create)
+    return Ledger.open(_place(store, ledger), create=create)
+
+
+@contextlib.contextmanager
+def ledger_to_read(store: Store, ledger: Path | str | None) -> Iterator[Ledger]:
+    """Open the ledger of a store for a block that only reads it; see `Ledger.to_read`.
+
+    Args:
+        store: as in `open_ledger`.
+        ledger: as in `open_ledger`.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    with Ledger.to_read(_place(store, ledger)) as opened:
+        try:
+            yield opened
+        except sa.exc.DBAPIError as error:
+            reason = " ".join(str(error.orig).split())[:200]
+            raise ConfigError(
+                f"the ledger cannot be read any further ({reason}); try again, or see to its disk"
+            ) from error
+
+
+def _place(store: Store, ledger: Path | str | None) -> Path | str:
+    return ledger or os.environ.get(LEDGER_VARIABLE) or store.ledger

@@ -6,8 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segda.errors import ConfigError
 from sweeps.checks.makers import stored_spec
-from sweeps.commands.places import DEFAULT_STORE, open_ledger
+from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
 from sweeps.metrics import is_oracle
 from sweeps.reports.comparison_report import write_comparison
 from sweeps.reports.marks import explained
@@ -48,29 +49,38 @@ def status(name: str, *, store: Path | str = DEFAULT_STORE, ledger: str | None =
     Raises:
         ConfigError: there is no such sweep, or an incompatible version wrote it.
     """
-    with open_ledger(Store.at(store), ledger, create=False) as opened:
+    with ledger_to_read(Store.at(store), ledger) as opened:
         found = read_status(opened, name)
     return ShownStatus(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 
-def report(*names: str, store: Path | str = DEFAULT_STORE, ledger: str | None = None) -> Path:
+def report(
+    *names: str, store: Path | str = DEFAULT_STORE, ledger: str | None = None, folder: Path | str | None = None
+) -> Path:
     """Write the report of a sweep: what to pick, and why; of several sweeps, a comparison.
 
     Args:
         *names: one sweep or several.
         store: folder of ledger, trials and reports.
         ledger: URL of the ledger's database; unset: the variable SWEEPS_LEDGER, else a file in the store.
+        folder: where to write it, made if it is missing; unset: the sweep's folder, of several sweeps the store.
 
     Returns:
         The HTML page; the same tables as Markdown lie beside it, with the suffix `.md`.
 
     Raises:
-        ConfigError: there is no such sweep, or an incompatible version wrote it.
+        ConfigError: there is no such sweep, an incompatible version wrote it, or the report cannot be written there.
     """
-    place = Store.at(store)
-    with open_ledger(place, ledger, create=False) as opened:
-        paths = write_report(opened, place, names[0]) if len(names) == 1 else write_comparison(opened, place, names)
-    return paths.html
+    place, target = Store.at(store), None if folder is None else Path(folder).expanduser().absolute()
+    with ledger_to_read(place, ledger) as opened:
+        try:
+            if len(names) == 1:
+                return write_report(opened, place, names[0], folder=target).html
+            return write_comparison(opened, place, names, folder=target).html
+        except OSError as error:
+            raise ConfigError(
+                f"the report cannot be written ({error}); name another folder for it with --to"
+            ) from error
 
 
 def results(
@@ -95,7 +105,7 @@ def results(
     """
     import pandas as pd
 
-    with open_ledger(Store.at(store), ledger, create=False) as opened:
+    with ledger_to_read(Store.at(store), ledger) as opened:
         spec = stored_spec(opened.sweep(name))
         trials = opened.trials(name)
     picked, processes = select(trials, spec).picked, spec.resources.processes

@@ -21,6 +21,7 @@ from segda.errors import ConfigError
 from segda.names import nearest
 from sweeps.failures import FailureClass
 from sweeps.ledger.connection import check_file_system, survives_restart
+from sweeps.ledger.reading import engine_to_read
 from sweeps.ledger.records import (
     Event,
     Point,
@@ -40,6 +41,7 @@ from sweeps.ledger.tables import (
     SWEEP,
     TRIAL,
     check_schema,
+    has_schema,
     insert,
     prepare_sqlite,
 )
@@ -104,14 +106,10 @@ class Ledger:
         """
         shown = str(location)
         try:
-            is_url = isinstance(location, str) and "://" in location
-            url = sa.make_url(str(location)) if is_url else sa.URL.create("sqlite", database=str(location))
-            shown = url.render_as_string(hide_password=True) if is_url else shown
+            url, shown = _address(location)
             is_sqlite = url.get_backend_name() == "sqlite"
             if is_sqlite and not create and not Path(str(url.database)).is_file():
-                raise ConfigError(
-                    f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store"
-                )
+                raise _no_ledger(shown)
             if is_sqlite and url.database:
                 check_file_system(Path(url.database))
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +129,39 @@ class Ledger:
             ledger.close()
             reason = " ".join(str(error.orig).split())
             raise ConfigError(f"cannot open the ledger {shown}: {reason}; name another file or database") from error
+        except ConfigError:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def to_read(cls, location: Path | str) -> "Ledger":
+        """Open a ledger for those who only read; methods that change it fail.
+
+        No writer is waited for, whatever it holds and even if it is suspended, and neither file nor folder need be writable.
+
+        Args:
+            location: as in `open`.
+
+        Raises:
+            ConfigError: it is missing, is no ledger, was written by another version, or cannot be read.
+        """
+        shown = str(location)
+        try:
+            url, shown = _address(location)
+            if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+                raise _no_ledger(shown)
+            ledger = cls(engine_to_read(url))
+        except (ImportError, sa.exc.ArgumentError) as error:
+            raise ConfigError(f"cannot open the ledger {shown}: {error}; name another file or database") from error
+        try:
+            with ledger.reading() as connection:
+                if not has_schema(connection, shown):
+                    raise _no_ledger(shown)
+        except (sa.exc.DBAPIError, OSError) as error:
+            ledger.close()
+            reason = " ".join(str(getattr(error, "orig", error)).split())
+            raise ConfigError(f"cannot read the ledger {shown}: {reason}; name another file or database") from error
         except ConfigError:
             ledger.close()
             raise
@@ -560,6 +591,18 @@ class Ledger:
                 .values(key=key, per_gpu=per_gpu)
                 .on_conflict_do_update(index_elements=[PACKING.c.key], set_={"per_gpu": per_gpu})
             )
+
+
+def _address(location: Path | str) -> tuple[sa.URL, str]:
+    """Return where a ledger is, and the same for people, without a password."""
+    if isinstance(location, str) and "://" in location:
+        url = sa.make_url(location)
+        return url, url.render_as_string(hide_password=True)
+    return sa.URL.create("sqlite", database=str(location)), str(location)
+
+
+def _no_ledger(shown: str) -> ConfigError:
+    return ConfigError(f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store")
 
 
 def _is_trial(sweep: str, number: int) -> sa.ColumnElement[bool]:

@@ -185,6 +185,18 @@ def check_schema(connection: Connection, shown: str) -> None:
     if connection.dialect.name == "postgresql":
         # Of several that open an empty database at once, one makes the tables; SQLite has one writer anyway.
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+    if has_schema(connection, shown):
+        return
+    TABLES.create_all(connection)
+    connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
+
+
+def has_schema(connection: Connection, shown: str) -> bool:
+    """Return whether a database has the tables of a ledger.
+
+    Raises:
+        ConfigError: they are of another version, or of another program.
+    """
     present = set(sa.inspect(connection).get_table_names())
     if _schema.name in present:
         version = connection.execute(sa.select(_schema.c.version)).scalar_one()
@@ -193,12 +205,11 @@ def check_schema(connection: Connection, shown: str) -> None:
                 f"ledger {shown} has schema version {version}, this program reads version {SCHEMA_VERSION}; use the "
                 "version of this program that wrote it, or name another file for new sweeps"
             )
-        return
+        return True
     foreign = present & TABLES.tables.keys()
     if foreign:
         raise ConfigError(
             f"{shown} is no ledger, but has tables of the same names ({', '.join(sorted(foreign))}); "
             "name another database"
         )
-    TABLES.create_all(connection)
-    connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
+    return False

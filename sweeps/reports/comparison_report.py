@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -16,13 +17,14 @@ from sweeps.reports.view import load_view
 from sweeps.store import Store
 
 
-def write_comparison(ledger: Ledger, store: Store, sweeps: Sequence[str]) -> ReportPaths:
-    """Write `comparison_A+B.html` and `.md` into the store.
+def write_comparison(ledger: Ledger, store: Store, sweeps: Sequence[str], *, folder: Path | None = None) -> ReportPaths:
+    """Write `comparison_A+B.html` and `.md`.
 
     Args:
         ledger: where the sweeps are.
         store: where their files are and the report goes.
         sweeps: names of at least two sweeps; they may be running, killed or empty.
+        folder: where to; unset: the store.
 
     Returns:
         The two files.
@@ -47,7 +49,7 @@ def write_comparison(ledger: Ledger, store: Store, sweeps: Sequence[str]) -> Rep
         "contexts": [(view.record.name, " ".join([context_line(view), *mark_lines(view)])) for view in views],
         "written": date(time.time()),
     }
-    stem = store.root / f"comparison_{'+'.join(sweeps)}"
+    stem = (folder or store.root) / f"comparison_{'+'.join(sweeps)}"
     paths = ReportPaths(html=stem.with_name(f"{stem.name}.html"), markdown=stem.with_name(f"{stem.name}.md"))
     drawn = {
         name: Markup(plots.to_html(figure, element=f"figure-{name}"))

@@ -64,13 +64,14 @@ class Example:
     uri: str
 
 
-def write_report(ledger: Ledger, store: Store, sweep: str) -> ReportPaths:
-    """Write `report.html` and `report.md` into the sweep's folder.
+def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | None = None) -> ReportPaths:
+    """Write `report.html` and `report.md`.
 
     Args:
         ledger: where the sweep is.
         store: where its files are and the report goes.
         sweep: name of the sweep; it may be running, killed or empty.
+        folder: where to; unset: the sweep's folder.
 
     Returns:
         The two files.
@@ -80,7 +81,8 @@ def write_report(ledger: Ledger, store: Store, sweep: str) -> ReportPaths:
     """
     view = load_view(ledger, store, sweep)
     content = report_content(view)
-    paths = ReportPaths(html=store.report(sweep), markdown=store.report(sweep, suffix=".md"))
+    html = store.report(sweep) if folder is None else folder / store.report(sweep).name
+    paths = ReportPaths(html=html, markdown=html.with_suffix(".md"))
     shown = {"figures": _figures(view), "plotly": Markup(plots.plotly_script()), "examples": _examples(view)}
     write_page(paths.html, "report.html.j2", content, **shown)
     write_page(paths.markdown, "report.md.j2", content)

@@ -208,7 +208,7 @@ def _fetch_small_files(trials: Sequence[TrialRecord], store: Store, *, storage: 
         for trial in trials:
             if trial.state.is_finished:
                 fetch(trial, store=store, storage=storage)
-    except StorageError as error:
+    except (StorageError, OSError) as error:  # does not answer, or the store is read-only
         logger.warning("the report lacks files of trials that ran on other nodes: %s", error)
 
 
