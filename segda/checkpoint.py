@@ -173,15 +173,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         The state by name.
 
     Raises:
-        DamagedCheckpointError: the file has lost or changed content, or is not a checkpoint of this library.
-        WeightsError: it is missing, cannot be opened, or was written by another version.
+        DamagedCheckpointError: the file has lost or changed content, or is not a checkpoint of this version of the library.
+        WeightsError: it is missing or cannot be opened.
     """
     with _errors_of(path):
         state = read_torch_file(path)
     if not isinstance(state, dict) or "format" not in state:
         raise DamagedCheckpointError(f"{path} is not a checkpoint of segda: expected a file written by `segda train`")
     if state["format"] != FORMAT:
-        raise WeightsError(f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; train again")
+        raise DamagedCheckpointError(
+            f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; train again"
+        )
     try:
         _Content.model_validate(state)
     except ValidationError as error:

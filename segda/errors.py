@@ -41,7 +41,7 @@ class WeightsError(SegdaError):
 
 
 class DamagedCheckpointError(WeightsError):
-    """A checkpoint is there and cannot be read: cut off, empty, or with other content than was written."""
+    """A checkpoint is there, and it is not what this version wrote: cut off, empty, or with other bytes or content."""
 
 
 class DeviceError(SegdaError):

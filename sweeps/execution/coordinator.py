@@ -229,6 +229,10 @@ class Coordinator:
                 return False
             case "point":
                 return self._on_point(record, message)
+            case "note":
+                self.ledger.add_event(self.spec.name, "note", message["message"], number=number)
+                self._tell("note", record, message["message"])
+                return False
             case "finished":
                 self._on_finished(record)
             case "failed":

@@ -231,7 +231,9 @@ class Proposals:
             created=now,
             finished=None if obstacle is None else now,
         )
-        taken = take_over(record, ledger=self._ledger, store=self._store) if self._spec.reuse and not obstacle else None
+        taken = None
+        if self._spec.reuse and not obstacle:
+            taken = take_over(record, ledger=self._ledger, store=self._store, train=self._train)
         record, points = taken or (record, [])
         self._ledger.add_trial(record, points=points)
         if kind is not TrialKind.REPLICATE:

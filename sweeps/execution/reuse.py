@@ -6,10 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from segda.checkpoint import verify_checkpoint
+from segda.errors import WeightsError
 from segda.files import write_text
 from sweeps.execution.attempts import ATTEMPT
 from sweeps.execution.remote import CHECKPOINT, fetch, keep
 from sweeps.execution.remote_folder import StorageError
+from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Point
 from sweeps.store import Store
@@ -21,7 +24,9 @@ log = logging.getLogger(__name__)
 _NEEDED = ("result.json", CHECKPOINT)
 
 
-def take_over(record: TrialRecord, *, ledger: Ledger, store: Store) -> tuple[TrialRecord, list[Point]] | None:
+def take_over(
+    record: TrialRecord, *, ledger: Ledger, store: Store, train: str
+) -> tuple[TrialRecord, list[Point]] | None:
     """Finish a new trial with the result of an identical one, if there is one whose files are to be had.
 
     Its files become the trial's own (as links where the file system has them), here and at the sweep's storage address, so that
@@ -31,6 +36,7 @@ def take_over(record: TrialRecord, *, ledger: Ledger, store: Store) -> tuple[Tri
         record: the new trial, not in the ledger yet; its sweep is.
         ledger: knows the trials of all sweeps.
         store: has their files, or gets them from the storage address of the sweep that they belong to.
+        train: training function as `module:name`; what a checkpoint of segda's must be is known.
 
     Returns:
         The trial as fully trained, and its reports; None if it must be trained.
@@ -50,11 +56,13 @@ def take_over(record: TrialRecord, *, ledger: Ledger, store: Store) -> tuple[Tri
     try:
         if not _bring(found, ledger=ledger, store=store):
             return None
+        if train == DEFAULT_TRAIN:
+            verify_checkpoint(store.trial(found) / CHECKPOINT)
         _copy(store.trial(found), store.trial(finished))
         storage = ledger.sweep(record.sweep).spec.get("storage")
         if storage is not None:
             keep(finished, store=store, storage=storage)
-    except StorageError as error:
+    except (StorageError, WeightsError) as error:
         log.warning("trial %d is trained although %s has its result: %s", record.number, finished.reused, error)
         return None
     return finished, ledger.points(found.sweep, found.number)

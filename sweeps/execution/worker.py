@@ -156,7 +156,7 @@ def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | N
             if not (folder / CHECKPOINT).exists():
                 raise  # it is another file's fault
             check_ours(folder, attempt=task.attempt)
-            _put_aside(error, folder, storage)
+            send({"event": "note", "message": _put_aside(error, folder, storage)})
 
 
 def _config(task: Task) -> TrainConfig:
@@ -172,12 +172,15 @@ def _config(task: Task) -> TrainConfig:
         raise
 
 
-def _put_aside(error: DamagedCheckpointError, folder: Path, storage: TrialStorage | None) -> None:
-    """Go on from the storage address's checkpoint instead of a damaged one, or from the start if there is none."""
-    log.warning("%s; it is kept as %s, and the trial goes on without it", error, DAMAGED)
+def _put_aside(error: DamagedCheckpointError, folder: Path, storage: TrialStorage | None) -> str:
+    """Go on from the storage address's checkpoint instead of a damaged one, or from the start if there is none; say which."""
     (folder / CHECKPOINT).replace(folder / DAMAGED)
     if storage is not None:
         storage.replace_damaged()
+    place = "the storage address's checkpoint" if (folder / CHECKPOINT).exists() else "the start"
+    message = f"the trial goes on from {place}, its own checkpoint is kept as {DAMAGED}: {error}"
+    log.warning(message)
+    return message
 
 
 def describe_device(task: Task) -> str:

@@ -266,7 +266,7 @@ def test_trials_of_other_code_keep_their_keys(sweep, ledger, store, monkeypatch)
 
 def test_a_result_that_was_taken_over_is_compared_with_its_origin(problems, ledger, store):
     record = replace(ledger.trial("demo", 0), number=4, state=TrialState.QUEUED, attempt=0, started=None, created=5e9)
-    finished, points = take_over(record, ledger=ledger, store=store)
+    finished, points = take_over(record, ledger=ledger, store=store, train="fakes:quadratic")
     ledger.add_trial(finished, points=points)
     assert problems() == []
     change(ledger, sa.update(TRIAL).where(TRIAL.c.number == 4).values(reused="demo/1"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import fakes
 import pytest
+import torch
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError
@@ -91,6 +92,19 @@ def test_a_configuration_is_checked_when_its_trial_is_made_and_not_again(coordin
         assert (again.number, again.attempt, again.config) == (task.number, 2, task.config)
         complete(coordinator, again)
         assert len(checked) == expected
+
+
+def test_what_a_worker_notes_is_an_event_of_its_trial_which_goes_on(coordinate, make_spec, ledger):
+    told = []
+    coordinator = coordinate(
+        make_spec(), lambda kind, record, message: told.append((kind, record and record.number, message))
+    )
+    task = coordinator.next_task()
+    assert not coordinator.on_message(task.number, task.attempt, {"event": "note", "message": "begins anew"})
+    assert told[-1] == ("note", 0, "begins anew")
+    event = ledger.events("demo")[-1]
+    assert (event.kind, event.number, event.message) == ("note", 0, "begins anew")
+    complete(coordinator, task)
 
 
 def test_no_more_trials_run_at_once_than_the_budget_allows(coordinate, make_spec):
@@ -597,8 +611,8 @@ def test_a_collapsed_network_does_not_reach_the_target_value(coordinate, make_sp
 def finish_files(store, record):
     folder = store.trial(record)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoint.pt", "result.json"):
-        (folder / name).write_text(f"{name} of {record.sweep}")
+    torch.save({"of": record.sweep}, folder / "checkpoint.pt")
+    (folder / "result.json").write_text(f"result.json of {record.sweep}")
 
 
 @pytest.fixture
@@ -624,11 +638,17 @@ def test_the_same_is_not_trained_twice_also_across_sweeps(coordinate, twins, led
     assert second.attempt == 0
     assert second.metrics == first.metrics
     assert [point.step for point in ledger.points("twin", 0)] == [6]
-    assert (store.trial(second) / "checkpoint.pt").read_text() == "checkpoint.pt of demo"
+    assert torch.load(store.trial(second) / "checkpoint.pt") == {"of": "demo"}
 
 
 def test_a_sweep_can_insist_on_training_again(coordinate, twins):
     assert coordinate(twins(reuse=False)).next_task().number == 0
+
+
+def test_a_result_whose_checkpoint_is_damaged_is_computed_again(coordinate, twins, ledger, store):
+    path = store.trial(ledger.trial("demo", 0)) / "checkpoint.pt"
+    path.write_bytes(path.read_bytes().replace(b"demo", b"demp", 1))
+    assert coordinate(twins()).next_task().number == 0
 
 
 def test_a_result_whose_files_are_gone_is_computed_again(coordinate, twins, ledger, store):

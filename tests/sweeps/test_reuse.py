@@ -12,11 +12,13 @@ from sweeps.audit.audit import audit
 from sweeps.execution import remote_folder
 from sweeps.execution.remote import fetch
 from sweeps.execution.reuse import take_over
-from sweeps.execution.task import Task
+from sweeps.execution.task import DEFAULT_TRAIN, Task
 from sweeps.execution.worker import run_task
 from sweeps.reports.view import load_view
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+QUADRATIC = "fakes:quadratic"
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def trained(make_spec, begun, ledger, tmp_path, storage):
     attempt = ledger.start_attempt("demo", 0, worker="elsewhere:1").attempt
     folder = Store.at(tmp_path / "elsewhere").trial(record)
     threads = torch.get_num_threads()
-    task = Task(0, attempt, 0, str(folder), config, threads, train="fakes:quadratic", storage=storage)
+    task = Task(0, attempt, 0, str(folder), config, threads, train=QUADRATIC, storage=storage)
 
     def send(message):
         if message["event"] == "point":
@@ -57,7 +59,7 @@ def twin(trained, make_spec, begun, storage):
 
 
 def test_a_result_that_lies_at_a_storage_address_is_taken_over_with_its_checkpoint(twin, ledger, store, tmp_path):
-    finished, points = take_over(twin, ledger=ledger, store=store)
+    finished, points = take_over(twin, ledger=ledger, store=store, train=QUADRATIC)
     assert (finished.state, finished.reused, finished.step) == (TrialState.COMPLETE, "demo/0", 6)
     assert [point.step for point in points] == [1, 2, 3, 4, 5, 6]
     content = (store.trial(finished) / "checkpoint.pt").read_text()
@@ -70,14 +72,14 @@ def test_a_result_that_lies_at_a_storage_address_is_taken_over_with_its_checkpoi
 
 
 def test_a_result_that_was_taken_over_passes_the_audit_on_every_node(twin, ledger, store, tmp_path):
-    finished, points = take_over(twin, ledger=ledger, store=store)
+    finished, points = take_over(twin, ledger=ledger, store=store, train=QUADRATIC)
     ledger.add_trial(finished, points=points)
 
     def history(checkpoint):
         return [(step, metrics) for step, metrics in json.loads(checkpoint.read_text())]
 
     for place in (store, Store.at(tmp_path / "other-node")):
-        found = audit("twin", ledger=ledger, store=place, mlflow=False, train="fakes:quadratic", history=history)
+        found = audit("twin", ledger=ledger, store=place, mlflow=False, train=QUADRATIC, history=history)
         assert [problem for check in found for problem in check.problems] == []
         assert found[-1].count == 6
 
@@ -85,7 +87,18 @@ def test_a_result_that_was_taken_over_passes_the_audit_on_every_node(twin, ledge
 @pytest.mark.parametrize("name", ["result.json", "checkpoint-00000006-0001.pt"])
 def test_what_is_not_whole_at_the_storage_address_is_trained(twin, ledger, store, tmp_path, name):
     (tmp_path / "bucket" / "demo" / "trials" / "0000-key" / name).unlink()
-    assert take_over(twin, ledger=ledger, store=store) is None
+    assert take_over(twin, ledger=ledger, store=store, train=QUADRATIC) is None
+
+
+def test_a_result_whose_checkpoint_has_other_bytes_than_were_written_is_trained(twin, ledger, store, tmp_path, caplog):
+    path = tmp_path / "bucket" / "demo" / "trials" / "0000-key" / "checkpoint-00000006-0001.pt"
+    torch.save({"weight": torch.zeros(100)}, path)
+    assert take_over(twin, ledger=ledger, store=store, train=DEFAULT_TRAIN) is not None
+    (store.trial(twin) / "checkpoint.pt").unlink()
+    path.write_bytes(path.read_bytes().replace(bytes(100), bytes(99) + b"1", 1))
+    shutil.rmtree(store.sweep("demo"))
+    assert take_over(twin, ledger=ledger, store=store, train=DEFAULT_TRAIN) is None
+    assert "is trained although demo/0 has its result" in caplog.text
 
 
 def test_a_storage_address_that_does_not_answer_is_a_reason_to_train(twin, ledger, store, monkeypatch, caplog):
@@ -93,7 +106,7 @@ def test_a_storage_address_that_does_not_answer_is_a_reason_to_train(twin, ledge
         raise remote_folder.StorageError("bucket is away")
 
     monkeypatch.setattr(remote_folder.RemoteFolder, "names", names)
-    assert take_over(twin, ledger=ledger, store=store) is None
+    assert take_over(twin, ledger=ledger, store=store, train=QUADRATIC) is None
     assert "is trained although demo/0 has its result: bucket is away" in caplog.text
 
 

@@ -137,8 +137,12 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_trial_trains_from_the_start(t
     expected = [message.get("metrics") for message in messages(task()) if message.get("step", 0) > 4]
     (folder / "checkpoint.pt").write_text(content)
     told = messages(task(attempt=2, acknowledged=4))
-    assert [message["step"] for message in told[1:-1]] == [1, 2, 3, 4, 5, 6]  # the driver hears that it is alive
-    assert [message.get("metrics") for message in told[5:-1]] == expected
+    assert told[1]["event"] == "note"
+    assert told[1]["message"].startswith(
+        "the trial goes on from the start, its own checkpoint is kept as checkpoint.damaged.pt: "
+    )
+    assert [message["step"] for message in told[2:-1]] == [1, 2, 3, 4, 5, 6]  # the driver hears that it is alive
+    assert [message.get("metrics") for message in told[6:-1]] == expected
     assert told[-1] == {"event": "finished"}
     assert (folder / "checkpoint.damaged.pt").read_text() == content
     assert len(json.loads((folder / "checkpoint.pt").read_text())) == 6
