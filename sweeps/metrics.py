@@ -10,6 +10,11 @@ Direction = Literal["maximize", "minimize"]
 
 # Of an architecture on a device, known before it is trained.
 EFFICIENCY = ("num_parameters", "macs", "latency_ms", "latency_p90_ms", "latency_p95_ms", "fps", "peak_memory_bytes")
+# Those that depend on what else the device did while they were measured.
+_RELIABLE = "latency_reliable"  # 1: measured alone, and it repeats; 0: not; absent: nobody looked
+TIMED = frozenset(
+    {"latency_ms", "latency_p90_ms", "latency_p95_ms", "latency_iqr_ms", "latency_spread", "fps", _RELIABLE}
+)
 # Scored splits; the second one needs target labels.
 SPLITS = ("source/val", "oracle/target")
 SOURCE_MIOU, TARGET_MIOU = (f"{split}/miou" for split in SPLITS)
@@ -79,6 +84,31 @@ def visible_metrics(metrics: Mapping[str, float], selection: str) -> dict[str, f
     if selection == "oracle":
         return dict(metrics)
     return {name: value for name, value in metrics.items() if not is_oracle(name)}
+
+
+def is_doubtful(profile: Mapping[str, float], metric: str) -> bool:
+    """Return whether a figure of an architecture was measured in company, so that nothing may be decided by it.
+
+    Example:
+        >>> is_doubtful({"fps": 9.0, "latency_reliable": 0.0}, "fps"), is_doubtful({"fps": 9.0}, "fps")
+        (True, False)
+    """
+    return metric in TIMED and profile.get(_RELIABLE) == 0
+
+
+def has_doubts(profile: Mapping[str, float]) -> bool:
+    """Return whether some figure of an architecture is doubtful."""
+    return any(is_doubtful(profile, metric) for metric in profile)
+
+
+def sound(profile: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures of an architecture that something may be decided by.
+
+    Example:
+        >>> sound({"macs": 1e9, "fps": 9.0, "latency_reliable": 0.0})
+        {'macs': 1000000000.0}
+    """
+    return {name: value for name, value in profile.items() if not is_doubtful(profile, name)}
 
 
 def finite(values: Mapping[str, float], name: str) -> float | None:

@@ -44,8 +44,8 @@ def profile_command(
     """Measure what a network costs: parameters, multiply-accumulates, latency and memory of one image.
 
     The network is that of CONFIG.yaml, or that of the options, or both: options win. Measured is the deployment view, without
-    the parts that only training needs. Weights do not matter, so none are loaded. Nothing else should run on the device. Settings
-    of a network are its own, e.g. a trunk only where it has one.
+    the parts that only training needs. Weights do not matter, so none are loaded. Nothing else should run on the device: what
+    did, or that five blocks of runs do not agree, is told. Settings of a network are its own, e.g. a trunk only where it has one.
 
     \b
     Examples:
@@ -92,10 +92,16 @@ def profile_command(
         ["latency, median", f"{figures['latency_ms']:.2f} ms"],
         ["latency, 90th percentile", f"{figures['latency_p90_ms']:.2f} ms"],
         ["latency, 95th percentile", f"{figures['latency_p95_ms']:.2f} ms"],
+        ["latency, between the quartiles", f"{figures['latency_iqr_ms']:.2f} ms"],
+        ["latency, between blocks of runs", f"{figures['latency_spread']:.1%}"],
         ["images per second", f"{figures['fps']:.1f}"],
         ["peak memory", f"{figures['peak_memory_bytes'] / 2**20:.1f} MiB"],
     ]
     console = output()
     console.print(plain_table(f"{network.label()}, {num_classes} classes", ["cost", "value"], rows))
+    for line in profile.latency.doubts:
+        console.print(f"  latency is not reliable: {line}", highlight=False, markup=False, soft_wrap=True)
+    for line in profile.latency.unchecked:
+        console.print(f"  not checked: {line}", highlight=False, markup=False, soft_wrap=True)
     for condition, value in profile.conditions.items():
         console.print(f"  {condition}: {value}", highlight=False, markup=False, soft_wrap=True)

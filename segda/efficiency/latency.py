@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from segda.device import resolve_device
 from segda.efficiency.deployment import Precision, deploy, example_input
+from segda.efficiency.idleness import Watch
 
 # The time bound does not cut below this: percentiles of fewer runs say little.
 _FEWEST_RUNS = 5
+_BLOCKS = 5
+MAX_SPREAD = 0.1  # by which the medians of the blocks may differ, as a share of the median
 
 
 @dataclass(frozen=True)
@@ -24,19 +27,30 @@ class Latency:
         median_ms: median in milliseconds.
         p90_ms: 90th percentile in milliseconds.
         p95_ms: 95th percentile in milliseconds.
-        iqr_ms: distance between the quartiles in milliseconds; wide means that the machine was busy.
+        iqr_ms: distance between the quartiles in milliseconds.
+        spread: largest minus smallest median of five blocks of runs, as a share of the median: how well it repeats.
         runs: number of timed runs.
         warmup: number of untimed runs before them.
         threads: CPU threads that PyTorch used inside an operation.
+        doubts: why these are not the times of the module alone, one line each; empty if nothing speaks against it.
+        unchecked: what could not be looked at for that.
     """
 
     median_ms: float
     p90_ms: float
     p95_ms: float
     iqr_ms: float
+    spread: float
     runs: int
     warmup: int
     threads: int
+    doubts: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the module was measured alone, and the blocks of runs agree."""
+        return not self.doubts
 
     @property
     def fps(self) -> float:
@@ -61,7 +75,8 @@ def measure_latency(
     given precision in channels_last memory. On CUDA each run is bracketed by events and waited for, and cuDNN picks
     its kernels by trial.
 
-    Whatever else runs on the device changes the result: measure alone.
+    Whatever else runs on the device changes the result, so what others did there meanwhile is looked up, and five blocks of runs
+    must agree within 10 %; the result says what speaks against it.
 
     Args:
         module: left as it is.
@@ -84,6 +99,7 @@ def measure_latency(
     runs = 100 if runs is None else runs
     if warmup < 1 or runs < 1:
         raise ValueError(f"expected at least one warm-up run and one timed run, got {warmup} and {runs}")
+    watch = Watch(place)
     shipped = deploy(module, device=place, precision=precision)
     image = example_input(input_shape, device=place, precision=precision)
     timed = _timed_on_cuda if place.type == "cuda" else _timed_on_cpu
@@ -91,16 +107,31 @@ def measure_latency(
         warmups_ms = list(_bounded(lambda: timed(shipped, image), fewest=1, most=warmup, max_seconds=max_seconds))
         timed_runs = _bounded(lambda: timed(shipped, image), fewest=_FEWEST_RUNS, most=runs, max_seconds=max_seconds)
         times_ms = list(timed_runs)
+    spread, disagreement = _spread(times_ms)
     lower, median, upper, p90, p95 = np.percentile(times_ms, [25, 50, 75, 90, 95])
     return Latency(
         median_ms=float(median),
         p90_ms=float(p90),
         p95_ms=float(p95),
         iqr_ms=float(upper - lower),
+        spread=spread,
         runs=len(times_ms),
         warmup=len(warmups_ms),
         threads=torch.get_num_threads(),
+        doubts=(*watch.doubts(), *disagreement),
+        unchecked=watch.unchecked,
     )
+
+
+def _spread(times_ms: list[float]) -> tuple[float, list[str]]:
+    """Return by what share the medians of blocks of runs differ, and what that says against their median."""
+    if len(times_ms) < _BLOCKS:
+        return 0.0, [f"{len(times_ms)} runs do not show whether it repeats, at least {_BLOCKS} do"]
+    medians = [float(np.median(block)) for block in np.array_split(times_ms, _BLOCKS)]
+    spread = (max(medians) - min(medians)) / float(np.median(times_ms))
+    if spread <= MAX_SPREAD:
+        return spread, []
+    return spread, [f"medians of {_BLOCKS} blocks of runs lie between {min(medians):.3g} and {max(medians):.3g} ms"]
 
 
 def _timed_on_cpu(module: nn.Module, image: Tensor) -> float:

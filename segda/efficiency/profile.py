@@ -36,13 +36,19 @@ class EfficiencyProfile:
     conditions: Mapping[str, str | int]
 
     def metrics(self) -> dict[str, float]:
-        """Return the costs by name: num_parameters, macs, latency_ms (median), its percentiles, fps, peak_memory_bytes."""
+        """Return the costs by name: num_parameters, macs, latency_ms (median), its percentiles, fps, peak_memory_bytes.
+
+        `latency_iqr_ms`, `latency_spread` and `latency_reliable` (1 or 0) say how far the times can be believed.
+        """
         return {
             "num_parameters": float(self.num_parameters),
             "macs": float(self.macs),
             "latency_ms": self.latency.median_ms,
             "latency_p90_ms": self.latency.p90_ms,
             "latency_p95_ms": self.latency.p95_ms,
+            "latency_iqr_ms": self.latency.iqr_ms,
+            "latency_spread": self.latency.spread,
+            "latency_reliable": float(self.latency.is_reliable),
             "fps": self.latency.fps,
             "peak_memory_bytes": float(self.peak_memory_bytes),
         }

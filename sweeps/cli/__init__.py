@@ -12,6 +12,7 @@ from sweeps.cli.check import check_command
 from sweeps.cli.export import export_command
 from sweeps.cli.options import examples
 from sweeps.cli.plan import plan_command
+from sweeps.cli.profile import profile_command
 from sweeps.cli.report import report_command
 from sweeps.cli.reproduce import reproduce_command
 from sweeps.cli.run import resume_command, run_command
@@ -48,6 +49,7 @@ def sweeps() -> None:
 for command in (
     check_command,
     plan_command,
+    profile_command,
     run_command,
     resume_command,
     status_command,

@@ -1,8 +1,7 @@
 """`sweeps plan`: what a sweep will take, and which of its branches fails, before the night does."""
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,6 +15,7 @@ from segda.splits import data_fingerprint
 from sweeps.checks.makers import load_spec
 from sweeps.cli.options import examples, options
 from sweeps.commands.driving import changed
+from sweeps.commands.machines import machines_at
 from sweeps.commands.places import open_ledger
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
@@ -23,8 +23,9 @@ from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Allotment
 from sweeps.planning.coverage import Case, cases
 from sweeps.planning.estimate import Estimate, Tried, estimate, shown_span, verdicts
-from sweeps.planning.machines import Machines, this_machine
+from sweeps.planning.machines import Machines
 from sweeps.planning.packing import pack_trials
+from sweeps.planning.patience import Patience
 from sweeps.planning.plan import as_planned, plan_path, save_plan, saved_costs, try_all
 from sweeps.planning.profiles import device_of, infeasible, profile_all, reachable, sample_config
 from sweeps.reports.terminal import console
@@ -65,7 +66,7 @@ def plan_command(
     """
     spec = changed(load_spec(file, data_roots=roots), name=name, trials=trials, hours=hours)
     store, shown = Store.at(store_root), console()
-    with open_ledger(store, ledger_url) as ledger, _machines(spec, address) as machines:
+    with open_ledger(store, ledger_url) as ledger, machines_at(address, spec) as machines:
         if skip_canary:
             allotment = as_planned(store, spec, machines)
         else:
@@ -88,17 +89,6 @@ def plan_command(
         raise ConfigError(f"{len(failed)} of {len(tried)} branches fail: {listed}")
 
 
-@contextlib.contextmanager
-def _machines(spec: SweepSpec, address: str | None) -> Iterator[Machines]:
-    if address is None:
-        yield this_machine()
-        return
-    from sweeps.execution.cluster import idle_node  # Ray takes seconds to import
-
-    with idle_node(spec, address=address, say=click.echo) as machines:
-        yield machines
-
-
 def _tried(
     spec: SweepSpec, store: Store, ledger: Ledger, machines: Machines, *, gpus: float, is_new: bool
 ) -> list[Tried]:
@@ -106,7 +96,9 @@ def _tried(
     profiles = {}
     if spec.constraints:
         device = device_of(spec, machines.look, gpus=gpus)
-        profiles = dict(profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call))
+        patience = Patience.of(spec, say=click.echo)
+        measured = profile_all(reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call)
+        profiles = dict(measured)
     banned = infeasible(spec, profiles)
     for architecture, why in banned.items():
         click.echo(f"never trained: {architecture}: {why}")

@@ -36,7 +36,8 @@ from sweeps.file.spec import ResourcesConfig, SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Machines, here, request_of
 from sweeps.planning.packing import Gpu, describe_gpu
-from sweeps.planning.profiles import Architecture, Profile, device_of, profile_all, reachable
+from sweeps.planning.patience import Patience
+from sweeps.planning.profiles import Architecture, Profile, device_of, profile_all, reachable, renew_trials
 
 # Whether a worker to which Ray gave no GPU sees none, or all of its node. Workers have it from whoever started their node, unless
 # it comes with the connection.
@@ -118,20 +119,35 @@ def describe_cluster() -> str:
     return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'} ({listed})" if nodes else "no nodes"
 
 
+def _free() -> str:
+    free = ray.available_resources()
+    return f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
+
+
 def _nothing(*_: object) -> None:
     """Say nothing, find nothing wrong."""
 
 
 def profiles_of(
-    spec: SweepSpec, ledger: Ledger, listener: Listener | None, *, gpus: float, check: Callable[[], None] = _nothing
+    spec: SweepSpec,
+    ledger: Ledger,
+    listener: Listener | None,
+    *,
+    gpus: float,
+    is_patient: bool = True,
+    check: Callable[[], None] = _nothing,
 ) -> dict[Architecture, Profile]:
-    """Return the efficiency of every architecture that the sweep can reach; those that the ledger does not know are measured.
+    """Return the efficiency of every architecture that the sweep can reach.
+
+    Those that the ledger does not know, or that were measured in company, are measured; trials with doubtful figures get the new
+    ones.
 
     Args:
         spec: the sweep.
         ledger: remembers the figures.
         listener: hears the figures, and what is waited for.
         gpus: of a trial.
+        is_patient: whether to wait for others to leave the machine alone.
         check: see `idle_node`.
     """
     profiles: dict[Architecture, Profile] = {}
@@ -140,15 +156,23 @@ def profiles_of(
         if listener is not None:
             listener("note", None, line)
 
+    patience = Patience.of(spec, say=say) if is_patient else Patience(0)
     with idle_node(spec, gpus=gpus, say=say, check=check) as machines:
         # The process keeps all processors from others, yet computes with as many threads as a trial.
         device = device_of(spec, machines.look, gpus=gpus)
         ledger.update_info(spec.name, device=device)
-        for architecture, profile in profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call):
+        for architecture, profile in profile_all(
+            reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call
+        ):
             profiles[architecture] = profile
             figures = ", ".join(f"{name} {value:.4g}" for name, value in profile.metrics.items())
             obstacle = profile.obstacle(spec)
             say(f"{architecture}: {figures}" if obstacle is None else f"{architecture} is never trained: {obstacle}")
+            if profile.doubts:
+                doubts = f"latency of {architecture} is not reliable: {'; '.join(profile.doubts)}"
+                ledger.add_event(spec.name, "note", doubts)
+                say(doubts)
+    renew_trials(spec, profiles, ledger=ledger)
     return profiles
 
 
@@ -247,7 +271,7 @@ class _IdleNode:
         self._result(
             self._actor.run.remote(int),
             waiting=f"waiting for an idle node to measure on: all its {num_cpus} CPUs and {num_gpus} GPUs at once; the cluster has "
-            f"{describe_cluster()}, and others compute there",
+            f"{describe_cluster()}, of which {_free()} are free now",
         )
 
     def _result(self, reference: Any, *, waiting: str | None = None) -> Any:

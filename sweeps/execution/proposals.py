@@ -13,6 +13,7 @@ from sweeps.execution.trials import Trials
 from sweeps.execution.warm_start import warm_start_of
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
+from sweeps.metrics import is_doubtful
 from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.choice import rank
@@ -175,10 +176,11 @@ class Proposals:
         target, objective = self._spec.budget.target, self._spec.objectives[0]
         if target is None:
             return None
+        metric = objective.metric
         sign = 1.0 if objective.direction == "maximize" else -1.0
         for record in self._records.values():
             if record.kind is TrialKind.SEARCH and record.state is TrialState.COMPLETE:
-                value = objective_value(record, objective.metric)
+                value = None if is_doubtful(record.profile, metric) else objective_value(record, metric)
                 # A collapsed network is never picked, however good it looks.
                 if value is not None and sign * value >= sign * target and not collapse(record, self._records.values()):
                     return record.number

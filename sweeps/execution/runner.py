@@ -5,6 +5,7 @@ Everything else is decided by `sweeps.execution.coordinator` over the ledger. Tu
 seconds old when a driver dies; every start is a new Tune experiment in a folder that is deleted at the end.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from segda.config import TrainConfig
+from segda.errors import DeviceError
 from segda.splits import data_fingerprint
 from sweeps import exit_codes
 from sweeps.execution.capacity import Capacity, say_idle_gpus
@@ -40,6 +42,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.records import Allotment, SweepState
+from sweeps.metrics import has_doubts
 from sweeps.planning.machines import request_of, stated
 from sweeps.planning.packing import pack_trials
 from sweeps.planning.profiles import sample_config
@@ -159,6 +162,8 @@ def run_sweep(
             if stopper.reason is None:
                 _execute(coordinator, stopper, Capacity(coordinator))
             state = stopper.state
+            if coordinator.is_done and any(has_doubts(profile.metrics) for profile in profiles.values()):
+                _measure_again(coordinator, stopper, listener)
         except KeyboardInterrupt:
             state = SweepState.INTERRUPTED
             raise
@@ -169,7 +174,7 @@ def run_sweep(
             shutil.rmtree(store.executor(spec.name), ignore_errors=True)
         return SweepOutcome(
             name=spec.name,
-            trials=tuple(coordinator.records),
+            trials=tuple(ledger.trials(spec.name)),
             is_done=coordinator.is_done,
             interrupted=None if lease.stop_requested else signals.by,
             stop_requested=lease.stop_requested,
@@ -217,6 +222,22 @@ def _allotment(spec: SweepSpec, ledger: Ledger, listener: Listener | None, check
         found = replace(found, concurrency=before.concurrency)
     ledger.update_info(spec.name, allotment=found)
     return found
+
+
+class _Enough(Exception):
+    """The sweep is to end now."""
+
+
+def _measure_again(coordinator: Coordinator, stopper: "_Stopper", listener: Listener | None) -> None:
+    """Measure once more what was measured in company: no trial of the sweep computes any more, others may have ended too."""
+
+    def check() -> None:
+        if stopper.reason is not None:
+            raise _Enough
+
+    spec, gpus = coordinator.spec, coordinator.allotment.gpus
+    with contextlib.suppress(_Enough, DeviceError):  # the next start of the sweep does it
+        profiles_of(spec, coordinator.ledger, listener, gpus=gpus, is_patient=False, check=check)
 
 
 def _execute(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity) -> None:

@@ -154,6 +154,14 @@ class ResourcesConfig(Part):
         allow_inf_nan=False,
         description="minutes without a report after which a trial is taken for hung",
     )
+    idle_wait_minutes: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="minutes that a start of the sweep waits, all architectures together, for nobody else to compute on the device "
+        "where they are measured, if latency or fps decides something; measured in company they decide nothing until they were "
+        "measured again",
+    )
 
     @property
     def num_gpus(self) -> float:

@@ -42,7 +42,7 @@ from sweeps.file.parts import (
 )
 from sweeps.file.search_part import SEARCH_SCHEMA, check_name, resolve_search
 from sweeps.file.space import Searched, SearchSpace
-from sweeps.metrics import EFFICIENCY, SELECTION_SCHEMA, Direction
+from sweeps.metrics import EFFICIENCY, SELECTION_SCHEMA, Direction, is_doubtful
 from sweeps.paths import with_values
 from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
@@ -249,7 +249,8 @@ class SweepSpec(Part):
         """Return why an architecture does not keep to the constraints, or None if it does.
 
         A metric that was not measured is no permission: nobody can say that such an architecture keeps to the bound, so it is
-        not trained, and the reason says that the measurement is what is missing.
+        not trained, and the reason says that the measurement is what is missing. One that was measured in company says nothing
+        yet: it is measured again, and judged then.
 
         Args:
             figures: efficiency metrics of the architecture by name.
@@ -258,6 +259,8 @@ class SweepSpec(Part):
             The first constraint that does not hold, with the value, in one line.
         """
         for constraint in self.constraints:
+            if is_doubtful(figures, constraint.metric):
+                continue
             value = figures.get(constraint.metric, math.nan)
             if not math.isfinite(value):
                 return f"{constraint} cannot be checked: {constraint.metric} was not measured"

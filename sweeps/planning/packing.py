@@ -20,6 +20,7 @@ from sweeps.ledger.records import Allotment, SweepInfo
 from sweeps.planning.canary import CanaryResult, CanaryTask, measure
 from sweeps.planning.coverage import heaviest
 from sweeps.planning.machines import Call, Machines, stated
+from sweeps.planning.patience import Patience
 from sweeps.planning.plan import canary_of
 from sweeps.planning.profiles import Architecture, device_of, infeasible, profile_all, reachable
 
@@ -230,7 +231,9 @@ def pack_trials(
         say("gpus: auto finds no GPU; trials run on processors")
         return packed(spec, None, machines=machines)
     device = device_of(spec, machines.look, gpus=spec.resources.num_gpus)
-    profiles = dict(profile_all(reachable(spec), device=device, ledger=ledger, call=machines.call))
+    patience = Patience.of(spec, say=say)
+    measured = profile_all(reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call)
+    profiles = dict(measured)
     candidates = heaviest(spec, profiles, infeasible=infeasible(spec, profiles).keys())
     tasks = [canary_of(spec, case, gpus=spec.resources.num_gpus, timed_steps=_TIMED_STEPS) for case in candidates]
     gpu: Gpu = machines.look(describe_gpu)

@@ -4,12 +4,16 @@ Latency is a property of an architecture on a device, not of a trial: measured w
 noise. So every architecture that a sweep can reach is measured before its first trial starts, by one task that takes a whole
 node (all its processors, one GPU), for batch 1 at the size that the sweep's images have. On a processor it computes with
 as many threads as a trial has (`resources.cpus`).
+
+Others than the sweep may compute there all the same. Then it waits a while (`resources.idle_wait_minutes`), and what is measured in
+company at last is kept as doubtful: it decides nothing (`sweeps.metrics.is_doubtful`), and whoever needs it next measures again.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,16 +22,19 @@ from segda.config import NetworkConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
+from segda.efficiency.idleness import disturbance
 from segda.environment import describe_guests, device_name
 from segda.errors import ConfigError, SegdaError
 from segda.models import ModelConfig, build_segmenter
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Device
+from sweeps.metrics import TIMED, has_doubts
 from sweeps.planning.machines import Call, here
+from sweeps.planning.patience import Patience
 
 # Raise it when what is measured changes: profiles of older versions are then measured again.
-VERSION = 1
+VERSION = 2
 _PRECISIONS: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
@@ -80,10 +87,14 @@ class Profile:
     Attributes:
         metrics: efficiency figures by name; empty if it cannot be built.
         error: why it cannot be built, one line.
+        doubts: what speaks against its times, one line each, where they were measured just now.
+        unchecked: what could not be looked at for that.
     """
 
     metrics: Mapping[str, float]
     error: str | None = None
+    doubts: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     def obstacle(self, spec: SweepSpec) -> str | None:
         """Return why the architecture must not be trained in a sweep, with values, or None."""
@@ -160,15 +171,12 @@ def describe_device(kind: str, threads: int) -> Device:
     return Device(kind=kind, name=device_name(resolve_device(kind)), threads=threads)
 
 
-def measure(architecture: Architecture, device: Device) -> dict[str, float] | str:
+def measure(architecture: Architecture, device: Device) -> Profile:
     """Measure an architecture with random weights; call it on a device that nothing else uses.
 
     Args:
         architecture: what to measure.
         device: where; must be this process's.
-
-    Returns:
-        Efficiency figures by name, or one line why the architecture cannot be built.
     """
     torch.set_num_threads(device.threads)
     target = resolve_device(device.kind)
@@ -181,21 +189,38 @@ def measure(architecture: Architecture, device: Device) -> dict[str, float] | st
             precision=_PRECISIONS[resolve_precision(architecture.precision, target)],
         )
     except SegdaError as error:
-        return f"{architecture} cannot be built: {' '.join(str(error).split())}"
-    return profile.metrics()
+        return Profile({}, error=f"{architecture} cannot be built: {' '.join(str(error).split())}")
+    return Profile(profile.metrics(), doubts=profile.latency.doubts, unchecked=profile.latency.unchecked)
+
+
+def look(device: Device) -> tuple[str, ...]:
+    """Return what would disturb a measurement now, one line each.
+
+    Args:
+        device: where; must be this process's.
+    """
+    return disturbance(resolve_device(device.kind))
 
 
 def profile_all(
-    architectures: Iterable[Architecture], *, device: Device, ledger: Ledger, call: Call = here
+    architectures: Iterable[Architecture],
+    *,
+    device: Device,
+    ledger: Ledger,
+    patience: Patience,
+    call: Call = here,
+    again: bool = False,
 ) -> Iterator[tuple[Architecture, Profile]]:
-    """Look architectures up in the ledger and measure those that are not there.
+    """Look architectures up in the ledger, and measure those that are not there or were measured in company.
 
     Args:
         architectures: what is needed.
         device: where to measure, see `device_of`.
         ledger: remembers the measurements; it need not know the sweep.
-        call: calls a function with arguments where nothing else computes, and returns what it returns; not called if nothing
-            is missing.
+        patience: how long to wait for a machine where nobody else computes.
+        call: calls a function with arguments where no trial computes, and returns what it returns; not called if nothing is
+            missing.
+        again: whether to measure what is known, too.
 
     Yields:
         Each architecture and what is known about it, in order.
@@ -203,11 +228,37 @@ def profile_all(
     for architecture in architectures:
         key = profile_key(architecture, device)
         known = ledger.profile(key)
-        if known is None:
-            measured = call(measure, architecture, device)
-            if isinstance(measured, str):
-                yield architecture, Profile(metrics={}, error=measured)
-                continue
-            known = measured
-            ledger.put_profile(key, known)
-        yield architecture, Profile(metrics=known)
+        if known is None or again or has_doubts(known):
+            profile: Profile = patience.undisturbed(
+                partial(call, measure, architecture, device),
+                doubts=lambda measured: measured.doubts,
+                look=partial(call, look, device),
+                what=str(architecture),
+            )
+            if profile.error is None:
+                ledger.put_profile(key, profile.metrics)
+        else:
+            profile = Profile(known)
+        yield architecture, profile
+
+
+def renew_trials(spec: SweepSpec, profiles: Mapping[Architecture, Profile], *, ledger: Ledger) -> list[int]:
+    """Give trials whose architecture was measured in company the figures that were measured alone since.
+
+    Args:
+        spec: the sweep.
+        profiles: what is known about the architectures that it can reach.
+        ledger: has its trials.
+
+    Returns:
+        Their numbers.
+    """
+    renewed = []
+    for trial in ledger.trials(spec.name):
+        if has_doubts(trial.profile):
+            profile = profiles.get(Architecture.of(spec.train_config(trial.params, seed=trial.seed)))
+            if profile is not None and profile.error is None and not has_doubts(profile.metrics):
+                timed = {name: profile.metrics[name] for name in TIMED & profile.metrics.keys()}
+                ledger.update_trial(spec.name, trial.number, profile={**trial.profile, **timed})
+                renewed.append(trial.number)
+    return renewed

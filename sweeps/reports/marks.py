@@ -1,6 +1,7 @@
-"""Marks of trials that were not trained as the others.
+"""Marks of trials that were not trained or measured as the others.
 
-† in micro-batches, ‡ with the labels of some target images, § in half precision with very few images at once.
+† in micro-batches, ‡ with the labels of some target images, § in half precision with very few images at once. ¶ is about the
+network: its latency was not measured alone.
 
 The mark stands beside the trial's number in every table that it enters, and one line under the table says what it means.
 """
@@ -8,12 +9,14 @@ The mark stands beside the trial's number in every table that it enters, and one
 from collections.abc import Iterable
 
 from segda.batch_norm import MIN_IMAGES_AT_ONCE
+from sweeps.metrics import has_doubts
 from sweeps.paths import value_at
 from sweeps.trial import TrialRecord
 
 FEWER_IMAGES = "†"
 FEW_SHOT = "‡"
 ROUNDED = "§"
+IN_COMPANY = "¶"
 
 
 def mark(trial: TrialRecord) -> str:
@@ -22,6 +25,7 @@ def mark(trial: TrialRecord) -> str:
         FEWER_IMAGES: trial.micro_batch is not None,
         FEW_SHOT: num_target_labels(trial) > 0,
         ROUNDED: _is_rounded(trial),
+        IN_COMPANY: has_doubts(trial.profile),
     }
     return "".join(sign for sign, holds in signs.items() if holds)
 
@@ -78,6 +82,11 @@ def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
         found[ROUNDED] = (
             f"trained in {trial.config['precision']} with {trial.config['batch_size']} images at once: batch normalization of "
             "pooled maps amplifies the rounding, gradients deviate"
+        )
+    if has_doubts(trial.profile):
+        found[IN_COMPANY] = (
+            "latency and fps are not reliable: others computed on the device, or repeated blocks of runs did not agree; no "
+            f"constraint and no front is decided by them, and `sweeps profile {trial.sweep}` measures them again"
         )
     return found
 

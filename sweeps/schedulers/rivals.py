@@ -18,7 +18,7 @@ be pruned soundly by one of them, nor one that is reported only at the end, such
 
 from collections.abc import Collection, Iterable, Mapping
 
-from sweeps.metrics import Direction, finite
+from sweeps.metrics import Direction, finite, sound
 from sweeps.schedulers.base import Scheduler
 from sweeps.trial import TrialKind, TrialRecord
 
@@ -42,7 +42,7 @@ def rivals(
 
     Returns:
         The numbers, without the trial's own; None for all, which needs neither a cost objective nor `settled`. A trial whose
-        cost is not known is nobody's rival and has none.
+        cost is not known, or was measured in company, is nobody's rival and has none.
     """
     if not costs and settled is None:
         return None
@@ -57,7 +57,7 @@ def rivals(
 
 
 def _at_least_as_good(first: TrialRecord, second: TrialRecord, metric: str, direction: Direction) -> bool:
-    own, other = finite(first.profile, metric), finite(second.profile, metric)
+    own, other = finite(sound(first.profile), metric), finite(sound(second.profile), metric)
     if own is None or other is None:
         return False
     return own >= other if direction == "maximize" else own <= other

@@ -12,7 +12,7 @@ from segda.tunable import Scalar
 from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.space import Categorical, Distribution, Int, SearchSpace
 from sweeps.file.spec import SweepSpec
-from sweeps.metrics import is_validator
+from sweeps.metrics import is_validator, sound
 from sweeps.selection.guards import collapse
 from sweeps.trial import TrialRecord, TrialState
 
@@ -21,7 +21,10 @@ COLLAPSED = "collapsed"  # constraint that a trial breaks by what its network do
 
 
 def objective_value(record: TrialRecord, metric: str) -> float | None:
-    """Return a trial's value of an objective: an efficiency figure of its architecture or a reported metric; None if absent."""
+    """Return a trial's value of an objective: an efficiency figure of its architecture or a reported metric; None if absent.
+
+    A latency that was measured in company counts here: who proposes is helped by an estimate, and bans nothing by it.
+    """
     value = record.profile.get(metric, record.metrics.get(metric))
     return None if value is None else float(value)
 
@@ -91,7 +94,7 @@ class Translator:
         measured = {
             str(item): item.violation(record.profile[item.metric])
             for item in self._spec.constraints
-            if not math.isnan(record.profile.get(item.metric, math.nan))
+            if not math.isnan(sound(record.profile).get(item.metric, math.nan))
         }
         ended_well = record.state is TrialState.PRUNED or (
             record.state is TrialState.COMPLETE and self.values(record) is not None

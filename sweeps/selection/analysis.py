@@ -11,7 +11,7 @@ from scipy import stats
 
 from segda.methods import METHODS
 from sweeps.labels import method_name
-from sweeps.metrics import finite
+from sweeps.metrics import finite, sound
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
@@ -30,7 +30,8 @@ def pareto_front(trials: Iterable[TrialRecord], *, metric: str, cost: str) -> li
     """Return the fully trained candidates that no other candidate beats at quality and cost together.
 
     Only COMPLETE search trials enter: pruned trials are of another fidelity, references saw target labels or are
-    baselines, replicates repeat a candidate. Of trials equal in both figures the one with the smallest number stays.
+    baselines, replicates repeat a candidate; nor does a cost that was measured in company. Of trials equal in both figures
+    the one with the smallest number stays.
 
     Args:
         trials: records of one sweep.
@@ -42,7 +43,7 @@ def pareto_front(trials: Iterable[TrialRecord], *, metric: str, cost: str) -> li
     """
     points = []
     for trial in trials:
-        quality, price = finite(trial.metrics, metric), finite(trial.profile, cost)
+        quality, price = finite(trial.metrics, metric), finite(sound(trial.profile), cost)
         if is_candidate(trial) and quality is not None and price is not None:
             points.append((price, -quality, trial.number, trial))
     front: list[TrialRecord] = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, short_params
-from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, finite
+from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, finite, is_doubtful
 from sweeps.selection.finalists import Verdict
 from sweeps.selection.seeds import MIN_SEEDS, Paired, mean_interval, repetitions
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -66,9 +66,7 @@ def choice_reason(
         place = f"rank {ranked.index(picked) + 1} of {len(ranked)} candidates that qualify"
         sentences = [f"{name} is picked among the finalists; its {metric} is {figure}, {place}."]
     sentences += _seed_sentences(verdict, ranked, trials, metric)
-    kept = [f"{item} (measured {picked.profile[item.metric]:.4g})" for item in spec.constraints]
-    if kept:
-        sentences.append(f"It keeps {' and '.join(kept)}.")
+    sentences += _constraint_sentences(picked, spec)
     if picked is ranked[0] and len(ranked) > 1:
         runner_up = ranked[1]
         margin = picked.metrics[metric] - runner_up.metrics[metric]
@@ -84,6 +82,21 @@ def choice_reason(
         if LARGEST_CLASS_SHARE not in picked.metrics or MISSING_CLASSES not in picked.metrics:
             sentences.append("Collapse on the target could not be checked: its metrics are missing.")
     return " ".join(sentences)
+
+
+def _constraint_sentences(picked: TrialRecord, spec: SweepSpec) -> list[str]:
+    shown = {
+        is_judged: " and ".join(
+            f"{item} (measured {picked.profile[item.metric]:.4g})"
+            for item in spec.constraints
+            if is_judged is not is_doubtful(picked.profile, item.metric)
+        )
+        for is_judged in (True, False)
+    }
+    sentences = [f"It keeps {shown[True]}."] if shown[True] else []
+    if shown[False]:
+        sentences.append(f"Whether it keeps {shown[False]} is not known: others computed on the device meanwhile.")
+    return sentences
 
 
 def _seed_sentences(

@@ -14,6 +14,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.findings import Check, check, same
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepRecord
+from sweeps.metrics import sound
 from sweeps.store import Store
 from sweeps.tracking.runs import sweep_condition
 from sweeps.tracking.server import (
@@ -210,7 +211,7 @@ def _expected(ledger: Ledger, record: TrialRecord) -> dict[str, _Reports]:
             expected[metric_name(name)][point.step] = milliseconds(point.timestamp), value
     # Sent behind the first figures, or at the end.
     if expected or record.state.is_finished:
-        for name, value in record.profile.items():
+        for name, value in sound(record.profile).items():
             expected[f"profile/{name}"][0] = milliseconds(record.created), value
     return expected
 

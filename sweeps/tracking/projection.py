@@ -10,6 +10,7 @@ from mlflow.entities import Metric
 from sweeps.execution.remote import fetch
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
+from sweeps.metrics import has_doubts
 from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
 from sweeps.tracking.registry import register
@@ -115,11 +116,11 @@ class Projection:
         """Send the efficiency of a trial's architecture, behind its first metrics."""
         if not run.has_profile:
             log_metrics(self._client, run.id, profile_metrics(record))
-            run.has_profile = True
+            run.has_profile = not has_doubts(record.profile)
 
     def _send_state(self, run: TrialRun, record: TrialRecord, *, is_driven: bool) -> None:
         status = run_status(record.state, is_driven=is_driven)
-        if run.status == status and run.tags.get(DONE) == str(record.state):
+        if run.status == status and run.tags.get(DONE) == _final(record):
             return
         if record.state.is_finished:
             self._send_profile(run, record)
@@ -135,8 +136,8 @@ class Projection:
             run.status = status
         if record.state.is_finished:
             # Last: a run without this tag is sent again by the next driver.
-            self._client.set_tag(run.id, DONE, str(record.state))
-            run.tags[DONE] = str(record.state)
+            self._client.set_tag(run.id, DONE, _final(record))
+            run.tags[DONE] = _final(record)
 
     def _folder(self, record: TrialRecord, *, with_checkpoint: bool = False) -> Path:
         """Return the folder with a trial's files, which are first brought here if the sweep keeps them elsewhere."""
@@ -184,3 +185,8 @@ class Projection:
                     "sweep.selection": view.selection.criterion,
                 },
             )
+
+
+def _final(record: TrialRecord) -> str:
+    """Return what a run of a finished trial is marked with when everything is there; its latency may be measured again."""
+    return f"{record.state}{' with doubtful latency' if has_doubts(record.profile) else ''}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from sweeps.metrics import sound
 from sweeps.reports import cost_plots, plots
 from sweeps.reports.marks import explained
 from sweeps.reports.sweep_report import cost_bounds
@@ -73,7 +74,7 @@ def _send_pick(client: MlflowClient, runs: SweepRuns, view: SweepView) -> None:
             **{f"{_PICK}{path}": str(value) for path, value in picked.params.items()},
         }
         done = [trial.finished for trial in view.trials if trial.state.is_finished and trial.finished is not None]
-        figures = dict(picked.metrics) | {f"profile/{name}": value for name, value in picked.profile.items()}
+        figures = dict(picked.metrics) | {f"profile/{name}": value for name, value in sound(picked.profile).items()}
         # With recorded times: the same state of the sweep, sent again, is the same point.
         metrics = to_metrics(
             figures,

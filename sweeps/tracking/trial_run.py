@@ -15,6 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from segda.config import canonical
 from sweeps.ledger.records import Point
+from sweeps.metrics import sound
 from sweeps.paths import leaves
 from sweeps.reports.marks import explained, mark
 from sweeps.tracking.server import log_tables, metric_name, milliseconds
@@ -158,9 +159,10 @@ def to_metrics(values: Mapping[str, float], *, headline: str, timestamp: int, st
 
 
 def profile_metrics(record: TrialRecord) -> list[Metric]:
-    """Return the efficiency of a trial's architecture as metrics of step 0."""
+    """Return the efficiency of a trial's architecture as metrics of step 0; of a latency that was measured in company none."""
     created = milliseconds(record.created)
-    return [Metric(f"profile/{name}", record.profile[name], created, 0) for name in sorted(record.profile)]
+    figures = sound(record.profile)
+    return [Metric(f"profile/{name}", figures[name], created, 0) for name in sorted(figures)]
 
 
 def dataset_inputs(config: Mapping[str, Any], digest: str) -> list[DatasetInput]:

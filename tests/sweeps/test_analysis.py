@@ -25,6 +25,17 @@ def numbers(trials):
     return [trial.number for trial in trials]
 
 
+def test_a_cost_that_was_measured_in_company_is_no_place_on_the_front():
+    sure = PROFILE | {"latency_reliable": 1.0}
+    trials = [
+        trial(0, 0.5, profile=sure | {"latency_ms": 20.0}),
+        trial(1, 0.6, profile=sure | {"latency_ms": 5.0, "latency_reliable": 0.0}),
+        trial(2, 0.7, profile=sure | {"latency_ms": 30.0}),
+    ]
+    assert numbers(analysis.pareto_front(trials, metric="source/val/miou", cost="latency_ms")) == [0, 2]
+    assert numbers(analysis.pareto_front(trials, metric="source/val/miou", cost="macs")) == [2]
+
+
 @given(st.lists(st.tuples(figures, figures), max_size=12))
 def test_the_front_is_what_brute_force_finds(points):
     trials = [costed(number, quality, cost) for number, (quality, cost) in enumerate(points)]

@@ -90,7 +90,7 @@ def test_what_waits_for_an_idle_node_says_so_and_ends_when_it_is_asked_to(occupi
             machines.call(os.getpid)
     assert said == [
         "waiting for an idle node to measure on: all its 2 CPUs and 0 GPUs at once; the cluster has 1 node (2 CPUs and 0 GPUs), "
-        "and others compute there"
+        "of which 1 CPUs and 0 GPUs are free now"
     ]
 
 

@@ -407,6 +407,15 @@ def test_an_infeasible_architecture_is_recorded_and_never_handed_out(coordinate,
     assert "macs <= 1.5e+09 is broken: 8e+09" in infeasible[0].error
 
 
+def test_an_architecture_is_trained_whose_latency_was_measured_in_company(coordinate, make_spec, ledger, monkeypatch):
+    figures = {"macs": 1e9, "latency_ms": 75.2, "fps": 13.3, "latency_reliable": 0.0}
+    monkeypatch.setattr(fakes, "profile", lambda architecture: fakes.Profile(figures, doubts=("others computed",)))
+    coordinator = coordinate(make_spec(constraints=["latency_ms <= 20"]))
+    task = coordinator.next_task()
+    assert coordinator.records[task.number].state is TrialState.RUNNING
+    assert ledger.trial("demo", task.number).profile == figures
+
+
 def test_a_reference_that_breaks_a_constraint_is_not_trained_either(coordinate, make_spec, ledger):
     references = {"large": {"model.backbone": "resnet101", "optimizer.lr": 0.01}}
     coordinator = coordinate(make_spec(references=references, constraints=["macs <= 2e9"]))

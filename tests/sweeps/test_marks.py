@@ -1,5 +1,6 @@
 """Marks of trials that were not trained as the others."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,12 @@ from sweeps.reports.marks import explained, footnotes, mark
 from sweeps.trial import TrialKind, TrialRecord
 
 
-def trial(number: int = 0, *, micro_batch: int | None = None, **config: Any) -> TrialRecord:
+def trial(
+    number: int = 0, *, micro_batch: int | None = None, profile: dict[str, float] | None = None, **config: Any
+) -> TrialRecord:
     plain = {"batch_size": 8, "precision": "auto", "data": {}} | config
-    return TrialRecord("demo", number, "key", TrialKind.SEARCH, {}, plain, 0, micro_batch=micro_batch)
+    record = TrialRecord("demo", number, "key", TrialKind.SEARCH, {}, plain, 0, micro_batch=micro_batch)
+    return replace(record, profile=profile or {})
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,8 @@ def trial(number: int = 0, *, micro_batch: int | None = None, **config: Any) -> 
         ({"precision": "bf16", "batch_size": 4}, ""),
         ({"precision": "auto", "batch_size": 2}, ""),  # computes in single precision then
         ({"micro_batch": 4, "data": {"few_shot": {"images": 1}}}, "†‡"),
+        ({"profile": {"latency_ms": 75.2, "latency_reliable": 0.0}}, "¶"),
+        ({"profile": {"latency_ms": 11.1, "latency_reliable": 1.0}}, ""),
     ],
 )
 def test_a_mark_says_what_is_special(settings, expected):

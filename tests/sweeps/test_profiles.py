@@ -2,20 +2,24 @@
 
 import fakes
 import pytest
+import records
 import torch
 
 from segda.errors import ConfigError
 from sweeps.ledger.records import Device
+from sweeps.planning.patience import Patience
 from sweeps.planning.profiles import (
     Architecture,
     Profile,
     describe_device,
     device_of,
     infeasible,
+    look,
     measure,
     profile_all,
     profile_key,
     reachable,
+    renew_trials,
     sample_config,
 )
 
@@ -80,10 +84,10 @@ def test_figures_are_measured_once_and_remembered(architecture, ledger):
 
     def call(function, *arguments):
         called.append(function)
-        return {"macs": 5.0}
+        return Profile({"macs": 5.0})
 
     for _ in range(2):
-        found = dict(profile_all([architecture], device=CPU, ledger=ledger, call=call))
+        found = dict(profile_all([architecture], device=CPU, ledger=ledger, patience=Patience(0), call=call))
         assert found == {architecture: Profile(metrics={"macs": 5.0})}
     assert called == [measure]
 
@@ -102,9 +106,9 @@ def test_architectures_are_measured_with_the_threads_of_a_trial(make_spec):
 
 def test_a_network_that_cannot_be_built_is_an_obstacle_not_a_crash(architecture, ledger, make_spec):
     def call(function, *arguments):
-        return "it cannot be built"
+        return Profile({}, error="it cannot be built")
 
-    found = dict(profile_all([architecture], device=CPU, ledger=ledger, call=call))
+    found = dict(profile_all([architecture], device=CPU, ledger=ledger, patience=Patience(1), call=call))
     assert found[architecture].obstacle(make_spec()) == "it cannot be built"
 
 
@@ -137,7 +141,95 @@ def test_what_is_never_trained_is_told_and_a_sweep_without_anything_else_is_refu
 
 @pytest.mark.slow  # two hundred forward passes
 def test_a_real_network_is_measured_at_the_size_of_its_images(architecture):
-    figures = measure(architecture, describe_device("cpu", torch.get_num_threads()))
+    figures = measure(architecture, describe_device("cpu", torch.get_num_threads())).metrics
     assert figures["num_parameters"] > 1e6
     assert 1e6 < figures["macs"] < 1e9  # ResNet-18 on 32x32
     assert figures["fps"] == pytest.approx(1000 / figures["latency_ms"], rel=0.5)
+
+
+DOUBTFUL = {"macs": 5.0, "latency_ms": 75.2, "latency_spread": 0.4, "fps": 13.3, "latency_reliable": 0.0}
+ALONE = {"macs": 5.0, "latency_ms": 11.1, "latency_spread": 0.02, "fps": 90.1, "latency_reliable": 1.0}
+
+
+class Clock:
+    """Time passes when somebody sleeps."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def patience(self, minutes, said):
+        return Patience(minutes, say=said.append, sleep=self.sleep, clock=lambda: self.now)
+
+
+class MachineOfOthers:
+    """Somebody else computes there for a while."""
+
+    def __init__(self, clock, *, busy_seconds):
+        self.clock, self.busy_seconds, self.calls = clock, busy_seconds, []
+
+    def __call__(self, function, *arguments):
+        self.calls.append(function)
+        doubts = ("others used 1.0 of 2 processors",) if self.clock.now < self.busy_seconds else ()
+        if function is look:
+            return doubts
+        return Profile(DOUBTFUL, doubts=doubts) if doubts else Profile(ALONE)
+
+
+def test_a_machine_that_others_use_is_waited_for_and_it_is_said(architecture, ledger):
+    clock, said = Clock(), []
+    call = MachineOfOthers(clock, busy_seconds=7)
+    patience = clock.patience(1, said)
+    found = dict(profile_all([architecture], device=CPU, ledger=ledger, patience=patience, call=call))
+    assert found == {architecture: Profile(ALONE)}
+    assert call.calls == [measure, look, look, look, look, measure]
+    assert said == [f"waits up to 60 s for an idle machine to measure {architecture}: others used 1.0 of 2 processors"]
+    assert patience.left == 60 - 8
+    assert ledger.profile(profile_key(architecture, CPU)) == ALONE
+
+
+def test_waiting_ends_and_what_was_measured_in_company_is_measured_again_next_time(architecture, ledger):
+    clock = Clock()
+    other = Architecture(architecture.model, architecture.num_classes, 64, 64, architecture.precision)
+    call = MachineOfOthers(clock, busy_seconds=1000)
+    found = dict(
+        profile_all([architecture, other], device=CPU, ledger=ledger, patience=clock.patience(1, []), call=call)
+    )
+    assert clock.now == 60  # both together
+    assert [profile.metrics for profile in found.values()] == [DOUBTFUL, DOUBTFUL]
+    assert found[architecture].doubts == ("others used 1.0 of 2 processors",)
+    clock.now = 2000
+    again = dict(profile_all([architecture], device=CPU, ledger=ledger, patience=Patience(0), call=call))
+    assert again == {architecture: Profile(ALONE)}
+
+
+def test_reliable_figures_are_measured_again_only_when_somebody_wants_it(architecture, ledger):
+    ledger.put_profile(profile_key(architecture, CPU), ALONE)
+    newer = ALONE | {"latency_ms": 10.0}
+    options = {"device": CPU, "ledger": ledger, "patience": Patience(0), "call": lambda *_: Profile(newer)}
+    assert dict(profile_all([architecture], **options)) == {architecture: Profile(ALONE)}
+    assert dict(profile_all([architecture], **options, again=True)) == {architecture: Profile(newer)}
+    assert dict(profile_all([architecture], **options)) == {architecture: Profile(newer)}
+
+
+def test_what_was_measured_in_company_bans_nothing(make_spec):
+    spec = make_spec(constraints=["macs <= 2e9", "latency_ms <= 20"])
+    assert Profile(DOUBTFUL).obstacle(spec) is None
+    assert Profile(DOUBTFUL | {"latency_reliable": 1.0}).obstacle(spec) == "latency_ms <= 20 is broken: 75.2"
+    assert Profile(DOUBTFUL | {"macs": 3e9}).obstacle(spec) == "macs <= 2e+09 is broken: 3e+09"
+
+
+def test_trials_with_doubtful_latency_get_the_figures_that_were_measured_alone(make_spec, begun, ledger):
+    spec = begun(make_spec())
+    (architecture,) = reachable(spec)
+    for number, profile in enumerate((DOUBTFUL | {"macs": 4.0}, ALONE | {"latency_ms": 12.0})):
+        params = {"optimizer.lr": 0.01 * (number + 1)}
+        ledger.add_trial(records.trial(number, params=params, profile=profile))
+    assert renew_trials(spec, {architecture: Profile(DOUBTFUL)}, ledger=ledger) == []
+    assert renew_trials(spec, {architecture: Profile(ALONE)}, ledger=ledger) == [0]
+    assert [dict(trial.profile) for trial in ledger.trials("demo")] == [
+        ALONE | {"macs": 4.0},
+        ALONE | {"latency_ms": 12.0},
+    ]

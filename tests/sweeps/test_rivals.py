@@ -37,6 +37,18 @@ def test_rivals_are_at_least_as_good_in_every_cost():
     assert rivals(records[0], records, costs=costs) == {2}
 
 
+def test_a_latency_that_was_measured_in_company_makes_nobody_a_rival():
+    sure, doubtful = {"latency_reliable": 1.0}, {"latency_reliable": 0.0}
+    records = [
+        record(0, latency_ms=30.0, **sure),
+        record(1, latency_ms=10.0, **doubtful),
+        record(2, latency_ms=20.0, **sure),
+        record(3, latency_ms=90.0, **doubtful),
+    ]
+    assert rivals(records[0], records, costs={"latency_ms": "minimize"}) == {2}
+    assert rivals(records[3], records, costs={"latency_ms": "minimize"}) == set()
+
+
 @pytest.mark.parametrize("kind", [TrialKind.REFERENCE, TrialKind.REPLICATE])
 def test_only_search_trials_are_rivals(kind):
     costs = {"macs": "minimize"}

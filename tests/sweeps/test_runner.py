@@ -12,7 +12,7 @@ import pytest
 from records import trial as trial_record
 
 from segda.errors import ConfigError, DeviceError
-from sweeps.execution import long_waits, runner
+from sweeps.execution import cluster, long_waits, runner
 from sweeps.execution.runner import run_sweep
 from sweeps.failures import FailureClass
 from sweeps.ledger import lease
@@ -53,6 +53,21 @@ def test_a_sweep_trains_every_step_of_every_trial_once(sweep, make_spec, ledger,
     again = run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
     assert again.exit_code == 0
     assert list(again.trials) == trials  # nothing was left to do
+
+
+def test_what_was_measured_in_company_is_measured_again_when_the_trials_have_ended(sweep, make_spec, monkeypatch):
+    figures = iter([{"latency_ms": 75.2, "latency_reliable": 0.0}, {"latency_ms": 11.1, "latency_reliable": 1.0}])
+
+    def profile_all(architectures, **_):
+        known = fakes.Profile({"macs": 1e9} | next(figures))
+        return ((architecture, known) for architecture in architectures)
+
+    monkeypatch.setattr(cluster, "profile_all", profile_all)
+    spec = make_spec(constraints=["latency_ms <= 20"], budget={"trials": 1, "concurrency": 1})
+    outcome, trials = sweep(spec)
+    assert states(trials) == [TrialState.COMPLETE]
+    assert dict(trials[0].profile) == {"macs": 1e9, "latency_ms": 11.1, "latency_reliable": 1.0}
+    assert list(outcome.trials) == trials
 
 
 def test_asha_stops_the_worse_trials_early(sweep, make_spec, executed):

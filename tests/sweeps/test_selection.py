@@ -26,6 +26,18 @@ def test_the_best_source_validation_is_picked_and_the_target_is_not_asked(make_s
     assert selection.criterion == "source_validation"
 
 
+def test_a_latency_that_was_measured_in_company_rejects_nobody_and_the_reason_says_what_is_open(make_spec):
+    spec = make_spec(constraints=["macs <= 4e9", "latency_ms <= 10"])
+    doubtful = PROFILE | {"latency_ms": 75.2, "latency_reliable": 0.0}
+    trials = [trial(0, 0.6, profile=doubtful), trial(1, 0.7, profile=doubtful | {"latency_reliable": 1.0})]
+    selection = select(trials, spec)
+    assert selection.picked.number == 0
+    assert selection.rejected == ((1, "latency_ms <= 10 is broken: 75.2"),)
+    assert (
+        "It keeps macs <= 4e+09 (measured 3e+09). Whether it keeps latency_ms <= 10 (measured 75.2)" in selection.reason
+    )
+
+
 def test_the_oracle_picks_by_target_figures_and_says_that_it_read_labels(make_spec):
     trials = [trial(0, 0.5, 0.9), trial(1, 0.6, 0.1)]
     assert select(trials, make_spec(), criterion="oracle").picked.number == 0

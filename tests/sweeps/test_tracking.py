@@ -120,6 +120,25 @@ def test_the_first_metric_of_a_run_is_the_objective_which_is_what_plots_open_wit
     assert names[1:] == sorted(names[1:], key=lambda name: (name.startswith("profile/"), name))
 
 
+def test_a_latency_reaches_mlflow_once_it_was_measured_alone(tracker, client, ledger, spec):
+    doubtful = {"macs": 1e9, "latency_ms": 75.2, "latency_spread": 0.4, "latency_reliable": 0.0}
+    add(ledger, spec, 0, profile=doubtful)
+    report(ledger, spec, 0, 1)
+    ledger.update_trial("demo", 0, state=TrialState.COMPLETE, finished=2000.0)
+    following = synced(tracker())
+    run = runs(client, spec)[0]
+    assert {name for name in run.data.metrics if name.startswith("profile/")} == {"profile/macs"}
+    assert "latency and fps are not reliable" in run.data.tags["sweep.marked"]
+    assert run.info.run_name.startswith("000¶ ")
+    alone = doubtful | {"latency_ms": 11.1, "latency_spread": 0.01, "latency_reliable": 1.0}
+    ledger.update_trial("demo", 0, profile=alone)
+    following.sync(final=True)
+    run = runs(client, spec)[0]
+    assert {name: run.data.metrics[f"profile/{name}"] for name in alone} == alone
+    assert "sweep.marked" not in run.data.tags
+    assert compared(following) == []
+
+
 def test_sending_everything_again_changes_nothing(tracker, client, ledger, spec):
     add(ledger, spec, 0)
     report(ledger, spec, 0, 1)

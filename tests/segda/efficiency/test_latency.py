@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segda.efficiency import latency, measure_latency
+from segda.efficiency import idleness, latency, measure_latency
 from segda.errors import DeviceError
 
 
@@ -110,6 +111,39 @@ def test_statistics_are_those_of_the_timed_runs_alone(monkeypatch: pytest.Monkey
     assert result.p90_ms == pytest.approx(np.percentile(timed, 90))
     assert result.p95_ms == pytest.approx(np.percentile(timed, 95))
     assert result.iqr_ms == pytest.approx(5)
+
+
+def timed_as(monkeypatch: pytest.MonkeyPatch, times: list[float], **reading: Any) -> latency.Latency:
+    """Measure runs of given times on a machine with two readings: at the beginning, and 10 s later."""
+    queue = iter([1.0, *times])
+    monkeypatch.setattr(latency, "_timed_on_cpu", lambda module, image: next(queue))
+    first = idleness.Reading(at=0.0, busy=0.0, own=0.0, stolen=0.0, slowed={}, processes={})
+    readings = iter([first, replace(first, **{"at": 10.0, "busy": 10.0, "own": 10.0} | reading)])
+    monkeypatch.setattr(idleness.Machine, "read", lambda self: next(readings))
+    return measure_latency(Recorder(), input_shape=(1, 3, 4, 4), warmup=1, runs=len(times))
+
+
+def test_a_module_that_was_measured_alone_and_repeats_is_reliable(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = timed_as(monkeypatch, [10.0, 10.5, 30.0, 10.0] * 5)
+    assert (result.is_reliable, result.doubts, result.spread) == (True, (), 0.0)
+
+
+def test_blocks_of_runs_that_do_not_agree_are_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = timed_as(monkeypatch, [10.0] * 16 + [13.0] * 4)
+    assert result.doubts == ("medians of 5 blocks of runs lie between 10 and 13 ms",)
+    assert result.spread == pytest.approx(0.3)
+    assert timed_as(monkeypatch, [10.0] * 16 + [10.9] * 4).is_reliable
+
+
+def test_what_others_did_meanwhile_is_a_doubt_however_well_runs_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = timed_as(monkeypatch, [10.0] * 20, busy=19.0, processes={7: ("stress", 9.0)})
+    assert [line.partition("used")[0] for line in result.doubts] == ["others "]
+    assert result.doubts[0].endswith("stress (process 7)")
+
+
+def test_runs_that_cannot_show_whether_they_repeat_are_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = timed_as(monkeypatch, [10.0] * 4)
+    assert result.doubts == ("4 runs do not show whether it repeats, at least 5 do",)
 
 
 def test_an_absent_device_is_an_error() -> None:

@@ -34,6 +34,9 @@ def test_metrics_have_the_names_that_searches_use(profile: EfficiencyProfile) ->
         "latency_ms",
         "latency_p90_ms",
         "latency_p95_ms",
+        "latency_iqr_ms",
+        "latency_spread",
+        "latency_reliable",
         "fps",
         "peak_memory_bytes",
     }

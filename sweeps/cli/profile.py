@@ -1,0 +1,105 @@
+"""`sweeps profile`: what the networks of a sweep cost, and how far the figures can be believed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from sweeps.checks.makers import load_spec, stored_spec
+from sweeps.cli.options import examples, options
+from sweeps.commands.driving import changed
+from sweeps.commands.machines import machines_at
+from sweeps.commands.places import open_ledger
+from sweeps.file.spec import SweepSpec
+from sweeps.ledger.database import Ledger
+from sweeps.metrics import finite, has_doubts
+from sweeps.planning.machines import Machines
+from sweeps.planning.patience import Patience
+from sweeps.planning.profiles import Architecture, Profile, device_of, profile_all, reachable, renew_trials
+from sweeps.reports.terminal import console
+from sweeps.reports.text import scaled
+from sweeps.store import Store
+
+_COLUMNS = (
+    ("params\nM", "num_parameters", 1e-6),
+    ("MACs\nG", "macs", 1e-9),
+    ("latency\nms", "latency_ms", 1.0),
+    ("quartiles\nms apart", "latency_iqr_ms", 1.0),
+    ("blocks\n% apart", "latency_spread", 100.0),
+    ("fps", "fps", 1.0),
+    ("memory\nMiB", "peak_memory_bytes", 2.0**-20),
+)
+
+
+@click.command(
+    "profile",
+    epilog=examples(
+        "sweeps profile my_sweep.yaml",
+        "sweeps profile my_sweep --again",
+        "sweeps profile my_sweep.yaml --address auto --store /shared/runs",
+    ),
+)
+@click.argument("sweep", metavar="FILE|NAME")
+@options("store", "ledger", "address", "roots")
+@click.option("--again", is_flag=True, help="Measure also what was measured alone before, and keep the new figures.")
+def profile_command(
+    sweep: str,
+    store_root: Path,
+    ledger_url: str | None,
+    address: str | None,
+    roots: dict[str, Path],
+    again: bool,
+) -> None:
+    """Measure the networks that a sweep can reach, given as FILE or by the NAME of one that was begun.
+
+    Figures that were measured alone are kept for all sweeps of the ledger; others are measured again by whoever needs them. Trials
+    of the sweep whose latency is doubtful get the new figures; those that were judged by reliable ones keep them.
+    """
+    is_file = Path(sweep).suffix in (".yaml", ".yml", ".json") or Path(sweep).is_file()
+    store = Store.at(store_root)
+    with open_ledger(store, ledger_url, create=is_file) as ledger:
+        spec = load_spec(Path(sweep), data_roots=roots) if is_file else stored_spec(ledger.sweep(sweep))
+        spec = changed(spec, data_roots=roots)
+        with machines_at(address, spec) as machines:
+            profiles = _measured(spec, ledger, machines, again=again)
+        is_begun = any(record.name == spec.name for record in ledger.sweeps())
+        renewed = renew_trials(spec, profiles, ledger=ledger) if is_begun and not is_file else []
+    console().print(_table(spec, profiles))
+    for architecture, profile in profiles.items():
+        for line in profile.doubts:
+            click.echo(f"latency of {architecture} is not reliable: {line}")
+    for line in dict.fromkeys(line for profile in profiles.values() for line in profile.unchecked):
+        click.echo(f"not checked: {line}")
+    if renewed:
+        listed = f"trial{'s' if len(renewed) > 1 else ''} {', '.join(map(str, renewed))}"
+        click.echo(f"new figures for {listed}; `sweeps report {spec.name}` and `sweeps sync {spec.name}` show them")
+
+
+def _measured(spec: SweepSpec, ledger: Ledger, machines: Machines, *, again: bool) -> dict[Architecture, Profile]:
+    gpus = spec.resources.num_gpus if machines.gpus or spec.resources.gpus != "auto" else 0.0
+    device = device_of(spec, machines.look, gpus=gpus)
+    patience = Patience(spec.resources.idle_wait_minutes, say=click.echo)
+    found = profile_all(
+        reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call, again=again
+    )
+    click.echo(f"on {device.name}, {device.threads} thread{'s' if device.threads > 1 else ''}")
+    return dict(found)
+
+
+def _table(spec: SweepSpec, profiles: Mapping[Architecture, Profile]) -> Table:
+    table = Table("network", *(title for title, _, _ in _COLUMNS), "", title=f"networks of {spec.name}")
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for architecture, profile in profiles.items():
+        figures = [scaled(finite(profile.metrics, name), factor) for _, name, factor in _COLUMNS]
+        table.add_row(escape(str(architecture)), *figures, escape(_verdict(spec, profile)))
+    return table
+
+
+def _verdict(spec: SweepSpec, profile: Profile) -> str:
+    obstacle = profile.obstacle(spec)
+    if obstacle is not None:
+        return f"never trained: {obstacle}"
+    return "latency is not reliable" if has_doubts(profile.metrics) else "measured alone"
