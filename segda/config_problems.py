@@ -15,6 +15,7 @@ from segda.names import nearest
 
 Location = tuple[str | int, ...]
 _LONGEST_VALUE = 60  # characters of a wrong value that a message repeats
+_LONGEST_TEXT = 600  # characters of what is said of one problem, which may list what is known
 
 
 class LocatedError(ValueError):
@@ -65,7 +66,25 @@ class Problem:
     is_missing: bool = False
 
     def __str__(self) -> str:
-        return f"{dotted(self.location)}: {self.text}" if self.location else self.text
+        text = shortened(self.text, longest=_LONGEST_TEXT)
+        return f"{shortened(dotted(self.location))}: {text}" if self.location else text
+
+
+def shortened(text: str, *, longest: int = _LONGEST_VALUE) -> str:
+    """Return a text for a message: of a long one its beginning and its end.
+
+    Args:
+        text: whatever came.
+        longest: characters that may be shown.
+
+    Example:
+        >>> shortened("optimizer.lr"), shortened("x" * 5000, longest=20)
+        ('optimizer.lr', 'xxxxxxxxxxxxx...xxxx')
+    """
+    if len(text) <= longest:
+        return text
+    end = longest // 5
+    return f"{text[: longest - end - 3]}...{text[-end:]}"
 
 
 def dotted(location: Location) -> str:
@@ -189,8 +208,7 @@ def _shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    return shortened(repr(value))
 
 
 def _hint(item: Mapping[str, Any]) -> str:

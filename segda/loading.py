@@ -1,6 +1,5 @@
 """From a file or from plain data to the configuration of a run, with single values and places replaced."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,13 +9,15 @@ from pydantic import BaseModel, ValidationError
 
 from segda.config import DomainConfig, NetworkConfig, TrainConfig
 from segda.config_file import read_document, validate
-from segda.config_problems import error_of
+from segda.config_problems import error_of, shortened
 from segda.errors import ConfigError
 from segda.guests import make_importable_beside
 from segda.models import ModelConfig
 from segda.names import nearest
+from segda.plain_data import plain_copy
 
 _Config = TypeVar("_Config", bound=BaseModel)
+_LONGEST_CHANGES = 300  # characters of changes that a message repeats
 
 
 def load_config(
@@ -42,7 +43,7 @@ def load_config(
         0.01
     """
     if isinstance(source, Mapping):
-        config = _changed(copy.deepcopy(dict(source)), changes or {}, TrainConfig, where="configuration")
+        config = _changed(plain_copy(source, where="configuration"), changes or {}, TrainConfig, where="configuration")
     else:
         path = Path(source).expanduser()
         make_importable_beside(path)
@@ -95,9 +96,11 @@ def with_roots(config: TrainConfig, data_roots: Mapping[str, Path | str]) -> Tra
 
 def _changed(data: dict[str, Any], changes: Mapping[str, Any], kind: type[_Config], *, where: str) -> _Config:
     if changes:
-        where = f"{where} with {', '.join(f'{key}={_plain(value)}' for key, value in changes.items())}"
-    for key, value in changes.items():
-        _put(data, key, value, where=where)
+        wanted = plain_copy(changes, where=f"{where} with changes")
+        listed = ", ".join(f"{key}={_written(value)}" for key, value in wanted.items())
+        where = f"{where} with {shortened(listed, longest=_LONGEST_CHANGES)}"
+        for key, value in wanted.items():
+            _put(data, key, value, where=where)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -113,9 +116,6 @@ def _put(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
     data[last] = value
 
 
-def _plain(value: Any) -> str:
+def _written(value: Any) -> str:
     """Write a value as a command line would have it."""
-    try:
-        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False).removesuffix("...\n").strip()
-    except yaml.YAMLError:  # an object that the check of the configuration will refuse
-        return repr(value)
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False).removesuffix("...\n").strip()

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
+from segda.config_file import parse_value
+from segda.config_problems import shortened
 from segda.errors import ConfigError
 
 
@@ -25,11 +25,13 @@ def changes_of(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not (key and separator):
-            raise ConfigError(f"--set expects KEY=VALUE, e.g. optimizer.lr=0.01, got {assignment!r}")
+            raise ConfigError(f"--set expects KEY=VALUE, e.g. optimizer.lr=0.01, got {shortened(assignment)!r}")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment}: the value is not valid YAML; put quotes around it") from error
+            value = parse_value(text)
+        except ConfigError as error:
+            raise ConfigError(
+                f"--set {shortened(assignment)}: {error}; text with special characters needs quotes"
+            ) from error
         changes.pop(key, None)
         changes[key] = value
     return changes

@@ -11,6 +11,7 @@ from segda.config_problems import LocatedError, Problem, error_of
 from segda.datasets import DATASETS
 from segda.errors import ConfigError
 from segda.guests import make_importable, make_importable_beside
+from segda.plain_data import plain_copy
 from segda.tunable import Scalar
 from sweeps.checks.sweep import check_spec
 from sweeps.file.fields import PATH_FIELDS
@@ -42,7 +43,7 @@ def load_spec(
     for name in data_roots or {}:
         DATASETS[name]  # raises what is wrong with the name
     if isinstance(source, Mapping):
-        return spec_from(_with_places(source, data_roots or {}), where="sweep")
+        return spec_from(_with_places(plain_copy(source, where="sweep"), data_roots or {}), where="sweep")
     document = read_document(Path(source).expanduser())
     document.data.update(_with_places(document.data, data_roots or {}))
     spec = validate(document, SweepSpec)
@@ -65,7 +66,7 @@ def _with_places(plain: Mapping[str, Any], data_roots: Mapping[str, Path | str])
             places[f"data.{domain}.root"] = str(data_roots[dataset])
     for field in PATH_FIELDS:
         place = places.get(field, value_at(base, field))
-        if isinstance(place, Path | str):
+        if isinstance(place, str):
             places[field] = str(Path(place).expanduser().absolute())
     return {**plain, "base": with_values(base, places)}
 

@@ -1,6 +1,11 @@
+import itertools
 import math
-from typing import Annotated, ClassVar, Literal
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
@@ -10,6 +15,7 @@ from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, error_of
 from segda.errors import ConfigError
 from segda.named import ConfigOf
+from segda.plain_data import plain_copy
 
 
 class Part(BaseModel):
@@ -123,7 +129,10 @@ def test_plain_values_are_read_by_yaml_1_2(write, text, value):
         ("items: 3\n", "1: items: must be a list, got 3"),
         ("named: [a]\n", "1: named: must be a mapping `key: value`, got a list"),
         ("count: x\nrate: y\n\non: z\n", "1: count: must be a whole number, got 'x' (and 2 more)"),
-        ("text:\n  " + "x" * 99 + "\nrate: " + "y" * 99, "3: rate: must be a number, got '" + "y" * 59 + "..."),
+        (
+            "text:\n  " + "x" * 99 + "\nrate: " + "y" * 99,
+            "3: rate: must be a number, got '" + "y" * 44 + "..." + "y" * 11 + "'",
+        ),
     ],
 )
 def test_a_wrong_value_is_told_in_one_line_with_its_line_number(write, text, message):
@@ -150,6 +159,28 @@ def test_a_wrong_value_is_told_in_one_line_with_its_line_number(write, text, mes
         ("count: *missing\n", "1: not valid YAML: found undefined alias 'missing'"),
         ("a: 1\n---\nb: 2\n", "2: not valid YAML: but found another document"),
         ("a: 1\nb: '\x07'\n", "2: not valid YAML: character 7 is not allowed"),
+        ('a: "\\U00110000"\n', "1: not valid YAML: chr() arg not in range(0x110000)"),
+        ('a: "\\0"\n', r"1: a text must have no control characters, got '\x00'; remove it"),
+        ('a: "\\ud800"\n', r"1: a text must have no control characters, got '\ud800'; remove it"),
+        ('"a\\nb": 1\n', r"1: a key must be one line of at most 300 characters, got 'a\nb'"),
+        ("a:\n  1: b\n", "2: a key must be text, and '1' is none without quotes; put it in quotes"),
+        ("a: {[b]: c}\n", "1: a key must be text, got a list or a mapping"),
+        ("a: {<<: b}\n", "1: not valid YAML: `<<` takes a mapping, or a list of mappings"),
+        ("a: !!int x\n", "1: 'x' is none of what the tag !!int stands for; leave the tag out"),
+        ("a: !!float x\n", "1: 'x' is none of what the tag !!float stands for; leave the tag out"),
+        ("a: !!bool 3\n", "1: '3' is none of what the tag !!bool stands for; leave the tag out"),
+        ("a: !!null x\n", "1: 'x' is none of what the tag !!null stands for; leave the tag out"),
+        ("a: !!timestamp 2020-01-01\n", "1: the tag !!timestamp is not known here; leave it out"),
+        ("a: !!binary aGk=\n", "1: the tag !!binary is not known here; leave it out"),
+        ("a: !!set {b, c}\n", "1: the tag !!set is not known here; leave it out"),
+        ("a: !!omap [b: 1]\n", "1: the tag !!omap is not known here; leave it out"),
+        ("a: !!python/tuple [1]\n", "1: the tag !!python/tuple is not known here; leave it out"),
+        (f"a: {'9' * 5000}\n", "1: a number must have at most 100 characters, got 5,000"),
+        (f"a: 0x{'f' * 5000}\n", "1: a number must have at most 100 characters, got 5,002"),
+        (f"a: {'x' * 20_000}\n", "1: a text must have at most 10,000 characters, got 20,000"),
+        ("a: &a [*a]\n", "1: values lie in each other more than 30 deep; does one contain itself?"),
+        ("a: &a {b: *a}\n", "1: values lie in each other more than 30 deep; does one contain itself?"),
+        ("a: &a {<<: *a}\n", "1: values lie in each other more than 30 deep; does one contain itself?"),
     ],
 )
 def test_what_is_no_mapping_is_told_in_one_line(write, text, message):
@@ -159,9 +190,108 @@ def test_what_is_no_mapping_is_told_in_one_line(write, text, message):
     assert str(error.value) == f"{path}:{message}"
 
 
+@pytest.mark.parametrize("part", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_that_stand_for_a_billion_values_are_refused_at_once(write, part):
+    names = "abcdefghij"
+    lines = [f"{names[0]}: &{names[0]} " + ("[1]" if part[0] == "[" else "{k: 1}")]
+    lines += [
+        f"{name}: &{name} {part.format(', '.join([f'*{before}'] * 9))}" for before, name in itertools.pairwise(names)
+    ]
+    with pytest.raises(ConfigError, match=r":\d+: more than 20,000 values; a configuration has some dozens$"):
+        read_document(write("\n".join(lines)))
+
+
+def test_a_number_of_thousands_of_digits_is_refused_wherever_it_stands(write):
+    with pytest.raises(ConfigError, match=r":1: not valid YAML: Exceeds the limit"):
+        read_document(write(f"%YAML {'9' * 5000}.1\n---\na: 1\n"))
+
+
+def test_what_an_alias_names_is_a_copy(write):
+    data = read_document(write("a: &a {b: [1]}\nc: *a\n")).data
+    data["c"]["b"].append(2)
+    assert data == {"a": {"b": [1]}, "c": {"b": [1, 2]}}
+
+
+def test_tags_that_say_what_is_there_anyway_are_fine(write):
+    data = read_document(
+        write('a: !!str 1\nb: !!int "2"\nc: !!float 1e3\nd: !!map {e: !!seq [!!null ~, !!bool true]}\n')
+    ).data
+    assert data == {"a": "1", "b": 2, "c": 1000.0, "d": {"e": [None, True]}}
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "huge").write_text("a: 1\n" * 100_000)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    answers = {
+        "pipe": "cannot be read: it is a pipe or a device; name a file",
+        "/dev/zero": "cannot be read: it is a pipe or a device; name a file",
+        ".": "cannot be read: Is a directory",
+        "socket": "cannot be read: No such device or address",
+        "nowhere": "there is no such file",
+        "x" * 300: "cannot be read: File name too long",
+        "nul\0": "cannot be read: embedded null byte",
+        "huge": "is larger than 128 KiB, so it is no configuration; name another file",
+    }
+    for name, answer in answers.items():
+        with pytest.raises(ConfigError) as error:
+            read_document(tmp_path / name)
+        assert str(error.value).endswith(f": {answer}"), name
+        assert len(str(error.value)) < 250
+
+
+class Odd:
+    pass
+
+
+def _endless():
+    data: dict[str, Any] = {}
+    data["a"] = {"b": [data]}
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (_endless(), "values lie in each other more than 30 deep; does one contain itself?"),
+        ({"a": [[1] * 200] * 200}, "more than 20,000 values; a configuration has some dozens"),
+        (
+            {"a": {"b": Odd()}},
+            "a.b: must be plain data (mappings, lists, text, numbers, true, false, null), got an object of class Odd",
+        ),
+        (
+            {"a": [{1}]},
+            "a[0]: must be plain data (mappings, lists, text, numbers, true, false, null), got an object of class set",
+        ),
+        (
+            {"a": b"b"},
+            "a: must be plain data (mappings, lists, text, numbers, true, false, null), got an object of class bytes",
+        ),
+        ({"a": {1: 2}}, "a: a key must be text, got one of class int"),
+        ({"a": 10**5000}, "a: a number must have at most 100 digits"),
+        ({"a": "b\0"}, r"a: a text must have no control characters, got '\x00'; remove it"),
+        ({"a\nb": 1}, r"a key must be one line of at most 300 characters, got 'a\nb'"),
+    ],
+)
+def test_data_from_python_are_as_plain_as_a_file(data, message):
+    with pytest.raises(ConfigError) as error:
+        plain_copy(data, where="sweep")
+    assert str(error.value).startswith("sweep: ")
+    assert str(error.value).endswith(message)
+
+
+def test_numbers_and_paths_of_others_become_plain():
+    data = {"a": np.float32(0.5), "b": np.int64(3), "c": Path("d"), "e": (1, True, None)}
+    assert plain_copy(data, where="sweep") == {"a": 0.5, "b": 3, "c": "d", "e": [1, True, None]}
+
+
 def test_a_file_cannot_run_code(write):
     path = write("text: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(ConfigError, match=r"settings.yaml:1: not valid YAML: could not determine a constructor"):
+    with pytest.raises(
+        ConfigError, match=r"settings.yaml:1: the tag !!python/object/apply:os.getcwd is not known here; leave it out$"
+    ):
         read(path, Settings)
 
 
