@@ -1,6 +1,8 @@
 """Files that are there completely or not at all, and only while their folder is ours."""
 
+import fcntl
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -12,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+log = logging.getLogger(__name__)
 
 _claim: ContextVar[tuple[Path, Callable[[], None]] | None] = ContextVar("claim", default=None)
 
@@ -66,6 +70,23 @@ def replacing(destination: Path, *, durable: bool = False) -> Iterator[Path]:
                 _flush(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, waiting: str) -> Iterator[None]:
+    """Hold an exclusive lock that the system releases even if this process is killed.
+
+    Args:
+        path: the lock's file, made if it is missing. It stays: whoever deletes one while another process opens it lets two in.
+        waiting: what to log if another process holds it.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s", waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _flush(path: Path) -> None:

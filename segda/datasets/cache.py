@@ -12,9 +12,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from rich.progress import track
 from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
 from segda.datasets.reading import Pixels
 from segda.errors import CacheError, ConfigError, DatasetNotFoundError, SegdaError
+from segda.files import locked
 from segda.names import nearest
 from segda.resizing import resize_image, resize_label
 
@@ -139,7 +140,7 @@ def decoded_split(
         return found
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with _locked(_lock_of(folder)):
+        with locked(_lock_of(folder), waiting=f"waiting for another process that decodes into {folder}"):
             # Another process may have built it while this one waited.
             found = _open_if_sound(folder)
             if found is None:
@@ -210,19 +211,6 @@ def _open(folder: Path) -> DecodedSplit:
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that the system releases even if this process is killed."""
-    # The file itself stays: deleting a lock file while another process opens it would let two in.
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another process that decodes into %s", path.with_suffix(""))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _remove_leftovers(folder: Path) -> None:

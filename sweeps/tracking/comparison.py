@@ -4,8 +4,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -20,8 +18,8 @@ from sweeps.tracking.runs import sweep_condition
 from sweeps.tracking.server import (
     FAILURES,
     TrackingError,
-    check_port,
     default_uri,
+    look_at,
     masked,
     metric_name,
     milliseconds,
@@ -66,7 +64,7 @@ def compare(spec: SweepSpec, *, ledger: Ledger, store: Store, is_driven: bool) -
     """
     uri = spec.tracking.uri or default_uri(store)
     try:
-        client = _reach(uri)
+        client = look_at(uri)
         both = _read_both(client, ledger, spec, is_driven=is_driven)
         return [
             _one_run_each(both),
@@ -79,15 +77,6 @@ def compare(spec: SweepSpec, *, ledger: Ledger, store: Store, is_driven: bool) -
             f"MLflow at {masked(uri)} cannot be asked: {reason(error)}; start it, or leave it out with --no-mlflow"
         )
         return [Check("MLflow holds what the ledger says", 0, (problem,))]
-
-
-def _reach(uri: str) -> MlflowClient:
-    check_port(uri)
-    parts = urlsplit(uri)
-    if parts.scheme == "sqlite" and not Path(parts.path.removeprefix("/")).is_file():
-        # MLflow would make it.
-        raise TrackingError("there is no such file; `sweeps sync` makes it from the ledger")
-    return MlflowClient(uri)
 
 
 def _read_both(client: MlflowClient, ledger: Ledger, spec: SweepSpec, *, is_driven: bool) -> _Both:

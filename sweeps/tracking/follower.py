@@ -13,7 +13,7 @@ from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate
-from sweeps.tracking.server import FAILURES, TrackingError, check_port, default_uri, masked, reason
+from sweeps.tracking.server import FAILURES, TrackingError, check_port, default_uri, masked, open_client, reason
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,10 @@ class Tracker:
             raise
 
     def _locate(self) -> Projection:
-        check_port(self.uri)
-        self._client = self._client or MlflowClient(self.uri)
+        if self._client is None:
+            self._client = open_client(self.uri)
+        else:
+            check_port(self.uri)
         runs = locate(
             self._client,
             experiment=self._experiment,

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 # MLflow draws a bar for every small file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.config_problems import error_of
-from sweeps.tracking.server import FAILURES, TrackingError, check_port, masked, reason
+from sweeps.tracking.server import FAILURES, TrackingError, look_at, masked, reason
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def read_run(run_id: str, *, uri: str) -> RecordedRun:
         TrackingError: MLflow cannot be reached, or the run is not there, is no trial's, or holds too little.
     """
     try:
-        client = _reach(uri)
+        client = look_at(uri)
         run = client.get_run(run_id)
         with tempfile.TemporaryDirectory() as folder:
             files = _download(client, run_id, Path(folder))
@@ -111,17 +110,6 @@ def unflatten(params: Mapping[str, str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             place[last] = text
     return plain
-
-
-def _reach(uri: str) -> MlflowClient:
-    check_port(uri)
-    parts = urlsplit(uri)
-    if parts.scheme == "sqlite" and not Path(parts.path.removeprefix("/")).is_file():
-        # MLflow would make it.
-        raise TrackingError(
-            f"there is no MLflow database {parts.path.removeprefix('/')}; name one with --tracking or --store"
-        )
-    return MlflowClient(uri)
 
 
 def _download(client: MlflowClient, run_id: str, folder: Path) -> dict[str, Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -17,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from segda.errors import SegdaError
 from sweeps.store import Store
+from sweeps.tracking.database import is_whole, prepare_database, sqlite_path
 
 # Both tell every step of making a database.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -38,7 +40,49 @@ class TrackingError(SegdaError):
 
 def default_uri(store: Store) -> str:
     """Return the URI of the SQLite file that MLflow uses when no server is named."""
-    return f"sqlite:///{store.mlflow}"
+    return sa.URL.create("sqlite", database=str(store.mlflow)).render_as_string()
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Reach MLflow to write to it; a SQLite file is made or upgraded if need be.
+
+    Args:
+        uri: MLflow's tracking URI.
+
+    Raises:
+        OSError: nobody listens there.
+        DatabaseError: the file cannot be used.
+    """
+    check_port(uri)
+    path = sqlite_path(uri)
+    if path is not None:
+        prepare_database(path)
+    return MlflowClient(uri)
+
+
+def look_at(uri: str) -> MlflowClient:
+    """Reach MLflow to read from it; a SQLite file stays as it is.
+
+    Args:
+        uri: MLflow's tracking URI.
+
+    Raises:
+        OSError: nobody listens there.
+        TrackingError: there is no such file.
+        DatabaseError: the file cannot be used.
+    """
+    check_port(uri)
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise TrackingError(
+            f"there is no MLflow database {path}; name another one, or `sweeps sync` makes it from the ledger"
+        )
+    if path is not None and not is_whole(path):
+        # MLflow would begin to make its tables there.
+        raise TrackingError(
+            f"{path} is not of the installed version of MLflow, or half made; `sweeps sync` puts it right"
+        )
+    return MlflowClient(uri)
 
 
 def masked(uri: str) -> str:
