@@ -4,12 +4,13 @@ import fcntl
 import json
 import logging
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +18,37 @@ from PIL import Image
 
 log = logging.getLogger(__name__)
 
-_claim: ContextVar[tuple[Path, Callable[[], None]] | None] = ContextVar("claim", default=None)
+_PARTIAL = ".partial"  # ends the name of a file in the making
+_GENERATION = re.compile(r"\.(?P<generation>\d+)-[0-9a-f]+\.partial$")
+
+
+class _Claim(NamedTuple):
+    folder: Path
+    check: Callable[[], None]
+    generation: int
+
+
+_claim: ContextVar[_Claim | None] = ContextVar("claim", default=None)
 
 
 @contextmanager
-def claiming(folder: Path, check_claim: Callable[[], None]) -> Iterator[None]:
+def claiming(folder: Path, check_claim: Callable[[], None], *, generation: int = 0) -> Iterator[None]:
     """Replace files in a folder only as long as it is ours, for a folder that another process may take over at any time.
 
     A process that was thought dead may have been suspended only, in the middle of whatever it did. When it goes on, nothing that
-    its successor has written since may be lost. So the functions of this module ask right before each file takes its place.
+    its successor has written since may be lost. So the functions of this module ask right before each file takes its place. Who
+    takes a folder over first sees to it that earlier claims do not hold any more, and then calls `remove_unfinished`: what was
+    about to take its place is gone.
 
     Args:
         folder: the files are in it or below; those elsewhere are written as ever.
         check_claim: returns while the folder is ours and raises when it is not; the file that is there stays then.
+        generation: grows with every process that takes the folder over.
 
     Yields:
         Nothing. What the thread replaces during the block is asked for.
     """
-    token = _claim.set((folder, check_claim))
+    token = _claim.set(_Claim(folder, check_claim, generation))
     try:
         yield
     finally:
@@ -55,15 +69,21 @@ def replacing(destination: Path, *, durable: bool = False) -> Iterator[Path]:
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     # Process numbers are not enough: threads share one, and containers on a shared folder all have a number 1.
-    partial = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
+    claim = _claim_on(destination)
+    generation = 0 if claim is None else claim.generation
+    partial = destination.with_name(f".{destination.name}.{generation}-{secrets.token_hex(4)}{_PARTIAL}")
     try:
         yield partial
         if durable:
             _flush(partial)
-        claim = _claim.get()
-        if claim is not None and destination.is_relative_to(claim[0]):
-            claim[1]()
-        partial.replace(destination)
+        if claim is not None:
+            claim.check()
+        try:
+            partial.replace(destination)
+        except FileNotFoundError:
+            if claim is not None:
+                claim.check()  # whoever has taken the folder over has removed it
+            raise
         if durable:
             # Some file systems cannot do this for a folder; they keep a name with its file.
             with suppress(OSError):
@@ -87,6 +107,25 @@ def locked(path: Path, *, waiting: str) -> Iterator[None]:
             log.info("%s", waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _claim_on(path: Path) -> _Claim | None:
+    claim = _claim.get()
+    return claim if claim is not None and path.is_relative_to(claim.folder) else None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove files in the making that processes left which were killed, or which have lost the folder without knowing it yet.
+
+    Args:
+        folder: it and the folders below are searched; nobody else may write there, unless it was claimed. Then what earlier
+            generations were writing is removed.
+    """
+    claim = _claim_on(folder)
+    for path in folder.rglob(f".*{_PARTIAL}"):
+        match = _GENERATION.search(path.name)
+        if claim is None or match is None or int(match["generation"]) < claim.generation:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -32,7 +32,6 @@ FULL_WEIGHT = 255  # what a weight of 1 is stored as
 
 _Kind = Literal["labels", "weights"]
 _FILE = re.compile(r"round-(?P<number>\d+)(-labels\.npy|-weights\.npy|\.json)")
-_UNFINISHED = re.compile(r"\.round-\d+.*\.partial")
 
 
 @dataclass(frozen=True)
@@ -168,17 +167,16 @@ def is_round_file(name: str) -> bool:
 
 
 def forget_rounds(folder: Path, *, keep: int | None = None) -> None:
-    """Delete the maps of rounds that no checkpoint goes on with any more, and what is left of writing some.
+    """Delete the maps of rounds that no checkpoint goes on with any more.
 
     Args:
         folder: of the run.
-        keep: number of the round to keep; None: none is needed any more.
+        keep: number of the first round to keep; None: none is needed any more.
     """
     for path in folder.iterdir():
         match = _FILE.fullmatch(path.name)
-        is_old = match is not None and (keep is None or int(match["number"]) != keep)
-        # A process that is killed leaves the file that it was writing, which may be large.
-        if is_old or _UNFINISHED.fullmatch(path.name):
+        # Never a later one: a process that was suspended just before this, and replaced, would take it from its successor.
+        if match is not None and (keep is None or int(match["number"]) < keep):
             path.unlink(missing_ok=True)
 
 

@@ -19,7 +19,7 @@ from segda.config import TrainConfig
 from segda.device_errors import is_out_of_memory
 from segda.environment import describe_environment, describe_guests
 from segda.errors import OutOfMemoryError
-from segda.files import write_json, write_text
+from segda.files import remove_unfinished, write_json, write_text
 from segda.gradients import images_at_once
 from segda.processes import assembled
 from segda.progress import Update, notices, progress_bar
@@ -185,6 +185,8 @@ def take_part(
         SegdaError: as in `train`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if team.rank == 0:
+        remove_unfinished(folder)  # as large as a checkpoint where a save was killed
     checkpoint = folder / "checkpoint.pt"
     state = read_checkpoint(checkpoint) if checkpoint.exists() else None
 

@@ -1,13 +1,15 @@
 """Which attempt a trial's folder belongs to: the newest that began in it.
 
 The folder says so itself, in the file `attempt`. A worker that was given up for dead may only have been suspended; when it goes on
-it finds a larger number there, and stops before it replaces anything.
+it finds a larger number there, and stops before it replaces anything. If it had looked already, it finds that what it was about to
+put in place is gone: its successor writes its number first, then removes files in the making, and only then reads what is there.
 """
 
+import re
 from pathlib import Path
 
 from segda.errors import SegdaError
-from segda.files import write_text
+from segda.files import claiming, remove_unfinished, write_text
 
 ATTEMPT = "attempt"  # file in a trial's folder, here and at a storage address
 
@@ -17,13 +19,25 @@ class StaleAttemptError(SegdaError):
 
 
 def attempt_in(text: str) -> int:
-    r"""Return the number that a file `attempt` holds; 0 for none: no worker's attempt has that number.
+    r"""Return the number of the newest attempt in a file `attempt`; 0 for none: no worker's attempt has that number.
 
     Example:
-        >>> attempt_in("3\n"), attempt_in("")
-        (3, 0)
+        >>> attempt_in("3\n"), attempt_in("3 after 1\n"), attempt_in("")
+        (3, 3, 0)
     """
-    return int(text) if text.strip().isdecimal() else 0
+    return int((re.findall(r"\d+", text) or ["0"])[0])
+
+
+def files_of_attempt(folder: Path) -> int:
+    """Return the attempt whose files a trial's folder has: the newest, or an earlier one while that brings files from elsewhere.
+
+    Args:
+        folder: of the trial.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return int((re.findall(r"\d+", _text_in(folder)) or ["0"])[-1])
 
 
 def newest_attempt(folder: Path) -> int:
@@ -35,11 +49,14 @@ def newest_attempt(folder: Path) -> int:
     Raises:
         OSError: the folder cannot be read.
     """
-    path = folder / ATTEMPT
+    return attempt_in(_text_in(folder))
+
+
+def _text_in(folder: Path) -> str:
     try:
-        return attempt_in(path.read_text())
+        return (folder / ATTEMPT).read_text()
     except FileNotFoundError:
-        return 0
+        return ""
 
 
 def refuse_before(newest: int, *, attempt: int, where: str) -> None:
@@ -73,18 +90,21 @@ def check_beginning(folder: Path, *, attempt: int) -> None:
     refuse_before(newest_attempt(folder), attempt=attempt, where=str(folder))
 
 
-def take_over(folder: Path, *, attempt: int) -> None:
+def take_over(folder: Path, *, attempt: int, files_of: int | None = None) -> None:
     """Make a folder that of an attempt.
 
     Args:
         folder: of the trial.
         attempt: the attempt that begins.
+        files_of: the attempt whose files are in it, if those that this one goes on from are still to be brought.
 
     Raises:
         StaleAttemptError: a later one has begun there.
     """
-    check_beginning(folder, attempt=attempt)
-    write_text(folder / ATTEMPT, f"{attempt}\n")
+    text = f"{attempt}\n" if files_of is None else f"{attempt} after {files_of}\n"
+    with claiming(folder, lambda: check_beginning(folder, attempt=attempt), generation=attempt):
+        write_text(folder / ATTEMPT, text)
+        remove_unfinished(folder)
 
 
 def check_ours(folder: Path, *, attempt: int) -> None:

@@ -3,14 +3,14 @@
 Any address that fsspec knows: `s3://bucket/path`, `gs://...`, `file:///...`. It mirrors the store: a trial's folder is
 `<address>/<sweep>/trials/<number>-<key>`, and in it lie
 
-    attempt                             number of the newest attempt
+    attempt-<attempt>                   says that the attempt has begun; the highest is the newest
     checkpoint-<step>-<attempt>.pt      the last checkpoint
     <attempt>-round-...                 the pseudo-labels that it goes on with (`segda.rounds`)
-    metrics.jsonl, result.json, ...     the other files of the trial's folder
+    <attempt>-metrics.jsonl, ...        the other files of the trial's folder; of each the newest attempt's counts
 
-A file appears there complete or not at all, and a checkpoint last: whoever finds it finds what belongs to it. What a training goes
-on from bears the number of the attempt, and an attempt replaces and removes nothing of a later one, so a worker that was replaced
-cannot take anything from its successor.
+A file appears there complete or not at all, and a checkpoint last: whoever finds it finds what belongs to it. Every name bears
+the number of the attempt, and an attempt replaces and removes nothing of a later one, so a worker that was replaced cannot take
+anything from its successor, whenever it goes on.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from segda.files import write_text
 from segda.rounds import is_round_file
-from sweeps.execution.attempts import ATTEMPT, StaleAttemptError, attempt_in, refuse_before
+from sweeps.execution.attempts import ATTEMPT, StaleAttemptError, refuse_before
 from sweeps.execution.remote_folder import PARTIAL, RemoteFolder
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.store import Store
@@ -39,7 +39,8 @@ FETCHED = ".fetched"  # in a copy of a trial's folder: the attempt whose files w
 _LOOKS = 3
 
 _CHECKPOINTS = re.compile(r"checkpoint-(?P<step>\d+)-(?P<attempt>\d+)\.pt")
-_ROUNDS = re.compile(r"(?P<attempt>\d+)-(?P<name>round-\d+(-\w+\.npy|\.json))")
+_BEGUN = re.compile(r"attempt-(?P<attempt>\d+)")
+_OTHERS = re.compile(r"(?P<attempt>\d+)-(?P<name>.+)")
 
 
 def check_storage(address: str) -> None:
@@ -85,7 +86,7 @@ def fetch(record: TrialRecord, *, store: Store, storage: str, with_checkpoint: b
         return []
     remote = RemoteFolder(_mirror(storage, folder))
     names = remote.names()
-    wanted = {} if has_files else {name: name for name in names if _is_plain(name)}
+    wanted = {} if has_files else _newest_plain(names)
     last = _last_checkpoint(names)
     if with_checkpoint and last is not None:
         wanted[last] = CHECKPOINT
@@ -178,11 +179,14 @@ class TrialStorage:
             StaleAttemptError: a later attempt has begun there.
             StorageError: the address did not answer.
         """
-        refuse_before(attempt_in(self._remote.text(ATTEMPT)), attempt=self._attempt, where=str(self._remote))
-        self._remote.write(ATTEMPT, f"{self._attempt}\n".encode())
+        refuse_before(_newest_begun(self._remote.names()), attempt=self._attempt, where=str(self._remote))
+        self._remote.write(f"attempt-{self._attempt:04d}", b"")
         names = self._remote.names()
+        refuse_before(_newest_begun(names), attempt=self._attempt, where=str(self._remote))
         for name in names:
-            if name.endswith(PARTIAL):  # of an attempt that died while it wrote
+            begun = _BEGUN.match(name)
+            # Half-made files are of attempts that died or have lost the trial, unless a later one begins just now.
+            if int(begun["attempt"]) < self._attempt if begun is not None else name.endswith(PARTIAL):
                 self._remote.remove(name)
         last, local = _last_checkpoint(names), self._folder / CHECKPOINT
         # An attempt writes here before it writes there: this node has more if the same or a later one worked here.
@@ -206,9 +210,9 @@ class TrialStorage:
         log.info("continues from %s", name)
         _, attempt = _step_and_attempt(name)
         for other in names:
-            of_round = _ROUNDS.fullmatch(other)
-            if of_round is not None and int(of_round["attempt"]) == attempt:
-                self._remote.read(other, self._folder / of_round["name"])
+            found = _OTHERS.fullmatch(other)
+            if found is not None and is_round_file(found["name"]) and int(found["attempt"]) == attempt:
+                self._remote.read(other, self._folder / found["name"])
         local = self._folder / CHECKPOINT
         self._remote.read(name, local)
         self._read, self._sent[CHECKPOINT] = name, _signature(local)
@@ -220,7 +224,7 @@ class TrialStorage:
             StaleAttemptError: one has.
             StorageError: the address did not answer.
         """
-        newest = attempt_in(self._remote.text(ATTEMPT))
+        newest = _newest_begun(self._remote.names())
         if newest not in (0, self._attempt):
             raise StaleAttemptError(
                 f"attempt {self._attempt} was replaced by a later one: {self._remote} belongs to attempt {newest}"
@@ -237,26 +241,30 @@ class TrialStorage:
         """
         for path in sorted(self._folder.iterdir()):
             if _is_plain(path.name) and path.is_file():
-                self._send(path, path.name)
+                self._send(path, self._own(path.name))
         checkpoint = self._folder / CHECKPOINT
         if step is not None and checkpoint.is_file() and not self._is_sent(checkpoint):
             self._send_checkpoint(checkpoint, step)
 
     def _send_checkpoint(self, checkpoint: Path, step: int) -> None:
         rounds = sorted(path for path in self._folder.iterdir() if is_round_file(path.name))
-        ours = {f"{self._attempt:04d}-{path.name}": path for path in rounds}
-        for name, path in ours.items():
-            self._send(path, name)
+        for path in rounds:
+            self._send(path, self._own(path.name))
         last = f"checkpoint-{step:08d}-{self._attempt:04d}.pt"
         self._send(checkpoint, last)
         for other in self._remote.names():
-            of_round = _ROUNDS.fullmatch(other)
-            if of_round is not None:
-                is_old = int(of_round["attempt"]) <= self._attempt and other not in ours
+            found = _OTHERS.fullmatch(other)
+            if found is not None:
+                is_replaced = int(found["attempt"]) < self._attempt and found["name"] in self._sent
+                is_past = is_round_file(found["name"]) and int(found["attempt"]) <= self._attempt
+                is_old = is_replaced or (is_past and other not in {self._own(path.name) for path in rounds})
             else:
                 is_old = bool(_CHECKPOINTS.fullmatch(other)) and _step_and_attempt(other) < _step_and_attempt(last)
             if is_old:
                 self._remote.remove(other)
+
+    def _own(self, name: str) -> str:
+        return f"{self._attempt:04d}-{name}"
 
     def _send(self, path: Path, name: str) -> None:
         if not self._is_sent(path):
@@ -276,9 +284,19 @@ def _mirror(storage: str, folder: Path) -> str:
 def _is_plain(name: str) -> bool:
     """Tell whether a file is sent as it is: no checkpoint, map of a round, attempt number, trace of this node, half-made file."""
     is_checkpoint = name.startswith("checkpoint") and name.endswith(".pt")  # damaged ones included
-    is_of_round = is_round_file(name) or _ROUNDS.fullmatch(name) is not None
     is_in_the_making = name.startswith(".") or name.endswith(PARTIAL)
-    return not is_checkpoint and not is_of_round and not is_in_the_making and name not in (ATTEMPT, HANG_FILE)
+    return not is_checkpoint and not is_round_file(name) and not is_in_the_making and name not in (ATTEMPT, HANG_FILE)
+
+
+def _newest_plain(names: list[str]) -> dict[str, str]:
+    """Return the files that are neither checkpoints nor maps as the newest attempt left them: name there -> name in a folder."""
+    found = [(int(match["attempt"]), match["name"], name) for name in names if (match := _OTHERS.fullmatch(name))]
+    newest = {name: there for _, name, there in sorted(found) if _is_plain(name)}
+    return {there: name for name, there in newest.items()}
+
+
+def _newest_begun(names: list[str]) -> int:
+    return max((int(match["attempt"]) for name in names if (match := _BEGUN.fullmatch(name))), default=0)
 
 
 def _step_and_attempt(name: str) -> tuple[int, int]:

@@ -35,7 +35,14 @@ from segda.errors import (
 from segda.file_errors import is_disk_failure, is_file_error
 from segda.files import claiming, write_text
 from segda.guests import make_importable
-from sweeps.execution.attempts import StaleAttemptError, check_beginning, check_ours, newest_attempt, take_over
+from sweeps.execution.attempts import (
+    ATTEMPT,
+    StaleAttemptError,
+    check_beginning,
+    check_ours,
+    files_of_attempt,
+    take_over,
+)
 from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import sample
@@ -87,7 +94,7 @@ def _train(task: Task, send: Send) -> None:
     watchdog = Watchdog(folder, seconds=task.watchdog_seconds)
     try:
         storage = _take_over(task, folder)
-        with claiming(folder, lambda: check_ours(folder, attempt=task.attempt)):
+        with _claiming(folder, task):
             try:
                 _report_from(task, send, folder, storage, watchdog)
             except StaleAttemptError:
@@ -103,15 +110,22 @@ def _train(task: Task, send: Send) -> None:
         watchdog.close()
 
 
+def _claiming(folder: Path, task: Task) -> contextlib.AbstractContextManager[None]:
+    return claiming(folder, lambda: check_ours(folder, attempt=task.attempt), generation=task.attempt)
+
+
 def _take_over(task: Task, folder: Path) -> TrialStorage | None:
     """Make this attempt the one whose folder it is, at the storage address and here."""
-    storage = None
-    if task.storage is not None:
-        storage = TrialStorage(task.storage, folder=folder, attempt=task.attempt)
-        with claiming(folder, lambda: check_beginning(folder, attempt=task.attempt)):
-            storage.begin(local_attempt=newest_attempt(folder))
-    # Last: from now on the folder has what the attempt goes on from.
-    take_over(folder, attempt=task.attempt)
+    if task.storage is None:
+        take_over(folder, attempt=task.attempt)
+        return None
+    before = files_of_attempt(folder)
+    take_over(folder, attempt=task.attempt, files_of=before)
+    storage = TrialStorage(task.storage, folder=folder, attempt=task.attempt)
+    with _claiming(folder, task):
+        storage.begin(local_attempt=before)
+        # From now on the folder has what the attempt goes on from.
+        write_text(folder / ATTEMPT, f"{task.attempt}\n")
     return storage
 
 

@@ -305,6 +305,13 @@ def test_a_run_that_ends_with_the_report_before_a_round_goes_on_bit_for_bit(conf
     assert_same_end(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_a_run_that_was_suspended_and_replaced_deletes_no_maps_of_a_later_round(tmp_path):
+    for number in (1, 2, 3):
+        (tmp_path / f"round-{number}-labels.npy").touch()
+    forget_rounds(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["round-2-labels.npy", "round-3-labels.npy"]
+
+
 def test_reports_say_how_much_the_present_round_labels(whole):
     first, third, still_third = (metrics["train/pseudo_labeled"] for metrics in whole[1].values())
     assert (first, third) == pytest.approx(

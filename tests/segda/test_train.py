@@ -116,9 +116,11 @@ def test_the_confusion_matrix_of_the_result_gives_its_miou(finished):
 def test_a_finished_run_asked_again_reports_only_what_was_not_acknowledged(finished):
     folder, reports, config = finished
     again = Reports()
+    (folder / ".checkpoint.pt.dead.partial").write_bytes(b"of a save that was killed")
     result = train(config, again, folder=folder, acknowledged=2)
     assert again == reports[1:]
     assert result.metrics == reports[-1][1]
+    assert list(folder.glob(".*.partial")) == []
 
 
 def test_a_run_on_the_processor_leaves_the_machine_s_gpus_alone(scenes, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import torch
 
 from segda.datasets.scenes import generate_scenes
 from sweeps.execution import remote, remote_folder
+from sweeps.execution.attempts import StaleAttemptError
 from sweeps.execution.remote import TrialStorage, check_storage, fetch
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.task import Task
@@ -111,7 +112,7 @@ def test_another_node_goes_on_from_the_checkpoint_of_one_that_died(task, storage
     told = {message["step"]: message["metrics"] for message in first.messages + second.messages if "step" in message}
     assert told == {message["step"]: message["metrics"] for message in undisturbed.messages if "step" in message}
     names = stored(storage)
-    assert {"attempt", "config.json", "environment.json", "result.json"} < set(names)
+    assert {"attempt-0002", "0002-config.json", "0002-environment.json", "0002-result.json"} < set(names)
     assert [name for name in names if name.startswith("checkpoint")] == ["checkpoint-00000006-0002.pt"]
 
 
@@ -171,7 +172,7 @@ def test_an_upload_that_keeps_failing_ends_the_attempt_with_nothing_half_written
     names = stored(storage)
     assert json.loads(names["checkpoint-00000003-0001.pt"])[-1][0] == 3
     assert not [name for name in names if name.endswith(".partial") or name.endswith("-0002.pt")]
-    assert "StorageError" in names["error.txt"].decode()
+    assert "StorageError" in names["0002-error.txt"].decode()
 
 
 def test_a_process_that_dies_during_an_upload_leaves_nothing_that_a_successor_reads(task, tmp_path, storage, cut):
@@ -195,7 +196,7 @@ def test_a_worker_that_was_replaced_on_another_node_stops_and_overwrites_nothing
     assert stale.steps == [1, 2]
     assert (stale.messages[-1]["event"], stale.messages[-1]["failure"]) == ("failed", "worker_lost")
     names = stored(storage)
-    assert names["attempt"] == b"2\n"
+    assert [name for name in names if name.startswith("attempt")] == ["attempt-0002"]
     assert [name for name in names if name.startswith("checkpoint")] == ["checkpoint-00000005-0002.pt"]
 
 
@@ -347,9 +348,47 @@ def test_what_an_attempt_left_without_a_checkpoint_is_not_taken_for_another_one_
     first.begin(local_attempt=0)
     write_round(folders[0], 1, "first")
     first.send(step=None)  # as after an error: maps go with their checkpoint only
-    assert set(stored(storage)) == {"attempt"}
+    assert set(stored(storage)) == {"attempt-0001"}
     second.begin(local_attempt=0)
     assert not folders[1].exists() or not list(folders[1].iterdir())
+
+
+def test_a_worker_that_was_suspended_while_it_sent_takes_no_file_from_its_successor(storage, tmp_path, monkeypatch):
+    folders = [Store.at(tmp_path / node).trial(RECORD) for node in "ab"]
+    stale, successor = (
+        TrialStorage(storage, folder=folder, attempt=attempt) for attempt, folder in enumerate(folders, start=1)
+    )
+    stale.begin(local_attempt=0)
+    for folder, content in zip(folders, ("stale", "new"), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(content)
+    stale.check_ours()  # here it is suspended
+    successor.begin(local_attempt=0)
+    successor.send()
+    stale.send()
+    record, store = replace(RECORD, attempt=2), Store.at(tmp_path / "driver")
+    (path,) = fetch(record, store=store, storage=storage)
+    assert (path.name, path.read_text()) == ("result.json", "new")
+
+
+def test_a_worker_that_is_suspended_while_it_begins_does_not_take_a_trial_from_its_successor(
+    storage, tmp_path, monkeypatch
+):
+    late, successor = (
+        TrialStorage(storage, folder=Store.at(tmp_path / node).trial(RECORD), attempt=attempt)
+        for node, attempt in (("a", 2), ("b", 3))
+    )
+    write = remote_folder.RemoteFolder.write
+
+    def suspended(self, name, content):
+        monkeypatch.setattr(remote_folder.RemoteFolder, "write", write)
+        successor.begin(local_attempt=0)
+        write(self, name, content)
+
+    monkeypatch.setattr(remote_folder.RemoteFolder, "write", suspended)
+    with pytest.raises(StaleAttemptError, match="attempt 2 begins after attempt 3"):
+        late.begin(local_attempt=0)
+    successor.check_ours()
 
 
 def test_a_trial_that_no_worker_had_is_not_looked_for(tmp_path, storage, monkeypatch):
