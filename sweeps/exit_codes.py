@@ -1,3 +1,7 @@
-"""Exit code of the program `sweeps` that says how a sweep ended; 0 is done, and `segda.cli_errors` has those of errors."""
+"""Exit codes of the program `sweeps` that say how a sweep ended; `segda.cli_errors` has those of errors."""
 
-STOPPED = 75  # by SIGINT or SIGTERM; what schedulers of clusters read as "try again later" (EX_TEMPFAIL)
+DONE = 0  # or ended by `sweeps stop`
+FELL_SHORT = 3  # the budget is used, and at least half of the trained trials failed or none can be picked
+# By SIGINT or SIGTERM, or since the machines are in the way: data, a disk, storage, nodes or the ledger's database are away. What
+# schedulers of clusters read as "try again later" (EX_TEMPFAIL).
+STOPPED = 75

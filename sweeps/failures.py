@@ -22,6 +22,11 @@ class FailureClass(StrEnum):
     DEVICE_LOST = "device_lost"  # its GPU failed
     PREEMPTED = "preempted"  # its machine was taken away with notice
 
+    @property
+    def label(self) -> str:
+        """The class for people."""
+        return self.value.replace("_", " ")
+
 
 @dataclass(frozen=True)
 class Policy:

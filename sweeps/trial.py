@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from segda.tunable import Scalar
-from sweeps.failures import FailureClass
+from sweeps.failures import POLICIES, FailureClass
 
 
 class TrialState(StrEnum):
@@ -90,6 +90,13 @@ class TrialRecord:
     seconds: float = 0.0
     micro_batch: int | None = None
     reused: str | None = None
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Whether the machines failed it: that says nothing about it and spends no budget, and the next driver tries again."""
+        if self.state is not TrialState.FAILED or self.failure is None:
+            return False
+        return not POLICIES[self.failure].blames_configuration
 
 
 def trial_key(config: Mapping[str, Any], data_fingerprint: str, code: str) -> str:

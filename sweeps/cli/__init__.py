@@ -41,7 +41,8 @@ def sweeps() -> None:
     A sweep file says what to vary, what to optimize and how much to spend.
 
     Exit codes: 0 done or ended by `sweeps stop`, 1 an audit or a reproduction found a difference, 2 something to correct,
-    75 a running sweep was ended by SIGTERM or Ctrl-C and can be resumed, 130 ended at once by Ctrl-C, in a sweep a second one.
+    3 done, but at least half of the trained trials failed or none can be picked, 75 a running sweep was ended by SIGTERM, Ctrl-C
+    or an outage (data, disk, storage, nodes) and can be resumed, 130 ended at once by Ctrl-C, in a sweep a second one.
     """
     make_importable([Path.cwd()])
 

@@ -138,7 +138,7 @@ def conclude(context: click.Context, start: Callable[[], SweepEnd]) -> None:
         click.echo(line)
     for line in end.notices():
         click.echo(line, err=True)
-    context.exit(end.outcome.exit_code)
+    context.exit(end.exit_code)
 
 
 def _show(changes: Sequence[Change]) -> None:

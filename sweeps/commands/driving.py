@@ -25,7 +25,7 @@ from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
-from sweeps.ledger.records import SweepInfo
+from sweeps.ledger.records import RESUMED, SweepInfo
 from sweeps.reports.notebook import WIDTH, as_html, as_text
 from sweeps.reports.progress import view
 from sweeps.reports.summary import summary_table
@@ -64,6 +64,11 @@ class SweepEnd:
         """Whether nothing is left to do."""
         return self.outcome.is_done
 
+    @property
+    def exit_code(self) -> int:
+        """What the program `sweeps` would exit with: 0, 3 when the result falls short, 75 when it is to be resumed."""
+        return self.outcome.exit_code
+
     def places(self) -> list[str]:
         """Return where to read more."""
         return [f"report:  {self.report}", f"MLflow:  {self.tracking}"]
@@ -75,12 +80,20 @@ class SweepEnd:
             missing = f"MLflow does not have everything ({self.tracking_error})"
             lines.append(f"{missing}; `sweeps sync {outcome.name}` sends the rest")
         resume = f"go on with `sweeps resume {outcome.name}"
-        if outcome.interrupted is not None or outcome.stop_requested:
+        aside = sum(trial.is_set_aside for trial in outcome.trials)
+        if aside and not outcome.is_stalled:
+            lines.append(
+                f"{aside} of {len(outcome.trials)} trials were failed by the machines, not by their configurations, and spent no "
+                f"budget; `sweeps resume {outcome.name}` tries them again"
+            )
+        if outcome.interrupted is not None or outcome.stop_requested or outcome.is_stalled:
             lines.append(f"{outcome.reason}; {resume}`")
         elif outcome.reason is not None:
             option = "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
             before = f"{outcome.reason} before all trials were run"
             lines.append(f"{before}; {resume} {option} H`, H counting from its beginning")
+        if outcome.shortfall is not None:
+            lines.append(outcome.shortfall)
         return lines
 
     def _picture(self) -> RenderableType:
@@ -206,7 +219,7 @@ def drive(
     def admitted() -> None:
         ledger.update_sweep(spec.name, spec=spec.canonical())
         if resumed is not None:
-            ledger.add_event(spec.name, "resumed", resumed)
+            ledger.add_event(spec.name, RESUMED, resumed)
 
     try:
         with contextlib.ExitStack() as ending, end_told(spec, ledger=ledger, store=store):

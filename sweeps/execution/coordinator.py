@@ -4,25 +4,26 @@ The ledger is the only memory. A row is on disk before its trial is handed out, 
 on it, and a state is on disk before anybody hears of it; so a driver that dies at any moment finds everything again.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
 from segda.config import TrainConfig
-from sweeps.execution.micro_batches import smaller_micro_batch, why_no_smaller
-from sweeps.execution.proposals import Proposals
-from sweeps.execution.retries import FailuresInARow
+from segda.errors import SegdaError
+from sweeps.execution.proposals import Proposal, Proposals
+from sweeps.execution.requeue import take_up_again
+from sweeps.execution.retries import Retries
 from sweeps.execution.task import DEFAULT_TRAIN, Task, task_of
 from sweeps.execution.trials import Trials
+from sweeps.execution.verdict import fault_of
 from sweeps.execution.watchdog import HANG_FILE
-from sweeps.execution.worker import Message
-from sweeps.failures import POLICIES, FailureClass
+from sweeps.execution.worker import Message, classify
+from sweeps.execution.worker_time import WorkerTime
+from sweeps.failures import POLICIES, FailureClass, summary
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import RETRIED, Allotment
-from sweeps.metrics import visible_metrics
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.schedulers.base import CONTINUE, Decision
 from sweeps.schedulers.rivals import rivals
@@ -44,8 +45,8 @@ class Coordinator:
     """Owner of a running sweep's decisions; used by one thread.
 
     Set `closing` to hand nothing more out, and `concurrency` to have another number of trials open at once than its `allotment`
-    says; `is_done` says that nothing is left to do. A listener hears (kind, trial, message);
-    kinds are `started`, `point`, `complete`, `pruned`, `infeasible`, `failed`, `lost`, `queued` and `note`.
+    says; `is_done` says that nothing is left to do, `stalled` that there is, and why nobody can do it now. A listener hears (kind,
+    trial, message); kinds are `started`, `point`, `complete`, `pruned`, `infeasible`, `failed`, `lost`, `queued` and `note`.
     """
 
     def __init__(
@@ -59,8 +60,11 @@ class Coordinator:
         fingerprint: Callable[[TrainConfig], str],
         listener: Listener | None = None,
         train: str = DEFAULT_TRAIN,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take over a sweep from its ledger; trials that were running are queued, since their driver is gone.
+        """Take over a sweep from its ledger.
+
+        Trials that were running are queued, since their driver is gone, and so are those that the machines failed for good.
 
         Args:
             spec: the sweep, whose row exists in the ledger.
@@ -71,6 +75,7 @@ class Coordinator:
             fingerprint: hash of the data that a configuration reads.
             listener: hears what happens.
             train: training function as `module:name`.
+            clock: seconds from any beginning.
 
         Raises:
             ConfigError: no architecture satisfies the constraints, or trials do not fit the search space.
@@ -82,21 +87,28 @@ class Coordinator:
         self.allotment = allotment
         self.concurrency = allotment.concurrency
         self.is_done = False
+        self._left_over: str | None = None
         self._listener = listener
         self._train = train
+        again = take_up_again(ledger, spec.name)
         self._trials = Trials(ledger.trials(spec.name))
         unfinished = {record.number for record in self._trials.unfinished}
-        self._failures = FailuresInARow(
-            (event for event in ledger.events(spec.name) if event.number in unfinished), last_report=self._last_report
+        self._retries = Retries(
+            spec.resources,
+            (event for event in ledger.events(spec.name) if event.number in unfinished),
+            last_report=self._last_report,
+            say=self.note,
+            clock=clock,
         )
         self._configs: dict[int, TrainConfig] = {}  # open trial -> its training configuration
-        self._pauses: dict[int, float] = {}  # trial -> monotonic time before which it is not tried again
-        self._heard: dict[int, float] = {}  # trial -> monotonic time of its worker's last message
+        self._time = WorkerTime(clock)
         self._scheduler = spec.build_scheduler()
         self._rungs = RungValues(self._scheduler, selection=spec.selection)
         for point in ledger.points(spec.name) if self._scheduler.rung_steps else ():
             if self._trials[point.number].kind is TrialKind.SEARCH:
                 self._rungs.add(point.number, point.step, point.metrics)
+        for record in again:
+            self._tell("queued", record, "the machines had failed it, not its configuration")
         self.release("its driver ended before it did")
         self._proposals = Proposals(
             spec,
@@ -125,10 +137,17 @@ class Coordinator:
     @property
     def gpu_hours(self) -> float:
         """Hours that trials have occupied GPUs so far, summed over GPUs and drivers."""
-        seconds = self._trials.finished_seconds + sum(self._seconds(record) for record in self._trials.unfinished)
+        seconds = self._trials.finished_seconds + sum(self._time.seconds(record) for record in self._trials.unfinished)
         return seconds * self.allotment.gpus / 3600
 
-    def note(self, message: str, *, kind: str = "note") -> None:
+    @property
+    def stalled(self) -> str | None:
+        """Why nobody can do now what is left to do, as one line: the machines are in the way. None: somebody can, or nothing is."""
+        return self._left_over or self._retries.outage.verdict(
+            anybody_trains=any(record.worker for record in self.running)
+        )
+
+    def note(self, message: str, kind: str = "note") -> None:
         """Write an event about the whole sweep down and tell it."""
         self.ledger.add_event(self.spec.name, kind, message)
         self._tell("note", None, message)
@@ -140,15 +159,6 @@ class Coordinator:
     def _update(self, number: int, **changes: Any) -> TrialRecord:
         attempt = self._trials[number].attempt
         return self._trials.put(self.ledger.update_trial(self.spec.name, number, attempt=attempt, **changes))
-
-    def _seconds(self, record: TrialRecord) -> float:
-        """Return how long workers have had a trial, the present attempt included."""
-        return record.seconds + self._silence(record)
-
-    def _silence(self, record: TrialRecord) -> float:
-        """Return the seconds since a trial's worker last said something; 0 as long as it has none."""
-        heard = self._heard.get(record.number)
-        return 0.0 if heard is None else time.monotonic() - heard
 
     def _last_report(self, number: int) -> float:
         return max((point.timestamp for point in self.ledger.points(self.spec.name, number)), default=0.0)
@@ -163,14 +173,16 @@ class Coordinator:
         """
         if self.closing:
             return Wait.DONE
-        if len(self.running) >= self.concurrency:
+        if len(self.running) >= self.concurrency or not self._retries.outage.may_hand_out:
             return Wait.NOT_NOW
-        record = self._queued()
+        record = self._retries.choose(self._trials.queued, new=len(self._trials.records))
         while record is None or record.state.is_finished:
-            proposal = self._proposals.next()
-            if proposal is None:
-                self.is_done = not self._trials.unfinished
-                return Wait.DONE if self.is_done else Wait.NOT_NOW
+            proposal = self._propose()
+            if proposal is Wait.NOT_NOW:
+                return proposal
+            if proposal is Wait.DONE:
+                record = self._retries.choose(self._trials.queued)
+                return self._rest() if record is None else self._start(record)
             record = self._trials.put(proposal.record)
             if record.state.is_finished:
                 self._on_finished_at_once(record)
@@ -178,11 +190,31 @@ class Coordinator:
                 self._configs[record.number] = proposal.config
         return self._start(record)
 
+    def _propose(self) -> Proposal | Wait:
+        """Return the next new trial; DONE: there is none, or none before others have ended; NOT_NOW: what it reads is away."""
+        try:
+            return self._proposals.next() or Wait.DONE
+        except (SegdaError, OSError) as error:
+            failure = classify(error)
+            if POLICIES[failure].blames_configuration:
+                raise
+            self._retries.fail_proposal(len(self._trials.records), failure, summary(error))
+            return Wait.NOT_NOW
+
+    def _rest(self) -> Wait:
+        """Say that nothing is to be handed out, for now or for good."""
+        if self._trials.unfinished:
+            return Wait.NOT_NOW
+        self._left_over = self._proposals.left_over
+        self.is_done = self._left_over is None
+        return Wait.DONE
+
     def _start(self, record: TrialRecord) -> Task:
         config = self._configs.get(record.number)
         if config is None:  # an earlier driver proposed it
             config = self._configs[record.number] = self.spec.train_config(record.params, seed=record.seed)
         record = self._trials.put(self.ledger.start_attempt(self.spec.name, record.number, worker=""))
+        self._retries.outage.handed_out(record.number)
         return task_of(
             record,
             config,
@@ -191,10 +223,6 @@ class Coordinator:
             folder=self.store.trial(record),
             train=self._train,
         )
-
-    def _queued(self) -> TrialRecord | None:
-        now = time.monotonic()
-        return next((record for record in self._trials.queued if self._pauses.get(record.number, 0.0) <= now), None)
 
     def _on_finished_at_once(self, record: TrialRecord) -> None:
         """Take note of a new trial that needs no training."""
@@ -224,7 +252,7 @@ class Coordinator:
             return True
         match message["event"]:
             case "started":
-                self._heard[number] = time.monotonic()
+                self._time.hear(number)
                 self._tell("started", self._update(number, worker=message["worker"], device=message.get("device")))
                 return False
             case "point":
@@ -244,8 +272,8 @@ class Coordinator:
         if step <= record.step:
             # Trained again from a checkpoint that is older than the ledger. The decision made then stands: others have reported
             # since, who have no say in it.
-            self._update(record.number, seconds=self._seconds(record))
-            self._heard[record.number] = time.monotonic()
+            self._update(record.number, seconds=self._time.seconds(record))
+            self._time.hear(record.number)
             return False
         decision = self._decide(record, step, metrics)
         # With the point: a driver that dies in between would let the trial go on although it lost here.
@@ -257,14 +285,14 @@ class Coordinator:
             step=step,
             timestamp=time.time(),  # by one clock with the events, whatever the clocks of the nodes say
             metrics=metrics,
-            seconds=self._seconds(record),
+            seconds=self._time.seconds(record),
             **changes,
         )
         if record.kind is TrialKind.SEARCH:
             self._rungs.add(record.number, step, metrics)
         if acknowledged is not None:
-            self._failures.clear(record.number)
-        self._heard[record.number] = time.monotonic()  # what was before is in the record now
+            self._retries.reported(record.number)
+        self._time.hear(record.number)
         record = self._trials.put(acknowledged or self.ledger.trial(self.spec.name, record.number))
         self._tell("point", record)
         if decision.stop:
@@ -282,18 +310,12 @@ class Coordinator:
         return self._scheduler.decide(step, value, self._rungs.values, number=record.number, rivals=compared)
 
     def _on_finished(self, record: TrialRecord) -> None:
-        wanted = [objective.metric for objective in self.spec.objectives]
-        figures = {**record.profile, **visible_metrics(record.metrics, self.spec.selection)}
-        missing = [metric for metric in wanted if metric not in figures]
-        undefined = [metric for metric in wanted if metric in figures and not math.isfinite(figures[metric])]
-        if missing:
-            error = f"training ended without reporting {', '.join(missing)}; it reported: {', '.join(sorted(figures))}"
-            self._finish(record, TrialState.FAILED, failure=FailureClass.INVALID, error=error)
-        elif undefined:
-            error = f"training ended with {', '.join(f'{metric} = {figures[metric]}' for metric in undefined)}"
-            self._finish(record, TrialState.FAILED, failure=FailureClass.DIVERGED, error=error)
-        else:
+        self._retries.reported(record.number)
+        fault = fault_of(record, self.spec)
+        if fault is None:
             self._finish(record, TrialState.COMPLETE)
+        else:
+            self._finish(record, TrialState.FAILED, failure=fault[0], error=fault[1])
 
     def _finish(
         self,
@@ -303,7 +325,7 @@ class Coordinator:
         failure: FailureClass | None = None,
         error: str | None = None,
     ) -> None:
-        seconds = self._seconds(record)
+        seconds = self._time.seconds(record)
         record = self._update(
             record.number, state=state, failure=failure, error=error, finished=_end_of(record), seconds=seconds
         )
@@ -311,8 +333,9 @@ class Coordinator:
 
     def _end(self, record: TrialRecord, message: str) -> None:
         """Tell of a trial whose end is in the ledger."""
-        self._heard.pop(record.number, None)
+        self._time.forget(record.number)
         self._configs.pop(record.number, None)
+        self._retries.outage.ended(record.number)
         if record.kind is TrialKind.SEARCH:
             self._proposals.tell(record)
         if message:
@@ -339,7 +362,7 @@ class Coordinator:
         waited = self.spec.resources.watchdog_minutes
         # A watchdog starts when a message has been answered here, so a process that lived that long in silence was ended by it.
         # (The clocks of two machines run alike to less than a per cent.) The driver need not see the files of the worker's node.
-        if failure is FailureClass.WORKER_LOST and self._silence(record) >= 0.99 * 60 * waited:
+        if failure is FailureClass.WORKER_LOST and self._time.silence(record) >= 0.99 * 60 * waited:
             failure = FailureClass.HANG
             error = (
                 f"no report for {waited:g} minutes; {HANG_FILE} in its folder on {record.worker} shows where it stood"
@@ -348,26 +371,15 @@ class Coordinator:
 
     def _on_failed(self, record: TrialRecord, failure: FailureClass, error: str) -> None:
         """Try again, with less memory or after a pause, or give the trial up."""
-        failures = self._failures.add(record.number, failure)
-        if failure is FailureClass.OUT_OF_MEMORY:
-            batch_size = int(record.config["batch_size"])
-            smaller = smaller_micro_batch(batch_size, record.micro_batch, processes=self.spec.resources.processes)
-            if smaller is not None:
-                message = f"{error}; goes on with micro-batches of {smaller}, the same batch in more passes"
-                self._retry(record, failure, message, micro_batch=smaller)
-                return
-            error = f"{error}; {why_no_smaller(batch_size)}"
-        policy = POLICIES[failure]
-        if policy.retries is not None and failures > policy.retries:
-            tries = f"given up after {failures} such failures without a report; last: " if failures > 1 else ""
-            self._finish(record, TrialState.FAILED, failure=failure, error=f"{tries}{error}")
-            return
-        self._pauses[record.number] = time.monotonic() + policy.pause(failures)
-        self._retry(record, failure, error)
+        answer = self._retries.answer(record, failure, error)
+        if answer.is_retried:
+            self._retry(record, failure, answer.message, **answer.changes)
+        else:
+            self._finish(record, TrialState.FAILED, failure=failure, error=answer.message)
 
     def _retry(self, record: TrialRecord, failure: FailureClass, error: str, **changes: Any) -> None:
-        seconds = self._seconds(record)
-        self._heard.pop(record.number, None)
+        seconds = self._time.seconds(record)
+        self._time.forget(record.number)
         message = f"on {record.worker or 'an unknown worker'}: {error}"
         self.ledger.add_event(self.spec.name, RETRIED, message, number=record.number, failure=failure)
         record = self._update(
@@ -382,8 +394,8 @@ class Coordinator:
             reason: one line for the trial's record.
         """
         for record in self.running:
-            seconds = self._seconds(record)
-            self._heard.pop(record.number, None)
+            seconds = self._time.seconds(record)
+            self._time.forget(record.number)
             self._tell("queued", self._update(record.number, state=TrialState.QUEUED, seconds=seconds), reason)
 
 

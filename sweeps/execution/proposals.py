@@ -16,12 +16,17 @@ from sweeps.ledger.database import Ledger
 from sweeps.metrics import is_doubtful
 from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
+from sweeps.selection.causes import most_frequent_cause
 from sweeps.selection.choice import rank
 from sweeps.selection.guards import collapse
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState, trial_key
 
 MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that break a constraint before the search counts as exhausted
+
+
+def _has_its_say(record: TrialRecord) -> bool:
+    return record.state.is_finished and not record.is_set_aside
 
 
 def _listed(params: Mapping[str, Scalar]) -> str:
@@ -118,7 +123,7 @@ class Proposals:
         """Return which search trials may influence another one; None: all.
 
         With `sampler.reproducible` these are the ones `concurrency` numbers before it and earlier. They have ended before it
-        is proposed, so what they say does not depend on how fast anything ran.
+        is proposed, so what they say does not depend on how fast anything ran, or on what the machines did to them.
 
         Args:
             number: a search trial that exists, or the next new number.
@@ -140,6 +145,8 @@ class Proposals:
     def _proposal(self) -> Proposal | None:
         if self._is_search_over or self._num_proposed() >= self._spec.budget.trials:
             return None
+        if sum(record.is_set_aside for record in self._records.values()) >= self._spec.budget.trials:
+            return None  # the machines fail whatever comes; `left_over` says so
         reason = self._reason_to_end()
         if reason is not None:
             self._is_search_over = True
@@ -147,7 +154,7 @@ class Proposals:
             return None
         number = len(self._records)
         settled = self.settled(number)
-        if settled is not None and not all(self._records[other].state.is_finished for other in settled):
+        if settled is not None and not all(_has_its_say(self._records[other]) for other in settled):
             return None
         params = self._search.ask(number, settled=settled)
         proposal = self._add(TrialKind.SEARCH, params, seed=self._spec.seeds[0])
@@ -167,10 +174,30 @@ class Proposals:
         return None if reached is None else f"trial {reached} reached budget.target {self._spec.budget.target:g}"
 
     def _num_proposed(self) -> int:
+        """Return how many places of the budget are taken: not by what a constraint or the machines kept from being trained."""
         return sum(
-            record.kind is TrialKind.SEARCH and record.state is not TrialState.INFEASIBLE
+            record.kind is TrialKind.SEARCH
+            and record.state is not TrialState.INFEASIBLE
+            and (self._keeps_places or not record.is_set_aside)
             for record in self._records.values()
         )
+
+    @property
+    def _keeps_places(self) -> bool:
+        """Whether what the machines failed keeps its place: with another trial instead a reproducible search would not be one."""
+        return self._spec.sampler.reproducible
+
+    @property
+    def left_over(self) -> str | None:
+        """Why less was trained than was asked for, though all has ended: the machines failed what nobody took the place of."""
+        aside = [record for record in self._records.values() if record.is_set_aside]
+        is_full = self._num_proposed() >= self._spec.budget.trials or self._target_reached() is not None
+        if is_full and not self._keeps_places:
+            aside = [record for record in aside if record.kind is not TrialKind.SEARCH]
+        if not aside:
+            return None
+        failed = f"{len(aside)} of {len(self._records)} trials were failed by the machines, not by their configurations"
+        return f"{failed}: {most_frequent_cause(aside)}"
 
     def _target_reached(self) -> int | None:
         target, objective = self._spec.budget.target, self._spec.objectives[0]

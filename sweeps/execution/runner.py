@@ -41,11 +41,12 @@ from sweeps.execution.worker import run_task
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.lease import Lease
-from sweeps.ledger.records import Allotment, SweepState
+from sweeps.ledger.records import STALLED, Allotment, SweepState
 from sweeps.metrics import has_doubts
 from sweeps.planning.machines import request_of, stated
 from sweeps.planning.packing import pack_trials
 from sweeps.planning.profiles import sample_config
+from sweeps.selection.shortfall import shortfall_of
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
 
@@ -62,7 +63,9 @@ class SweepOutcome:
         is_done: whether nothing is left to do.
         interrupted: the signal that ended it early, if any.
         stop_requested: whether `sweeps stop` ended it early.
+        is_stalled: whether the machines are in the way of what is left to do.
         reason: why it ended before it was done, one line.
+        shortfall: why its result is not what was asked for although its budget is used, one line.
     """
 
     name: str
@@ -70,15 +73,19 @@ class SweepOutcome:
     is_done: bool = True
     interrupted: signal.Signals | None = None
     stop_requested: bool = False
+    is_stalled: bool = False
     reason: str | None = None
+    shortfall: str | None = None
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a program that ran it: 75 after a signal, else 0.
+        """Exit code of a program that ran it, see `sweeps.exit_codes`.
 
-        Also after `sweeps stop`: whoever starts programs again that were interrupted must not undo what a person wanted.
+        0 also after `sweeps stop`: whoever starts programs again that were interrupted must not undo what a person wanted.
         """
-        return 0 if self.interrupted is None else exit_codes.STOPPED
+        if self.interrupted is not None or self.is_stalled:
+            return exit_codes.STOPPED
+        return exit_codes.DONE if self.shortfall is None else exit_codes.FELL_SHORT
 
 
 def run_sweep(
@@ -108,7 +115,8 @@ def run_sweep(
             trials, and its search accepts those that are there.
 
     Returns:
-        How it ended; SIGINT, SIGTERM and `sweeps stop` end it early with its running trials queued again.
+        How it ended; SIGINT, SIGTERM and `sweeps stop` end it early with its running trials queued again, and so does an outage
+        that lasts (`sweeps.execution.outage`).
 
     Raises:
         ConfigError: another process runs the sweep, the cluster cannot be reached, or no architecture meets the constraints.
@@ -162,6 +170,8 @@ def run_sweep(
             if stopper.reason is None:
                 _execute(coordinator, stopper, Capacity(coordinator))
             state = stopper.state
+            if state is SweepState.STALLED:
+                coordinator.note(str(stopper.reason), STALLED)
             if coordinator.is_done and any(has_doubts(profile.metrics) for profile in profiles.values()):
                 _measure_again(coordinator, stopper, listener)
         except KeyboardInterrupt:
@@ -172,13 +182,17 @@ def run_sweep(
             coordinator.release(stopper.reason or "its driver failed")
             ledger.update_sweep(spec.name, state=state)
             shutil.rmtree(store.executor(spec.name), ignore_errors=True)
+        is_used = state in (SweepState.FINISHED, SweepState.OUT_OF_BUDGET)
+        trials = tuple(ledger.trials(spec.name))
         return SweepOutcome(
             name=spec.name,
-            trials=tuple(ledger.trials(spec.name)),
+            trials=trials,
             is_done=coordinator.is_done,
             interrupted=None if lease.stop_requested else signals.by,
             stop_requested=lease.stop_requested,
+            is_stalled=state is SweepState.STALLED,
             reason=stopper.reason,
+            shortfall=shortfall_of(trials, spec) if is_used else None,
         )
 
 
@@ -352,15 +366,18 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         """Why the sweep must end now, or None."""
         if self._lease.is_lost:
             return "another process has taken over"
-        return _asked_to_end(self._lease, self._signals) or self._spent()
+        return _asked_to_end(self._lease, self._signals) or self._spent() or self._coordinator.stalled
 
     @property
     def state(self) -> SweepState:
         """What becomes of the sweep if it ends now."""
         if self._coordinator.is_done:
             return SweepState.FINISHED
-        is_asked = _asked_to_end(self._lease, self._signals) is not None
-        return SweepState.OUT_OF_BUDGET if not is_asked and self._spent() is not None else SweepState.INTERRUPTED
+        if _asked_to_end(self._lease, self._signals) is not None:
+            return SweepState.INTERRUPTED
+        if self._spent() is not None:
+            return SweepState.OUT_OF_BUDGET
+        return SweepState.INTERRUPTED if self._coordinator.stalled is None else SweepState.STALLED
 
     def _spent(self) -> str | None:
         budget = self._coordinator.spec.budget

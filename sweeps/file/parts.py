@@ -154,6 +154,14 @@ class ResourcesConfig(Part):
         allow_inf_nan=False,
         description="minutes without a report after which a trial is taken for hung",
     )
+    outage_minutes: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="minutes without any success after which a sweep ends to be resumed (exit code 75) while its trials fail "
+        "through no fault of their configurations: data, a disk, storage, nodes or devices are away; until then one trial is "
+        "tried from time to time, and budget.hours goes on counting",
+    )
     idle_wait_minutes: float = Field(
         default=1.0,
         ge=0,

@@ -131,7 +131,8 @@ class SweepSpec(Part):
         default=None,
         min_length=1,
         description="command that is run when a driver of the sweep ends, with SWEEP_NAME, SWEEP_REPORT and SWEEP_STATE set: "
-        "finished, out_of_budget, interrupted, failed (an error), running (another driver has it) or unknown (the ledger is gone)",
+        "finished, out_of_budget, interrupted, stalled (an outage), failed (an error), running (another driver has it) or unknown "
+        "(the ledger is gone)",
     )
 
     @field_validator("base")

@@ -17,6 +17,7 @@ class SweepState(StrEnum):
     FINISHED = "finished"
     OUT_OF_BUDGET = "out_of_budget"
     INTERRUPTED = "interrupted"  # by a signal or by `sweeps stop`
+    STALLED = "stalled"  # the machines are in the way: nothing that it tried worked any more
     FAILED = "failed"  # by an error of the driver
 
     @property
@@ -146,7 +147,13 @@ class Point:
     metrics: Mapping[str, float]
 
 
-RETRIED = "lost"  # kind of event: an attempt failed and another one follows
+# Kinds of events that are read again.
+RETRIED = "lost"  # an attempt failed and another one follows
+REQUEUED = "requeued"  # a trial that the machines had failed is taken up again
+RESUMED = "resumed"  # a new driver goes on
+OUTAGE = "outage"  # nothing works, and what is done about it
+OUTAGE_OVER = "outage_over"  # something works again
+STALLED = "stalled"  # why the sweep ended although it was not done
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import RETRIED, Allotment, Event, Point
+from sweeps.ledger.records import RESUMED, RETRIED, Allotment, Event, Point
 from sweeps.planning.estimate import Estimate, Span, shown_span
 from sweeps.planning.machines import stated
 from sweeps.planning.packing import allotted
 from sweeps.planning.plan import saved_estimate
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
-
-_RESUMED = "resumed"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def account(
         failed_seconds=sum(record.seconds for record in records if record.state is TrialState.FAILED),
         retried_seconds=_retried_seconds(records, retried, points),
         retries=len(retried),
-        drivers=1 + sum(event.kind == _RESUMED for event in events),
+        drivers=1 + sum(event.kind == RESUMED for event in events),
         wall_seconds=_span_of(records) if wall_seconds is None else wall_seconds,
         concurrency=given.concurrency,
         planned=planned,

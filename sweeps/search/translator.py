@@ -9,7 +9,6 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from segda.tunable import Scalar
-from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.space import Categorical, Distribution, Int, SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import is_validator, sound
@@ -70,7 +69,7 @@ class Translator:
             # A study of several objectives takes no values on the way.
             reached = {record.step: values[0]} if values is not None and len(values) == 1 else {}
             return self.frozen(record.params, OptunaState.PRUNED, constraints=constraints, reached=reached)
-        if _is_lost(record):
+        if record.is_set_aside:
             return None
         return self.frozen(record.params, OptunaState.PRUNED, constraints=constraints)
 
@@ -100,7 +99,7 @@ class Translator:
             record.state is TrialState.COMPLETE and self.values(record) is not None
         )
         explained = record.state is TrialState.INFEASIBLE and any(amount > 0 for amount in measured.values())
-        broken = {FAILED: 0.0 if ended_well or explained or _is_lost(record) else 1.0}
+        broken = {FAILED: 0.0 if ended_well or explained or record.is_set_aside else 1.0}
         if self._is_blind:
             is_collapsed = record.state is TrialState.COMPLETE and collapse(record, ()) is not None
             broken[COLLAPSED] = float(is_collapsed)
@@ -140,12 +139,6 @@ class Translator:
             user_attrs=None if user_attrs is None else dict(user_attrs),
             system_attrs=None if system_attrs is None else dict(system_attrs),
         )
-
-
-def _is_lost(record: TrialRecord) -> bool:
-    """Whether a trial was given up though its configuration is not to blame."""
-    policy = POLICIES[record.failure or FailureClass.ERROR]
-    return record.state is TrialState.FAILED and not policy.blames_configuration
 
 
 def _distribution(item: Distribution) -> BaseDistribution:

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from segda.config import TrainConfig
-from segda.errors import ConfigError
+from segda.errors import ConfigError, DatasetNotFoundError
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.failures import POLICIES, FailureClass, Policy
 from sweeps.planning.machines import stated
 from sweeps.planning.profiles import reachable
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
-MAX_LOST = POLICIES[FailureClass.WORKER_LOST].retries + 1
 STARTED = {"event": "started", "worker": "node1:7", "device": "GPU 0"}
 
 
@@ -27,15 +26,13 @@ def no_pauses(monkeypatch):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock():
     """Seconds that the coordinator sees go by, in a list of one."""
-    now = [100.0]
-    monkeypatch.setattr("sweeps.execution.coordinator.time.monotonic", lambda: now[0])
-    return now
+    return [100.0]
 
 
 @pytest.fixture
-def coordinate(begun, ledger, store):
+def coordinate(begun, ledger, store, clock):
     """Start a sweep, or go on with it when it is in the ledger."""
 
     def start(spec, listener=None):
@@ -49,6 +46,7 @@ def coordinate(begun, ledger, store):
             profiles={architecture: fakes.profile(architecture) for architecture in reachable(spec)},
             fingerprint=fakes.fingerprint,
             listener=listener,
+            clock=lambda: clock[0],
         )
 
     return start
@@ -171,17 +169,6 @@ def test_time_with_workers_is_added_up_over_attempts(coordinate, make_spec, ledg
     assert coordinator.gpu_hours == pytest.approx(0.5 * 120 / 3600)
 
 
-def test_a_trial_that_loses_too_many_workers_in_a_row_fails(coordinate, make_spec, ledger):
-    coordinator = coordinate(make_spec())
-    for _ in range(MAX_LOST):
-        task = coordinator.next_task()
-        assert task.number == 0
-        coordinator.on_lost(task.number, task.attempt, "killed")
-    record = ledger.trial("demo", 0)
-    assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.WORKER_LOST)
-    assert coordinator.next_task().number == 1
-
-
 def test_workers_lost_with_progress_between_them_are_no_reason_to_give_up(coordinate, make_spec, ledger):
     coordinator = coordinate(make_spec())
     for step in range(1, 6):
@@ -280,38 +267,298 @@ def test_a_silent_worker_whose_node_is_gone_is_no_hang(coordinate, make_spec, le
 
 
 RETRIED = [failure for failure, policy in POLICIES.items() if policy.retries]
+BY_MACHINES = [failure for failure in RETRIED if not POLICIES[failure].blames_configuration]
 
 
-@pytest.mark.parametrize("restarts", [False, True], ids=["one driver", "a driver per attempt"])
+def fail(coordinator, failure=FailureClass.DATA, error="gone"):
+    """Hand a trial out and let it fail; return its number."""
+    task = coordinator.next_task()
+    coordinator.on_lost(task.number, task.attempt, error, failure=failure)
+    return task.number
+
+
 @pytest.mark.parametrize("failure", RETRIED)
-def test_the_bound_of_a_class_counts_failures_of_that_class_alone(coordinate, make_spec, ledger, failure, restarts):
-    spec = make_spec(base=make_spec().base | {"batch_size": 16})
+def test_the_bound_of_a_class_counts_failures_of_that_class_alone(coordinate, make_spec, ledger, failure):
+    coordinator = coordinate(make_spec(base=make_spec().base | {"batch_size": 16}))
+    tried, other = coordinator.next_task(), coordinator.next_task()
     others = [FailureClass.OUT_OF_MEMORY, FailureClass.PREEMPTED, FailureClass.OUT_OF_MEMORY]
     others += [other for other in RETRIED if other is not failure]
-    coordinator = coordinate(spec)
-    for other in [*others, *[failure] * POLICIES[failure].retries, failure]:
-        assert ledger.trials("demo") == [] or ledger.trial("demo", 0).state is TrialState.QUEUED
-        coordinator = coordinate(spec) if restarts else coordinator
-        task = coordinator.next_task()
-        coordinator.on_lost(task.number, task.attempt, "gone", failure=other)
+    for step, cause in enumerate([*others, *[failure] * POLICIES[failure].retries, failure]):
+        assert ledger.trial("demo", 0).state is TrialState.RUNNING
+        coordinator.on_lost(tried.number, tried.attempt, "gone", failure=cause)
+        coordinator.on_message(other.number, other.attempt, point(step + 1))  # it is alone with that
+        tried = coordinator.next_task()
     record = ledger.trial("demo", 0)
     assert (record.state, record.failure) == (TrialState.FAILED, failure)
     assert record.error == f"given up after {POLICIES[failure].retries + 1} such failures without a report; last: gone"
 
 
-def test_lost_workers_are_counted_over_restarts_but_interruptions_are_not(coordinate, make_spec, ledger):
+def test_hangs_are_counted_over_restarts_and_interruptions_and_what_machines_did_are_not(coordinate, make_spec, ledger):
     spec = make_spec()
-    for _ in range(MAX_LOST - 1):
-        coordinator = coordinate(spec)
-        task = coordinator.next_task()
-        coordinator.on_lost(task.number, task.attempt, "killed")
-    for _ in range(3):
+    for failure in [FailureClass.DATA] * 9 + [FailureClass.HANG]:
+        assert fail(coordinate(spec), failure) == 0
         coordinate(spec).next_task()
-    assert ledger.trial("demo", 0).state is TrialState.RUNNING
+    assert fail(coordinate(spec), FailureClass.HANG) == 0
+    record = ledger.trial("demo", 0)
+    assert (record.state, record.failure) == (TrialState.FAILED, FailureClass.HANG)
+
+
+# Failures that blame no configuration
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+@pytest.fixture
+def listen(heard):
+    return lambda kind, record, message: heard.append((kind, record.number if record else None, message))
+
+
+@pytest.mark.parametrize("failure", BY_MACHINES)
+def test_when_different_trials_are_failed_by_the_machines_the_sweep_waits_and_tries_one_at_a_time(
+    coordinate, make_spec, ledger, clock, heard, listen, failure
+):
+    coordinator = coordinate(make_spec(budget={"trials": 4, "concurrency": 3}), listen)
+    tasks = [coordinator.next_task() for _ in range(3)]
+    for task in tasks[:2]:
+        coordinator.on_lost(task.number, task.attempt, "gone", failure=failure)
+    assert coordinator.next_task() is Wait.NOT_NOW
+    assert heard[-2][2].startswith("nothing works now")
+    assert [event.kind for event in ledger.events("demo")] == ["lost", "outage", "lost"]
+    clock[0] += 5
+    probe = coordinator.next_task()
+    assert coordinator.next_task() is Wait.NOT_NOW  # one only, though two slots are free
+    coordinator.on_lost(probe.number, probe.attempt, "gone", failure=failure)
+    clock[0] += 9
+    assert coordinator.next_task() is Wait.NOT_NOW
+    clock[0] += 1
+    probe = coordinator.next_task()
+    coordinator.on_message(probe.number, probe.attempt, point(1))
+    assert ledger.events("demo")[-1].kind == "outage_over"
+    assert {coordinator.next_task().number, probe.number, tasks[2].number} == {0, 1, 2}
+    assert {record.state for record in ledger.trials("demo")} == {TrialState.RUNNING}
+
+
+def test_an_outage_loses_no_trial_and_spends_no_budget(coordinate, make_spec, ledger, clock):
+    coordinator = coordinate(make_spec(budget={"trials": 6, "concurrency": 2}))
+    for _ in range(300):
+        clock[0] += 3
+        while not isinstance(task := coordinator.next_task(), Wait):
+            coordinator.on_message(task.number, task.attempt, {"event": "failed", "failure": "disk", "error": "full"})
+    assert coordinator.stalled is None
+    assert {record.state for record in ledger.trials("demo")} == {TrialState.QUEUED}
+    while not isinstance(task := coordinator.next_task(), Wait) or not coordinator.is_done:
+        clock[0] += 1
+        if not isinstance(task, Wait):
+            complete(coordinator, task)
+    assert [record.state for record in ledger.trials("demo")] == [TrialState.COMPLETE] * 6
+
+
+def test_an_outage_that_lasts_ends_the_sweep_with_one_line_and_the_next_driver_goes_on(
+    coordinate, make_spec, ledger, clock
+):
+    spec = make_spec(budget={"trials": 2, "concurrency": 2}, resources={"outage_minutes": 10})
     coordinator = coordinate(spec)
-    task = coordinator.next_task()
-    coordinator.on_lost(task.number, task.attempt, "killed")
-    assert ledger.trial("demo", 0).state is TrialState.FAILED
+    begun = clock[0]
+    while coordinator.stalled is None:
+        clock[0] += 1
+        while not isinstance(task := coordinator.next_task(), Wait):
+            coordinator.on_lost(task.number, task.attempt, "no such folder: /data", failure=FailureClass.DATA)
+    assert clock[0] - begun == pytest.approx(600, abs=2)
+    assert not coordinator.is_done
+    assert coordinator.stalled.startswith("nothing has worked for 10 min 00 s, last trial ")
+    assert coordinator.stalled.endswith("data: no such folder: /data; see that every node can read the data")
+    assert {record.state for record in ledger.trials("demo")} == {TrialState.QUEUED}
+    coordinator = coordinate(spec)
+    assert coordinator.stalled is None
+    complete(coordinator, coordinator.next_task())
+    complete(coordinator, coordinator.next_task())
+    assert coordinator.next_task() is Wait.DONE
+    assert coordinator.is_done
+
+
+def test_a_worker_that_still_trains_keeps_the_sweep_from_giving_up(coordinate, make_spec, clock):
+    coordinator = coordinate(make_spec(budget={"trials": 3, "concurrency": 3}))
+    tasks = [coordinator.next_task() for _ in range(3)]
+    coordinator.on_message(tasks[2].number, tasks[2].attempt, STARTED)
+    for task in tasks[:2]:
+        coordinator.on_lost(task.number, task.attempt, "gone", failure=FailureClass.DATA)
+    clock[0] += 3600
+    assert coordinator.stalled is None
+    coordinator.on_lost(tasks[2].number, tasks[2].attempt, "gone", failure=FailureClass.DATA)
+    assert coordinator.stalled is not None
+
+
+def test_the_only_trial_of_a_sweep_waits_for_its_data_too(coordinate, make_spec, ledger, clock):
+    coordinator = coordinate(make_spec(budget={"trials": 1, "concurrency": 1}))
+    for _ in range(20):
+        fail(coordinator)
+        clock[0] += 300
+    assert ledger.trial("demo", 0).state is TrialState.QUEUED
+    complete(coordinator, coordinator.next_task())
+    assert coordinator.next_task() is Wait.DONE
+    assert coordinator.is_done
+
+
+def test_preempted_trials_are_no_outage(coordinate, make_spec):
+    coordinator = coordinate(make_spec())
+    for _ in range(2):
+        fail(coordinator, FailureClass.PREEMPTED)
+        fail(coordinator, FailureClass.PREEMPTED)
+    assert not isinstance(coordinator.next_task(), Wait)
+    assert not isinstance(coordinator.next_task(), Wait)
+
+
+def test_what_hangs_in_an_outage_hangs_with_everything_else(coordinate, make_spec, ledger, clock):
+    coordinator = coordinate(make_spec(budget={"trials": 3, "concurrency": 3}))
+    tasks = [coordinator.next_task() for _ in range(3)]
+    for task in tasks[:2]:
+        coordinator.on_lost(task.number, task.attempt, "gone", failure=FailureClass.STORAGE)
+    for _ in range(4):
+        coordinator.on_lost(tasks[2].number, tasks[2].attempt, "no report", failure=FailureClass.HANG)
+        clock[0] += 300
+        tasks[2] = coordinator.next_task()
+    assert ledger.trial("demo", 2).state is not TrialState.FAILED
+
+
+BACKBONES = {"model.backbone": ["resnet18", "resnet34"], "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
+
+
+def run_with_a_broken_branch(coordinator, ledger, clock, is_broken, *, name="demo"):
+    """Drive a sweep to its end, two trials at a time; those of which `is_broken` says so are failed by the machines."""
+    running = []
+    while coordinator.stalled is None and not coordinator.is_done:
+        clock[0] += 1
+        while not isinstance(task := coordinator.next_task(), Wait):
+            running.append([task, 0])
+        for item in list(running):
+            task, step = item
+            item[1] = step + 1
+            if is_broken(ledger.trial(name, task.number)):
+                coordinator.on_lost(task.number, task.attempt, "a.png is unreadable", failure=FailureClass.DATA)
+            elif step < 6:
+                coordinator.on_message(task.number, task.attempt, point(step + 1))
+                continue
+            else:
+                coordinator.on_message(task.number, task.attempt, {"event": "finished"})
+            running.remove(item)
+
+
+def test_a_branch_that_alone_is_failed_by_the_machines_is_set_aside_and_takes_no_place(
+    coordinate, make_spec, ledger, clock
+):
+    spec = make_spec(search=BACKBONES, budget={"trials": 12, "concurrency": 2})
+    coordinator = coordinate(spec)
+    run_with_a_broken_branch(coordinator, ledger, clock, lambda trial: trial.params["model.backbone"] == "resnet34")
+    records = ledger.trials("demo")
+    aside = [record.number for record in records if record.is_set_aside]
+    assert aside
+    counted = [record for record in records if not record.is_set_aside]
+    assert len(counted) == 12
+    # The last ones had nobody left to be compared with.
+    assert sum(record.state is TrialState.COMPLETE for record in counted) >= 10
+    assert coordinator.is_done == all(record.state is TrialState.COMPLETE for record in counted)
+
+    again = coordinate(spec)  # the images are whole again
+    assert {record.number for record in again.records if record.state is TrialState.QUEUED} >= set(aside)
+    run_with_a_broken_branch(again, ledger, clock, lambda trial: False)
+    assert {record.state for record in ledger.trials("demo")} == {TrialState.COMPLETE}
+    assert len(ledger.trials("demo")) == len(records)
+    assert again.is_done
+
+
+def test_there_is_an_end_to_trials_in_place_of_those_that_the_machines_fail(coordinate, make_spec, ledger, clock):
+    references = {f"fine{number}": {"optimizer.lr": 0.001 * number} for number in range(1, 9)}
+    coordinator = coordinate(make_spec(references=references, budget={"trials": 3, "concurrency": 1}))
+    coordinator.concurrency = 2
+    fine = coordinator.next_task()
+    for step in range(1, 60):
+        if isinstance(task := coordinator.next_task(), Wait):
+            break
+        if ledger.trial("demo", task.number).kind is TrialKind.REFERENCE:
+            complete(coordinator, task)
+        else:
+            coordinator.on_lost(task.number, task.attempt, "gone", failure=FailureClass.DATA)
+            coordinator.on_message(fine.number, fine.attempt, point(step))
+            coordinator.concurrency = 2
+    complete(coordinator, fine)
+    assert coordinator.next_task() is Wait.DONE
+    assert not coordinator.is_done
+    aside = [record for record in ledger.trials("demo") if record.is_set_aside]
+    assert len(aside) == 3
+    assert coordinator.stalled.startswith(
+        "3 of 11 trials were failed by the machines, not by their configurations: data, last trial 10: given up after 4"
+    )
+
+
+def test_a_reference_that_the_machines_failed_is_left_over_since_nothing_can_take_its_place(
+    coordinate, make_spec, ledger, clock
+):
+    references = {"bound": {"method.name": "target_only", "optimizer.lr": 0.025}}
+    spec = make_spec(references=references, budget={"trials": 8, "concurrency": 2})
+    coordinator = coordinate(spec)
+    run_with_a_broken_branch(coordinator, ledger, clock, lambda trial: trial.kind is TrialKind.REFERENCE)
+    assert not coordinator.is_done
+    assert coordinator.stalled.startswith("1 of 9 trials were failed by the machines")
+    run_with_a_broken_branch(again := coordinate(spec), ledger, clock, lambda trial: False)
+    assert again.is_done
+    assert again.stalled is None
+    assert len(ledger.trials("demo")) == 9
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "is_taken"),
+    [
+        (FailureClass.DATA, "gone", True),
+        (FailureClass.NODE_LOST, "gone", True),
+        # So were full disks written down before they had a class.
+        (FailureClass.ERROR, "RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 1 vs 2", True),
+        (FailureClass.ERROR, "KeyError: 1", False),
+        (FailureClass.DIVERGED, "NaN", False),
+        (FailureClass.HANG, "no report", False),
+    ],
+)
+def test_a_new_driver_takes_up_what_the_machines_failed_however_long_ago(
+    coordinate, make_spec, ledger, failure, error, is_taken
+):
+    spec = make_spec()
+    task = coordinate(spec).next_task()
+    ledger.add_point("demo", 0, attempt=1, step=2, timestamp=1002.0, metrics={"source/val/miou": 0.5})
+    ledger.update_trial("demo", 0, state=TrialState.FAILED, failure=failure, error=error, finished=1003.0)
+    coordinator = coordinate(spec)
+    record = ledger.trial("demo", 0)
+    assert (record.state is TrialState.QUEUED, record.finished is None) == (is_taken, is_taken)
+    if is_taken:
+        again = coordinator.next_task()
+        assert (again.number, again.attempt, again.acknowledged) == (task.number, 2, 2)
+        (event,) = [event for event in ledger.events("demo") if event.kind == "requeued"]
+        assert (event.number, event.failure, event.message) == (0, failure, f"taken up again after: {error}")
+
+
+def test_data_that_a_new_trial_reads_may_be_away_when_it_is_proposed(coordinate, make_spec, ledger, clock, monkeypatch):
+    coordinator = coordinate(make_spec(budget={"trials": 2, "concurrency": 1}))
+    coordinator._proposals._fingerprints.clear()
+    is_away = [True]
+
+    def fingerprint(config):
+        if is_away[0]:
+            raise DatasetNotFoundError("camvid: no such folder: /data")
+        return "0123456789abcdef"
+
+    monkeypatch.setattr(coordinator._proposals, "_fingerprint", fingerprint)
+    assert coordinator.next_task() is Wait.NOT_NOW
+    assert ledger.trials("demo") == []
+    assert "data: DatasetNotFoundError: camvid: no such folder: /data" in ledger.events("demo")[-1].message
+    assert coordinator.next_task() is Wait.NOT_NOW
+    clock[0] += 5
+    assert coordinator.next_task() is Wait.NOT_NOW
+    is_away[0] = False
+    clock[0] += 10
+    complete(coordinator, coordinator.next_task())
+    complete(coordinator, coordinator.next_task())
+    assert coordinator.next_task() is Wait.DONE
 
 
 def test_a_restart_continues_what_ran_and_repeats_nothing_that_finished(coordinate, make_spec, ledger):
@@ -592,6 +839,23 @@ def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(coordinate, make_
     older_first, newer_first = run("older", min), run("newer", max)
     assert older_first == newer_first
     assert TrialState.PRUNED in {state for _, state, _ in older_first}
+
+
+def test_a_reproducible_search_waits_for_a_trial_that_the_machines_failed_until_it_is_trained(
+    coordinate, make_spec, ledger, clock
+):
+    def proposals(name, number):
+        sampler = {"name": "tpe", "startup_trials": 2, "reproducible": True}
+        spec = make_spec(name=name, sampler=sampler, budget={"trials": 6, "concurrency": 2}, reuse=False)
+        coordinator = coordinate(spec)
+        run_with_a_broken_branch(coordinator, ledger, clock, lambda trial: trial.number == number, name=name)
+        if number is not None:
+            assert coordinator.stalled.startswith("1 of 3 trials were failed by the machines")
+            run_with_a_broken_branch(coordinator := coordinate(spec), ledger, clock, lambda trial: False, name=name)
+        assert coordinator.is_done
+        return [record.params for record in ledger.trials(name)]
+
+    assert proposals("whole", None) == proposals("disturbed", 1)
 
 
 # Budgets
