@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
-from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from torch import nn
 
+from segda.datasets.bands import ImageBands, image_bands
 from segda.errors import ConfigError, CorruptSampleError
 from segda.files import replacing
 from segda.pictures import ByteArray, Palette, color_table
@@ -109,7 +109,7 @@ def predict_raster(
 
     Args:
         segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
-        source: raster with uint8 bands red, green, blue and optionally alpha.
+        source: raster with uint8 bands of which red, green and blue are found as in training, see `segda.datasets.bands`.
         destination: GeoTIFF to write: train ids uint8 with a color table, tiled, deflate, coordinates of the source,
             255 (nodata) where the source has nodata or alpha 0. A file there is replaced once the new one is complete.
         palette: RGB color of each train id.
@@ -134,7 +134,7 @@ def predict_raster(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is a fine input
         try:
             with rasterio.open(source) as reader:
-                _check_bands(reader, source)
+                bands = image_bands(reader, source)
                 rows = tile_axis(reader.height, window=window, overlap=overlap)
                 columns = tile_axis(reader.width, window=window, overlap=overlap)
                 with replacing(destination) as partial:
@@ -144,6 +144,7 @@ def predict_raster(
                         _predict_tiles(
                             segmenter,
                             reader,
+                            bands,
                             writer,
                             tiles=[(row, column) for row in rows for column in columns],
                             device=device,
@@ -158,6 +159,7 @@ def predict_raster(
 def _predict_tiles(
     segmenter: nn.Module,
     reader: Any,
+    bands: ImageBands,
     writer: Any,
     *,
     tiles: Sequence[tuple[Tile, Tile]],
@@ -180,10 +182,9 @@ def _predict_tiles(
 
     for done, (row, column) in enumerate(tiles, start=1):
         area = Window(column.start, row.start, column.stop - column.start, row.stop - row.start)
-        valid = reader.dataset_mask(window=area) > 0
+        valid = bands.valid(reader, area)
         if valid[_kept(row), _kept(column)].any():
-            image = np.ascontiguousarray(reader.read((1, 2, 3), window=area).transpose(1, 2, 0))
-            waiting.append(((row, column), image, valid))
+            waiting.append(((row, column), bands.read(reader, area), valid))
         else:  # nothing to see: a border of nodata costs no network
             shape = (row.keep_stop - row.keep_start, column.keep_stop - column.keep_start)
             writer.write(np.full(shape, IGNORE_INDEX, np.uint8), 1, window=_keep_window(row, column))
@@ -201,24 +202,6 @@ def _keep_window(row: Tile, column: Tile) -> Window:
     return Window(
         column.keep_start, row.keep_start, column.keep_stop - column.keep_start, row.keep_stop - row.keep_start
     )
-
-
-def _check_bands(reader: Any, source: Path) -> None:
-    """Raise CorruptSampleError unless the bands are uint8 red, green, blue and optionally alpha."""
-    expected = "expected uint8 bands red, green, blue and optionally alpha"
-    if reader.count not in (3, 4):
-        raise CorruptSampleError(
-            f"{source} has {reader.count} band(s), {expected}; "
-            f"write such a file with `rio stack {source} --bidx 1,2,3 -o rgb.tif`"
-        )
-    if set(reader.dtypes) != {"uint8"}:
-        kinds = ", ".join(sorted(set(reader.dtypes)))
-        raise CorruptSampleError(f"{source} has bands of type {kinds}, {expected}; scale them to 0..255 first")
-    if reader.count == 4 and reader.colorinterp[3] is not ColorInterp.alpha:
-        raise CorruptSampleError(
-            f"band 4 of {source} is {reader.colorinterp[3].name}, {expected}; "
-            f"drop it with `rio stack {source} --bidx 1,2,3 -o rgb.tif`"
-        )
 
 
 def _output_profile(reader: Any, *, block: int) -> dict[str, Any]:

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segda.types import IGNORE_INDEX
+from segda.types import IGNORE_INDEX, Pixels
 
-Pixels = npt.NDArray[np.uint8]
 _Integers = npt.NDArray[np.int64]
 
 _CHUNK = 1 << 20  # input pixels that are counted at once, so that memory stays bounded

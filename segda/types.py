@@ -6,7 +6,11 @@ Legend: B batch, C classes, H x W image size. An `image` is normalized float [B,
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
 
 IGNORE_INDEX = 255
 

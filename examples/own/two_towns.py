@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from segda.datasets import Sample, SegmentationDataset
-from segda.datasets.reading import Pixels, find_images, id_table, map_ids, read_index_label
-from segda.types import IGNORE_INDEX
+from segda.datasets.labels import LabelCode
+from segda.datasets.reading import find_images
+from segda.types import IGNORE_INDEX, Pixels
 
 
 class TwoTowns(SegmentationDataset):
@@ -24,6 +25,11 @@ class TwoTowns(SegmentationDataset):
         (150, 120, 90),
         (34, 139, 34),
         (240, 220, 80),
+    )
+    # Labels that are stored in other numbers would be translated here. Colors tell a decorated label from one that they make.
+    code: ClassVar[LabelCode] = LabelCode(
+        ids={number: number for number in (*range(len(classes)), IGNORE_INDEX)},
+        colors=dict(zip(palette, range(len(classes)), strict=True)),
     )
     domains: ClassVar[tuple[str, ...]] = ("old_town", "new_town")
     report_split: ClassVar[str] = "val"
@@ -45,7 +51,4 @@ class TwoTowns(SegmentationDataset):
 
     def decode_label(self, path: Path) -> Pixels:
         """Read train ids; see `SegmentationDataset.decode_label`."""
-        ids = range(len(self.classes))
-        # Labels that are stored in other numbers would be translated by this table.
-        table = id_table({stored: stored for stored in ids})
-        return map_ids(read_index_label(path), table, path=path, known=(*ids, IGNORE_INDEX))
+        return self.code.read(path)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segda.datasets.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, Pixels, find_images, read_image
+from segda.datasets.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, read_image
 from segda.errors import CorruptSampleError, DatasetNotFoundError
 from segda.names import nearest
+from segda.types import Pixels
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -25,16 +25,16 @@ from rich.console import Console
 from rich.progress import track
 
 from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
-from segda.datasets.reading import Pixels
 from segda.errors import CacheError, ConfigError, DatasetNotFoundError, SegdaError
 from segda.files import locked
 from segda.names import nearest
 from segda.resizing import resize_image, resize_label
+from segda.types import Pixels
 
 logger = logging.getLogger(__name__)
 
 # Raise when decoding or resizing changes, so that entries of older versions are not used any more.
-DECODE_VERSION = 2
+DECODE_VERSION = 3
 
 _BUILDING = ".building-"
 _ENTRY = "entry.json"

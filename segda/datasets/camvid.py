@@ -5,19 +5,14 @@ SegNet's eleven (Badrinarayanan et al., PAMI 2017; lane markings are road), `cam
 everything else Void, which is learned but not scored.
 """
 
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from segda.datasets.base import Sample, SegmentationDataset
-from segda.datasets.reading import Pixels, find_images, id_table, map_ids, natural_key, read_label
+from segda.datasets.labels import Color, LabelCode
+from segda.datasets.reading import find_images, natural_key
 from segda.errors import CorruptSampleError, DatasetNotFoundError
-from segda.types import IGNORE_INDEX
-
-Color = tuple[int, int, int]
+from segda.types import IGNORE_INDEX, Pixels
 
 # The 32 colors of the original label files.
 COLORS: dict[str, Color] = {
@@ -69,6 +64,12 @@ SEGNET_GROUPS: dict[str, tuple[str, ...]] = {
     "Pedestrian": ("Pedestrian", "Child", "CartLuggagePram", "Animal"),
     "Bicyclist": ("Bicyclist", "MotorcycleScooter"),
 }
+_PAVEMENT = (60, 40, 222)  # in SegNet's own palette, which otherwise has colors of the original
+_SEGNET = LabelCode(
+    ids={index: index for index in range(len(SEGNET_GROUPS))} | {len(SEGNET_GROUPS): IGNORE_INDEX},
+    colors={COLORS[name]: index for index, group in enumerate(SEGNET_GROUPS.values()) for name in group}
+    | {COLORS["Void"]: IGNORE_INDEX, _PAVEMENT: list(SEGNET_GROUPS).index("Pavement")},
+)
 
 _TWELVE = (
     "Bicyclist",
@@ -85,9 +86,13 @@ _TWELVE = (
     "Void",
 )
 _VOID_OF_TWELVE = _TWELVE.index("Void")
+_TWELVE_COLORS = LabelCode(
+    colors={color: _TWELVE.index(name) if name in _TWELVE else _VOID_OF_TWELVE for name, color in COLORS.items()},
+    advice="camvid12 needs the original color labels, in indices classes are already merged; use data set camvid or get them "
+    "from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+)
 
 _DUSK_SEQUENCE = "0001TP"
-_SEGNET_UNLABELLED = 11
 
 # Folders of the original distribution, in which splits exist as list files only.
 _FLAT_IMAGES = "701_StillsRaw_full"
@@ -110,7 +115,7 @@ class CamVid(SegmentationDataset):
         (128, 0, 0),
         (192, 192, 128),
         (128, 64, 128),
-        (60, 40, 222),
+        _PAVEMENT,
         (128, 128, 0),
         (192, 128, 128),
         (64, 64, 128),
@@ -143,11 +148,8 @@ class CamVid(SegmentationDataset):
         return [sample for sample in samples if sample.name.startswith(_DUSK_SEQUENCE) == (domain == "dusk")]
 
     def decode_label(self, path: Path) -> Pixels:
-        """Read a label: SegNet's indices with 11 as void (255), or original colors merged into SegNet's classes."""
-        pixels = read_label(path)
-        if pixels.ndim == 3:
-            return _decode_colors(pixels, _SEGNET_OF_COLOR, path=path)
-        return map_ids(pixels, _SEGNET_OF_INDEX, path=path, known=range(_SEGNET_UNLABELLED + 1))
+        """Read a label: SegNet's indices with 11 as void (255), original colors merged into SegNet's classes, SegNet's colors."""
+        return _SEGNET.read(path)
 
 
 class CamVid12(CamVid):
@@ -165,13 +167,7 @@ class CamVid12(CamVid):
 
     def decode_label(self, path: Path) -> Pixels:
         """Read original colors; Void is the ordinary class 11, so no pixel becomes 255."""
-        pixels = read_label(path)
-        if pixels.ndim != 3:
-            raise CorruptSampleError(
-                f"label {path}: camvid12 needs the original color labels, got class indices, in which classes are "
-                f"already merged; use data set camvid or get the color labels from {self.url}"
-            )
-        return _decode_colors(pixels, _TWELVE_OF_COLOR, path=path)
+        return _TWELVE_COLORS.read(path)
 
 
 def _find_frames(root: Path, *, split: str, name: str) -> list[Sample]:
@@ -245,52 +241,3 @@ def _read_list(list_file: Path, *, images: Path, labels: Path) -> list[Sample]:
         else:
             samples[image.stem] = _frame(image, labels=labels)
     return list(samples.values())
-
-
-_NAMES = tuple(COLORS)
-
-
-@cache
-def _index_of_color() -> Pixels:
-    """Return the table uint8 [2^24] of packed color -> 1 + position in `COLORS`; 0 is an unknown color.
-
-    Of its 16 MiB only the pages of the 32 colors are ever touched.
-    """
-    table = np.zeros(1 << 24, dtype=np.uint8)
-    for index, (red, green, blue) in enumerate(COLORS.values(), start=1):
-        table[red << 16 | green << 8 | blue] = index
-    return table
-
-
-def _decode_colors(rgb: Pixels, train_ids: Pixels, *, path: Path) -> Pixels:
-    """Map colors uint8 [H, W, 3] to train ids uint8 [H, W].
-
-    Raises:
-        CorruptSampleError: a color is not one of the 32.
-    """
-    packed = rgb[..., 0].astype(np.uint32)
-    for channel in (1, 2):
-        packed <<= 8
-        packed |= rgb[..., channel]
-    index = _index_of_color()[packed]
-    if not index.all():
-        row, column = (int(position) for position in np.argwhere(index == 0)[0])
-        color = tuple(int(value) for value in rgb[row, column])
-        raise CorruptSampleError(
-            f"label {path}: color {color} at row {row}, column {column} is none of CamVid's 32 class colors; "
-            "labels must be stored without loss and resized without interpolation"
-        )
-    mapped: Pixels = train_ids[index]
-    return mapped
-
-
-def _train_ids(of_name: Mapping[str, int], *, default: int) -> Pixels:
-    """Return the table uint8 [33] of 1 + position in `COLORS` -> train id."""
-    return np.array([IGNORE_INDEX, *(of_name.get(name, default) for name in _NAMES)], dtype=np.uint8)
-
-
-_SEGNET_OF_COLOR = _train_ids(
-    {name: train_id for train_id, group in enumerate(SEGNET_GROUPS.values()) for name in group}, default=IGNORE_INDEX
-)
-_TWELVE_OF_COLOR = _train_ids({name: train_id for train_id, name in enumerate(_TWELVE)}, default=_VOID_OF_TWELVE)
-_SEGNET_OF_INDEX = id_table({index: index for index in range(_SEGNET_UNLABELLED)})

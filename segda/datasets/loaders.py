@@ -21,10 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segda.datasets.cache import DecodedSplit
-from segda.datasets.reading import Pixels
 from segda.errors import ConfigError
 from segda.transforms import Augmentation, build_recipe
-from segda.types import IMAGE_MEAN, IMAGE_STD
+from segda.types import IMAGE_MEAN, IMAGE_STD, Pixels
 
 _PREFETCHED_BATCHES = 4
 

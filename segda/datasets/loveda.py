@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from segda.datasets.base import Sample, SegmentationDataset
-from segda.datasets.reading import Pixels, find_images, id_table, map_ids, read_index_label
+from segda.datasets.labels import LabelCode
+from segda.datasets.reading import find_images
+from segda.types import IGNORE_INDEX, Pixels
 
 CLASSES = ("Background", "Building", "Road", "Water", "Barren", "Forest", "Agriculture")
 PALETTE = (
@@ -22,9 +24,10 @@ PALETTE = (
 )
 LAYOUT = "{Train,Val,Test}/{Urban,Rural}/{images_png,masks_png}/<number>.png (images also .tif; Test has no masks_png)"
 
-_NUM_CLASSES = len(CLASSES)
-# Stored 0 is no data; everything that is not listed stays void as well.
-_TABLE = id_table({raw: raw - 1 for raw in range(1, _NUM_CLASSES + 1)})
+_CODE = LabelCode(
+    ids={0: IGNORE_INDEX} | {train_id + 1: train_id for train_id in range(len(CLASSES))},
+    colors={(0, 0, 0): IGNORE_INDEX} | {color: train_id for train_id, color in enumerate(PALETTE)},
+)
 
 
 class LoveDA(SegmentationDataset):
@@ -62,5 +65,5 @@ class LoveDA(SegmentationDataset):
         ]
 
     def decode_label(self, path: Path) -> Pixels:
-        """Read a label: stored 0 becomes void (255), stored 1..7 become 0..6."""
-        return map_ids(read_index_label(path), _TABLE, path=path, known=range(_NUM_CLASSES + 1))
+        """Read a label: stored 0 becomes void (255), stored 1..7 become 0..6; class colors are read too, black as void."""
+        return _CODE.read(path)

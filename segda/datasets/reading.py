@@ -4,25 +4,27 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 from PIL import Image, UnidentifiedImageError
+from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from segda.datasets.bands import color_table_of, image_bands
 from segda.errors import CorruptSampleError, DatasetNotFoundError
-from segda.types import IGNORE_INDEX
-
-Pixels = npt.NDArray[np.uint8]
+from segda.types import Pixels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 TIFF_SUFFIXES = (".tif", ".tiff")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_DEPTH_OFFSET = 24
+_PNG_HEAD = 26  # signature and header up to the bits per channel and the kind of color
+_LOSSY_FORMATS = ("JPEG", "MPO")
 # Filters of warnings belong to the process, so two threads must not change and restore them at the same time.
 _WARNING_FILTERS = threading.Lock()
 
@@ -67,112 +69,63 @@ def read_image(path: Path) -> Pixels:
     """Read an 8-bit RGB image: PNG or JPEG through Pillow, TIFF and GeoTIFF through rasterio.
 
     Args:
-        path: file with at least three bands of uint8, of which the first three are red, green and blue.
+        path: file with red, green and blue as uint8, or with a color table; `segda.datasets.bands` says where they are in a TIFF.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        CorruptSampleError: the file is missing, truncated, of another pixel type or has fewer than three bands.
+        CorruptSampleError: the file is missing, truncated, of another pixel type or not clearly RGB.
     """
     if path.suffix.lower() in TIFF_SUFFIXES:
-        pixels = _read_tiff(path)
-        if pixels.shape[0] < 3:
-            raise CorruptSampleError(
-                f"image {path}: expected at least 3 bands (red, green, blue), got {pixels.shape[0]}; convert it to RGB"
-            )
-        return np.ascontiguousarray(pixels[:3].transpose(1, 2, 0))
+        with _open_tiff(path) as raster:
+            return image_bands(raster, path).read(raster)
     image = _read_pillow(path)
     if image.mode not in ("RGB", "RGBA", "P"):
         raise CorruptSampleError(f"image {path}: expected 8-bit RGB, got mode {image.mode}; convert it to RGB")
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def read_label(path: Path) -> Pixels:
-    """Read a label file as it is stored; a color table in the file is not applied.
+def read_stored_label(path: Path) -> tuple[Pixels, Pixels | None]:
+    """Read a label file as it is stored; `segda.datasets.labels` says what it means.
 
     Args:
         path: PNG (gray, with color table, or RGB) or 8-bit TIFF with one or three bands.
 
     Returns:
-        Class indices uint8 [H, W] of a one-band file, or colors uint8 [H, W, 3] of an RGB file.
+        Values uint8 [H, W] and their color table uint8 [N, 3], or None without a table; or colors uint8 [H, W, 3] and None.
 
     Raises:
-        CorruptSampleError: the file is missing, truncated, or has other bands or more than 8 bits.
+        CorruptSampleError: the file is missing, truncated, stored with loss, or has other bands or not 8 bits.
     """
     if path.suffix.lower() in TIFF_SUFFIXES:
-        pixels = _read_tiff(path)
-        return pixels[0] if pixels.shape[0] == 1 else read_image(path)
+        with _open_tiff(path) as raster:
+            if raster.compression is Compression.jpeg:
+                raise _lossy(path)
+            if raster.count != 1:
+                return image_bands(raster, path).read(raster), None
+            if raster.dtypes != ("uint8",):
+                raise CorruptSampleError(f"label {path}: expected class indices of uint8, got {raster.dtypes[0]}")
+            has_table = raster.colorinterp[0] is ColorInterp.palette
+            return raster.read(1), color_table_of(raster, 1) if has_table else None
     image = _read_pillow(path)
+    if image.format in _LOSSY_FORMATS:
+        raise _lossy(path)
     if image.mode in ("RGB", "RGBA"):
-        return np.asarray(image.convert("RGB"), dtype=np.uint8)
+        return np.asarray(image.convert("RGB"), dtype=np.uint8), None
     if image.mode not in ("L", "P"):
         raise CorruptSampleError(f"label {path}: expected 8-bit class indices or RGB, got mode {image.mode}")
-    return np.asarray(image, dtype=np.uint8)
+    table = np.array(image.getpalette(), dtype=np.uint8).reshape(-1, 3) if image.mode == "P" else None
+    return np.asarray(image, dtype=np.uint8), table
 
 
-def read_index_label(path: Path) -> Pixels:
-    """Read a label file that stores one class index per pixel.
-
-    Returns:
-        Stored values, uint8 [H, W].
-
-    Raises:
-        CorruptSampleError: the file stores colors, or see `read_label`.
-    """
-    pixels = read_label(path)
-    if pixels.ndim != 2:
-        raise CorruptSampleError(f"label {path}: expected one band of class indices, got colors; convert it to indices")
-    return pixels
+def _lossy(path: Path) -> CorruptSampleError:
+    return CorruptSampleError(f"label {path}: JPEG changes values; labels must be stored without loss, as PNG or TIFF")
 
 
-def map_ids(raw: Pixels, table: Pixels, *, path: Path, known: Iterable[int]) -> Pixels:
-    """Map stored label values to train ids.
-
-    Args:
-        raw: stored values, uint8 [H, W].
-        table: train id of each stored value, uint8 [256]; values outside `known` are not looked at.
-        path: the label file, for the message.
-        known: values that may occur.
-
-    Returns:
-        Train ids, uint8 [H, W].
-
-    Raises:
-        CorruptSampleError: another value occurs.
-    """
-    allowed = sorted(known)
-    strange = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
-    strange = strange[~np.isin(strange, allowed)]
-    if strange.size:
-        raise CorruptSampleError(
-            f"label {path}: unknown id {', '.join(map(str, strange[:5]))}; allowed are {_ranges(allowed)}"
-        )
-    mapped: Pixels = table[raw]
-    return mapped
-
-
-def id_table(ids: dict[int, int]) -> Pixels:
-    """Return the lookup table uint8 [256] of stored value -> train id, with `IGNORE_INDEX` for the rest."""
-    table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-    for raw, train_id in ids.items():
-        table[raw] = train_id
-    return table
-
-
-def _ranges(values: list[int]) -> str:
-    """Write 0, 1, 2, 255 as `0..2, 255`."""
-    runs: list[list[int]] = []
-    for value in values:
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in runs)
-
-
-def _read_tiff(path: Path) -> Pixels:
-    """Read all bands of an 8-bit TIFF, uint8 [bands, H, W]."""
+@contextmanager
+def _open_tiff(path: Path) -> Iterator[Any]:
+    """Open a TIFF; errors of reading it name the file."""
     _check_exists(path)
     try:
         with _WARNING_FILTERS, warnings.catch_warnings():
@@ -180,17 +133,11 @@ def _read_tiff(path: Path) -> Pixels:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             raster = rasterio.open(path)
         with raster:
-            kinds = sorted(set(raster.dtypes))
-            if kinds != ["uint8"]:
-                raise CorruptSampleError(
-                    f"{path}: expected bands of uint8, got {', '.join(kinds)}; scale it to 8 bits first"
-                )
-            pixels: Pixels = raster.read()
+            yield raster
     except RasterioError as error:
         raise CorruptSampleError(
             f"{path} cannot be read as TIFF ({error}); it may be truncated: copy it again"
         ) from error
-    return pixels
 
 
 def _read_pillow(path: Path) -> Image.Image:
@@ -198,10 +145,9 @@ def _read_pillow(path: Path) -> Image.Image:
     _check_exists(path)
     try:
         with path.open("rb") as file:
-            head = file.read(_PNG_DEPTH_OFFSET + 1)
-            # Pillow halves 16-bit RGB to 8 bits without a word, so the header is asked.
-            if head.startswith(_PNG_SIGNATURE) and head[_PNG_DEPTH_OFFSET:] == b"\x10":
-                raise CorruptSampleError(f"{path}: expected 8 bits per channel, got 16; scale it to 8 bits first")
+            head = file.read(_PNG_HEAD)
+            if head.startswith(_PNG_SIGNATURE) and len(head) == _PNG_HEAD:
+                _check_depth(path, depth=head[-2], is_gray=head[-1] == 0)
             file.seek(0)
             with Image.open(file) as image:
                 image.load()
@@ -209,6 +155,14 @@ def _read_pillow(path: Path) -> Image.Image:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow reports damage by all of these, depending on where in the file it is.
         raise CorruptSampleError(f"{path} cannot be decoded ({error}); it may be truncated: copy it again") from error
+
+
+def _check_depth(path: Path, *, depth: int, is_gray: bool) -> None:
+    """Refuse what Pillow turns into other values without a word: it halves 16-bit RGB and stretches gray of few bits."""
+    if depth == 16 or (is_gray and depth < 8):
+        raise CorruptSampleError(
+            f"{path}: expected 8 bits per channel, got {depth}; {'scale' if depth == 16 else 'convert'} it to 8 bits first"
+        )
 
 
 def _check_exists(path: Path) -> None:

@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 from torch import nn
 
+from segda.datasets.reading import read_image
 from segda.errors import ConfigError, CorruptSampleError
 from segda.file_prediction import predict_folder
 from segda.prediction import predict_image
@@ -169,7 +170,7 @@ def test_transparent_pixels_become_nodata(tmp_path):
     ("bands", "message"),
     [
         (np.ones((1, 40, 40), np.uint8), r"1 band"),
-        (np.ones((5, 40, 40), np.uint8), r"5 band"),
+        (np.ones((2, 40, 40), np.uint8), r"2 band"),
         (np.ones((3, 40, 40), np.uint16), "uint16"),
     ],
 )
@@ -180,12 +181,24 @@ def test_other_bands_are_refused_and_nothing_is_written(tmp_path, bands, message
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
-def test_a_fourth_band_that_is_not_alpha_is_refused(tmp_path):
-    source = _write(tmp_path / "a.tif", np.ones((4, 40, 40), np.uint8))
+def test_bands_are_taken_by_their_tags_as_in_training(tmp_path):
+    image = _random_image(70, 90)
+    bands = image.transpose(2, 0, 1)
+    source = _write(tmp_path / "a.tif", np.stack([bands[0] // 2, *bands[::-1]]), photometric="MINISBLACK")
     with rasterio.open(source, "r+") as writer:
-        writer.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)
-    with pytest.raises(CorruptSampleError, match="band 4"):
-        _predict(PixelwiseSegmenter(), source)
+        writer.colorinterp = (ColorInterp.nir, ColorInterp.blue, ColorInterp.green, ColorInterp.red)
+    assert np.array_equal(read_image(source), image)
+    expected = predict_image(PixelwiseSegmenter().eval(), image)
+    assert np.array_equal(_predict(PixelwiseSegmenter().eval(), source, window=64, overlap=0), expected)
+
+
+def test_a_raster_with_a_color_table_is_predicted_in_its_colors(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4, (40, 50), dtype=np.uint8)
+    source = _write(tmp_path / "a.tif", values[None], photometric="PALETTE")
+    with rasterio.open(source, "r+") as writer:
+        writer.write_colormap(1, {value: (*color, 255) for value, color in enumerate(PALETTE)})
+    expected = predict_image(PixelwiseSegmenter().eval(), np.array(PALETTE, np.uint8)[values])
+    assert np.array_equal(_predict(PixelwiseSegmenter().eval(), source), expected)
 
 
 def test_a_truncated_raster_leaves_nothing_behind(tmp_path):

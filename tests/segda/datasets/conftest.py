@@ -1,6 +1,8 @@
 """Miniature trees in the layouts in which the data sets are distributed, and the real CamVid where it is at hand."""
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,18 @@ def write_label(path: Path, values: np.ndarray | list[int]) -> np.ndarray:
 
 def write_colors(path: Path, colors: list[tuple[int, int, int]]) -> np.ndarray:
     return write_label(path, np.resize(np.asarray(colors, dtype=np.uint8), (HEIGHT, WIDTH, 3)))
+
+
+def raw_png(row: bytes, *, bits: int, table: list[tuple[int, int, int]] | None = None) -> bytes:
+    """Return a PNG of one row, gray or with a color table, that holds what libraries would not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", len(row) * 8 // bits, 1, bits, 0 if table is None else 3, 0, 0, 0)
+    palette = b"" if table is None else chunk(b"PLTE", bytes(part for color in table for part in color))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + pixels + chunk(b"IEND", b"")
 
 
 def build_segnet(root: Path) -> Path:

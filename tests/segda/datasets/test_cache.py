@@ -20,9 +20,9 @@ from segda.datasets import DATASETS
 from segda.datasets.base import Sample
 from segda.datasets.cache import DecodedSplit, decoded_split, default_cache
 from segda.datasets.camvid import CamVid
-from segda.datasets.reading import Pixels
 from segda.errors import CacheError, ConfigError, CorruptSampleError
 from segda.resizing import resize_label
+from segda.types import Pixels
 
 camvid = DATASETS["camvid"]
 

@@ -135,12 +135,16 @@ def test_twelve_classes_keep_exact_colors_only(tmp_path: Path) -> None:
     assert camvid12.unscored == {11}
 
 
+def test_segnets_own_color_of_pavement_is_read(tmp_path: Path) -> None:
+    assert [decode_color(camvid, tmp_path, color) for color in camvid.palette] == list(range(11))
+
+
 @pytest.mark.parametrize("dataset", [camvid, camvid12], ids=["camvid", "camvid12"])
 def test_unknown_color_is_named_with_its_place(dataset: SegmentationDataset, tmp_path: Path) -> None:
     pixels = np.zeros((3, 4, 3), np.uint8)
-    pixels[2, 1] = (60, 40, 222)
+    pixels[2, 1] = (60, 40, 221)
     Image.fromarray(pixels).save(tmp_path / "x_L.png")
-    with pytest.raises(CorruptSampleError, match=r"x_L.png: color \(60, 40, 222\) at row 2, column 1"):
+    with pytest.raises(CorruptSampleError, match=r"x_L.png: color \(60, 40, 221\) at row 2, column 1"):
         dataset.decode_label(tmp_path / "x_L.png")
 
 

@@ -32,10 +32,10 @@ def test_id_above_seven_names_file_id_and_range(tmp_path: Path) -> None:
         loveda.decode_label(tmp_path / "5.png")
 
 
-def test_color_label_is_refused(tmp_path: Path) -> None:
-    Image.new("RGB", (2, 2)).save(tmp_path / "5.png")
-    with pytest.raises(CorruptSampleError, match="expected one band of class indices"):
-        loveda.decode_label(tmp_path / "5.png")
+def test_a_label_in_class_colors_is_read_and_black_is_void(tmp_path: Path) -> None:
+    colors = np.array([[(0, 0, 0), *loveda.palette]], np.uint8)
+    Image.fromarray(colors).save(tmp_path / "5.png")
+    assert loveda.decode_label(tmp_path / "5.png").tolist() == [[255, *range(7)]]
 
 
 def test_test_split_has_no_labels(loveda_root: Path) -> None:

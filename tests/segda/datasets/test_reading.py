@@ -9,8 +9,10 @@ from rasterio.transform import Affine
 
 from segda.datasets import DATASETS
 from segda.datasets.base import Sample
-from segda.datasets.reading import find_images, read_image, read_label
+from segda.datasets.reading import find_images, read_image, read_stored_label
 from segda.errors import CorruptSampleError
+
+from .conftest import raw_png
 
 pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -53,7 +55,7 @@ def test_tiff_without_coordinates_is_read_silently(tmp_path: Path) -> None:
     [
         (np.zeros((3, 4, 4), np.uint16), "expected bands of uint8, got uint16"),
         (np.zeros((3, 4, 4), np.float32), "expected bands of uint8, got float32"),
-        (np.zeros((1, 4, 4), np.uint8), "expected at least 3 bands .*, got 1"),
+        (np.zeros((1, 4, 4), np.uint8), "expected bands red, green and blue, got 1"),
     ],
 )
 def test_other_tiffs_are_refused(tmp_path: Path, bands: np.ndarray, message: str) -> None:
@@ -63,7 +65,7 @@ def test_other_tiffs_are_refused(tmp_path: Path, bands: np.ndarray, message: str
 
 def test_16_bit_png_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
-    for read in (read_image, read_label):
+    for read in (read_image, read_stored_label):
         with pytest.raises(CorruptSampleError, match=r"a.png: expected 8 bits per channel, got 16"):
             read(tmp_path / "a.png")
 
@@ -88,12 +90,47 @@ def test_truncated_image_is_named(tmp_path: Path, suffix: str, kept: float) -> N
         read_image(path)
 
 
-def test_colors_of_a_paletted_label_are_not_applied(tmp_path: Path) -> None:
-    image = Image.fromarray(np.array([[3, 1]], np.uint8), mode=None).convert("P")
-    image.putdata([3, 1])
-    image.putpalette([200, 10, 10] * 256)
-    image.save(tmp_path / "a.png")
-    assert read_label(tmp_path / "a.png").tolist() == [[3, 1]]
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_gray_of_few_bits_is_refused(tmp_path: Path, bits: int) -> None:
+    """Pillow stretches it to 0..255, so that class 1 would be another one."""
+    (tmp_path / "a.png").write_bytes(raw_png(b"\xff", bits=bits))
+    for read in (read_image, read_stored_label):
+        with pytest.raises(CorruptSampleError, match=f"a.png: expected 8 bits per channel, got {bits}"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_palette_of_few_bits_keeps_values_and_colors(tmp_path: Path, bits: int) -> None:
+    (tmp_path / "a.png").write_bytes(raw_png(b"\xff", bits=bits, table=[(9, number, 7) for number in range(2**bits)]))
+    values, table = read_stored_label(tmp_path / "a.png")
+    largest = 2**bits - 1
+    assert values.tolist() == [[largest] * (8 // bits)]
+    assert table is not None
+    assert table.tolist() == [[9, number, 7] for number in range(largest + 1)]
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [9, largest, 7]
+
+
+def test_an_image_with_a_palette_is_read_in_its_colors(tmp_path: Path) -> None:
+    indexed = Image.fromarray(np.array([[0, 1, 0]], np.uint8))
+    indexed.putpalette([200, 0, 0, 10, 20, 30])
+    indexed.save(tmp_path / "a.png", transparency=1)
+    write_tiff(tmp_path / "a.tif", np.array([[[0, 1, 0]]], np.uint8), photometric="PALETTE")
+    with rasterio.open(tmp_path / "a.tif", "r+") as raster:
+        raster.write_colormap(1, {0: (200, 0, 0, 255), 1: (10, 20, 30, 255)})
+    for name in ("a.png", "a.tif"):
+        assert read_image(tmp_path / name).tolist() == [[[200, 0, 0], [10, 20, 30], [200, 0, 0]]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_labels_stored_with_loss_are_refused(tmp_path: Path, name: str) -> None:
+    if name == "a.tif":
+        write_tiff(
+            tmp_path / name, np.ones((1, 16, 16), np.uint8), compress="jpeg", blockxsize=16, blockysize=16, tiled=True
+        )
+    else:
+        Image.new("L", (8, 8), 1).save(tmp_path / name, format="JPEG")
+    with pytest.raises(CorruptSampleError, match=f"{name}: JPEG changes values"):
+        read_stored_label(tmp_path / name)
 
 
 def test_sizes_that_differ_are_both_told(tmp_path: Path) -> None:

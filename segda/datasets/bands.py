@@ -1,0 +1,113 @@
+"""Which bands of a TIFF are red, green and blue: what the file says of them, for training and prediction alike.
+
+- Bands tagged red, green and blue are these, wherever they stand. GDAL tags the bands of an RGB file so, and those of other files
+  where whoever wrote them said it. Where no band has such a tag, descriptions that are just these words count.
+- Without either, the first three bands are red, green and blue, if nothing is said of them.
+- A single band with a color table shows the table's colors.
+- Everything else is refused: a part of the tags, one of them twice, descriptions that contradict tags, the first three bands tagged
+  as something else. Descriptions such as B04 are not used: which color that is depends on the satellite.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.enums import ColorInterp
+
+from segda.errors import CorruptSampleError
+from segda.types import Pixels
+
+_COLORS = ("red", "green", "blue")
+_UNTAGGED = (ColorInterp.undefined, ColorInterp.gray)  # what GDAL says of bands of which the file says nothing
+
+
+@dataclass(frozen=True)
+class ImageBands:
+    """Where the image is in an open raster.
+
+    Attributes:
+        numbers: bands of red, green and blue, or the one band with a color table; counted from 1.
+        table: color of each value, uint8 [256, 3]; None without a color table.
+        alpha: band of opacity; None if there is none.
+    """
+
+    numbers: tuple[int, ...]
+    table: Pixels | None = None
+    alpha: int | None = None
+
+    def read(self, reader: Any, window: Any = None) -> Pixels:
+        """Read the image or a window of it, uint8 [H, W, 3]."""
+        bands = reader.read(self.numbers, window=window)
+        image: Pixels = bands.transpose(1, 2, 0) if self.table is None else self.table[bands[0]]
+        return np.ascontiguousarray(image)
+
+    def valid(self, reader: Any, window: Any = None) -> npt.NDArray[np.bool_]:
+        """Tell which pixels hold data, bool [H, W]: neither nodata, nor masked, nor wholly transparent."""
+        valid: npt.NDArray[np.bool_] = reader.dataset_mask(window=window) > 0
+        # GDAL itself takes an opacity for one only where it is the last band.
+        return valid if self.alpha is None else valid & (reader.read(self.alpha, window=window) > 0)
+
+
+def image_bands(reader: Any, path: Path) -> ImageBands:
+    """Find the image in an open raster.
+
+    Args:
+        reader: of rasterio.
+        path: the file, for messages.
+
+    Raises:
+        CorruptSampleError: bands of another type than uint8, too few, or not clearly red, green and blue.
+    """
+    kinds = sorted(set(reader.dtypes))
+    if kinds != ["uint8"]:
+        raise CorruptSampleError(f"{path}: expected bands of uint8, got {', '.join(kinds)}; scale it to 8 bits first")
+    tags = reader.colorinterp
+    alpha = tags.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in tags else None
+    if reader.count - (alpha is not None) == 1 and ColorInterp.palette in tags:
+        number = tags.index(ColorInterp.palette) + 1
+        return ImageBands((number,), color_table_of(reader, number), alpha)
+    if reader.count < 3:
+        raise CorruptSampleError(
+            f"image {path}: expected bands red, green and blue, got {reader.count} band(s); convert it to RGB"
+        )
+    tagged = _found([tag.name for tag in tags], what="tags", path=path)
+    described = _found([(text or "").strip().lower() for text in reader.descriptions], what="descriptions", path=path)
+    if tagged and described and tagged != described:
+        raise CorruptSampleError(
+            f"{path}: its tags say that red, green and blue are the bands {_listed(tagged)}, its descriptions say "
+            f"{_listed(described)}; correct one of them, e.g. with `rio edit-info --colorinterp`"
+        )
+    if (tagged or described) is None and not all(tag in _UNTAGGED for tag in tags[:3]):
+        raise CorruptSampleError(
+            f"{path}: expected bands red, green and blue, got {', '.join(tag.name for tag in tags)}; "
+            "convert it to RGB, or correct what it says with `rio edit-info --colorinterp`"
+        )
+    return ImageBands(tagged or described or (1, 2, 3), alpha=alpha)
+
+
+def color_table_of(reader: Any, band: int) -> Pixels:
+    """Return the color table of a band of an open raster, uint8 [256, 3]."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    for value, color in reader.colormap(band).items():
+        table[value] = color[:3]
+    return table
+
+
+def _found(names: Sequence[str], *, what: str, path: Path) -> tuple[int, ...] | None:
+    """Return the bands named red, green and blue, counted from 1; None if no band is."""
+    counts = [names.count(color) for color in _COLORS]
+    if counts == [0, 0, 0]:
+        return None
+    if counts != [1, 1, 1]:
+        raise CorruptSampleError(
+            f"{path}: red, green and blue must each be one band, its {what} are {', '.join(name or '-' for name in names)}; "
+            "correct them, or convert it to RGB"
+        )
+    return tuple(names.index(color) + 1 for color in _COLORS)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
