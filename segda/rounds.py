@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segda.datasets.array_file import ArrayFile
 from segda.datasets.cache import DecodedSplit
 from segda.datasets.loaders import evaluation_batches, normalize
 from segda.device import autocast
@@ -140,7 +141,7 @@ def find_round(target: DecodedSplit, folder: Path, *, number: int, digest: str) 
         present = {kind: _digest(_path(folder, number, kind)) for kind in record["digests"]}
         found = record | {"digests": present, "images": target.fingerprint}
     # What was not written by this module makes its reader raise nearly anything; a disk that fails says nothing about the files.
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError, RecursionError):
         found = {}
     if _joint(found) != digest:
         raise DamagedCheckpointError(
@@ -192,22 +193,13 @@ class _Images:
             yield normalize(batch.image.to(self._device, non_blocking=True))
 
 
-class _Maps:
+class _Maps(ArrayFile):
     """A new .npy file of maps uint8 [N, H, W], written batch by batch."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self._path = path
-        self._shape = shape
+        super().__init__(path, shape)
         self.count = 0
         self._labeled = 0
-
-    def __enter__(self) -> "_Maps":
-        self._file = self._path.open("xb")
-        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": self._shape})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
     def add(self, maps: Tensor) -> None:
         if maps.shape[1:] != self._shape[1:]:
@@ -215,9 +207,10 @@ class _Maps:
                 f"pseudo-labels must have the images' size {tuple(self._shape[1:])}, got {tuple(maps.shape[1:])}"
             )
         plain = maps.cpu().numpy()
-        self.count += len(plain)
+        for item in plain:
+            self.write(self.count, item)
+            self.count += 1
         self._labeled += int(np.count_nonzero(plain != IGNORE_INDEX))
-        self._file.write(np.ascontiguousarray(plain).data)
 
     @property
     def labeled(self) -> float:

@@ -1,8 +1,8 @@
 """Decoded images, once per data set and size, as memory-mapped arrays that all processes of a machine share.
 
-An entry is a folder `<data set>/<domain>-<split>-<height>x<width>[-labels]-<key>` with `images.npy`, `labels.npy` and
-`entry.json`. The key is a hash of what the entry was made from, so a changed file leads to a new entry. Entries appear by
-one rename of a finished folder and are never written again; of several processes that want the same entry one builds it.
+An entry is a folder `<data set>/<domain>-<split>-<height>x<width>[-labels]-<key>` (`segda.datasets.entry`). The key is a hash of
+what the entry was made from, so a changed file leads to a new entry. Entries appear by one rename of a finished folder and are
+never written to again: one that is damaged is replaced. Of several processes that want the same entry one builds it.
 """
 
 import fcntl
@@ -10,12 +10,14 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ import platformdirs
 from rich.console import Console
 from rich.progress import track
 
+from segda.datasets.array_file import ArrayFile
 from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
+from segda.datasets.entry import IMAGES, LABELS, open_entry, verify_entry, write_entry
 from segda.errors import CacheError, ConfigError, DatasetNotFoundError, SegdaError
 from segda.files import locked
 from segda.names import nearest
@@ -37,7 +41,6 @@ logger = logging.getLogger(__name__)
 DECODE_VERSION = 3
 
 _BUILDING = ".building-"
-_ENTRY = "entry.json"
 _MAX_DECODERS = 8
 
 
@@ -135,26 +138,39 @@ def decoded_split(
     key = _key(dataset, root, samples, with_labels=with_labels)
     parent = (cache or default_cache()) / dataset.name
     folder = parent / f"{domain}-{split}-{height}x{width}{suffix}-{key}"
-    found = _open_if_sound(folder)
-    if found is not None:
-        return found
+    size = (height, width)
+    found = tuple(sample.name for sample in samples)
+    verify = partial(verify_entry, folder, names=found, size=size, with_labels=with_labels)
+    build = partial(_build, dataset, samples, folder, size=size, with_labels=with_labels, progress=progress)
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        verify()
+    # Missing or damaged: who has the lock finds out which.
+    except (OSError, ValueError):
+        _decode_alone(folder, verify, build)
+    return _open(folder)
+
+
+def _decode_alone(folder: Path, verify: Callable[[], None], build: Callable[[], None]) -> None:
+    """Build an entry while nobody else does, unless somebody has done so meanwhile."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(_lock_of(folder), waiting=f"waiting for another process that decodes into {folder}"):
-            # Another process may have built it while this one waited.
-            found = _open_if_sound(folder)
-            if found is None:
-                _remove_leftovers(folder)
-                _build(dataset, samples, folder, size=(height, width), with_labels=with_labels, progress=progress)
-                found = _open(folder)
+            if os.path.lexists(folder):
+                try:
+                    verify()
+                    return
+                except (OSError, ValueError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    logger.warning("decoded images in %s are damaged (%s): decoding again", folder, reason)
+            _remove_leftovers(folder)
+            build()
     except SegdaError:
         raise
     except OSError as error:
         raise CacheError(
-            f"decoded images cannot be kept in {parent} ({error}); free space or choose another folder by `cache` or "
+            f"decoded images cannot be kept in {folder.parent} ({error}); free space or choose another folder by `cache` or "
             "the environment variable SEGDA_CACHE"
         ) from error
-    return found
 
 
 def default_cache() -> Path:
@@ -191,22 +207,9 @@ def _open_with_maps(folder: Path, labels: Path, weights: Path | None) -> Decoded
     return _open(folder).with_maps(labels, weights)
 
 
-def _open_if_sound(folder: Path) -> DecodedSplit | None:
-    if not folder.is_dir():
-        return None
-    try:
-        return _open(folder)
-    except (OSError, ValueError, KeyError) as error:
-        logger.warning("decoded images in %s are damaged (%s): decoding again", folder, error)
-        return None
-
-
 def _open(folder: Path) -> DecodedSplit:
-    entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
-    names = tuple(entry["names"])
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    labels = np.load(folder / "labels.npy", mmap_mode="r") if entry["with_labels"] else None
-    return DecodedSplit(images=images, labels=labels, names=names, fingerprint=entry["fingerprint"], folder=folder)
+    entry, arrays = open_entry(folder)
+    return DecodedSplit(arrays[IMAGES], arrays.get(LABELS), entry.names, entry.fingerprint, folder)
 
 
 def _lock_of(folder: Path) -> Path:
@@ -215,8 +218,11 @@ def _lock_of(folder: Path) -> Path:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed builders left; `folder`'s lock is held by the caller, so its own leftovers are dead."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    if os.path.lexists(folder):
+        # Moved aside first: what others have mapped stays as it is, and a network's file system removes it later.
+        aside = folder.with_name(f"{folder.name}{_BUILDING}{secrets.token_hex(4)}")
+        folder.rename(aside)
+        aside.unlink() if aside.is_symlink() or aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
     for leftover in folder.parent.glob(f"*{_BUILDING}*"):
         built = folder.with_name(leftover.name.partition(_BUILDING)[0])
         if built == folder:
@@ -246,8 +252,8 @@ def _build(
         logger.info("decoding %d images of %s into %s", len(samples), dataset.name, folder)
         count = len(samples)
         with (
-            _ArrayFile(building / "images.npy", (count, *size, 3)) as images,
-            _ArrayFile(building / "labels.npy", (count, *size)) if with_labels else nullcontext() as labels,
+            ArrayFile(building / IMAGES, (count, *size, 3)) as images,
+            ArrayFile(building / LABELS, (count, *size)) if with_labels else nullcontext() as labels,
             ThreadPoolExecutor(min(_MAX_DECODERS, os.cpu_count() or 1)) as pool,
         ):
 
@@ -275,43 +281,10 @@ def _build(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         fingerprint = hashlib.sha256(json.dumps([dataset.name, sorted(contents)]).encode()).hexdigest()
-        entry = {"names": [sample.name for sample in samples], "with_labels": with_labels, "fingerprint": fingerprint}
-        (building / _ENTRY).write_text(json.dumps(entry), encoding="utf-8")
+        write_entry(building, names=tuple(sample.name for sample in samples), fingerprint=fingerprint)
         building.replace(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-class _ArrayFile:
-    """A new .npy file of uint8 whose items are written by several threads.
-
-    Plain writes instead of a memory map: a full disk is then an OSError and not a bus error that kills the process.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._file = path.open("xb")
-
-    def __enter__(self) -> "_ArrayFile":
-        header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
-        self._file.flush()
-        self._start = self._file.tell()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._file:
-            os.fsync(self._file.fileno())
-
-    def write(self, index: int, item: Pixels) -> None:
-        assert item.shape == self._shape[1:]
-        assert item.dtype == np.uint8
-        remaining = np.ascontiguousarray(item).data.cast("B")
-        offset = self._start + index * item.size
-        while remaining:
-            written = os.pwrite(self._file.fileno(), remaining, offset)
-            remaining = remaining[written:]
-            offset += written
 
 
 def _digest(path: Path) -> str:

@@ -204,9 +204,9 @@ def kill_in_the_middle_of_writing_maps(patch: pytest.MonkeyPatch) -> None:
     add = rounds._Maps.add
 
     def added(maps: Any, more: Tensor) -> None:
-        if maps.count == 4 and "round-2" in maps._path.name:
+        if maps.count == 4 and "round-2" in maps.path.name:
             # What SIGKILL leaves: nobody tidies up.
-            maps._path.with_name(".round-2-labels.npy.dead.partial").write_bytes(b"half")
+            maps.path.with_name(".round-2-labels.npy.dead.partial").write_bytes(b"half")
             raise Killed
         add(maps, more)
 
@@ -360,6 +360,8 @@ def claim_more(path: Path) -> None:
         ("round-2.json", Path.unlink),
         ("round-2.json", cut_off),
         ("round-2.json", claim_more),
+        ("round-2.json", lambda path: path.write_text("[" * 100_000)),
+        ("round-2-labels.npy", lambda path: (path.unlink(), path.mkdir())),
     ],
 )
 def test_maps_that_are_missing_or_damaged_end_the_resume_with_one_error(configure, tmp_path, name, damage):
