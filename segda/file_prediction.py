@@ -1,6 +1,7 @@
 """Predict image files and folders of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
-from segda.datasets.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, read_image
+from segda.datasets.listing import IMAGE_SUFFIXES, TIFF_SUFFIXES, in_words, list_folder
+from segda.datasets.reading import read_image
 from segda.device import Precision
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.files import replacing
@@ -28,10 +30,12 @@ class FolderResult:
     Attributes:
         written: predictions made.
         skipped: predictions that were there.
+        left: why files were left alone -> which, e.g. those of other kinds and links to what is missing.
     """
 
     written: tuple[Path, ...]
     skipped: tuple[Path, ...]
+    left: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 def predict_files(
@@ -67,7 +71,7 @@ def predict_files(
         precision: arithmetic of convolutions.
 
     Returns:
-        What was written and what was there.
+        What was written, what was there and what was left alone.
 
     Raises:
         SegdaError: checkpoint, files or device cannot be used.
@@ -200,7 +204,7 @@ def predict_folder(
 
     Args:
         segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
-        source: folder with PNG, JPEG and TIFF files; sub-folders are not entered.
+        source: folder with PNG, JPEG and TIFF files; everything else is left alone, and sub-folders are not entered.
         destination: folder for `<name>.png` of train ids with a palette and, if asked for, `<name>_overlay.png`. A TIFF
             becomes a `<name>.tif` with the coordinates of its source, and has no overlay.
         palette: RGB color of each train id.
@@ -216,7 +220,7 @@ def predict_folder(
         progress: called with (done, total) files.
 
     Returns:
-        What was written and what was there.
+        What was written, what was there and what was left alone.
 
     Raises:
         DatasetNotFoundError: if the folder holds no image.
@@ -224,9 +228,13 @@ def predict_folder(
         CorruptSampleError: if a file cannot be read; the predictions before it stay.
         OutOfMemoryError: if an image does not fit on the device.
     """
-    images = find_images(source)
+    listing = list_folder(source)
+    images = listing.images
     if not images:
-        raise DatasetNotFoundError(f"{source} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        found = f"; left alone: {in_words(listing.left)}" if listing.left else ""
+        raise DatasetNotFoundError(
+            f"{source} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}{found}"
+        )
     if destination.exists() and destination.samefile(source):
         raise ConfigError(f"predictions would replace the images in {source}; choose another folder for them")
     for name in images if with_overlay else ():
@@ -270,7 +278,7 @@ def predict_folder(
             written.append(output)
         if progress is not None:
             progress(done, len(images))
-    return FolderResult(tuple(written), tuple(skipped))
+    return FolderResult(tuple(written), tuple(skipped), {why: tuple(paths) for why, paths in listing.left.items()})
 
 
 def overlay_path(prediction: Path) -> Path:

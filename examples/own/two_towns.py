@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from segda.datasets import Sample, SegmentationDataset
 from segda.datasets.labels import LabelCode
-from segda.datasets.reading import find_images
+from segda.datasets.listing import find_images, find_labels
 from segda.types import IGNORE_INDEX, Pixels
 
 
@@ -44,10 +44,9 @@ class TwoTowns(SegmentationDataset):
     def list_samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
         """List the images of a folder; see `SegmentationDataset.list_samples`."""
         folder = root / domain / split
-        return [
-            Sample(name=name, image=image, label=folder / "labels" / f"{name}.png")
-            for name, image in find_images(folder / "images").items()
-        ]
+        images = find_images(folder / "images")
+        labels = find_labels(folder / "labels", images)
+        return [Sample(name=name, image=image, label=labels[name]) for name, image in images.items()]
 
     def decode_label(self, path: Path) -> Pixels:
         """Read train ids; see `SegmentationDataset.decode_label`."""

@@ -115,7 +115,12 @@ def _find_samples(
 
 
 def _has_label(sample: "Sample") -> bool:
-    return sample.label is not None and sample.label.is_file()
+    from segda.datasets.listing import UnreachableError, reach
+
+    try:
+        return sample.label is not None and bool(reach(sample.label))
+    except UnreachableError:
+        return False
 
 
 def _share_table(dataset: "SegmentationDataset", found: Mapping[tuple[str, str], "list[Sample]"]) -> "Table":

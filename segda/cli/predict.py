@@ -50,7 +50,7 @@ def predict_command(
 
     INPUT is an image (OUTPUT: a PNG of class ids with a palette), a GeoTIFF of any size (OUTPUT: a GeoTIFF of class ids
     with color table and coordinates; 255 where INPUT has no data), or a folder of them (OUTPUT: a folder; what is there
-    is skipped, so an interrupted run goes on).
+    is skipped, so an interrupted run goes on; what is no image or cannot be reached is left alone and told).
 
     \b
     Examples:
@@ -58,6 +58,7 @@ def predict_command(
       segda predict runs/RUN/checkpoint.pt city.tif city_classes.tif --window 1024 --device cuda
       segda predict runs/RUN/checkpoint.pt frames/ predictions/ --overlay
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    from segda.datasets.listing import in_words
     from segda.file_prediction import predict_files
 
     done = predict_files(
@@ -75,7 +76,13 @@ def predict_command(
     )
     console = output()
     if source.is_dir():
-        console.print(f"{len(done.written)} predicted, {len(done.skipped)} were there", highlight=False)
+        left = f", {sum(map(len, done.left.values()))} left alone ({in_words(done.left)})" if done.left else ""
+        console.print(
+            f"{len(done.written)} predicted, {len(done.skipped)} were there{left}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(f"written: {destination}", highlight=False, soft_wrap=True)
 
 

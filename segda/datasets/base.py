@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segda.datasets.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, find_images, read_image
-from segda.errors import CorruptSampleError, DatasetNotFoundError
+from segda.datasets.listing import IMAGE_SUFFIXES, TIFF_SUFFIXES, UnreachableError, find_images, find_labels, reach
+from segda.datasets.reading import read_image
+from segda.errors import CorruptSampleError, DatasetNotFoundError, SegdaError
 from segda.names import nearest
 from segda.types import Pixels
 
@@ -22,8 +23,10 @@ __all__ = [
     "Pixels",
     "Sample",
     "SegmentationDataset",
+    "check_image_exists",
     "check_label_exists",
     "find_images",
+    "find_labels",
     "read_image",
     "resolve_root",
 ]
@@ -125,11 +128,19 @@ class SegmentationDataset(ABC):
             DatasetNotFoundError: no such domain or split, or root or a part of it is missing or empty.
         """
         self.check_split(domain=domain, split=split)
-        if not root.is_dir():
+        try:
+            if not root.is_dir():
+                raise DatasetNotFoundError(
+                    f"data set {self.name}: {root} is not a folder; {_ways_out(self.name)}; get it from {self.url}"
+                )
+            found = self.list_samples(root, domain=domain, split=split)
+        except SegdaError:
+            raise
+        except OSError as error:
+            place = error.filename or root
             raise DatasetNotFoundError(
-                f"data set {self.name}: {root} is not a folder; {_ways_out(self.name)}; get it from {self.url}"
-            )
-        found = self.list_samples(root, domain=domain, split=split)
+                f"data set {self.name}: {place} cannot be read ({error.strerror}); see to the disk or the permissions"
+            ) from error
         if not found:
             raise DatasetNotFoundError(
                 f"data set {self.name}: {root} has no image of domain {domain!r}, split {split!r}; "
@@ -198,7 +209,7 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
             raise DatasetNotFoundError(f"where is data set {dataset_name}? {_ways_out(dataset_name)}")
         root = Path(given)
     root = root.expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 - which does not raise where looking is not allowed
         raise DatasetNotFoundError(f"data set {dataset_name}: {root} is not a folder; {_ways_out(dataset_name)}")
     return root
 
@@ -212,15 +223,31 @@ def _ways_out(dataset_name: str) -> str:
     return f"give its folder as `root`, or set the environment variable {_root_variable(dataset_name)}"
 
 
-def check_label_exists(sample: Sample) -> None:
-    """Refuse a sample whose label file is not there.
+def check_image_exists(sample: Sample) -> os.stat_result:
+    """Return the state of an image file.
+
+    Raises:
+        CorruptSampleError: it cannot be reached; names it and says why.
+    """
+    try:
+        return reach(sample.image)
+    except UnreachableError as error:
+        raise CorruptSampleError(
+            f"image {sample.image} {error}; put it right, or remove it from the data set"
+        ) from error
+
+
+def check_label_exists(sample: Sample) -> os.stat_result:
+    """Return the state of a label file, and refuse a sample whose label is not there.
 
     Raises:
         CorruptSampleError: names the image and the label file that was expected.
     """
     if sample.label is None:
         raise CorruptSampleError(f"image {sample.image} belongs to a split without labels; use it as unlabelled target")
-    if not sample.label.is_file():
+    try:
+        return reach(sample.label)
+    except UnreachableError as error:
         raise CorruptSampleError(
-            f"image {sample.image} has no label: expected {sample.label}; add the label or remove the image"
-        )
+            f"image {sample.image} has no label: {sample.label} {error}; add the label or remove the image"
+        ) from error

@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.progress import track
 
 from segda.datasets.array_file import ArrayFile
-from segda.datasets.base import Sample, SegmentationDataset, check_label_exists
+from segda.datasets.base import Sample, SegmentationDataset, check_image_exists, check_label_exists
 from segda.datasets.entry import IMAGES, LABELS, open_entry, verify_entry, write_entry
-from segda.errors import CacheError, ConfigError, DatasetNotFoundError, SegdaError
+from segda.errors import CacheError, ConfigError, CorruptSampleError, DatasetNotFoundError, SegdaError
 from segda.files import locked
 from segda.names import nearest
 from segda.resizing import resize_image, resize_label
@@ -131,9 +131,6 @@ def decoded_split(
     samples = dataset.samples(root, domain=domain, split=split)
     if names is not None:
         samples = _chosen(samples, names, where=f"data set {dataset.name}, domain {domain!r}, split {split!r}")
-    if with_labels:
-        for sample in samples:
-            check_label_exists(sample)
     suffix = "-labels" if with_labels else ""
     key = _key(dataset, root, samples, with_labels=with_labels)
     parent = (cache or default_cache()) / dataset.name
@@ -180,14 +177,22 @@ def default_cache() -> Path:
 
 
 def _key(dataset: SegmentationDataset, root: Path, samples: list[Sample], *, with_labels: bool) -> str:
-    """Hash what the decoded arrays depend on except the size, without opening a file: 16 hexadecimal digits."""
+    """Hash what the decoded arrays depend on except the size, without opening a file: 16 hexadecimal digits.
 
-    def state(path: Path) -> list[str | int]:
-        status = path.stat()
+    Raises:
+        CorruptSampleError: a file cannot be reached.
+    """
+
+    def state(path: Path | None, status: os.stat_result) -> list[str | int]:
+        assert path is not None
         return [os.path.relpath(path, root), status.st_size, status.st_mtime_ns]
 
     inputs = [
-        [sample.name, state(sample.image), state(sample.label) if with_labels and sample.label else None]
+        [
+            sample.name,
+            state(sample.image, check_image_exists(sample)),
+            state(sample.label, check_label_exists(sample)) if with_labels else None,
+        ]
         for sample in samples
     ]
     text = json.dumps([DECODE_VERSION, dataset.name, inputs])
@@ -288,5 +293,8 @@ def _build(
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptSampleError(f"{path} cannot be read ({error.strerror}); complete the data set") from error

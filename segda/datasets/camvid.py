@@ -5,12 +5,14 @@ SegNet's eleven (Badrinarayanan et al., PAMI 2017; lane markings are road), `cam
 everything else Void, which is learned but not scored.
 """
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
 from segda.datasets.base import Sample, SegmentationDataset
 from segda.datasets.labels import Color, LabelCode
-from segda.datasets.reading import find_images, natural_key
+from segda.datasets.listing import find_images, find_labels, natural_key
+from segda.datasets.lists import Listed, listed_pairs
 from segda.errors import CorruptSampleError, DatasetNotFoundError
 from segda.types import IGNORE_INDEX, Pixels
 
@@ -100,6 +102,7 @@ _FLAT_LABELS = "LabeledApproved_full"
 # Folder of labels beside the folder `<split>` of images: SegNet's copy, then the copy with color labels.
 _LABEL_FOLDERS = ("{split}annot", "{split}_labels")
 _COLOR_SUFFIX = "_L"
+_MARKS = ("", _COLOR_SUFFIX)
 
 
 class CamVid(SegmentationDataset):
@@ -172,72 +175,49 @@ class CamVid12(CamVid):
 
 def _find_frames(root: Path, *, split: str, name: str) -> list[Sample]:
     list_file = root / f"{split}.txt"
+    # A link to a list that is missing is no folder without a list.
+    has_list = os.path.lexists(list_file)
     if (root / split).is_dir():
-        labels = next(
-            (folder for folder in _label_folders(root, split) if folder.is_dir()), _label_folders(root, split)[0]
-        )
-        if list_file.is_file():
-            return _read_list(list_file, images=root / split, labels=labels)
-        return [_frame(image, labels=labels) for image in find_images(root / split).values()]
+        places = [root / pattern.format(split=split) for pattern in _LABEL_FOLDERS]
+        labels = next((folder for folder in places if folder.is_dir()), places[0])
+        if has_list:
+            return _listed_frames(list_file, images=root / split, labels=labels)
+        images = find_images(root / split)
+        found = find_labels(labels, images, usual=_usual_label(labels), marks=_MARKS)
+        return [Sample(name=frame, image=image, label=found[frame]) for frame, image in images.items()]
     if (root / _FLAT_IMAGES).is_dir():
-        if not list_file.is_file():
+        if not has_list:
             raise DatasetNotFoundError(
                 f"data set {name}: {root / _FLAT_IMAGES} holds all frames, so the splits must be given as files of "
                 f"frame names, but {list_file} is missing; write train.txt, val.txt and test.txt"
             )
-        return _read_list(list_file, images=root / _FLAT_IMAGES, labels=root / _FLAT_LABELS)
+        return _listed_frames(list_file, images=root / _FLAT_IMAGES, labels=root / _FLAT_LABELS)
     raise DatasetNotFoundError(
         f"data set {name}: neither folder {root / split} nor {root / _FLAT_IMAGES} exists; expected {CamVid.layout}"
     )
 
 
-def _label_folders(root: Path, split: str) -> list[Path]:
-    return [root / pattern.format(split=split) for pattern in _LABEL_FOLDERS]
+def _usual_label(folder: Path) -> str:
+    is_marked = folder.name == _FLAT_LABELS or folder.name.endswith("_labels")
+    return f"{{name}}{_COLOR_SUFFIX if is_marked else ''}.png"
 
 
-def _frame(image: Path, *, labels: Path) -> Sample:
-    """Pair an image with its label, `<name>.png` or `<name>_L.png`; if neither exists, with the usual one of the folder."""
-    plain, marked = labels / f"{image.stem}.png", labels / f"{image.stem}{_COLOR_SUFFIX}.png"
-    usual = marked if labels.name == _FLAT_LABELS or labels.name.endswith("_labels") else plain
-    label = next((path for path in (plain, marked) if path.is_file()), usual)
-    return Sample(name=image.stem, image=image, label=label)
-
-
-def _read_list(list_file: Path, *, images: Path, labels: Path) -> list[Sample]:
-    """Read lines of `image label` or `image`; of a path only the folder and the file name count, of the suffix nothing.
+def _listed_frames(list_file: Path, *, images: Path, labels: Path) -> list[Sample]:
+    """Return the frames of a list; where it names no label, that of the frame's name.
 
     Raises:
         DatasetNotFoundError: a listed image does not exist.
         CorruptSampleError: an image is listed twice.
     """
     root = list_file.parent
-    folders: dict[Path, dict[str, Path]] = {}
+    listed_images, listed_labels = (Listed(root, folder) for folder in (images, labels))
     samples: dict[str, Sample] = {}
-    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        listed = Path(words[0])
-        # Absolute paths of another machine: /SegNet/CamVid/train/x.png stands for <root>/train/x.*
-        folder = root / listed.parent.name if listed.parent.name and (root / listed.parent.name).is_dir() else images
-        if folder not in folders:
-            folders[folder] = find_images(folder)
-        # A name may stand without suffix, but may also contain a dot itself.
-        image = folders[folder].get(listed.stem) or folders[folder].get(listed.name)
-        if image is None:
-            raise DatasetNotFoundError(
-                f"{list_file}:{number} lists {words[0]}, but {folder} has no image {listed.stem}; complete the folder "
-                "or correct the list"
-            )
-        if image.stem in samples:
-            raise CorruptSampleError(f"{list_file}:{number} lists image {image.stem} a second time; remove the line")
-        if len(words) > 1:
-            label = Path(words[1])
-            samples[image.stem] = Sample(
-                name=image.stem,
-                image=image,
-                label=(root / label.parent.name if label.parent.name else labels) / label.name,
-            )
-        else:
-            samples[image.stem] = _frame(image, labels=labels)
+    for number, image, label in listed_pairs(list_file, images=listed_images, labels=listed_labels):
+        name = image.stem
+        if name in samples:
+            raise CorruptSampleError(f"{list_file}:{number} lists image {name} a second time; remove the line")
+        if label is None:
+            present = (listed_labels.find(f"{name}{mark}.png") for mark in _MARKS)
+            label = next((path for path in present if path), labels / _usual_label(labels).format(name=name))
+        samples[name] = Sample(name=name, image=image, label=label)
     return list(samples.values())

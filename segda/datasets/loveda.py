@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from segda.datasets.base import Sample, SegmentationDataset
 from segda.datasets.labels import LabelCode
-from segda.datasets.reading import find_images
+from segda.datasets.listing import find_images, find_labels
 from segda.types import IGNORE_INDEX, Pixels
 
 CLASSES = ("Background", "Building", "Road", "Water", "Barren", "Forest", "Agriculture")
@@ -52,17 +52,11 @@ class LoveDA(SegmentationDataset):
     def list_samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
         """Find the tiles of a scene type in natural order of their numbers."""
         folder = root / split.capitalize() / domain.capitalize()
-        labels = folder / "masks_png"
-        # The suffix of a label follows what is there, so that re-exported GeoTIFF labels are found as well.
-        tiffs = {path.stem: path for path in sorted(labels.glob("*.tif*"))} if split != "test" else {}
-        return [
-            Sample(
-                name=name,
-                image=image,
-                label=None if split == "test" else tiffs.get(name, labels / f"{name}.png"),
-            )
-            for name, image in find_images(folder / "images_png").items()
-        ]
+        images = find_images(folder / "images_png")
+        if split == "test":
+            return [Sample(name=name, image=image, label=None) for name, image in images.items()]
+        labels = find_labels(folder / "masks_png", images)
+        return [Sample(name=name, image=image, label=labels[name]) for name, image in images.items()]
 
     def decode_label(self, path: Path) -> Pixels:
         """Read a label: stored 0 becomes void (255), stored 1..7 become 0..6; class colors are read too, black as void."""

@@ -1,7 +1,5 @@
-"""Reading images and label files, with errors that name the file; listing the images of a folder."""
+"""Reading images and label files, with errors that name the file."""
 
-import os
-import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,53 +14,15 @@ from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from segda.datasets.bands import color_table_of, image_bands
-from segda.errors import CorruptSampleError, DatasetNotFoundError
+from segda.datasets.listing import TIFF_SUFFIXES, UnreachableError, reach
+from segda.errors import CorruptSampleError
 from segda.types import Pixels
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-TIFF_SUFFIXES = (".tif", ".tiff")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEAD = 26  # signature and header up to the bits per channel and the kind of color
 _LOSSY_FORMATS = ("JPEG", "MPO")
 # Filters of warnings belong to the process, so two threads must not change and restore them at the same time.
 _WARNING_FILTERS = threading.Lock()
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key by which 9.png comes before 10.png.
-
-    Example:
-        >>> sorted(["10.png", "9.png", "a2", "a10"], key=natural_key)
-        ['9.png', '10.png', 'a2', 'a10']
-    """
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
-
-
-def find_images(folder: Path) -> dict[str, Path]:
-    """List the images of a folder by name without suffix, in natural order.
-
-    Args:
-        folder: an existing folder; its subfolders are not entered.
-
-    Raises:
-        DatasetNotFoundError: the folder is missing.
-        CorruptSampleError: two images differ in their suffix only, so that the label would be shared.
-    """
-    if not folder.is_dir():
-        raise DatasetNotFoundError(f"folder {folder} is missing; complete the data set or correct its root")
-    found: dict[str, Path] = {}
-    for name in sorted((entry.name for entry in os.scandir(folder) if _is_image(entry)), key=natural_key):
-        path = folder / name
-        if path.stem in found:
-            raise CorruptSampleError(f"{found[path.stem]} and {path} are the same sample twice; remove one of them")
-        found[path.stem] = path
-    return found
-
-
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return not entry.name.startswith(".") and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
 
 
 def read_image(path: Path) -> Pixels:
@@ -153,6 +113,10 @@ def _read_pillow(path: Path) -> Image.Image:
                 image.load()
                 return image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CorruptSampleError(
+                f"{path} cannot be read ({error.strerror}); see to the disk or the permissions"
+            ) from error
         # Pillow reports damage by all of these, depending on where in the file it is.
         raise CorruptSampleError(f"{path} cannot be decoded ({error}); it may be truncated: copy it again") from error
 
@@ -166,5 +130,7 @@ def _check_depth(path: Path, *, depth: int, is_gray: bool) -> None:
 
 
 def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise CorruptSampleError(f"{path} is missing or not a file; complete the data set")
+    try:
+        reach(path)
+    except UnreachableError as error:
+        raise CorruptSampleError(f"{path} {error}; complete the data set") from error

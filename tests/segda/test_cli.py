@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,14 @@ def test_a_folder_is_predicted_and_a_second_run_skips_it(segda, trained, tmp_pat
     assert "0 predicted, 2 were there" in segda("predict", trained.checkpoint, source, tmp_path / "out").output
     again = segda("predict", trained.checkpoint, source, tmp_path / "out", "--overwrite", "--size", "32x48")
     assert "2 predicted, 0 were there" in again.output
+
+
+def test_what_a_folder_has_beside_its_images_is_told(segda, trained, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(trained.root / "Val" / "Rural" / "images_png", source)
+    (source / "[b].png").symlink_to("/nowhere")
+    told = segda("predict", trained.checkpoint, source, tmp_path / "out").output
+    assert "2 predicted, 0 were there, 1 left alone ([b].png: is a link to what is missing)\n" in told
 
 
 def test_a_geotiff_is_predicted_in_windows_and_keeps_its_coordinates(segda, trained, tmp_path):

@@ -166,6 +166,35 @@ def test_a_folder_without_images_is_refused(tmp_path):
         predict_folder(BrightestChannel(), tmp_path / "empty", tmp_path / "out", palette=PALETTE)
 
 
+def test_what_is_left_alone_is_told_with_the_reason(folder, tmp_path):
+    (folder / "c.png").symlink_to("/nowhere")
+    (folder / "d.png").mkdir()
+    for name in ("notes.txt", "e.webp", ".hidden.png"):
+        (folder / name).touch()
+    result = predict_folder(BrightestChannel(), folder, tmp_path / "out", palette=PALETTE)
+    assert [path.name for path in result.written] == ["a.png", "b.png"]
+    assert {why: [path.name for path in paths] for why, paths in result.left.items()} == {
+        "is hidden": [".hidden.png"],
+        "is a link to what is missing": ["c.png"],
+        "is a folder": ["d.png"],
+        "is of a kind that is not read": ["c.bmp.txt", "e.webp", "notes.txt"],
+    }
+
+
+def test_a_folder_of_which_everything_was_left_alone_is_refused_with_the_reasons(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "c.png").symlink_to("/nowhere")
+    for number in range(5):
+        (source / f"{number}.txt").touch()
+    words = (
+        r"left alone: 0\.txt, 1\.txt and 3 more: is of a kind that is not read; c\.png: is a link to what is missing"
+    )
+    with pytest.raises(DatasetNotFoundError, match=words):
+        predict_folder(BrightestChannel(), source, tmp_path / "out", palette=PALETTE)
+    assert not (tmp_path / "out").exists()
+
+
 def test_predictions_into_the_folder_of_the_images_are_refused(folder):
     before = (folder / "a.png").read_bytes()
     with pytest.raises(ConfigError, match="replace the images"):

@@ -9,7 +9,7 @@ from rasterio.transform import Affine
 
 from segda.datasets import DATASETS
 from segda.datasets.base import Sample
-from segda.datasets.reading import find_images, read_image, read_stored_label
+from segda.datasets.reading import read_image, read_stored_label
 from segda.errors import CorruptSampleError
 
 from .conftest import raw_png
@@ -138,17 +138,3 @@ def test_sizes_that_differ_are_both_told(tmp_path: Path) -> None:
     Image.new("L", (8, 5)).save(tmp_path / "b.png")
     with pytest.raises(CorruptSampleError, match=r"a.png is 8x6 pixels but its label .*b.png is 8x5"):
         DATASETS["loveda"].read(Sample("a", tmp_path / "a.png", tmp_path / "b.png"), with_label=True)
-
-
-def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    (tmp_path / "a.jpg").touch()
-    with pytest.raises(CorruptSampleError, match="same sample twice"):
-        find_images(tmp_path)
-
-
-def test_other_files_are_no_images(tmp_path: Path) -> None:
-    for name in ("a.png", ".b.png", "Thumbs.db", "readme.txt"):
-        (tmp_path / name).touch()
-    (tmp_path / "c.png").mkdir()
-    assert list(find_images(tmp_path)) == ["a"]
