@@ -123,6 +123,18 @@ def _few_shot(config: TrainConfig, *, progress: bool) -> DecodedSplit | None:
     return open_split(config, target, "train", with_labels=True, samples=names, progress=progress)
 
 
+def what_is_read(config: TrainConfig) -> str:
+    """Return what decides which images and labels a run reads: as long as files stay, equal ones have equal data fingerprints.
+
+    The block `data` alone does not: methods that are supervised on the target read its labels, and a run may score no target.
+
+    Args:
+        config: the run.
+    """
+    parts = [config.data.model_dump(mode="json"), METHODS[config.method.name].supervision, config.oracle == "never"]
+    return json.dumps(parts, sort_keys=True)
+
+
 def data_fingerprint(config: TrainConfig, *, progress: bool = False) -> str:
     """Return a hash of the contents of every split that a run reads; decodes what is not in the cache yet.
 

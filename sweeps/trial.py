@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from segda.config import TrainConfig
+from segda.environment import code_fingerprint
 from segda.tunable import Scalar
 from sweeps.failures import POLICIES, FailureClass
 
@@ -97,6 +99,16 @@ class TrialRecord:
         if self.state is not TrialState.FAILED or self.failure is None:
             return False
         return not POLICIES[self.failure].blames_configuration
+
+
+def code_of(config: TrainConfig, *, train: str) -> str:
+    """Return the identity of the code that computes a training run.
+
+    Args:
+        config: the run.
+        train: training function as `module:name`.
+    """
+    return f"{train} {code_fingerprint(config)}"
 
 
 def trial_key(config: Mapping[str, Any], data_fingerprint: str, code: str) -> str:

@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.audit.files import History, check_folders, check_keys, check_reports, read_trial_files, segda_history
+from sweeps.audit.files import (
+    History,
+    check_files,
+    check_folders,
+    check_report,
+    check_reports,
+    read_trial_files,
+    segda_history,
+)
+from sweeps.audit.rows import check_keys, check_rows
 from sweeps.checks.makers import stored_spec
 from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.file.spec import SweepSpec
@@ -66,18 +75,22 @@ def audit(
         points={trial.number: ledger.points(name, trial.number) for trial in records},
         is_driven=is_driven(ledger, name),
     )
-    files = read_trial_files(records, store, storage=spec.storage, history=history)
+    proofs = ledger.proofs(name)
+    files = read_trial_files(records, store, storage=spec.storage, history=history, proofs=proofs)
     checks = [
         _numbers(sweep),
         _once(sweep),
-        check_keys(records, files, train=train),
+        check_rows(spec, ledger=ledger, device=record.info.device, is_driven=sweep.is_driven),
+        check_keys(records, proofs, files.results),
         _states(sweep),
         _untrained(sweep),
         _steps(sweep),
         _last_figures(sweep),
         _reused(sweep, ledger),
         check_folders(records, store),
+        check_files(records, files, proofs),
         *(check_reports(file, records, sweep.points, files, store, train=train) for file in files.reports),
+        check_report(store.report(name), records, name=name, state=record.state, is_driven=sweep.is_driven),
     ]
     if mlflow:
         from sweeps.tracking import compare  # takes seconds

@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 
-from segda.config import TrainConfig, canonical
-from segda.environment import code_fingerprint
+from segda.checkpoint import verify_checkpoint
 from sweeps.execution.attempts import newest_attempt
-from sweeps.execution.remote import files_of
+from sweeps.execution.digests import file_digest
+from sweeps.execution.remote import files_of, has_own_files, missing_at
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import PREFIX
 from sweeps.execution.task import DEFAULT_TRAIN
 from sweeps.findings import TIMES, Check, check, same
-from sweeps.ledger.records import Point
+from sweeps.ledger.proofs import Proof
+from sweeps.ledger.records import Point, SweepState
+from sweeps.reports.proof import report_problems
 from sweeps.store import Store
-from sweeps.trial import TrialRecord, TrialState, trial_key
+from sweeps.trial import TrialRecord, TrialState
 
 Reports = Sequence[tuple[int, Mapping[str, float]]]  # (step, metrics), oldest first
 History = Callable[[Path], Reports]
@@ -29,11 +31,13 @@ def segda_history(checkpoint: Path) -> Reports:
     """Return the reports that are kept in a checkpoint of `segda.train`.
 
     Args:
-        checkpoint: the file; tensors in it are not read.
+        checkpoint: the file; of tensors in it only the checksums are compared.
 
     Raises:
-        Exception: whatever `torch.load` raises for a damaged file.
+        DamagedCheckpointError: its bytes do not have the checksums that were written with them.
+        Exception: whatever `torch.load` raises for a file with other content.
     """
+    verify_checkpoint(checkpoint)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     history = _reports(json.loads(state["history"]))
     # At the beginning of a round of pseudo-labels a checkpoint is written between reports.
@@ -49,16 +53,25 @@ class TrialFiles:
     Attributes:
         results: trial -> content of `result.json`; empty if there is none.
         reports: name of a file -> trial -> the reports in it; what went wrong if it cannot be read; None if it is missing.
+        left: names of files that some training is known to have left.
+        lost: what is missing of what trials left, or is not as they left it, one line each.
         unread: why no further files could be looked at; empty if all were.
     """
 
     results: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     reports: dict[str, dict[int, Reports | str | None]] = field(default_factory=lambda: {name: {} for name in _NAMES})
+    left: set[str] = field(default_factory=set)
+    lost: list[str] = field(default_factory=list)
     unread: str = ""
 
 
 def read_trial_files(
-    records: Sequence[TrialRecord], store: Store, *, storage: str | None, history: History
+    records: Sequence[TrialRecord],
+    store: Store,
+    *,
+    storage: str | None,
+    history: History,
+    proofs: Mapping[int, Proof],
 ) -> TrialFiles:
     """Read the files of all trials that a worker had, one after the other: those at a storage address are large.
 
@@ -67,6 +80,7 @@ def read_trial_files(
         store: has their folders.
         storage: the sweep's storage address, if it has one; counts for trials whose last attempt did not run in this store.
         history: reads the reports out of a checkpoint.
+        proofs: have the digests of the files that trials left.
     """
     files = TrialFiles()
     readers: dict[str, History] = {"metrics.jsonl": _metrics_reports, "checkpoint.pt": history}
@@ -78,9 +92,67 @@ def read_trial_files(
                 files.results[record.number] = _read_json(folder / "result.json")
                 for name, read in readers.items():
                     files.reports[name][record.number] = _read(folder / name, read)
+                left = _left(record, proofs)
+                files.left |= left.keys()
+                files.lost += [f"trial {record.number}: {problem}" for problem in _losses(folder, left)]
+            if storage is not None and left and has_own_files(record, store=store):
+                missing = missing_at(storage, record, store=store, names=left)
+                files.lost += [f"trial {record.number}: {name} is missing under {storage}" for name in missing]
     except StorageError as error:
         files.unread = f"{error}; the files of trial {record.number} and later ones were not looked at"
     return files
+
+
+def _left(record: TrialRecord, proofs: Mapping[int, Proof]) -> Mapping[str, str]:
+    """Return the digests of the files that a trial's training left; of one that goes on they are none any more."""
+    proof = proofs.get(record.number)
+    return {} if proof is None or record.state is not TrialState.COMPLETE else proof.files
+
+
+def _losses(folder: Path, left: Mapping[str, str]) -> Iterator[str]:
+    for name, digest in left.items():
+        try:
+            if file_digest(folder / name) != digest:
+                yield f"{name} in {folder} is not what its training left"
+        except FileNotFoundError:
+            if name not in _NAMES:  # which are missed by name already
+                yield f"{name} is missing in {folder}"
+        except OSError as error:
+            yield f"{name} in {folder} cannot be read ({error.strerror})"
+
+
+def check_files(records: Sequence[TrialRecord], files: TrialFiles, proofs: Mapping[int, Proof]) -> Check:
+    """Tell whether the files of complete trials are those that their trainings left, byte by byte.
+
+    Args:
+        records: trials of a sweep.
+        files: what became of their files.
+        proofs: have the digests.
+    """
+    complete = [record for record in records if record.state is TrialState.COMPLETE]
+    counts = [len(_left(record, proofs)) for record in complete]
+    note = f"{counts.count(0)} trials of a version that kept no digests" if 0 in counts else ""
+    return Check("the files of complete trials are as they were left", sum(counts), tuple(files.lost), note)
+
+
+def check_report(
+    report: Path, records: Sequence[TrialRecord], *, name: str, state: SweepState | None, is_driven: bool
+) -> Check:
+    """Tell whether a sweep's report is there, as it was written, and tells of the trials as they are.
+
+    Args:
+        report: its HTML page.
+        records: trials of the sweep.
+        name: the sweep.
+        state: what its driver last said.
+        is_driven: whether a driver works on it.
+    """
+    has_ended = state is not None and state.has_ended and not is_driven
+    problems = report_problems(report, records, may_be_older=not has_ended)
+    if problems is None and state is SweepState.FINISHED and has_ended and not report.is_file():
+        problems = [f"{report} is missing"]
+    remedy = f"; `sweeps report {name}` writes it anew"
+    return Check("the report is whole and of today's trials", 1, tuple(f"{line}{remedy}" for line in problems or ()))
 
 
 def _read(path: Path, read: History) -> Reports | str | None:
@@ -95,47 +167,6 @@ def _read(path: Path, read: History) -> Reports | str | None:
 
 def _metrics_reports(path: Path) -> Reports:
     return _reports([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-
-
-def check_keys(records: Sequence[TrialRecord], files: TrialFiles, *, train: str) -> Check:
-    """Compute the trials' keys anew, where what goes into them is known.
-
-    Args:
-        records: trials of a sweep.
-        files: their results, which say what data they read.
-        train: training function as `module:name`.
-    """
-    fingerprints: dict[str, str] = {}
-    for record in records:
-        result = files.results.get(record.number, {})
-        if "data_fingerprint" in result:
-            fingerprints[json.dumps(record.config["data"], sort_keys=True)] = str(result["data_fingerprint"])
-    matching, differing = 0, []
-    for record in records:
-        data = fingerprints.get(json.dumps(record.config["data"], sort_keys=True))
-        if data is not None:
-            config = TrainConfig.model_validate(record.config)
-            key = trial_key(config.canonical(), data, f"{train} {code_fingerprint(config)}")
-            matching += key == record.key
-            differing += [record.number] if key != record.key else []
-    unknown = len(records) - matching - len(differing)
-    notes = [
-        # A sweep may go on with newer code: its earlier trials keep their keys.
-        f"{len(differing)} of other code than this: not computed anew" if differing else "",
-        f"{unknown} whose data are not known yet" if unknown else "",
-    ]
-    by_key: dict[str, dict[str, int]] = {}
-    for record in records:
-        text = json.dumps(canonical(record.config), sort_keys=True)
-        by_key.setdefault(record.key, {})[text] = record.number
-    problems = (
-        f"trials {', '.join(map(str, sorted(configs.values())))} have the same key for different configurations"
-        for configs in by_key.values()
-        if len(configs) > 1
-    )
-    return check(
-        "keys follow from configuration, data and code", matching, problems, note="; ".join(filter(None, notes))
-    )
 
 
 def check_folders(records: Sequence[TrialRecord], store: Store) -> Check:
@@ -178,7 +209,7 @@ def check_reports(
     found = files.reports[file]
     trained = [record for record in records if record.number in found and record.step]
     missing = [record for record in trained if found[record.number] is None]
-    are_due = train == DEFAULT_TRAIN or len(missing) < len(trained)
+    are_due = train == DEFAULT_TRAIN or file in files.left or len(missing) < len(trained)
     problems = [
         f"trial {record.number}: {file} is missing in {store.trial(record)}; if that is not where the sweep's files are, name "
         "their folder with --store"

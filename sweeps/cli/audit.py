@@ -28,6 +28,8 @@ _SHOWN = 10  # problems of one check
 def audit_command(context: click.Context, name: str, store_root: Path, ledger_url: str | None, no_mlflow: bool) -> None:
     """Check that the sweep NAME has every trial once and every report once, in ledger, files and MLflow alike.
 
+    Rows of the ledger, files and the report are also compared with the digests that were kept when they were written.
+
     Nothing is changed. Exit code 0: everything holds; 1: something differs, or MLflow cannot be reached to be compared.
     """
     from sweeps.audit.audit import audit  # takes a second

@@ -261,6 +261,9 @@ class Coordinator:
                 self.ledger.add_event(self.spec.name, "note", message["message"], number=number)
                 self._tell("note", record, message["message"])
                 return False
+            case "files":
+                self.ledger.put_files(self.spec.name, number, message["digests"], attempt=attempt)
+                return False
             case "finished":
                 self._on_finished(record)
             case "failed":

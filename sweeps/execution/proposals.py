@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from segda.config import TrainConfig
-from segda.environment import code_fingerprint
 from segda.errors import ConfigError
+from segda.splits import what_is_read
 from segda.tunable import Scalar
 from sweeps.execution.reuse import take_over
 from sweeps.execution.trials import Trials
@@ -20,7 +20,7 @@ from sweeps.selection.causes import most_frequent_cause
 from sweeps.selection.choice import rank
 from sweeps.selection.guards import collapse
 from sweeps.store import Store
-from sweeps.trial import TrialKind, TrialRecord, TrialState, trial_key
+from sweeps.trial import TrialKind, TrialRecord, TrialState, code_of, trial_key
 
 MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that break a constraint before the search counts as exhausted
 
@@ -244,10 +244,11 @@ class Proposals:
         # A replicate's architecture was trained before.
         obstacle = None if kind is TrialKind.REPLICATE else profile.obstacle(self._spec)
         now = time.time()
+        data, code = self._data(config), code_of(config, train=self._train)
         record = TrialRecord(
             sweep=self._spec.name,
             number=len(self._records),
-            key=trial_key(config.canonical(), self._data(config), f"{self._train} {code_fingerprint(config)}"),
+            key=trial_key(config.canonical(), data, code),
             kind=kind,
             params=dict(params),
             config=config.model_dump(mode="json"),
@@ -264,13 +265,13 @@ class Proposals:
         if self._spec.reuse and not obstacle:
             taken = take_over(record, ledger=self._ledger, store=self._store, train=self._train)
         record, points = taken or (record, [])
-        self._ledger.add_trial(record, points=points)
+        self._ledger.add_trial(record, points=points, data=data, code=code)
         if kind is not TrialKind.REPLICATE:
             self._finalists = None  # they follow from all others, which do not change any more once they have ended
         return Proposal(record, config)
 
     def _data(self, config: TrainConfig) -> str:
-        key = config.data.model_dump_json()
+        key = what_is_read(config)
         if key not in self._fingerprints:
             self._fingerprints[key] = self._fingerprint(config)
         return self._fingerprints[key]

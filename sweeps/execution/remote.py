@@ -19,7 +19,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -147,6 +147,23 @@ def keep(record: TrialRecord, *, store: Store, storage: str) -> None:
         StorageError: the address did not answer.
     """
     TrialStorage(storage, folder=store.trial(record), attempt=record.attempt).send(step=record.step)
+
+
+def missing_at(storage: str, record: TrialRecord, *, store: Store, names: Collection[str]) -> list[str]:
+    """Return which of a trial's files are not at the storage address.
+
+    Args:
+        storage: the sweep's storage address.
+        record: the trial.
+        store: decides the trial's place.
+        names: of the files in its folder.
+
+    Raises:
+        StorageError: the address did not answer.
+    """
+    there = RemoteFolder(_mirror(storage, store.trial(record))).names()
+    checkpoints = {CHECKPOINT} if _last_checkpoint(there) is not None else set()
+    return sorted(set(names) - set(_newest_plain(there).values()) - checkpoints)
 
 
 class TrialStorage:

@@ -43,6 +43,7 @@ from sweeps.execution.attempts import (
     files_of_attempt,
     take_over,
 )
+from sweeps.execution.digests import digests_of
 from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import sample
@@ -59,9 +60,9 @@ Send = Callable[[Message], None]
 def run_task(task: Task, send: Send) -> None:
     """Train, and send what happens.
 
-    Messages are `started` (worker, device), `point` (step, metrics), and at the end `finished` or `failed` (failure,
-    error). The traceback of a failure goes to `error.txt` in the trial's folder. A process that its watchdog ended sends
-    nothing; a `hang.txt` that is not empty lies in the folder then.
+    Messages are `started` (worker, device), `point` (step, metrics), and at the end `files` (name -> digest) and `finished`,
+    or `failed` (failure, error). The traceback of a failure goes to `error.txt` in the trial's folder. A process that its watchdog
+    ended sends nothing; a `hang.txt` that is not empty lies in the folder then.
 
     Args:
         task: what to do.
@@ -106,6 +107,8 @@ def _train(task: Task, send: Send) -> None:
                     _send_rest(storage)
                 raise
             _send_rest(storage)
+            # An audit compares them, when nobody works here any more.
+            send({"event": "files", "digests": digests_of(folder)})
     finally:
         watchdog.close()
 

@@ -21,6 +21,15 @@ from segda.errors import ConfigError
 from segda.names import nearest
 from sweeps.failures import FailureClass
 from sweeps.ledger.connection import check_file_system, survives_restart
+from sweeps.ledger.proofs import (
+    TRIAL_ROW,
+    Proof,
+    next_chain,
+    prove_profile,
+    prove_sweep,
+    prove_trial,
+    read_proofs,
+)
 from sweeps.ledger.reading import engine_to_read
 from sweeps.ledger.records import (
     Event,
@@ -230,6 +239,7 @@ class Ledger:
                 raise ConfigError(
                     f"sweep {name!r} exists already; continue it with `sweeps resume` or give the new one another name"
                 )
+            prove_sweep(connection, name)
 
     @survives_restart
     def sweep(self, name: str) -> SweepRecord:
@@ -266,6 +276,7 @@ class Ledger:
         _check_changes(changes, _SWEEP_CHANGES, "sweep")
         with self.changing(name) as connection:
             connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(**changes))
+            prove_sweep(connection, name)
 
     @survives_restart
     def update_info(self, name: str, /, **changes: Any) -> None:
@@ -284,16 +295,21 @@ class Ledger:
             plain = connection.execute(sa.select(SWEEP.c.info).where(SWEEP.c.name == name)).scalar_one()
             info = dataclasses.replace(SweepInfo.from_plain(plain), **changes)
             connection.execute(SWEEP.update().where(SWEEP.c.name == name).values(info=info.plain()))
+            prove_sweep(connection, name)
 
     # Trials
 
     @survives_restart
-    def add_trial(self, record: TrialRecord, *, points: Iterable[Point] = ()) -> None:
+    def add_trial(
+        self, record: TrialRecord, *, points: Iterable[Point] = (), data: str | None = None, code: str | None = None
+    ) -> None:
         """Add a trial; call it before the trial is handed to anyone.
 
         Args:
             record: the trial; its number must be new. `created` of 0 becomes the present time.
             points: reports that it begins with, because its result is taken over; their ids are given anew.
+            data: fingerprint of the data in its key.
+            code: identity of the code in its key.
 
         Raises:
             ConfigError: the number is taken (a second driver works on the sweep) or the sweep does not exist.
@@ -310,17 +326,15 @@ class Ledger:
                     f"trial {record.number} of sweep {record.sweep!r} exists already; only one `sweeps run` may work on "
                     "a sweep: stop the other one"
                 )
-            connection.execute(TRIAL.insert().values(**row))
-            for point in points:
-                connection.execute(
-                    POINT.insert().values(
-                        sweep=record.sweep,
-                        number=record.number,
-                        step=point.step,
-                        timestamp=point.timestamp,
-                        metrics=dict(point.metrics),
-                    )
-                )
+            added = connection.execute(TRIAL.insert().values(**row).returning(TRIAL)).mappings().one()
+            begins_with = [
+                {"step": point.step, "timestamp": point.timestamp, "metrics": dict(point.metrics)} for point in points
+            ]
+            for point in begins_with:
+                connection.execute(POINT.insert().values(sweep=record.sweep, number=record.number, **point))
+            chain = next_chain(connection, record.sweep, record.number, added=begins_with)
+            files = _files_of_origin(connection, record)
+            prove_trial(connection, added, points=chain, data=data, code=code, files=files)
 
     @survives_restart
     def find_complete(self, key: str) -> TrialRecord | None:
@@ -418,6 +432,34 @@ class Ledger:
             }
             return _change_trial(connection, sweep, number, changes)
 
+    @survives_restart
+    def put_files(self, sweep: str, number: int, files: Mapping[str, str], *, attempt: int) -> None:
+        """Keep the digests of the files that an attempt left; call it before the trial is complete.
+
+        Args:
+            sweep: the sweep.
+            number: the trial.
+            files: name of a file in the trial's folder -> digest.
+            attempt: of the worker that tells them.
+
+        Raises:
+            ConfigError: the sweep or the trial does not exist.
+            LeaseLostError: somebody else has started another attempt.
+        """
+        with self.changing(sweep) as connection:
+            row = connection.execute(sa.select(TRIAL).where(_is_trial(sweep, number))).mappings().first()
+            if row is None:
+                raise _unknown_trial(connection, sweep, number)
+            if attempt != row["attempt"]:
+                raise LeaseLostError(sweep)
+            prove_trial(connection, row, files=dict(files))
+
+    @survives_restart
+    def proofs(self, sweep: str) -> dict[int, Proof]:
+        """Return what is kept to prove the trials of a sweep by, also of those that are not there any more."""
+        with self.reading() as connection:
+            return read_proofs(connection, TRIAL_ROW, sweep)
+
     # Points
 
     @survives_restart
@@ -461,13 +503,13 @@ class Ledger:
             same = sa.and_(POINT.c.sweep == sweep, POINT.c.number == number, POINT.c.step == step)
             if row.attempt != attempt or connection.execute(sa.select(POINT.c.id).where(same)).first() is not None:
                 return None
-            connection.execute(
-                POINT.insert().values(sweep=sweep, number=number, step=step, timestamp=timestamp, metrics=values)
-            )
+            point = {"step": step, "timestamp": timestamp, "metrics": values}
+            connection.execute(POINT.insert().values(sweep=sweep, number=number, **point))
             # A late report of an earlier step must not overwrite newer values.
             newest = row.metrics | values if step >= row.step else values | row.metrics
             changes |= {"metrics": newest, "step": max(step, row.step)}
-            return _change_trial(connection, sweep, number, changes)
+            chain = next_chain(connection, sweep, number, added=[point])
+            return _change_trial(connection, sweep, number, changes, points=chain)
 
     @survives_restart
     def points(self, sweep: str, number: int | None = None) -> list[Point]:
@@ -563,6 +605,7 @@ class Ledger:
                 .values(key=key, metrics=values)
                 .on_conflict_do_update(index_elements=[PROFILE.c.key], set_={"metrics": values})
             )
+            prove_profile(connection, key)
 
     # Packings
 
@@ -609,10 +652,23 @@ def _is_trial(sweep: str, number: int) -> sa.ColumnElement[bool]:
     return sa.and_(TRIAL.c.sweep == sweep, TRIAL.c.number == number)
 
 
-def _change_trial(connection: Connection, sweep: str, number: int, changes: Mapping[str, Any]) -> TrialRecord:
-    """Change fields of a trial that exists; return it as it is then."""
+def _change_trial(
+    connection: Connection, sweep: str, number: int, changes: Mapping[str, Any], **proven: Any
+) -> TrialRecord:
+    """Change fields of a trial that exists, and of its proof; return it as it is then."""
     update = TRIAL.update().where(_is_trial(sweep, number)).values(**changes).returning(TRIAL)
-    return trial_record(connection.execute(update).mappings().one())
+    row = connection.execute(update).mappings().one()
+    prove_trial(connection, row, **proven)
+    return trial_record(row)
+
+
+def _files_of_origin(connection: Connection, record: TrialRecord) -> Mapping[str, str]:
+    """Return the digests of the files that a trial has from the one whose result it takes over."""
+    if record.reused is None:
+        return {}
+    sweep, _, number = record.reused.rpartition("/")
+    found = read_proofs(connection, TRIAL_ROW, sweep).get(int(number))
+    return {} if found is None else found.files
 
 
 def _check_changes(changes: Mapping[str, Any], allowed: frozenset[str], what: str) -> None:

@@ -19,13 +19,14 @@ BUSY_SECONDS = 30.0
 _NON_FINITE = "$float"  # JSON has no NaN and no infinity, and PostgreSQL refuses Python's spelling of them
 
 
-def _encode(value: Any) -> Any:
+def encoded(value: Any) -> Any:
+    """Return plain data as JSON can hold it, numbers that are none included."""
     if isinstance(value, float) and not math.isfinite(value):
         return {_NON_FINITE: repr(value)}
     if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
+        return {str(key): encoded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
+        return [encoded(item) for item in value]
     return value
 
 
@@ -46,7 +47,7 @@ class _Plain(sa.TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return _encode(value)
+        return encoded(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return _decode(value)
@@ -141,6 +142,19 @@ PACKING = sa.Table(
     sa.Column("key", sa.String(200), primary_key=True),
     sa.Column("per_gpu", sa.Integer, nullable=False),
 )
+# See `sweeps.ledger.proofs`. A ledger that is older gets the table when it is opened to be written.
+PROOF = sa.Table(
+    "proof",
+    TABLES,
+    sa.Column("kind", sa.String(20), primary_key=True),
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("points", sa.String(64)),
+    sa.Column("data", sa.String(64)),
+    sa.Column("code", sa.String(300)),
+    sa.Column("files", sa.JSON),
+)
 
 
 def prepare_sqlite(engine: Engine) -> None:
@@ -186,6 +200,7 @@ def check_schema(connection: Connection, shown: str) -> None:
         # Of several that open an empty database at once, one makes the tables; SQLite has one writer anyway.
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
     if has_schema(connection, shown):
+        PROOF.create(connection, checkfirst=True)
         return
     TABLES.create_all(connection)
     connection.execute(_schema.insert().values(version=SCHEMA_VERSION))

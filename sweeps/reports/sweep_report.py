@@ -21,6 +21,7 @@ from sweeps.metrics import CRITERIA, SOURCE_MIOU, SPLITS, TARGET_MIOU, finite
 from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
 from sweeps.reports.marks import mark, marks
 from sweeps.reports.pages import write_page
+from sweeps.reports.proof import write_proof
 from sweeps.reports.text import (
     asked_rows,
     context_line,
@@ -65,7 +66,7 @@ class Example:
 
 
 def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | None = None) -> ReportPaths:
-    """Write `report.html` and `report.md`.
+    """Write `report.html` and `report.md`, and beside them what an audit compares them with.
 
     Args:
         ledger: where the sweep is.
@@ -86,6 +87,7 @@ def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | Non
     shown = {"figures": _figures(view), "plotly": Markup(plots.plotly_script()), "examples": _examples(view)}
     write_page(paths.html, "report.html.j2", content, **shown)
     write_page(paths.markdown, "report.md.j2", content)
+    write_proof((paths.html, paths.markdown), view.trials)
     return paths
 
 

@@ -14,6 +14,7 @@ from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepRecord
 from sweeps.metrics import sound
 from sweeps.store import Store
+from sweeps.tracking.artifacts import check_artifacts
 from sweeps.tracking.runs import sweep_condition
 from sweeps.tracking.server import (
     FAILURES,
@@ -71,6 +72,13 @@ def compare(spec: SweepSpec, *, ledger: Ledger, store: Store, is_driven: bool) -
             _states(both),
             _params(both),
             _figures(both, client, ledger),
+            check_artifacts(
+                {record.number: (record, run) for record, run in both.pairs()},
+                client,
+                store=store,
+                proofs=ledger.proofs(spec.name),
+                is_own=spec.tracking.uri is None,
+            ),
         ]
     except (*FAILURES, TrackingError) as error:
         problem = (

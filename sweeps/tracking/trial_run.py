@@ -28,7 +28,7 @@ STATE_TAGS = frozenset(
         *("sweep.micro_batch", "sweep.marked", "sweep.reused", "sweep.failure", "sweep.error", "mlflow.runName"),
     }
 )
-_FILES = (
+FILES = (
     "config.json",
     "environment.json",
     "metrics.jsonl",
@@ -203,7 +203,7 @@ def send_files(
         Names of the files that MLflow has now.
     """
     sent = set(known)
-    for name in _FILES:
+    for name in FILES:
         if name not in sent and (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
             sent.add(name)

@@ -654,6 +654,26 @@ def test_an_infeasible_architecture_is_recorded_and_never_handed_out(coordinate,
     assert "macs <= 1.5e+09 is broken: 8e+09" in infeasible[0].error
 
 
+def test_digests_of_the_files_that_an_attempt_left_are_kept_before_its_trial_is_complete(coordinate, make_spec, ledger):
+    coordinator = coordinate(make_spec())
+    task = coordinator.next_task()
+    coordinator.on_message(task.number, task.attempt, STARTED)
+    message = {"event": "files", "digests": {"result.json": "c0ffee"}}
+    assert coordinator.on_message(task.number, task.attempt, message) is False
+    assert ledger.proofs("demo")[task.number].files == {"result.json": "c0ffee"}
+    assert coordinator.on_message(task.number, task.attempt + 1, message | {"digests": {}}) is True  # of nobody
+    assert ledger.proofs("demo")[task.number].files == {"result.json": "c0ffee"}
+
+
+def test_a_key_has_the_data_that_its_method_reads(coordinate, make_spec, ledger, monkeypatch):
+    """A method that is supervised on the target reads other labels, under the same settings of the data."""
+    monkeypatch.setattr(fakes, "fingerprint", lambda config: f"read by {config.method.name}")
+    coordinator = coordinate(make_spec(references={"bound": {"method.name": "target_only", "optimizer.lr": 0.025}}))
+    coordinator.next_task()
+    coordinator.next_task()
+    assert [proof.data for proof in ledger.proofs("demo").values()] == ["read by target_only", "read by source_only"]
+
+
 def test_an_architecture_is_trained_whose_latency_was_measured_in_company(coordinate, make_spec, ledger, monkeypatch):
     figures = {"macs": 1e9, "latency_ms": 75.2, "fps": 13.3, "latency_reliable": 0.0}
     monkeypatch.setattr(fakes, "profile", lambda architecture: fakes.Profile(figures, doubts=("others computed",)))

@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateTable
 
 from segda.errors import ConfigError
 from sweeps.failures import FailureClass
+from sweeps.ledger import proofs
 from sweeps.ledger import tables as ledger_tables
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.records import Allotment, Device, SweepInfo, SweepState
@@ -554,3 +555,53 @@ def test_the_tables_suit_postgresql():
     for table in ledger_tables.TABLES.sorted_tables:
         text = str(CreateTable(table).compile(dialect=postgresql.dialect()))
         assert "JSON" in text or table.name in ("ledger_schema", "event", "packing")
+
+
+def proven(ledger):
+    """Whether every row of sweep `demo` agrees with its digest."""
+    with ledger.reading() as connection:
+        pairs = [
+            (proofs.read_proofs(connection, kind, name), proofs.current_digests(connection, kind, name))
+            for kind, name in (("sweep", "demo"), ("trial", "demo"), ("profile", "key"))
+        ]
+        chains = proofs.current_chains(connection, "demo")
+    digests = [{number: proof.digest for number, proof in found.items()} for found, _ in pairs]
+    kept = {number: proof.points for number, proof in pairs[1][0].items()}
+    return digests == [found for _, found in pairs] and kept == {number: chains.get(number, "") for number in kept}
+
+
+def test_digests_follow_every_way_to_change_a_row(ledger):
+    ledger.add_trial(record(0), data="0123", code="c0de")
+    ledger.start_attempt("demo", 0, worker="host:1")
+    point(ledger, 1, attempt=1, miou=0.5, loss=math.nan)
+    point(ledger, 2, attempt=1, miou=1.0, best=math.inf)
+    ledger.put_files("demo", 0, {"result.json": "c0ffee"}, attempt=1)
+    ledger.update_trial("demo", 0, state=TrialState.COMPLETE, finished=4e9, profile={"macs": 5}, run_id="run")
+    reused = record(1, state=TrialState.COMPLETE, reused="demo/0", params={"x.small": 1e-7})
+    ledger.add_trial(reused, points=ledger.points("demo", 0))
+    ledger.update_sweep("demo", spec={"name": "demo", "seed": 3}, state=SweepState.RUNNING, seconds=3.0)
+    ledger.update_info("demo", device=Device(kind="cpu", name="some", threads=2))
+    ledger.put_profile("key", {"macs": 1.0})
+    ledger.put_profile("key", {"macs": 2})
+    assert proven(ledger)
+    first, second = ledger.proofs("demo").values()
+    assert (first.data, first.code, first.files) == ("0123", "c0de", {"result.json": "c0ffee"})
+    assert second.files == first.files
+    assert second.points == first.points
+    with ledger.writing() as connection:
+        connection.execute(sa.update(ledger_tables.TRIAL).values(seed=8))
+    assert not proven(ledger)
+
+
+def test_a_ledger_of_an_earlier_version_gets_digests_from_then_on(sqlite_ledger, tmp_path):
+    sqlite_ledger.add_trial(record(0))
+    sqlite_ledger.start_attempt("demo", 0, worker="host:1")
+    point(sqlite_ledger, 1, attempt=1)
+    with sqlite_ledger.writing() as connection:
+        ledger_tables.PROOF.drop(connection)
+    with Ledger.to_read(tmp_path / "runs" / "ledger.db") as reader:
+        assert reader.proofs("demo") == {}
+    with Ledger.open(tmp_path / "runs" / "ledger.db") as opened:
+        point(opened, 2, attempt=1)
+        opened.update_sweep("demo", state=SweepState.RUNNING)
+        assert proven(opened)

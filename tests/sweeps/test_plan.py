@@ -305,6 +305,7 @@ def call(capsys, store):
 def fake_machine(monkeypatch):
     """A machine on which canaries cost COSTS; `fails` maps a word of the configuration to an error."""
     from sweeps.cli import plan
+    from sweeps.commands import machines
 
     fails = {}
 
@@ -314,7 +315,7 @@ def fake_machine(monkeypatch):
         error = next((error for word, error in fails.items() if word in text), None)
         return CanaryResult((), error) if error else CanaryResult((COSTS,))
 
-    monkeypatch.setattr(plan, "this_machine", lambda: Machines(nodes=({"CPU": 2.0},), call=measured))
+    monkeypatch.setattr(machines, "this_machine", lambda: Machines(nodes=({"CPU": 2.0},), call=measured))
     monkeypatch.setattr(plan, "data_fingerprint", lambda config, progress: "0123456789abcdef")
     return fails
 

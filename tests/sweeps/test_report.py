@@ -493,7 +493,11 @@ def test_a_report_replaces_the_old_one_and_leaves_no_other_file(ledger, store, w
     second = write_report(ledger, store, written.name)
     assert second == first
     assert second.html.stat().st_ino != before
-    assert {path.name for path in first.html.parent.glob("*report*")} == {"report.html", "report.md"}
+    assert {path.name for path in first.html.parent.glob("*report*")} == {
+        "report.html",
+        "report.md",
+        "report.proof.json",
+    }
     assert not list(first.html.parent.glob(".report*"))
 
 

@@ -26,6 +26,7 @@ from segda.errors import (
 )
 from segda.files import write_text
 from sweeps.execution import worker
+from sweeps.execution.digests import file_digest
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.task import Task
 from sweeps.execution.worker import StaleAttemptError, classify, describe_device, run_task
@@ -63,8 +64,11 @@ def messages(task):
 
 
 def test_an_attempt_tells_its_start_its_points_and_its_end(task):
-    start, *points, end = messages(task())
+    start, *points, files, end = messages(task())
     assert (start["event"], end["event"]) == ("started", "finished")
+    folder = Path(task().folder)
+    left = ("checkpoint.pt", "config.json", "environment.json", "result.json")
+    assert files == {"event": "files", "digests": {name: file_digest(folder / name) for name in left}}
     assert start["worker"].endswith(f":{os.getpid()}")
     assert start["device"] == "cpu"
     assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
@@ -141,8 +145,8 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_trial_trains_from_the_start(t
     assert told[1]["message"].startswith(
         "the trial goes on from the start, its own checkpoint is kept as checkpoint.damaged.pt: "
     )
-    assert [message["step"] for message in told[2:-1]] == [1, 2, 3, 4, 5, 6]  # the driver hears that it is alive
-    assert [message.get("metrics") for message in told[6:-1]] == expected
+    assert [message["step"] for message in told[2:-2]] == [1, 2, 3, 4, 5, 6]  # the driver hears that it is alive
+    assert [message.get("metrics") for message in told[6:-2]] == expected
     assert told[-1] == {"event": "finished"}
     assert (folder / "checkpoint.damaged.pt").read_text() == content
     assert len(json.loads((folder / "checkpoint.pt").read_text())) == 6
