@@ -14,7 +14,7 @@ from segda.progress import progress_columns
 from segda.splits import data_fingerprint
 from sweeps.checks.makers import load_spec
 from sweeps.cli.options import examples, options
-from sweeps.commands.driving import changed
+from sweeps.commands.driving import changed, check_data
 from sweeps.commands.machines import machines_at
 from sweeps.commands.places import open_ledger
 from sweeps.file.spec import SweepSpec
@@ -65,6 +65,7 @@ def plan_command(
     its own. The decoded images stay in the cache, where the sweep finds them. Exit code 2 says that a branch fails.
     """
     spec = changed(load_spec(file, data_roots=roots), name=name, trials=trials, hours=hours)
+    check_data(spec)
     store, shown = Store.at(store_root), console()
     with open_ledger(store, ledger_url) as ledger, machines_at(address, spec) as machines:
         if skip_canary:

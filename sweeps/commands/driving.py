@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from segda.config import TrainConfig
+from segda.datasets.base import resolve_root
 from segda.environment import describe_environment
 from segda.errors import ConfigError, SegdaError
 from segda.guests import importable_folders
@@ -26,6 +27,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.records import RESUMED, SweepInfo
+from sweeps.planning.profiles import sample_config
 from sweeps.reports.notebook import WIDTH, as_html, as_text
 from sweeps.reports.progress import view
 from sweeps.reports.summary import summary_table
@@ -145,13 +147,41 @@ def changed(
     return spec_from(plain, where=f"sweep {spec.name} as it was changed")
 
 
-def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
+def check_data(spec: SweepSpec) -> None:
+    """Refuse a sweep whose data sets are not there, before anything is made.
+
+    Raises:
+        DatasetNotFoundError: one has no folder.
+    """
+    data = sample_config(spec).data
+    for domain in (data.source, data.target):
+        resolve_root(domain.dataset, domain.root)
+
+
+def check_surroundings(spec: SweepSpec) -> None:
+    """Refuse a new sweep whose data, MLflow server or storage cannot be reached, before anything is made.
+
+    Raises:
+        SegdaError: what is missing, in one line.
+    """
+    from sweeps.tracking import check_server  # MLflow takes seconds
+
+    check_data(spec)
+    check_server(spec.tracking.uri, experiment=spec.tracking.experiment or spec.name)
+    if spec.storage is not None:
+        check_storage(spec.storage)
+
+
+def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> bool:
     """Add a new sweep to the ledger, or begin one anew that has no trials: its first driver failed before there were any.
 
     Args:
         spec: the sweep.
         ledger: where to keep it.
         source: where it came from, for people.
+
+    Returns:
+        Whether the ledger did not know it.
 
     Raises:
         ConfigError: there is a sweep of that name with trials, or that is being run; the message says how to go on with it.
@@ -161,7 +191,7 @@ def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
     known = {sweep.name: sweep.spec for sweep in ledger.sweeps()}
     if spec.name not in known:
         ledger.create_sweep(spec.name, spec=plain, info=info)
-        return
+        return True
     if ledger.trials(spec.name):
         if known[spec.name] == plain:
             raise ConfigError(f"sweep {spec.name!r} was started before; go on with `sweeps resume {spec.name}`")
@@ -171,6 +201,7 @@ def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> None:
         )
     Lease(ledger, spec.name).check_free()
     ledger.update_info(spec.name, environment=info.environment, file=info.file, folders=info.folders)
+    return False
 
 
 def drive(
@@ -213,10 +244,13 @@ def drive(
     if spec.storage is not None:
         check_storage(spec.storage)
     tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
-    # A wrong address is told before anything is trained; a sweep that goes on waits for no MLflow.
-    tracker.start(required=not ledger.trials(spec.name))
+    is_known = bool(ledger.trials(spec.name))
+    if is_known:  # a sweep that goes on waits for no MLflow
+        tracker.start(required=False)
 
     def admitted() -> None:
+        if not is_known:  # not before: MLflow would show a sweep that is refused after all
+            tracker.start(required=True)
         ledger.update_sweep(spec.name, spec=spec.canonical())
         if resumed is not None:
             ledger.add_event(spec.name, RESUMED, resumed)

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from segda.errors import ConfigError
+from segda.errors import ConfigError, SegdaError
 from sweeps.checks.changes import Change, Effect, changes_between, check_trials_fit, with_sampler
 from sweeps.checks.makers import load_spec, stored_spec
-from sweeps.commands.driving import SweepEnd, begin, changed, drive
+from sweeps.commands.driving import LedgerGoneError, SweepEnd, begin, changed, check_surroundings, drive
 from sweeps.commands.places import DEFAULT_STORE, TRACKING_VARIABLE, open_ledger
 from sweeps.file.spec import SweepSpec
 from sweeps.store import Store
@@ -73,10 +73,18 @@ def run(
     spec = with_sampler(wanted)
     if wanted.sampler.warm_start and not spec.sampler.warm_start:
         click.echo("note: warm_start has no effect: the budget covers every combination of the search space")
+    check_surroundings(spec)
     place = Store.at(store)
     with open_ledger(place, ledger) as opened:
-        begin(spec, ledger=opened, source=str(sweep) if isinstance(sweep, Path | str) else "Python")
-        return drive(spec, ledger=opened, store=place, address=address, progress=progress)
+        is_new = begin(spec, ledger=opened, source=str(sweep) if isinstance(sweep, Path | str) else "Python")
+        try:
+            return drive(spec, ledger=opened, store=place, address=address, progress=progress)
+        except LedgerGoneError:
+            raise
+        except SegdaError:
+            if is_new:
+                opened.remove_sweep(spec.name)
+            raise
 
 
 def resume(

@@ -242,6 +242,20 @@ class Ledger:
             prove_sweep(connection, name)
 
     @survives_restart
+    def remove_sweep(self, name: str) -> None:
+        """Remove a sweep that was refused before it began; one that ever ran, has trials or is driven by somebody stays.
+
+        Args:
+            name: the sweep; nothing happens if there is none.
+        """
+        has_trials = sa.exists().where(TRIAL.c.sweep == name)
+        is_unused = sa.and_(SWEEP.c.name == name, SWEEP.c.state.is_(None), SWEEP.c.driver.is_(None), ~has_trials)
+        with self.writing() as connection:
+            if connection.execute(sa.select(SWEEP.c.name).where(is_unused).with_for_update()).first() is not None:
+                connection.execute(EVENT.delete().where(EVENT.c.sweep == name))
+                connection.execute(SWEEP.delete().where(SWEEP.c.name == name))
+
+    @survives_restart
     def sweep(self, name: str) -> SweepRecord:
         """Return a sweep.
 

@@ -26,6 +26,6 @@ from mlflow import MlflowClient
 
 from sweeps.tracking.comparison import compare
 from sweeps.tracking.follower import Tracker
-from sweeps.tracking.server import TrackingError, default_uri, masked
+from sweeps.tracking.server import TrackingError, check_server, default_uri, masked
 
-__all__ = ["MlflowClient", "Tracker", "TrackingError", "compare", "default_uri", "masked"]
+__all__ = ["MlflowClient", "Tracker", "TrackingError", "check_server", "compare", "default_uri", "masked"]

@@ -13,7 +13,16 @@ from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate
-from sweeps.tracking.server import FAILURES, TrackingError, check_port, default_uri, masked, open_client, reason
+from sweeps.tracking.server import (
+    FAILURES,
+    TrackingError,
+    check_port,
+    default_uri,
+    masked,
+    not_usable,
+    open_client,
+    reason,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +79,7 @@ class Tracker:
             self._locate()
         except FAILURES as error:
             self.last_error = reason(error)
-            raise TrackingError(
-                f"MLflow at {masked(self.uri)} cannot be used: {self.last_error}; start it, or change `tracking.uri` in the "
-                "sweep file (null keeps everything in the store)"
-            ) from error
+            raise not_usable(self.uri, error) from error
 
     def start(self, *, required: bool = True) -> None:
         """Connect, then follow the ledger in a background thread until `stop`.

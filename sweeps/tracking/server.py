@@ -115,6 +115,34 @@ def check_port(uri: str) -> None:
         socket.create_connection((parts.hostname, parts.port or _PORTS[scheme]), timeout=_CONNECT_SECONDS).close()
 
 
+def check_server(uri: str | None, *, experiment: str) -> None:
+    """Find out whether an MLflow server answers; nothing is left there, nor made where MLflow is a file.
+
+    Args:
+        uri: MLflow's tracking URI; None: a file in the store.
+        experiment: name of the experiment to ask for, which need not exist.
+
+    Raises:
+        TrackingError: it does not answer within a few seconds.
+    """
+    if uri is None:
+        return
+    try:
+        check_port(uri)
+        if urlsplit(uri).scheme in ("http", "https"):
+            MlflowClient(uri).get_experiment_by_name(experiment)
+    except FAILURES as error:
+        raise not_usable(uri, error) from error
+
+
+def not_usable(uri: str, error: Exception) -> TrackingError:
+    """Return what to tell of an MLflow that cannot be reached."""
+    return TrackingError(
+        f"MLflow at {masked(uri)} cannot be used: {reason(error)}; start it, or change `tracking.uri` in the sweep file (null keeps "
+        "everything in the store)"
+    )
+
+
 def search(client: MlflowClient, experiment: str, condition: str, *, view: int = ViewType.ACTIVE_ONLY) -> Iterable[Run]:
     """Yield all runs of an experiment that meet a condition, over as many pages as there are.
 

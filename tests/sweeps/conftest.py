@@ -69,6 +69,12 @@ def postgresql(postgresql_server):
 
 
 @pytest.fixture
+def has_camvid(tmp_path, monkeypatch):
+    """Let the folder of CamVid be there, empty."""
+    monkeypatch.setenv("SEGDA_CAMVID_ROOT", str(tmp_path))
+
+
+@pytest.fixture
 def make_spec():
     def make(**changes):
         import fakes

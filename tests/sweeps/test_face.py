@@ -151,7 +151,7 @@ def test_the_ledger_of_the_environment_is_read(searched, store, tmp_path, monkey
 
 
 @pytest.fixture
-def endings(monkeypatch):
+def endings(monkeypatch, has_camvid):
     """Let a sweep end as `run_sweep` would say it did; return what it was given."""
     from sweeps import tracking
     from sweeps.execution import runner

@@ -17,7 +17,7 @@ CHOICES = {"optimizer.lr": [0.01, 0.02, 0.03, 0.04]}
 
 
 @pytest.fixture
-def run_as(monkeypatch):
+def run_as(monkeypatch, has_camvid):
     """Let `drive` train nothing and end in a given way; return the sweeps that it was to run."""
     from sweeps import tracking
     from sweeps.execution import runner
