@@ -23,12 +23,16 @@ from segda.transforms import RECIPES
 from segda.tunable import Choice, Range
 from segda.validators import USUAL_VALIDATORS, VALIDATORS
 
+# Beyond these there is no training, only a mistake, or a machine that dies of it.
+MOST_SEEDS = 2**32 - 1  # what every generator of random numbers takes
+_MOST_PIXELS = 16_384  # of a side
+_MOST_STEPS = 10**9
 # Where things lie and how fast they are read, as opposed to what is computed.
 _PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file"})
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DomainConfig(_Part):
@@ -52,9 +56,14 @@ class DomainConfig(_Part):
 class FewShotConfig(_Part):
     """The few target training images whose labels a few-shot method may use."""
 
-    images: int = Field(1, ge=1, description="how many; without names, drawn from the target's training images")
+    images: int = Field(
+        1, ge=1, le=10**6, description="how many; without names, drawn from the target's training images"
+    )
     seed: int = Field(
-        0, ge=0, description="of the draw; apart from the run's seed, so that repetitions use the same images"
+        0,
+        ge=0,
+        le=MOST_SEEDS,
+        description="of the draw; apart from the run's seed, so that repetitions use the same images",
     )
     names: tuple[str, ...] | None = Field(None, min_length=1, description="names of the images, instead of a draw")
 
@@ -82,14 +91,14 @@ class DataConfig(_Part):
         None,
         description="target training images whose labels may be used, by methods that need a few; their results say so",
     )
-    height: int = Field(ge=32, description="height in pixels that images are decoded to and scored at")
-    width: int = Field(ge=32, description="width in pixels that images are decoded to and scored at")
+    height: int = Field(ge=32, le=_MOST_PIXELS, description="height in pixels that images are decoded to and scored at")
+    width: int = Field(ge=32, le=_MOST_PIXELS, description="width in pixels that images are decoded to and scored at")
     crop_height: int | None = Field(None, ge=32, description="height of training crops; unset: whole images")
     crop_width: int | None = Field(None, ge=32, description="width of training crops; unset: whole images")
     augmentation: Annotated[str, OneOf(RECIPES), Choice(*RECIPES)] = Field(
         "none", description="recipe applied to images and labels of both domains while training"
     )
-    workers: int = Field(0, ge=0, description="loader processes; 0 reads in a background thread")
+    workers: int = Field(0, ge=0, le=256, description="loader processes; 0 reads in a background thread")
     cache: Path | None = Field(None, description="folder of decoded images; unset: the user's cache folder")
 
     @model_validator(mode="after")
@@ -151,7 +160,9 @@ class ScheduleConfig(_Part):
     """Learning rate over steps: linear warm-up, then (1 - step / horizon) ** power."""
 
     power: float = Field(0.9, gt=0)
-    horizon: int | None = Field(None, ge=1, description="step at which the rate would reach zero; unset: `steps`")
+    horizon: int | None = Field(
+        None, ge=1, le=_MOST_STEPS, description="step at which the rate would reach zero; unset: `steps`"
+    )
     warmup_steps: int = Field(0, ge=0)
 
 
@@ -175,9 +186,9 @@ class TrainConfig(_Part):
     optimizer: OptimizerConfig = OptimizerConfig()
     discriminator_optimizer: DiscriminatorOptimizerConfig = DiscriminatorOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    steps: int = Field(ge=1, description="optimizer updates")
+    steps: int = Field(ge=1, le=_MOST_STEPS, description="optimizer updates")
     batch_size: Annotated[int, Choice(4, 8, 16)] = Field(
-        4, ge=2, description="images of each domain per step; BatchNorm over pooled maps needs two"
+        4, ge=2, le=4096, description="images of each domain per step; BatchNorm over pooled maps needs two"
     )
     target_batch_norm: Annotated[float, Range(0.05, 1.0)] = Field(
         0.0,
@@ -186,9 +197,12 @@ class TrainConfig(_Part):
         description="share of target statistics that BatchNorm's are blended with after training, without labels; 1: AdaBN",
     )
     report_every: int = Field(
-        100, ge=1, description="steps between reports: validation on the source, a checkpoint, the scheduler's decision"
+        100,
+        ge=1,
+        le=_MOST_STEPS,
+        description="steps between reports: validation on the source, a checkpoint, the scheduler's decision",
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MOST_SEEDS)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device has fast kernels for it, else fp32"
     )

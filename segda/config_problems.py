@@ -166,6 +166,7 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
         "multiple_of": "multiple_of",
     }
     if kind in bounds:
+        bound = context[bounds[kind]]
         words = {
             "gt": "greater than",
             "ge": "at least",
@@ -173,7 +174,7 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
             "le": "at most",
             "multiple_of": "a multiple of",
         }
-        return f"must be {words[bounds[kind]]} {context[bounds[kind]]:g}"
+        return f"must be {words[bounds[kind]]} {bound if isinstance(bound, int) else f'{bound:g}'}"
     if kind in ("literal_error", "enum"):
         return (
             f"must be one of {context['expected']}"
@@ -184,6 +185,9 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
         return f"must match {context['pattern']}"
     if kind in ("too_short", "string_too_short"):
         return f"must have at least {context.get('min_length', 1)} item(s)"
+    if kind in ("too_long", "string_too_long"):
+        what = "characters" if kind == "string_too_long" else "items"
+        return f"must have at most {context['max_length']} {what}"
     nouns = {
         "int": "a whole number",
         "float": "a number",

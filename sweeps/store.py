@@ -5,6 +5,9 @@ from pathlib import Path
 
 from sweeps.trial import TrialRecord
 
+LEDGER, MLFLOW, ARTIFACTS = "ledger.db", "mlflow.db", "mlartifacts"
+FILES = frozenset({LEDGER, MLFLOW, ARTIFACTS})  # what lies beside the folders of the sweeps
+
 
 @dataclass(frozen=True)
 class Store:
@@ -31,17 +34,17 @@ class Store:
     @property
     def ledger(self) -> Path:
         """SQLite file of the ledger, unless a database is named."""
-        return self.root / "ledger.db"
+        return self.root / LEDGER
 
     @property
     def mlflow(self) -> Path:
         """SQLite file of MLflow, unless a tracking server is named."""
-        return self.root / "mlflow.db"
+        return self.root / MLFLOW
 
     @property
     def mlartifacts(self) -> Path:
         """Folder of MLflow's artifacts when MLflow is a database that is written to directly, and no server."""
-        return self.root / "mlartifacts"
+        return self.root / ARTIFACTS
 
     def sweep(self, name: str) -> Path:
         """Return the folder of a sweep."""

@@ -17,7 +17,7 @@ from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
 class MethodConfig(BaseModel):
     """Settings of one method; each method extends it and gives `name` its own default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
 

@@ -29,7 +29,7 @@ class SelfTrainingConfig(TwoDomainConfig):
         0.4, ge=0, lt=1, description="share of the training that precedes the first round, on the source alone"
     )
     rounds: Annotated[int, Choice(2, 3, 4, 6)] = Field(
-        4, ge=1, description="how often the target is labelled, at equal distances (CBST's code: 6)"
+        4, ge=1, le=100, description="how often the target is labelled, at equal distances (CBST's code: 6)"
     )
     thresholds: Annotated[Literal["class_balanced", "constant"], Choice("class_balanced", "constant")] = Field(
         "class_balanced", description="how confident pseudo-labels are: the best portion of each class, or all alike"

@@ -18,7 +18,7 @@ class ModelConfig(BaseModel):
             the architecture, and with it what the network costs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     initial_weights: ClassVar[frozenset[str]] = frozenset()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import ValidationError
 
 from segda.config import TrainConfig
-from segda.config_problems import LocatedError, Location, Problem, dotted, first_problem
+from segda.config_problems import LocatedError, Location, Problem, dotted, first_problem, shortened
 from segda.datasets import DATASETS
 from segda.methods import METHODS
 from segda.names import nearest
@@ -21,6 +21,10 @@ from sweeps.metrics import CRITERIA, EFFICIENCY, SPLITS, is_oracle, is_validator
 from sweeps.paths import value_at
 from sweeps.schedulers.base import StoppingConfig
 
+_LONGEST_NAME = 100  # characters, of a reference
+_MOST_BRANCHES = 1000
+_MOST_NETWORKS = 2000  # in all branches together
+
 
 def check_spec(spec: SweepSpec) -> None:
     """Check what must hold between the parts of a sweep.
@@ -32,6 +36,11 @@ def check_spec(spec: SweepSpec) -> None:
         space = spec.space
     except LocatedError as error:
         raise LocatedError(("search", *error.location), error.text) from error
+    if space.exceeds(_MOST_BRANCHES):
+        raise LocatedError(
+            ("search",),
+            f"the conditions make more than {_MOST_BRANCHES} branches, each of which is tried; search less at once",
+        )
     _check_seeds(spec)
     fixed = value_at(spec.base, METHOD)
     if METHOD not in spec.search and not is_candidate("method", str(fixed)):
@@ -148,6 +157,11 @@ def _check_models(space: SearchSpace) -> None:
                 ("search", item.path),
                 "networks are searched by choices, since the cost of each is measured before the search; list choices",
             )
+    if space.exceeds(_MOST_NETWORKS, prefix="model."):
+        raise LocatedError(
+            ("search",),
+            f"there are more than {_MOST_NETWORKS} networks in it, each of which is measured; search less at once",
+        )
 
 
 def _check_values(spec: SweepSpec, space: SearchSpace) -> TrainConfig:
@@ -202,8 +216,11 @@ def _blame(problem: Problem, params: Mapping[str, Scalar], at: Location | None) 
 
 def _check_references(spec: SweepSpec) -> None:
     for name, params in spec.references.items():
-        if not name.strip() or not name.isprintable():
-            raise LocatedError(("references",), f"a reference needs a name of one line for the tables, got {name!r}")
+        if not name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise LocatedError(
+                ("references",),
+                f"a reference needs a name of one line and at most {_LONGEST_NAME} characters, got {shortened(repr(name))}",
+            )
         method = params.get(METHOD, value_at(spec.base, METHOD))
         if method is None:
             raise LocatedError(("references", name), f"base has no method, so the reference must name one: {METHOD}")

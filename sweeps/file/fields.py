@@ -17,6 +17,12 @@ from sweeps.paths import value_at
 METHOD, MODEL, FEW_SHOT = "method.name", "model.name", "data.few_shot"
 # Parts of a training configuration whose settings depend on their name.
 VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS}
+# Parts that are groups of settings, not single values.
+GROUPS = frozenset(VARIANTS) | {
+    name
+    for name, field in TrainConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
 _PLACE = "it says where or how fast a trial runs, not what it computes; put it under base"
 _FIDELITY = "all trials of a sweep are compared at the same one; put it under base and make a sweep for each value"
 _QUESTION = "trials are compared on the same images; put it under base and make a sweep for each value"

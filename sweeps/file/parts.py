@@ -1,21 +1,24 @@
 """The parts of a sweep file but `base` and `search`: each is checked in itself here, against the others in `sweeps.checks`."""
 
-import math
 import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from segda.config_problems import LocatedError, Location
+from segda.config_problems import LocatedError, Location, shortened
 from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
+
+ONE_LINE = r"^[^\p{C}]*[^\p{C}\s][^\p{C}]*$"  # no control characters, and something to see
+_MOST_GPUS = 1024
+_LEAST = 0.0001  # of a resource: Ray counts in such parts, and less is nothing to it
 
 
 class Part(BaseModel):
     """Does not change and has no other keys than its fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Objective(Part):
@@ -30,7 +33,7 @@ class Constraint(Part):
 
     metric: str
     operator: Literal[">=", "<="]
-    bound: float = Field(gt=0, allow_inf_nan=False)
+    bound: float = Field(gt=0)
 
     def __str__(self) -> str:
         short = f"{self.bound:g}"
@@ -89,7 +92,9 @@ class SamplerConfig(Part):
         "qmc: quasi-random; grid: every combination, spread evenly; auto: grid if the budget covers the space, qmc if it is too "
         "small to learn from, else tpe; a sweep that has begun keeps what auto took",
     )
-    startup_trials: int = Field(default=10, ge=1, description="tpe, gp: trials proposed at random before they learn")
+    startup_trials: int = Field(
+        default=10, ge=1, le=10**6, description="tpe, gp: trials proposed at random before they learn"
+    )
     reproducible: bool = Field(
         default=False,
         description="a trial depends on those `budget.concurrency` numbers before it and earlier, and waits for them: the same "
@@ -109,49 +114,46 @@ class SamplerConfig(Part):
 class BudgetConfig(Part):
     """What a sweep may spend."""
 
-    trials: int = Field(ge=1, description="proposals to train; references and further seeds come on top")
-    hours: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="wall-clock hours over all runs; unset: no limit"
-    )
+    trials: int = Field(ge=1, le=10**6, description="proposals to train; references and further seeds come on top")
+    hours: float | None = Field(None, gt=0, le=10**6, description="wall-clock hours over all runs; unset: no limit")
     gpu_hours: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
+        le=10**9,
         description="hours that trials may occupy GPUs, summed over GPUs; unset: no limit",
     )
     target: float | None = Field(
         None,
-        allow_inf_nan=False,
         description="value of the first objective at which the search ends; unset: it goes on",
     )
-    concurrency: int = Field(default=1, ge=1, description="trials that run at the same time")
+    concurrency: int = Field(default=1, ge=1, le=10_000, description="trials that run at the same time")
 
 
 def _gpus(value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value != "auto" and not (is_number and 0 <= value < math.inf):
-        raise ValueError(f"must be auto or a number from 0 on, got {value!r}")
+    if value != "auto" and not (is_number and (value == 0 or _LEAST <= value <= _MOST_GPUS)):
+        raise ValueError(f"must be auto, 0, or a number from {_LEAST} to {_MOST_GPUS}, got {shortened(repr(value))}")
     return value
 
 
 class ResourcesConfig(Part):
     """What one trial occupies."""
 
-    cpus: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="processor cores; fractions share one")
+    cpus: float = Field(default=1.0, ge=_LEAST, le=10_000, description="processor cores; fractions share one")
     gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
         default=0.0,
         description="GPUs; fractions below 1 share one; auto: a probe finds how many trials a GPU holds and still gains from",
     )
     processes: int = Field(
-        default=1, ge=1, description="processes that train one trial together, each on a share of the batch"
+        default=1, ge=1, le=1024, description="processes that train one trial together, each on a share of the batch"
     )
-    custom: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    custom: dict[str, Annotated[float, Field(ge=_LEAST, le=10**6)]] = Field(
         {}, description="other Ray resources that a node must have, e.g. {accelerator_type:A100: 0.01}"
     )
     watchdog_minutes: float = Field(
         default=60.0,
         gt=0,
-        allow_inf_nan=False,
+        le=10**6,
         description="minutes without a report after which a trial is taken for hung",
     )
     outage_minutes: float = Field(
@@ -165,7 +167,6 @@ class ResourcesConfig(Part):
     idle_wait_minutes: float = Field(
         default=1.0,
         ge=0,
-        allow_inf_nan=False,
         description="minutes that a start of the sweep waits, all architectures together, for nobody else to compute on the device "
         "where they are measured, if latency or fps decides something; measured in company they decide nothing until they were "
         "measured again",
@@ -205,7 +206,13 @@ class TrackingConfig(Part):
     uri: str | None = Field(
         default=None, min_length=1, description="MLflow server or store; unset: mlflow.db in the store folder"
     )
-    experiment: str | None = Field(default=None, min_length=1, description="MLflow experiment; unset: the sweep's name")
+    experiment: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,  # of the column in MLflow's own database
+        pattern=ONE_LINE,
+        description="MLflow experiment; unset: the sweep's name",
+    )
     register_as: str | None = Field(
         default=None,
         pattern=r"^[^/:]*[^/:\s][^/:]*$",

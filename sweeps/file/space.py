@@ -1,5 +1,6 @@
 """What a sweep varies: parameters, their ranges, and the conditions under which they exist."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,11 @@ def identity(params: Mapping[str, Scalar]) -> frozenset[tuple[str, str, str]]:
     )
 
 
+_MOST_CHOICES = 1000
+_MOST_STEPS = 100_000
+_LARGEST = 1e15  # of a bound: whole numbers up to here are exact as real numbers too
+
+
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -49,17 +55,17 @@ def _listed(value: Any) -> Any:
 class Searched(BaseModel):
     """How one parameter varies: `choices`, or `low` and `high`; `when` says under which values of others it exists."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
-    choices: tuple[Scalar, ...] | None = Field(None, min_length=1, description="values without order")
-    low: float | None = Field(None, allow_inf_nan=False, description="smallest value, included")
-    high: float | None = Field(None, allow_inf_nan=False, description="largest value, included")
+    choices: tuple[Scalar, ...] | None = Field(
+        None, min_length=1, max_length=_MOST_CHOICES, description="values without order"
+    )
+    low: float | None = Field(None, description="smallest value, included")
+    high: float | None = Field(None, description="largest value, included")
     log: bool = Field(False, description="search on a logarithmic scale")
     integer: bool = Field(False, alias="int", description="whole numbers only")
-    step: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="distance of neighboring values; unset: any"
-    )
-    when: dict[str, Annotated[tuple[Scalar, ...], BeforeValidator(_listed)]] = Field(
+    step: float | None = Field(None, gt=0, description="distance of neighboring values; unset: any")
+    when: dict[str, Annotated[tuple[Scalar, ...], BeforeValidator(_listed), Field(min_length=1)]] = Field(
         {}, description="other searched path -> the value or values under which this parameter exists"
     )
 
@@ -81,6 +87,9 @@ class Searched(BaseModel):
             raise ValueError("needs choices, or both low and high")
         if not self.low < self.high:
             raise ValueError(f"low must be smaller than high, got low {self.low:g} and high {self.high:g}")
+        for name, value in (("low", self.low), ("high", self.high)):
+            if abs(value) > _LARGEST:
+                raise LocatedError((name,), f"must lie within {_LARGEST:g} of 0, got {value:g}")
         if self.log and self.low <= 0:
             raise LocatedError(("low",), f"must be greater than 0 on a logarithmic scale, got {self.low:g}")
         if self.log and self.step is not None:
@@ -92,6 +101,11 @@ class Searched(BaseModel):
                     raise LocatedError((name,), f"must be a whole number because of int, got {value:g}")
         if self.step is not None:
             count = (self.high - self.low) / self.step
+            if count > _MOST_STEPS:
+                raise LocatedError(
+                    ("step",),
+                    f"must give at most {_MOST_STEPS} steps from {self.low:g} to {self.high:g}, got {self.step:g}",
+                )
             if not math.isclose(count, round(count), abs_tol=1e-9) or round(count) < 1:
                 raise LocatedError(
                     ("step",),
@@ -114,12 +128,16 @@ class Float:
     log: bool = False
     step: float | None = None
 
-    def values(self) -> list[Scalar] | None:
+    def count(self) -> int | None:
+        """Return how many values there are, or None if there is no end of them."""
+        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+
+    def values(self) -> Sequence[Scalar] | None:
         """Return all values, or None if there is no end of them."""
-        if self.step is None:
+        count = self.count()
+        if count is None or self.step is None:
             return None
-        count = round((self.high - self.low) / self.step)
-        return [min(self.high, self.low + index * self.step) for index in range(count + 1)]
+        return [min(self.high, self.low + index * self.step) for index in range(count)]
 
     def extremes(self) -> list[tuple[str, Scalar]]:
         """Return (key in the sweep file, value) of the values to check."""
@@ -145,9 +163,13 @@ class Int:
     log: bool = False
     step: int = 1
 
-    def values(self) -> list[Scalar]:
-        """Return all values."""
-        return list(range(self.low, self.high + 1, self.step))
+    def count(self) -> int:
+        """Return how many values there are."""
+        return len(self.values())
+
+    def values(self) -> Sequence[Scalar]:
+        """Return all values, which are counted, not listed."""
+        return range(self.low, self.high + 1, self.step)
 
     def extremes(self) -> list[tuple[str, Scalar]]:
         """Return (key in the sweep file, value) of the values to check."""
@@ -169,9 +191,13 @@ class Categorical:
 
     choices: tuple[Scalar, ...]
 
-    def values(self) -> list[Scalar]:
+    def count(self) -> int:
+        """Return how many values there are."""
+        return len(self.choices)
+
+    def values(self) -> Sequence[Scalar]:
         """Return all values."""
-        return list(self.choices)
+        return self.choices
 
     def extremes(self) -> list[tuple[str, Scalar]]:
         """Return (key in the sweep file, value) of the values to check: all."""
@@ -275,17 +301,25 @@ class SearchSpace:
             product = 1
             for item in self.parameters:
                 if item.path not in parents and item.is_active(branch):
-                    values = item.distribution.values()
-                    if values is None:
+                    count = item.distribution.count()
+                    if count is None:
                         return None
-                    product *= len(values)
+                    product *= count
             total += product
         return total
 
     def branches(self) -> Iterator[dict[str, Scalar]]:
         """Yield the possible values of the parameters that conditions name; one empty branch if there are none."""
-        parents = self._parents()
-        return _assignments([item for item in self.parameters if item.path in parents])
+        return _assignments(self._deciding(None))
+
+    def exceeds(self, most: int, *, prefix: str | None = None) -> bool:
+        """Return whether there are more branches than so many.
+
+        Args:
+            most: how many there may be; counting ends there.
+            prefix: counts combinations of the branches with values of the parameters whose paths begin so, all finite.
+        """
+        return any(True for _ in itertools.islice(_assignments(self._deciding(prefix)), most, None))
 
     def combinations(self) -> Iterator[dict[str, Scalar]]:
         """Yield every possible trial of a finite space, in a fixed order."""
@@ -314,14 +348,21 @@ class SearchSpace:
         Args:
             prefix: begins the paths of those parameters, e.g. `model.`; all are finite.
         """
-        parents = self._parents()
-        relevant = [item for item in self.parameters if item.path in parents or item.path.startswith(prefix)]
         seen = []
-        for assignment in _assignments(relevant):
+        for assignment in _assignments(self._deciding(prefix)):
             chosen = {path: value for path, value in assignment.items() if path.startswith(prefix)}
             if chosen not in seen:
                 seen.append(chosen)
                 yield self.first(assignment)
+
+    def _deciding(self, prefix: str | None) -> list[Parameter]:
+        """Return the parameters that conditions name, and those whose paths begin with a prefix."""
+        parents = self._parents()
+        return [
+            item
+            for item in self.parameters
+            if item.path in parents or (prefix is not None and item.path.startswith(prefix))
+        ]
 
     def _parents(self) -> set[str]:
         return {path for item in self.parameters for path in item.condition}
@@ -369,7 +410,7 @@ def _parents_first(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
                 )
             for value in values:
                 if not parent.contains(value):
-                    hint = nearest(str(value), [str(choice) for choice in parent.values()])
+                    hint = nearest(str(value), [str(choice) for choice in parent.values()[:_MOST_CHOICES]])
                     raise LocatedError(where, f"{path} is never {_plain(value)}{hint}; it can be: {parent}")
     ordered: dict[str, Parameter] = {}
     while len(ordered) < len(known):

@@ -23,12 +23,12 @@ from pydantic import (
     field_validator,
 )
 
-from segda.config import TrainConfig
+from segda.config import MOST_SEEDS, TrainConfig
 from segda.config_problems import LocatedError, Problem, error_of, first_problem
 from segda.methods import METHODS
 from segda.named import ConfigOf
 from segda.tunable import Scalar
-from sweeps.file.fields import FIXED_FIELDS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of
+from sweeps.file.fields import FIXED_FIELDS, GROUPS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of
 from sweeps.file.parts import (
     BudgetConfig,
     Constraint,
@@ -46,6 +46,7 @@ from sweeps.metrics import EFFICIENCY, SELECTION_SCHEMA, Direction, is_doubtful
 from sweeps.paths import with_values
 from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
+from sweeps.store import FILES
 
 __all__ = [
     "Constraint",
@@ -65,6 +66,12 @@ _OUTSIDE_FINGERPRINT = frozenset(
 )
 
 
+def _free_name(name: str) -> str:
+    if name in FILES:
+        raise ValueError(f"the store has {name} for itself; give the sweep another name")
+    return name
+
+
 def _raw_search(value: Any) -> Any:
     return {"choices": value} if isinstance(value, list | tuple) else value
 
@@ -72,8 +79,12 @@ def _raw_search(value: Any) -> Any:
 class SweepSpec(Part):
     """One sweep."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+$", description="names the sweep in the ledger: a-z, 0-9, _ and -")
-    question: str = Field("", description="one sentence: what the sweep is to find out")
+    name: Annotated[str, AfterValidator(_free_name)] = Field(
+        pattern=r"^[a-z0-9_][a-z0-9_-]*$",
+        max_length=100,
+        description="names the sweep in the ledger and its folder in the store: a-z, 0-9, _ and -, the last not at the beginning",
+    )
+    question: str = Field("", max_length=2000, description="one sentence: what the sweep is to find out")
     base: dict[str, Any] = Field(description="a training configuration; what is searched may be left out")
     search: dict[str, Annotated[Searched, BeforeValidator(_raw_search), WithJsonSchema(SEARCH_SCHEMA)]] = Field(
         min_length=1, description="dotted path into the training configuration -> how it varies"
@@ -100,10 +111,11 @@ class SweepSpec(Part):
     )
     sampler: SamplerConfig = SamplerConfig()
     budget: BudgetConfig
-    seed: int = Field(default=0, ge=0, description="seed of the search")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seed: int = Field(default=0, ge=0, le=MOST_SEEDS, description="seed of the search")
+    seeds: tuple[Annotated[int, Field(ge=0, le=MOST_SEEDS)], ...] = Field(
         (0,),
         min_length=1,
+        max_length=1000,
         description="training seeds; the first one while searching, the further ones for the finalists: one of them gives a second "
         "value, two or more a mean with an interval and a comparison of finalists",
     )
@@ -140,6 +152,9 @@ class SweepSpec(Part):
     def _base_is_ours(cls, base: dict[str, Any]) -> dict[str, Any]:
         if "seed" in base:
             raise LocatedError(("seed",), f"{FIXED_FIELDS['seed']}, outside of base")
+        for part in GROUPS:
+            if not isinstance(base.get(part, {}), Mapping):
+                raise LocatedError((part,), "must be a mapping `key: value`")
         for part in VARIANTS:
             name = name_of(base, part)
             if name is not None:

@@ -51,7 +51,7 @@ class Comparison:
 class SchedulerConfig(BaseModel):
     """Settings of a scheduler; each scheduler extends it and gives `name` its own default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
 

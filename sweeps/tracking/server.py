@@ -138,8 +138,8 @@ def check_server(uri: str | None, *, experiment: str) -> None:
 def not_usable(uri: str, error: Exception) -> TrackingError:
     """Return what to tell of an MLflow that cannot be reached."""
     return TrackingError(
-        f"MLflow at {masked(uri)} cannot be used: {reason(error)}; start it, or change `tracking.uri` in the sweep file (null keeps "
-        "everything in the store)"
+        f"MLflow at {masked(uri)} cannot be used: {reason(error)}; start it, or change `tracking.uri` in the sweep file (null "
+        "keeps everything in the store)"
     )
 
 

@@ -301,7 +301,7 @@ def test_a_name_that_no_sweep_may_have_is_one_line(call, store, write, name):
     code, _, error = call("run", write(), "--store", store.root, "--name", name)
     assert code == 2
     assert is_one_line(error)
-    assert f"name: must match ^[a-z0-9_-]+$, got '{name}'" in error
+    assert f"name: must match ^[a-z0-9_][a-z0-9_-]*$, got '{name}'" in error
 
 
 @pytest.mark.parametrize("command", ["resume", "status", "report", "sync", "audit"])

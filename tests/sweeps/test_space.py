@@ -90,7 +90,9 @@ def test_true_is_not_one():
 @given(st.integers(-50, 50), st.integers(1, 10), st.integers(1, 20))
 def test_stepped_ranges_contain_exactly_their_values(low, step, count):
     numbers = Int(low, low + step * count, step=step)
-    assert [value for value in range(low - 3, low + step * count + 4) if numbers.contains(value)] == numbers.values()
+    assert [value for value in range(low - 3, low + step * count + 4) if numbers.contains(value)] == list(
+        numbers.values()
+    )
 
 
 def test_the_last_value_of_a_stepped_range_is_its_end():

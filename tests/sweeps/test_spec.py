@@ -190,7 +190,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("name: camvid_day", "name: Camvid_day", "1: name: must match ^[a-z0-9_-]+$, got 'Camvid_day_to_dusk'"),
+        ("name: camvid_day", "name: Camvid_day", "1: name: must match ^[a-z0-9_][a-z0-9_-]*$, got 'Camvid_day_to_dusk'"),
         ("seeds:", "seedss:", "27: seedss: unknown key (did you mean 'seeds'?)"),
         ("trials: 12", "trials: 0", "26: budget.trials: must be at least 1, got 0"),
         ("hours: 1.5", "hours: 0", "26: budget.hours: must be greater than 0, got 0"),
@@ -208,7 +208,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("seeds: [3, 1]", "sampler: {name: tpee}", "27: sampler.name: must be one of 'auto', 'tpe'"),
         ("seeds: [3, 1]", "sampler: {name: random, startup_trials: 3}", "27: sampler.startup_trials: has no effect"),
         ("seeds: [3, 1]", "seeds: [-1, 0]", "27: seeds[0]: must be at least 0, got -1"),
-        ("seeds: [3, 1]", "resources: {gpus: all}", "27: resources.gpus: must be auto or a number from 0 on, got 'all'"),
+        ("seeds: [3, 1]", "resources: {gpus: all}", "27: resources.gpus: must be auto, 0, or a number from 0.0001 to 1024, got 'all'"),
         ("seeds: [3, 1]", "resources: {custom: {nvme: 1.5}}", "27: resources.custom.nvme: must be whole beyond 1, got 1.5"),
         ("seeds: [3, 1]", "tracking: {register_as: a/b}", "27: tracking.register_as: must match"),
         ("seeds: [3, 1]", "storage: ''", "27: storage: must have at least 1 item(s), got ''"),
@@ -285,7 +285,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("min_steps: 100", "metric: target/missing_classes", "25: scheduler.metric: must be the objective source/val/miou, got target/missing_classes"),
         ("name: asha, reduction_factor: 3", "name: none, reduction_factor: 4", "25: scheduler.reduction_factor: unknown key; known: name"),
         # references
-        ("upper_bound:", "' ':", "28: references: a reference needs a name of one line for the tables, got ' '"),
+        ("upper_bound:", "' ':", "28: references: a reference needs a name of one line and at most 100 characters, got ' '"),
         ("target_only", "target_onl", "29: references.upper_bound.method.name: unknown method 'target_onl' (did you mean 'target_only'?)"),
         ("optimizer.lr: 0.025", "optimizer.lr: -1", "29: references.upper_bound.optimizer.lr: must be greater than 0, got -1"),
         ("optimizer.lr: 0.025", "optimiser.lr: 1", "29: references.upper_bound.optimiser.lr: a training configuration has no such field (did you mean 'optimizer.lr'?)"),
