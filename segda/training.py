@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
@@ -211,9 +212,8 @@ def _record(run: TrainingRun, *, resumed: bool) -> None:
         log.info("continues at step %d of %d", run.step, run.config.steps)
     else:
         write_json(run.folder / "config.json", run.config.model_dump(mode="json"))
-    kept = resumed and environment.exists()
     guests = describe_guests(run.config)
-    described = json.loads(environment.read_text()) if kept else describe_environment(run.device) | guests
+    described = (_read_environment(environment) if resumed else {}) or describe_environment(run.device) | guests
     for name, value in guests.items():
         if described.get(name) != value:
             log.warning(
@@ -223,6 +223,20 @@ def _record(run: TrainingRun, *, resumed: bool) -> None:
     if resumed:
         # The run may have ended after its checkpoint was written and before this was.
         _write_reports(run)
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    """Read what a run began with; empty if that is not known any more, which is no reason to lose the run."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        log.warning("%s is damaged: it says from now on what the run goes on with", path)
+        return {}
+    return found
 
 
 def _write_reports(run: TrainingRun) -> None:

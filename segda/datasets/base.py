@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segda.datasets.listing import IMAGE_SUFFIXES, TIFF_SUFFIXES, UnreachableError, find_images, find_labels, reach
+from segda.datasets.listing import (
+    IMAGE_SUFFIXES,
+    TIFF_SUFFIXES,
+    UnreachableError,
+    find_images,
+    find_labels,
+    reach,
+    why_no_folder,
+)
 from segda.datasets.reading import read_image
 from segda.errors import CorruptSampleError, DatasetNotFoundError, SegdaError
 from segda.names import nearest
@@ -129,9 +137,10 @@ class SegmentationDataset(ABC):
         """
         self.check_split(domain=domain, split=split)
         try:
-            if not root.is_dir():
+            why = why_no_folder(root)
+            if why:
                 raise DatasetNotFoundError(
-                    f"data set {self.name}: {root} is not a folder; {_ways_out(self.name)}; get it from {self.url}"
+                    f"data set {self.name}: {root} {why}; {_ways_out(self.name)}; get it from {self.url}"
                 )
             found = self.list_samples(root, domain=domain, split=split)
         except SegdaError:
@@ -209,8 +218,9 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
             raise DatasetNotFoundError(f"where is data set {dataset_name}? {_ways_out(dataset_name)}")
         root = Path(given)
     root = root.expanduser()
-    if not os.path.isdir(root):  # noqa: PTH112 - which does not raise where looking is not allowed
-        raise DatasetNotFoundError(f"data set {dataset_name}: {root} is not a folder; {_ways_out(dataset_name)}")
+    why = why_no_folder(root)
+    if why:
+        raise DatasetNotFoundError(f"data set {dataset_name}: {root} {why}; {_ways_out(dataset_name)}")
     return root
 
 

@@ -5,6 +5,7 @@ what the entry was made from, so a changed file leads to a new entry. Entries ap
 never written to again: one that is damaged is replaced. Of several processes that want the same entry one builds it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -42,6 +43,8 @@ DECODE_VERSION = 3
 
 _BUILDING = ".building-"
 _MAX_DECODERS = 8
+# What the system says of an entry that is not whole; anything else, such as too many open files, says nothing about it.
+_OF_DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO})
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,8 @@ def _decode_alone(folder: Path, verify: Callable[[], None], build: Callable[[], 
                     verify()
                     return
                 except (OSError, ValueError) as error:
+                    if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+                        raise
                     reason = error.strerror if isinstance(error, OSError) else error
                     logger.warning("decoded images in %s are damaged (%s): decoding again", folder, reason)
             _remove_leftovers(folder)

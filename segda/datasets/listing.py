@@ -18,6 +18,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 TIFF_SUFFIXES = (".tif", ".tiff")
 
 _TOLD = 3  # names of many
+_MISSING = "is missing"
 
 # Those of all images, most of which nobody here reads.
 SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".bmp", ".gif", ".heic", ".jp2", ".jxl", ".pgm", ".ppm", ".tga", ".webp")
@@ -57,11 +58,20 @@ def reach(path: Path) -> os.stat_result:
     return status
 
 
+def why_no_folder(path: Path) -> str:
+    """Say why a path is no folder to look into; empty if it is one."""
+    try:
+        return "" if stat.S_ISDIR(path.stat().st_mode) else "is not a folder"
+    except OSError as error:
+        why = _why(path, error)
+        return "is not a folder" if why == _MISSING else why
+
+
 def _why(path: Path, error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "is a link that leads back to itself"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "is a link to what is missing" if path.is_symlink() else "is missing"
+        return "is a link to what is missing" if path.is_symlink() else _MISSING
     return f"cannot be read ({error.strerror})"
 
 

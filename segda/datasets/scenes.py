@@ -24,6 +24,7 @@ from segda.datasets.base import Sample
 from segda.datasets.landscape.geometry import Domain
 from segda.datasets.landscape.layout import lay_out
 from segda.datasets.landscape.rendering import render
+from segda.datasets.listing import why_no_folder
 from segda.datasets.loveda import CLASSES, PALETTE, LoveDA
 from segda.errors import ConfigError, DatasetNotFoundError
 
@@ -269,8 +270,9 @@ class Scenes(LoveDA):
             DatasetNotFoundError: no such domain or split, or `root` has not been made.
         """
         self.check_split(domain=domain, split=split)
-        if not root.is_dir():
+        why = why_no_folder(root)
+        if why:
             raise DatasetNotFoundError(
-                f"data set {self.name}: {root} is not a folder; `segda datasets make scenes {root}` makes it"
+                f"data set {self.name}: {root} {why}; `segda datasets make scenes {root}` makes it"
             )
         return super().samples(root, domain=domain, split=split)

@@ -121,6 +121,28 @@ def check_unknown_names(case: DatasetCase, folder: Path) -> None:
         assert f"did you mean {right!r}" in text, f"the error must name {right!r}, it says: {text}"
 
 
+def check_missing_image(case: DatasetCase, folder: Path) -> None:
+    """An image that is gone while its label is there, or a link to what is missing, is told: the data set would be smaller."""
+    domain, split, samples = next(item for item in case.splits() if item[2][0].label is not None)
+    for name in ("gone", "link"):
+        root = folder / name
+        shutil.copytree(case.root, root)
+        image = root / samples[0].image.relative_to(case.root)
+        image.unlink()
+        if name == "link":
+            image.symlink_to(folder / "nowhere")
+        text = _refusal(
+            lambda root=root: _read_all(case.dataset, root, domain=domain, split=split),  # type: ignore[misc]
+            kind=SegdaError,
+        )
+        assert image.stem in text, f"the error must name {image.stem}, it says: {text}"
+
+
+def _read_all(dataset: SegmentationDataset, root: Path, *, domain: str, split: str) -> None:
+    for sample in dataset.samples(root, domain=domain, split=split):
+        dataset.read(sample, with_label=False)
+
+
 def check_missing_label(case: DatasetCase, folder: Path) -> None:
     """A label that is absent is told when it is asked for, and not before: unlabelled images can be used without it."""
     root = folder / "copy"
@@ -148,6 +170,7 @@ DATASET_CHECKS: dict[str, Callable[[DatasetCase, Path], None]] = {
         check_images_and_labels,
         check_missing_root,
         check_unknown_names,
+        check_missing_image,
         check_missing_label,
     )
 }

@@ -123,6 +123,15 @@ def test_a_finished_run_asked_again_reports_only_what_was_not_acknowledged(finis
     assert list(folder.glob(".*.partial")) == []
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"python'])
+def test_a_damaged_record_of_the_machine_is_written_anew_and_loses_no_run(finished, caplog, content):
+    folder, reports, config = finished
+    (folder / "environment.json").write_text(content)
+    assert train(config, Reports(), folder=folder, acknowledged=4).metrics == reports[-1][1]
+    assert "python" in json.loads((folder / "environment.json").read_text())
+    assert caplog.text.count("environment.json is damaged") == 1
+
+
 def test_a_run_on_the_processor_leaves_the_machine_s_gpus_alone(scenes, tmp_path, monkeypatch):
     def touched(*_):
         pytest.fail("a GPU was touched")

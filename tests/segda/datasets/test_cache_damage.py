@@ -1,7 +1,9 @@
 """A cache entry that is not what was written is decoded again, with one warning; nobody trains on it."""
 
+import errno
 import json
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 from segda.datasets import DATASETS, entry
 from segda.datasets.base import Sample
 from segda.datasets.cache import DecodedSplit, decoded_split
+from segda.errors import CacheError
 from segda.types import Pixels
 
 camvid = DATASETS["camvid"]
@@ -125,6 +128,23 @@ def test_a_damaged_entry_is_decoded_again_with_one_warning(
         before.folder.name,
         f"{before.folder.name}.lock",
     }
+
+
+def test_what_says_nothing_about_the_entry_leaves_it_as_it_is(
+    decode: Callable[[], DecodedSplit], in_a_new_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = decode()
+    assert before.folder is not None
+    content = {path.name: path.read_bytes() for path in before.folder.iterdir()}
+    in_a_new_process()
+
+    def refuse(path: Path) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(entry, "checksum", refuse)
+    with pytest.raises(CacheError, match="Too many open files"):
+        decode()
+    assert {path.name: path.read_bytes() for path in before.folder.iterdir()} == content
 
 
 def test_another_entry_in_its_place_is_not_taken_for_it(

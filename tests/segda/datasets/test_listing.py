@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from segda.datasets import DATASETS
+from segda.datasets import DATASETS, resolve_root
 from segda.datasets.cache import DecodedSplit, decoded_split
 from segda.datasets.listing import files_by_name, find_images, find_labels, list_folder
 from segda.errors import CorruptSampleError, DatasetNotFoundError, SegdaError
@@ -181,6 +181,20 @@ def test_a_folder_that_is_none_is_named(loveda_root: Path, place: str, spoil: Ca
     spoil(loveda_root / place)
     with pytest.raises(SegdaError, match=str(loveda_root / place)):
         decode(loveda_root)
+
+
+def test_a_root_that_one_must_not_look_at_is_no_traceback(loveda_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if path == loveda_root:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for look in (decode, lambda root: resolve_root("loveda", root)):
+        with pytest.raises(DatasetNotFoundError, match=r"cannot be read \(Permission denied\)"):
+            look(loveda_root)
 
 
 def test_labels_that_must_not_be_listed_disturb_nobody_who_does_not_ask_for_them(
