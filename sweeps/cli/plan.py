@@ -75,6 +75,9 @@ def plan_command(
             allotment = pack_trials(spec, ledger=ledger, machines=machines, say=click.echo)
         tried = _tried(spec, store, ledger, machines, gpus=allotment.gpus, is_new=not skip_canary)
     shown.print(_table(tried))
+    for item in tried:
+        for line in item.doubts:
+            click.echo(f"times of {item.case.label} are not reliable: {line}")
     failed = [item for item in tried if item.costs is None]
     found = None
     if any(item.costs is not None and not item.case.is_reference for item in tried):

@@ -18,6 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
+from segda.efficiency.idleness import MAX_OTHERS, Machine, between
+
 _PROGRAM = "sweeps.planning.canary_process"
 # What parent and child say to each other.
 READY = "ready"
@@ -77,10 +81,12 @@ class CanaryResult:
     Attributes:
         copies: the costs of each copy; empty if one failed.
         error: why one failed, in one line.
+        doubts: what others did on the machine meanwhile, one line each: times and memory are then not those of the copies alone.
     """
 
     copies: tuple[Costs, ...]
     error: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def measure(task: CanaryTask, copies: int = 1) -> CanaryResult:
@@ -91,8 +97,10 @@ def measure(task: CanaryTask, copies: int = 1) -> CanaryResult:
         copies: how many train at once on the same device.
 
     Returns:
-        The costs, or why it failed.
+        The costs or why it failed, and what others did there meanwhile.
     """
+    machine = Machine(own_seconds=_seconds_of_all)
+    before = machine.read()
     with tempfile.TemporaryDirectory(prefix="canary-") as folder, contextlib.ExitStack() as started:
         children = [started.enter_context(_Child(task, Path(folder) / str(copy))) for copy in range(copies)]
         expired = threading.Event()
@@ -115,9 +123,18 @@ def measure(task: CanaryTask, copies: int = 1) -> CanaryResult:
     errors = [str(answer["error"]) for answer in answers if "error" in answer]
     if expired.is_set():
         errors = [f"it was not done after {task.timeout_seconds:g} s"]
-    return (
-        CanaryResult(copies=(), error=errors[0]) if errors else CanaryResult(tuple(Costs(**item) for item in answers))
-    )
+    # Their processes have ended, so their time is known.
+    limit = MAX_OTHERS["cuda" if torch.cuda.is_available() and task.config.get("device") != "cpu" else "cpu"]
+    doubts = tuple(between(before, machine.read(), cpus=len(machine.cpus), max_others=limit))
+    if errors:
+        return CanaryResult(copies=(), error=errors[0], doubts=doubts)
+    return CanaryResult(tuple(Costs(**item) for item in answers), doubts=doubts)
+
+
+def _seconds_of_all() -> float:
+    """Return the processor time of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 class _Child:

@@ -37,11 +37,13 @@ class Tried:
         case: the configuration.
         costs: what it costs; None if it failed.
         error: why it failed, in one line.
+        doubts: what others did on the machine meanwhile, one line each.
     """
 
     case: Case
     costs: Costs | None
     error: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,13 @@ class ProbeResult:
         steps_per_second: of all copies together.
         memory_bytes: what they occupied on the device together.
         error: why they cannot run together, in one line.
+        doubts: what others did on the machine meanwhile, one line each.
     """
 
     steps_per_second: float
     memory_bytes: int
     error: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 Probe = Callable[[int], ProbeResult]
@@ -63,6 +65,11 @@ class Packing:
     per_gpu: int
     reason: str
     rows: tuple[ProbeResult, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What others did meanwhile, one line each."""
+        return tuple(line for row in self.rows for line in row.doubts)
 
     @property
     def gpus_per_trial(self) -> float:
@@ -128,11 +135,12 @@ def run_probe(task: CanaryTask, copies: int) -> ProbeResult:
     torch.cuda.empty_cache()
     result: CanaryResult = measure(task, copies)
     if result.error is not None:
-        return ProbeResult(0.0, 0, result.error)
+        return ProbeResult(0.0, 0, result.error, result.doubts)
     on_device = max(costs.device_bytes for costs in result.copies)
     return ProbeResult(
         steps_per_second=sum(1 / costs.seconds_per_step for costs in result.copies),
         memory_bytes=on_device or sum(costs.memory_bytes for costs in result.copies),
+        doubts=result.doubts,
     )
 
 
@@ -244,7 +252,9 @@ def pack_trials(
     else:
         task = _largest(tasks, call=machines.call)
         packing = pack(lambda copies: machines.call(run_probe, task, copies), gpu_memory_bytes=gpu.memory_bytes)
-        if packing.rows:
+        if packing.doubts:
+            say(f"gpus: auto was found while others computed, and is looked for again next time: {packing.doubts[0]}")
+        elif packing.rows:
             ledger.put_packing(key, packing.per_gpu)
     found = packed(spec, packing, machines=machines)
     say(

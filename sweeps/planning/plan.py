@@ -58,7 +58,7 @@ def try_all(spec: SweepSpec, cases: Sequence[Case], *, gpus: float, call: Call =
     """
     for case in cases:
         result: CanaryResult = call(measure, canary_of(spec, case, gpus=gpus))
-        yield Tried(case, result.copies[0] if result.copies else None, result.error)
+        yield Tried(case, result.copies[0] if result.copies else None, result.error, result.doubts)
 
 
 # The estimate is kept, so that the account afterwards can be compared with it.
@@ -91,6 +91,7 @@ def save_plan(store: Store, spec: SweepSpec, found: Estimate | None, tried: Sequ
                 "task": canary_of(spec, item.case, gpus=gpus).config,
                 "costs": None if item.costs is None else asdict(item.costs),
                 "error": item.error,
+                "doubts": list(item.doubts),
             }
             for item in tried
         ],
@@ -149,7 +150,8 @@ def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case], *, gpus: f
                 f"{case.label!r} was not tried yet with this sweep file, so there is nothing to use again; leave --skip-canary "
                 "out, or use `sweeps check` for what needs no training"
             )
-        found.append(Tried(case, None if item["costs"] is None else Costs(**item["costs"]), item["error"]))
+        costs = None if item["costs"] is None else Costs(**item["costs"])
+        found.append(Tried(case, costs, item["error"], tuple(item.get("doubts", ()))))
     return found
 
 

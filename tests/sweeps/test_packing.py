@@ -148,8 +148,9 @@ def test_readers_of_the_ledger_find_the_packing_again(make_spec):
 class FakeNode:
     """Answers what would be called on a node with a GPU."""
 
-    def __init__(self, *, gib):
+    def __init__(self, *, gib, doubts=()):
         self.gib = gib  # name of a method -> memory of a trial
+        self.doubts = doubts
         self.probed = []
         self.measured = []
 
@@ -161,7 +162,8 @@ class FakeNode:
         if function is packing.run_probe:
             task, copies = arguments
             self.probed.append((task.config["method"]["name"], task.config["batch_size"], copies))
-            return ProbeResult(10.0 * copies, self.gib[task.config["method"]["name"]] * copies * GIB)
+            gib = self.gib[task.config["method"]["name"]]
+            return ProbeResult(10.0 * copies, gib * copies * GIB, doubts=self.doubts)
         if function is packing.measure:
             (task,) = arguments
             self.measured.append(task.config["method"]["name"])
@@ -206,6 +208,20 @@ def test_a_packing_is_found_once(make_spec, ledger, known_profiles):
     again = FakeNode(gib={})
     assert pack_trials(spec, ledger=ledger, machines=machines(1, call=again)) == first
     assert again.probed == again.measured == []
+
+
+def test_a_packing_that_was_found_in_company_is_used_and_looked_for_again(make_spec, ledger, known_profiles):
+    spec, said = auto(make_spec, search=SEARCH), []
+    gib = {"source_only": 5, "adversarial": 3}
+    busy = machines(1, call=FakeNode(gib=gib, doubts=("others used 9 of 16 processors",)))
+    first = pack_trials(spec, ledger=ledger, machines=busy, say=said.append)
+    assert "while others computed, and is looked for again next time: others used 9 of 16" in said[0]
+    again = FakeNode(gib=gib)
+    assert pack_trials(spec, ledger=ledger, machines=machines(1, call=again)) == first
+    assert again.probed
+    last = FakeNode(gib=gib)
+    pack_trials(spec, ledger=ledger, machines=machines(1, call=last))
+    assert last.probed == []
 
 
 def test_another_batch_is_another_packing(make_spec, ledger, known_profiles):
