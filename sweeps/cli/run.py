@@ -9,7 +9,8 @@ from rich.table import Table
 
 from sweeps.checks.changes import Change, Effect
 from sweeps.cli.options import examples, options
-from sweeps.commands.driving import LedgerGoneError, SweepEnd
+from sweeps.commands.cut_short import CutShortError
+from sweeps.commands.driving import SweepEnd
 from sweeps.commands.running import resume, run
 from sweeps.exit_codes import STOPPED
 from sweeps.reports.summary import summary_table
@@ -129,7 +130,7 @@ def conclude(context: click.Context, start: Callable[[], SweepEnd]) -> None:
     """Drive a sweep, say how that ended, and exit."""
     try:
         end = start()
-    except LedgerGoneError as error:
+    except CutShortError as error:
         click.echo(str(error), err=True)
         context.exit(STOPPED)
     shown = console()

@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.environment import describe_environment
-from segda.errors import ConfigError, SegdaError
+from segda.errors import ConfigError
 from segda.guests import importable_folders
 from segda.splits import data_fingerprint
 from sweeps.checks.makers import spec_from
+from sweeps.commands.cut_short import cut_short_told
 from sweeps.commands.ending import end_told
 from sweeps.execution.remote import check_storage
 from sweeps.execution.signals import sigterm_ignored
@@ -37,10 +37,6 @@ from sweeps.store import Store
 
 if TYPE_CHECKING:
     from sweeps.execution.runner import SweepOutcome  # imports Ray, which takes seconds
-
-
-class LedgerGoneError(SegdaError):
-    """The ledger's database went away while a sweep was driven."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -231,7 +227,7 @@ def drive(
         How it ended; also after SIGINT, SIGTERM or `sweeps stop`.
 
     Raises:
-        LedgerGoneError: the ledger's database went away.
+        CutShortError: the ledger's database or a disk went away.
         KeyboardInterrupt: there was a second SIGINT.
         SegdaError: something that the user can correct.
     """
@@ -243,6 +239,7 @@ def drive(
     Lease(ledger, spec.name).check_free()
     if spec.storage is not None:
         check_storage(spec.storage)
+    how = f"go on with `sweeps resume {spec.name}`"
     tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
     is_known = bool(ledger.trials(spec.name))
     if is_known:  # a sweep that goes on waits for no MLflow
@@ -255,35 +252,31 @@ def drive(
         if resumed is not None:
             ledger.add_event(spec.name, RESUMED, resumed)
 
-    try:
-        with contextlib.ExitStack() as ending, end_told(spec, ledger=ledger, store=store):
-            try:
-                with view(spec, ledger.trials(spec.name)) if progress else contextlib.nullcontext() as listener:
-                    outcome = run_sweep(
-                        spec,
-                        ledger=ledger,
-                        store=store,
-                        address=address,
-                        train=train,
-                        fingerprint=fingerprint or partial(data_fingerprint, progress=progress and sys.stderr.isatty()),
-                        listener=listener,
-                        admitted=admitted,
-                    )
-                if outcome.interrupted is not None:
-                    # Launchers ask more than once; what is left to do is short.
-                    ending.enter_context(sigterm_ignored())
+    with cut_short_told(how), contextlib.ExitStack() as ending, end_told(spec, ledger=ledger, store=store):
+        try:
+            with view(spec, ledger.trials(spec.name)) if progress else contextlib.nullcontext() as listener:
+                outcome = run_sweep(
+                    spec,
+                    ledger=ledger,
+                    store=store,
+                    address=address,
+                    train=train,
+                    fingerprint=fingerprint or partial(data_fingerprint, progress=progress and sys.stderr.isatty()),
+                    listener=listener,
+                    admitted=admitted,
+                )
+            if outcome.interrupted is not None:
+                # Launchers ask more than once; what is left to do is short.
+                ending.enter_context(sigterm_ignored())
+            # Why the sweep ended counts more than that its report could not be written.
+            with cut_short_told(how, why=outcome.reason):
                 paths = write_report(ledger, store, spec.name)
-            finally:
-                is_synced = tracker.stop()
-            return SweepEnd(
-                outcome=outcome,
-                view=load_view(ledger, store, spec.name),
-                report=paths.html,
-                tracking=tracker.where,
-                tracking_error=None if is_synced else str(tracker.last_error),
-            )
-    except sa.exc.OperationalError as error:
-        reason = " ".join(str(error.orig).split())[:200]
-        raise LedgerGoneError(
-            f"the ledger's database went away ({reason}); go on with `sweeps resume {spec.name}` when it is back"
-        ) from error
+        finally:
+            is_synced = tracker.stop()
+        return SweepEnd(
+            outcome=outcome,
+            view=load_view(ledger, store, spec.name),
+            report=paths.html,
+            tracking=tracker.where,
+            tracking_error=None if is_synced else str(tracker.last_error),
+        )

@@ -10,7 +10,8 @@ import click
 from segda.errors import ConfigError, SegdaError
 from sweeps.checks.changes import Change, Effect, changes_between, check_trials_fit, with_sampler
 from sweeps.checks.makers import load_spec, stored_spec
-from sweeps.commands.driving import LedgerGoneError, SweepEnd, begin, changed, check_surroundings, drive
+from sweeps.commands.cut_short import CutShortError, cut_short_told
+from sweeps.commands.driving import SweepEnd, begin, changed, check_surroundings, drive
 from sweeps.commands.places import DEFAULT_STORE, TRACKING_VARIABLE, open_ledger
 from sweeps.file.spec import SweepSpec
 from sweeps.store import Store
@@ -57,7 +58,7 @@ def run(
 
     Raises:
         ConfigError: the sweep is wrong or its name is taken; one line.
-        LedgerGoneError: the ledger's database went away.
+        CutShortError: the ledger's database or a disk went away.
         KeyboardInterrupt: it was ended at once.
         SegdaError: something else that the user can correct.
     """
@@ -75,11 +76,11 @@ def run(
         click.echo("note: warm_start has no effect: the budget covers every combination of the search space")
     check_surroundings(spec)
     place = Store.at(store)
-    with open_ledger(place, ledger) as opened:
+    with cut_short_told("start it again"), open_ledger(place, ledger) as opened:
         is_new = begin(spec, ledger=opened, source=str(sweep) if isinstance(sweep, Path | str) else "Python")
         try:
             return drive(spec, ledger=opened, store=place, address=address, progress=progress)
-        except LedgerGoneError:
+        except CutShortError:
             raise
         except SegdaError:
             if is_new:
@@ -128,12 +129,12 @@ def resume(
 
     Raises:
         ConfigError: there is no such sweep, or it cannot go on so; one line.
-        LedgerGoneError: the ledger's database went away.
+        CutShortError: the ledger's database or a disk went away.
         KeyboardInterrupt: it was ended at once.
         SegdaError: something else that the user can correct.
     """
     place = Store.at(store)
-    with open_ledger(place, ledger, create=False) as opened:
+    with cut_short_told(f"go on with `sweeps resume {name}`"), open_ledger(place, ledger, create=False) as opened:
         stored = with_sampler(stored_spec(opened.sweep(name)))
         records = opened.trials(name)
         spec = changed(

@@ -10,18 +10,18 @@ from sweeps.execution.micro_batches import smaller_micro_batch, why_no_smaller
 from sweeps.execution.outage import Failed, Outage
 from sweeps.failures import POLICIES, FailureClass
 from sweeps.file.spec import ResourcesConfig
-from sweeps.ledger.records import RETRIED, Event
+from sweeps.ledger.records import REQUEUED, RETRIED, Event
 from sweeps.trial import TrialRecord
 
 
 def retries(events: Iterable[Event]) -> Iterator[tuple[int, FailureClass, float]]:
-    """Yield the failed attempts that others followed: trial, class of the failure, seconds since 1970.
+    """Yield failed attempts that others followed, if under a later driver: trial, class of the failure, seconds since 1970.
 
     Args:
         events: what happened to a sweep.
     """
     for event in events:
-        if event.kind == RETRIED and event.number is not None and event.failure is not None:
+        if event.kind in (RETRIED, REQUEUED) and event.number is not None and event.failure is not None:
             yield event.number, event.failure, event.timestamp
 
 

@@ -265,7 +265,7 @@ def _execute(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity) 
             tune.PlacementGroupFactory([request_of(resources, gpus=gpus)]),
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_Proposer(coordinator, capacity),
+            search_alg=_Proposer(coordinator, capacity, stopper),
             scheduler=_Scheduler(coordinator),
             num_samples=-1,
             # A new process per trial gives all GPU memory back; on the CPU it would only cost the imports.
@@ -300,12 +300,15 @@ def _trainable() -> Callable[[dict[str, Any]], None]:
 class _Proposer(Searcher):  # type: ignore[misc]
     """Tune asks it for work; it asks the coordinator."""
 
-    def __init__(self, coordinator: Coordinator, capacity: Capacity) -> None:
+    def __init__(self, coordinator: Coordinator, capacity: Capacity, stopper: "_Stopper") -> None:
         super().__init__()
         self._coordinator = coordinator
         self._capacity = capacity
+        self._stopper = stopper
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        # As long as no trial is open Tune asks nobody but this, for ten minutes.
+        self._stopper.stop_all()
         self._capacity.poll()
         task = self._coordinator.next_task()
         if isinstance(task, Wait):
@@ -320,7 +323,8 @@ class _Proposer(Searcher):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles it beside its snapshots; database connections and credentials do not belong there.
-        return {key: value for key, value in self.__dict__.items() if key not in ("_coordinator", "_capacity")}
+        left_out = ("_coordinator", "_capacity", "_stopper")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]

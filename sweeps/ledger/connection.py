@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from segda.errors import ConfigError
 log = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = 120.0
+# A checkpoint that found no room is removed again, and so are Ray's temporary files: a full disk may have room a moment later.
+FULL_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
 # Their locks are not reliable, and SQLite loses data without locks (https://www.sqlite.org/faq.html, question 5).
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -100,7 +103,7 @@ def _is_network(kind: str) -> bool:
 
 
 def survives_restart(method: Method) -> Method:
-    """Let a method of the ledger try again while a database server is away, for up to `RECONNECT_SECONDS`.
+    """Let a method of the ledger try again while a server is away, for up to `RECONNECT_SECONDS`, or a disk full, `FULL_SECONDS`.
 
     The method must do no harm when its transaction was committed and only the answer was lost.
     """
@@ -113,15 +116,20 @@ def survives_restart(method: Method) -> Method:
                 return method(self, *arguments, **options)
             except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
                 now = time.monotonic()
+                patience = RECONNECT_SECONDS if self.has_server else FULL_SECONDS if _is_full(error) else 0.0
                 if deadline is None:
-                    deadline = now + RECONNECT_SECONDS
-                    if self.has_server:
+                    deadline = now + patience
+                    if patience:
                         log.warning("the ledger's database does not answer (%s); trying again", _line(error))
-                if not self.has_server or now > deadline:
+                if not patience or now > deadline:
                     raise
                 time.sleep(_PAUSE_SECONDS)
 
     return patient  # type: ignore[return-value]
+
+
+def _is_full(error: sa.exc.DBAPIError) -> bool:
+    return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _line(error: sa.exc.DBAPIError) -> str:

@@ -8,7 +8,7 @@ locks do not work over network file systems; several machines share a PostgreSQL
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -590,6 +590,19 @@ class Ledger:
         query = sa.select(EVENT).where(EVENT.c.sweep == sweep).order_by(EVENT.c.id)
         with self.reading() as connection:
             return [event_record(row) for row in connection.execute(query).mappings()]
+
+    @survives_restart
+    def last_event(self, sweep: str, kinds: Collection[str]) -> Event | None:
+        """Return the newest event of any of some kinds, or None.
+
+        Args:
+            sweep: the sweep.
+            kinds: of the event.
+        """
+        query = sa.select(EVENT).where(EVENT.c.sweep == sweep, EVENT.c.kind.in_(kinds)).order_by(EVENT.c.id.desc())
+        with self.reading() as connection:
+            row = connection.execute(query.limit(1)).mappings().first()
+            return None if row is None else event_record(row)
 
     # Profiles
 

@@ -234,10 +234,16 @@ def policy_text(failure: FailureClass) -> str:
         again = "tried again without limit"
     elif policy.retries:
         times = "once" if policy.retries == 1 else f"{policy.retries} times"
-        again = f"tried again up to {times} in a row"
+        again = f"tried again up to {times} in a row" + (
+            "" if policy.blames_configuration else ", in an outage for longer"
+        )
     else:
         again = "not tried again"
-    told = "the sampler learns to avoid it" if policy.blames_configuration else "says nothing about the parameters"
+    told = (
+        "the sampler learns to avoid it"
+        if policy.blames_configuration
+        else "says nothing about the parameters, spends no budget, and is tried again by `sweeps resume`"
+    )
     return f"{again}; {told}"
 
 

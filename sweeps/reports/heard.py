@@ -36,8 +36,7 @@ class Heard:
     def summary(self) -> str:
         """Return the state of the sweep in one line."""
         progress = self.progress
-        done = progress.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
-        parts = [f"{done}/{progress.total} trials"]
+        parts = [f"{progress.done}/{progress.total} trials"]
         parts += [
             f"{progress.count(state)} {state}" for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
         ]

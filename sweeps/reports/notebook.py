@@ -12,7 +12,7 @@ from segda.progress import Output, bar_html
 from sweeps.file.spec import SweepSpec
 from sweeps.reports.heard import Heard
 from sweeps.reports.marks import footnotes
-from sweeps.trial import TrialRecord, TrialState
+from sweeps.trial import TrialRecord
 
 WIDTH = 120  # characters
 
@@ -51,8 +51,7 @@ class NotebookView:
     def _show(self, *, is_last: bool = False) -> None:
         heard = self._heard
         progress = heard.progress
-        done = progress.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
-        lines = [bar_html(f"{progress.spec.name}: {heard.summary()}", done, progress.total)]
+        lines = [bar_html(f"{progress.spec.name}: {heard.summary()}", progress.done, progress.total)]
         if progress.best is not None:
             lines.append(f"<b>best: {html.escape(heard.line(progress.best))}</b>")
         marks = footnotes(progress.trials, processes=progress.spec.resources.processes)

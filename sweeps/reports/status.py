@@ -10,7 +10,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import ago
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive, is_free
-from sweeps.ledger.records import SweepRecord, SweepState
+from sweeps.ledger.records import OUTAGE, OUTAGE_OVER, RESUMED, STALLED, SweepRecord, SweepState
 from sweeps.planning.counts import planned_trials
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -35,6 +35,12 @@ class Progress:
     def count(self, *states: TrialState) -> int:
         """Return how many trials are in any of some states."""
         return sum(trial.state in states for trial in self.trials)
+
+    @property
+    def done(self) -> int:
+        """How many trials have ended with a place of the budget: not those that the machines failed."""
+        ended = self.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        return ended - sum(trial.is_set_aside for trial in self.trials)
 
     def value(self, trial: TrialRecord) -> float | None:
         """Return the first objective of a trial so far, if it is known."""
@@ -69,8 +75,7 @@ class Progress:
         open_trials = [trial for trial in self.trials if not trial.state.is_finished]
         planned = max((int(trial.config["steps"]) for trial in self.trials), default=0)
         mean = sum(ended) / len(ended) if ended else float(planned)
-        done = self.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
-        fresh = max(0, self.total - done - len(open_trials))
+        fresh = max(0, self.total - self.done - len(open_trials))
         remaining = fresh * mean + sum(max(0.0, mean - trial.step) for trial in open_trials)
         return remaining * seconds / steps / max(1, self.count(TrialState.RUNNING))
 
@@ -82,11 +87,13 @@ class SweepStatus(Progress):
     Attributes:
         record: the sweep.
         reported: running trial -> when it last reported, seconds since 1970.
+        trouble: why nothing works now, or why the sweep stalled, as its driver last said; None: something works.
         now: the moment, seconds since 1970.
     """
 
     record: SweepRecord
     reported: Mapping[int, float] = field(default_factory=dict)
+    trouble: str | None = None
     now: float = 0.0
 
     @property
@@ -147,4 +154,13 @@ def read_status(ledger: Ledger, name: str) -> SweepStatus:
             points = ledger.points(name, trial.number)
             if points:
                 reported[trial.number] = max(point.timestamp for point in points)
-    return SweepStatus(record=record, spec=stored_spec(record), trials=trials, reported=reported, now=time.time())
+    # Whatever ends an outage is the newer event.
+    last = ledger.last_event(name, (OUTAGE, STALLED, OUTAGE_OVER, RESUMED))
+    return SweepStatus(
+        record=record,
+        spec=stored_spec(record),
+        trials=trials,
+        reported=reported,
+        trouble=last.message if last is not None and last.kind in (OUTAGE, STALLED) else None,
+        now=time.time(),
+    )

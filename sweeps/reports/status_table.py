@@ -49,9 +49,11 @@ def render(status: SweepStatus, *, width: int, rows: int | None = None) -> Rende
 
 def header_lines(status: SweepStatus) -> list[str]:
     """Return what there is to say of the whole sweep, in lines."""
-    done = status.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
-    counts = [f"{done} of {status.total} trials ended"]
+    counts = [f"{status.done} of {status.total} trials ended"]
     counts += [f"{number} {state.value}" for state in TrialState if (number := status.count(state))]
+    aside = sum(trial.is_set_aside for trial in status.trials)
+    if aside:
+        counts.append(f"{aside} failed by the machines, which count for nothing")
     budget = status.spec.budget.hours
     hours = f"{status.seconds / 3600:.2f} h" + (f" of {budget:g} h" if budget is not None else "")
     worker_hours = sum(trial.seconds for trial in status.trials) / 3600
@@ -60,6 +62,8 @@ def header_lines(status: SweepStatus) -> list[str]:
     if left is not None:
         times.append(f"about {duration(left)} left")
     lines = [f"{status.record.name}: {status.state}", ", ".join(counts), ", ".join(times)]
+    if status.trouble is not None:
+        lines.append(status.trouble)
     best, objective = status.best, status.spec.objectives[0]
     if best is not None:
         lines.append(
@@ -116,7 +120,7 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
             "time": _time(status, trial),
             "report": "" if reported is None else ago(status.now - reported),
             "attempts": str(trial.attempt) if trial.attempt > 1 else "",
-            "last failure": trial.failure.value.replace("_", " ") if trial.failure else "",
+            "last failure": trial.failure.label if trial.failure else "",
             "reused": trial.reused or "",
             "settings": settings_label(trial),
         }

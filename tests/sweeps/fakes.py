@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from segda.config import TrainConfig
-from segda.errors import ConfigError, DamagedCheckpointError, TrainingDivergedError
+from segda.errors import ConfigError, DamagedCheckpointError, DatasetNotFoundError, TrainingDivergedError
 from segda.files import write_text
 from sweeps.planning.profiles import Profile
 
@@ -163,3 +163,7 @@ def fails_by_seed(config, report, *, folder, acknowledged=0, micro_batch=None):
             report(1, {"train/loss_seg": 1.0}, folder / "checkpoint.pt")
         case 0.6:
             report(1, {"source/val/miou": float("nan")}, folder / "checkpoint.pt")
+
+
+def finds_no_data(config, report, *, folder, acknowledged=0):
+    raise DatasetNotFoundError("camvid: no such folder: /data")

@@ -101,13 +101,16 @@ def test_failures_are_counted_by_class_with_what_became_of_them():
     events = [
         event(0, FailureClass.WORKER_LOST),
         event(0, FailureClass.WORKER_LOST),
-        event(2, FailureClass.WORKER_LOST),
+        event(2, FailureClass.WORKER_LOST, kind="requeued"),  # given up, and taken up again
         event(1, FailureClass.DIVERGED, kind="failed"),  # counted as given up, by the trial
         event(1, None),
     ]
     lost, diverged = failure_rows(trials, events)
     assert (lost.failure, lost.attempts, lost.trials, lost.retried, lost.given_up) == ("worker_lost", 4, 2, 3, 1)
-    assert lost.policy == "tried again up to 3 times in a row; says nothing about the parameters"
+    assert lost.policy == (
+        "tried again up to 3 times in a row, in an outage for longer; says nothing about the parameters, spends no budget, and is "
+        "tried again by `sweeps resume`"
+    )
     assert (diverged.failure, diverged.attempts, diverged.retried, diverged.given_up) == ("diverged", 1, 0, 1)
 
 

@@ -104,5 +104,24 @@ def test_a_file_that_cannot_be_read_is_told_at_once():
     assert file.calls == 1
 
 
+def test_a_disk_that_is_full_for_a_moment_is_waited_for(tmp_path):
+    place = tmp_path / "small.db"
+    with Ledger.open(place) as ledger, ledger.writing() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    ledger = Ledger.open(place)
+    limits = iter([pages, pages, 10**6])
+
+    @survives_restart
+    def write(self):
+        with self.writing() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count={next(limits)}")
+            connection.exec_driver_sql("CREATE TABLE large (text)")
+            connection.exec_driver_sql(f"INSERT INTO large VALUES ('{'x' * 100_000}')")
+
+    write(ledger)
+    assert next(limits, None) is None
+    ledger.close()
+
+
 def test_the_file_system_of_this_very_path_is_known():
     assert file_system_of(Path(__file__))

@@ -1,12 +1,18 @@
 """How a sweep begins, goes on under a changed file, and ends, as far as that is decided before and after Ray runs it."""
 
+import errno
+import re
+import sqlite3
+
 import fakes
 import pytest
 import sqlalchemy as sa
 import yaml
 
 from segda.errors import ConfigError
-from sweeps.commands.driving import LedgerGoneError, drive
+from sweeps.commands import driving
+from sweeps.commands.cut_short import DiskFailedError, LedgerGoneError
+from sweeps.commands.driving import drive
 from sweeps.commands.ending import run_hook
 from sweeps.ledger import lease
 from sweeps.ledger.database import Ledger
@@ -37,7 +43,7 @@ def run_as(monkeypatch, has_camvid):
 
     monkeypatch.setattr(tracking, "Tracker", NoTracker)
 
-    def install(*, refused=None, error=None, state="finished", reason=None):
+    def install(*, refused=None, error=None, state="finished", reason=None, **options):
         driven = []
 
         def run_sweep(spec, *, ledger, admitted, **_):
@@ -48,7 +54,7 @@ def run_as(monkeypatch, has_camvid):
             if error is not None:
                 raise error
             ledger.update_sweep(spec.name, state=state)
-            return runner.SweepOutcome(spec.name, (), is_done=reason is None, reason=reason)
+            return runner.SweepOutcome(spec.name, (), **{"is_done": reason is None, "reason": reason} | options)
 
         monkeypatch.setattr(runner, "run_sweep", run_sweep)
         return driven
@@ -375,7 +381,7 @@ def test_the_hook_hears_that_a_sweep_goes_on_elsewhere(trained, ledger, store, r
 def test_the_hook_hears_when_the_ledger_is_gone(trained, ledger, store, run_as, told, monkeypatch):
     command, file = told
     spec = trained(on_end=command)
-    gone = sa.exc.OperationalError("SELECT", {}, Exception("disk I/O error"))
+    gone = sa.exc.OperationalError("SELECT", {}, Exception("the server closed the connection"))
 
     def vanish(self, name):
         raise gone
@@ -386,9 +392,62 @@ def test_the_hook_hears_when_the_ledger_is_gone(trained, ledger, store, run_as, 
 
     run_as()
     monkeypatch.setattr(Ledger, "update_sweep", admitted_then_gone)
-    with pytest.raises(LedgerGoneError, match=r"disk I/O error.*`sweeps resume demo` when it is back"):
+    with pytest.raises(
+        LedgerGoneError, match=r"closed the connection.*when it is back, go on with `sweeps resume demo`"
+    ):
         drive(spec, ledger=ledger, store=store)
     assert file.read_text().startswith("demo unknown ")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/store/demo/.executor"), "a disk failed .*No space left"),
+        (
+            sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")),
+            r"the disk of the ledger's database failed \(database or disk is full\)",
+        ),
+    ],
+    ids=["executor", "ledger"],
+)
+def test_a_driver_whose_disk_is_full_ends_with_one_line_to_be_resumed(call, trained, store, run_as, error, said):
+    trained()
+    run_as(error=error)
+    code, _, told = call("resume", "demo", "--store", store.root)
+    assert code == 75
+    assert told.count("\n") == 1
+    assert re.search(said + r".*; see that it has room and can be written, and go on with `sweeps resume demo`", told)
+
+
+def test_a_report_that_finds_no_room_does_not_hide_why_the_sweep_ended(trained, ledger, store, run_as, monkeypatch):
+    spec = trained()
+    run_as(state="stalled", reason="nothing has worked for 30 min 00 s", is_done=False, is_stalled=True)
+
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/store/demo/report.html")
+
+    monkeypatch.setattr(driving, "write_report", write)
+    with pytest.raises(
+        DiskFailedError, match=r"^nothing has worked .*; besides, a disk failed .*report.html.*`sweeps resume"
+    ):
+        drive(spec, ledger=ledger, store=store)
+
+
+def test_a_sweep_that_stalled_says_what_to_do_and_is_to_be_resumed(call, trained, store, run_as):
+    trained()
+    reason = "nothing has worked for 30 min 00 s, last trial 3 on n:1, disk: full; free space"
+    run_as(state="stalled", reason=reason, is_done=False, is_stalled=True)
+    code, _, told = call("resume", "demo", "--store", store.root)
+    assert code == 75
+    assert told.splitlines()[-1] == f"{reason}; go on with `sweeps resume demo`"
+
+
+def test_a_result_that_falls_short_is_the_last_line_and_exit_code_3(call, trained, store, run_as):
+    trained()
+    run_as(shortfall="5 of 8 trained trials failed, most often by diverged, last trial 7: NaN")
+    code, _, told = call("resume", "demo", "--store", store.root)
+    assert code == 3
+    assert told.splitlines()[-1] == "5 of 8 trained trials failed, most often by diverged, last trial 7: NaN"
 
 
 def test_a_hook_that_fails_ends_nothing(make_spec, tmp_path, capsys):

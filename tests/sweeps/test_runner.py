@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import fakes
@@ -136,10 +137,12 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make
 def test_failures_are_told_apart_and_end_no_sweep(sweep, make_spec, store):
     references = {f"case{case}": {"optimizer.momentum": case / 10, "optimizer.lr": 0.01} for case in range(1, 7)}
     base = fakes.plain_spec()["base"] | {"batch_size": 8}
-    _, trials = sweep(
+    outcome, trials = sweep(
         make_spec(base=base, references=references, budget={"trials": 1, "concurrency": 1}),
         train="fakes:fails_by_seed",
     )
+    assert (outcome.exit_code, outcome.is_done) == (3, True)
+    assert outcome.shortfall.startswith("7 of 7 trained trials failed, most often by ")
     found = {trial.name: trial.failure for trial in trials if trial.kind is TrialKind.REFERENCE}
     assert found == {
         "case1": FailureClass.DIVERGED,
@@ -288,6 +291,36 @@ def test_sweeps_stop_ends_a_sweep_for_good(sweep, short, ledger, monkeypatch):
     assert outcome.reason == "stopped by `sweeps stop`"
     assert states(trials) == [TrialState.QUEUED]
     assert ledger.sweep("demo").driver is None
+
+
+def test_a_sweep_that_waits_for_its_data_hears_a_signal_at_once(sweep, make_spec):
+    asked = []
+
+    def ask():
+        asked.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def listen(kind, record, message):
+        if message.startswith("nothing works now"):
+            threading.Timer(1.5, ask).start()  # Tune has nothing open then
+
+    outcome, trials = sweep(make_spec(), train="fakes:finds_no_data", listener=listen)
+    assert time.monotonic() - asked[0] < 3  # the next probe would be later
+    assert (outcome.exit_code, outcome.reason) == (75, "stopped by SIGTERM")
+    assert set(states(trials)) == {TrialState.QUEUED}
+
+
+def test_a_sweep_whose_data_stay_away_ends_to_be_resumed(sweep, make_spec, ledger, store):
+    spec = make_spec(resources={"outage_minutes": 0.05})
+    outcome, trials = sweep(spec, train="fakes:finds_no_data")
+    assert (outcome.exit_code, outcome.is_stalled, outcome.is_done) == (75, True, False)
+    assert outcome.reason.startswith("nothing has worked for ")
+    assert "data: DatasetNotFoundError: camvid: no such folder: /data" in outcome.reason
+    assert set(states(trials)) == {TrialState.QUEUED}
+    assert ledger.sweep("demo").state == "stalled"
+    again = run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
+    assert (again.exit_code, again.is_done) == (0, True)
+    assert states(again.trials) == [TrialState.COMPLETE] * 3
 
 
 @pytest.mark.parametrize("notices", [True, False], ids=["noticed", "not noticed"])

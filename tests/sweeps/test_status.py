@@ -270,3 +270,26 @@ def test_a_name_after_watch_is_explained_in_one_line(call, begun, make_spec):
     code, _, error = call("--watch", "demo")
     assert code == 2
     assert "the sweep's name stands before --watch" in error
+
+
+def test_what_a_sweep_waits_for_is_said_until_it_is_over(ledger, begun, make_spec):
+    begun(make_spec())
+    told = "nothing works now, last trial 1 on node1:7, data: no such folder; one trial is tried in 5 s"
+    ledger.add_event("demo", "outage", told)
+    assert told in header_lines(at(ledger))
+    for kind in ("outage_over", "resumed"):
+        ledger.add_event("demo", kind, "x")
+        assert told not in header_lines(at(ledger))
+        ledger.add_event("demo", "outage", told)
+    ledger.add_event("demo", "stalled", "nothing has worked for 30 min 00 s")
+    assert "nothing has worked for 30 min 00 s" in header_lines(at(ledger))
+
+
+def test_trials_that_the_machines_failed_count_for_nothing(ledger, begun, make_spec):
+    begun(make_spec(budget={"trials": 2, "concurrency": 1}))
+    ledger.add_trial(trial(0))
+    ledger.add_trial(trial(1, state=TrialState.FAILED, failure=FailureClass.DATA))
+    ledger.add_trial(trial(2, state=TrialState.FAILED, failure=FailureClass.DIVERGED))
+    assert header_lines(at(ledger))[1] == (
+        "2 of 2 trials ended, 1 complete, 2 failed, 1 failed by the machines, which count for nothing"
+    )

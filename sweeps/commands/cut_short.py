@@ -1,0 +1,57 @@
+"""What ends a driver through no fault of its sweep: its ledger or its disk is away, and the sweep can be resumed."""
+
+import contextlib
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from segda.cli_errors import one_line
+from segda.errors import SegdaError
+from segda.file_errors import is_disk_failure
+
+_LONGEST = 300  # characters of somebody else's message
+
+
+class CutShortError(SegdaError):
+    """A driver cannot go on now; the sweep can, later."""
+
+
+class LedgerGoneError(CutShortError):
+    """The ledger's database went away while a sweep was driven."""
+
+
+class DiskFailedError(CutShortError):
+    """A disk that the driver writes to is full, read-only or broken."""
+
+
+@contextlib.contextmanager
+def cut_short_told(how: str, *, why: str | None = None) -> Iterator[None]:
+    """Raise what the machines did to the driver in the block as one line that says how to go on.
+
+    Args:
+        how: what to do when that is mended, e.g. "go on with `sweeps resume demo`".
+        why: what had ended the sweep before, if anything did; it is told first.
+
+    Raises:
+        LedgerGoneError: the ledger's database went away.
+        DiskFailedError: a disk is full, read-only or broken. Whatever lies there is whole: files take their place when they are
+            complete, and so do the ledger's transactions.
+    """
+    try:
+        yield
+    except CutShortError:
+        raise
+    except Exception as error:
+        before = "" if why is None else f"{why}; besides, "
+        if is_disk_failure(error):
+            reason = one_line(str(error.orig if isinstance(error, sa.exc.DBAPIError) else error))[:_LONGEST]
+            whose = "the disk of the ledger's database" if isinstance(error, sa.exc.DBAPIError) else "a disk"
+            raise DiskFailedError(
+                f"{before}{whose} failed ({reason}); see that it has room and can be written, and {how}"
+            ) from error
+        if isinstance(error, sa.exc.OperationalError):
+            reason = one_line(str(error.orig))[:_LONGEST]
+            raise LedgerGoneError(
+                f"{before}the ledger's database went away ({reason}); when it is back, {how}"
+            ) from error
+        raise
