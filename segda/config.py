@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
+from segda.config_problems import LocatedError
 from segda.datasets import DATASETS
 from segda.losses import LOSSES
 from segda.methods import METHODS
@@ -19,6 +20,7 @@ from segda.methods.base import MethodConfig
 from segda.models import MODELS, USUAL_MODEL, ModelConfig
 from segda.named import ConfigOf, OneOf
 from segda.names import nearest
+from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER, AdamConfig, OptimizerConfig
 from segda.transforms import RECIPES
 from segda.tunable import Choice, Range
 from segda.validators import USUAL_VALIDATORS, VALIDATORS
@@ -134,26 +136,17 @@ class LossConfig(_Part):
     )
 
 
-class OptimizerConfig(_Part):
-    """The segmenter's optimizer."""
-
-    name: Annotated[Literal["sgd", "adam", "adamw", "rmsprop"], Choice("sgd", "adam", "adamw", "rmsprop")] = Field(
-        "sgd"
-    )
-    lr: Annotated[float, Range(1e-4, 1e-1, log=True)] = Field(2.5e-2, gt=0, description="learning rate after warm-up")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD and RMSprop; beta1 of Adam and AdamW")
-    weight_decay: Annotated[float, Range(1e-6, 1e-2, log=True)] = Field(
-        1e-4, ge=0, description="on convolution weights only, not on biases and normalization"
-    )
-    grad_clip: float | None = Field(None, gt=0, description="largest L2 norm of the segmenter's gradient")
-
-
 class DiscriminatorOptimizerConfig(_Part):
     """Adam for the discriminator (AdaptSegNet's settings by default)."""
 
     lr: Annotated[float, Range(1e-5, 1e-3, log=True)] = Field(1e-4, gt=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
+
+    @property
+    def settings(self) -> AdamConfig:
+        """The same as `build_optimizer` takes it."""
+        return AdamConfig(lr=self.lr, beta1=self.beta1, beta2=self.beta2)
 
 
 class ScheduleConfig(_Part):
@@ -183,7 +176,9 @@ class TrainConfig(_Part):
     model: AnyModel = MODELS[USUAL_MODEL].Config(name=USUAL_MODEL)
     method: Annotated[SerializeAsAny[MethodConfig], ConfigOf(METHODS)]
     loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Annotated[SerializeAsAny[OptimizerConfig], ConfigOf(OPTIMIZERS, usual=USUAL_OPTIMIZER)] = OPTIMIZERS[
+        USUAL_OPTIMIZER
+    ].Config(name=USUAL_OPTIMIZER)
     discriminator_optimizer: DiscriminatorOptimizerConfig = DiscriminatorOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     steps: int = Field(ge=1, le=_MOST_STEPS, description="optimizer updates")
@@ -224,6 +219,15 @@ class TrainConfig(_Part):
         if self.data.few_shot is not None and not method.needs_few_shot:
             raise ValueError(
                 f"method {self.method.name} uses no target labels; leave data.few_shot out or choose a few-shot method"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_are_apart(self) -> Self:
+        if self.optimizer.head_lr_factor != 1 and MODELS[self.model.name].trunk is None:
+            raise LocatedError(
+                ("optimizer", "head_lr_factor"),
+                f"{self.model.name} has no trunk beside which heads would learn at another rate; leave it out, and change lr",
             )
         return self
 

@@ -68,7 +68,7 @@ class ConfigOf(Variants):
         """
         name = value.get("name", self.usual) if isinstance(value, Mapping) else None
         if name is None:
-            raise ValueError(f"a {self.catalog.noun} needs a name; known: {', '.join(sorted(self.catalog))}")
+            raise ValueError(f"{self.catalog.noun} needs a name; known: {', '.join(sorted(self.catalog))}")
         try:
             found: type[BaseModel] = self.catalog[name].Config
         except ConfigError as error:

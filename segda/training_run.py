@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from segda.allocator import keep_freed_memory
 from segda.batch_norm import MIN_IMAGES_AT_ONCE, blend_statistics
@@ -112,7 +111,12 @@ class TrainingRun:
         )
         self.method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.method.parameter_groups()
-        self.optimizers = {group: self._optimizer(group) for group in self.groups}
+        self.optimizers = {
+            group: build_optimizer(config.discriminator_optimizer.settings, parameters)
+            if group != "segmenter"
+            else build_optimizer(config.optimizer, parameters, trunk=segmenter.trunk_parameters())
+            for group, parameters in self.groups.items()
+        }
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.gradients = Gradients(
             config, self.method, self.groups, self.scaler, team=team, dtype=self.dtype, micro_batch=micro_batch
@@ -153,19 +157,6 @@ class TrainingRun:
         # Maps that this checkpoint does not go on with are not needed any more.
         has_ended = self.step == self.config.steps
         forget_rounds(self.folder, keep=None if has_ended or self.round is None else self.round.number)
-
-    def _optimizer(self, group: str) -> Optimizer:
-        if group == "segmenter":
-            settings = self.config.optimizer
-            return build_optimizer(
-                self.groups[group],
-                name=settings.name,
-                lr=settings.lr,
-                momentum=settings.momentum,
-                weight_decay=settings.weight_decay,
-            )
-        adam = self.config.discriminator_optimizer
-        return build_optimizer(self.groups[group], name="adam", lr=adam.lr, momentum=adam.beta1, beta2=adam.beta2)
 
     @contextmanager
     def loading(self) -> Iterator[None]:

@@ -5,6 +5,11 @@ paper in these points: the pooled tail multiplies the 1/32 features instead of b
 modules keep the trunk's channels; the fusion module goes straight to one channel per class, and its attention does
 not reduce channels; the auxiliary heads are single 1x1 convolutions.
 
+Two versions of this variant are public, with the same shapes and names. The first (ooooverflow/BiSeNet) makes the batch
+normalization of the attention modules but does not apply it, so that attention is the sigmoid of the convolution alone, and
+gives biases to convolutions before a normalization; the one that the studies took (taveraantonio/BiseNetv1) applies it and
+has no such biases. This network is the second. Weights of the first fit into it without the biases, and mean something else.
+
 Three things are computed in another order than written there, with the same result up to rounding:
 
 - The classifiers are 1x1 convolutions after a bilinear up-sampling. Both are linear, one over channels and one over
@@ -122,6 +127,7 @@ class BiSeNetV1(Segmenter):
     Config: ClassVar[type[ModelConfig]] = BiSeNetV1Config
     num_auxiliary: ClassVar[int] = 2
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads",)
+    trunk: ClassVar[str | None] = "backbone"
 
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network, see `Segmenter.__init__`; everything but the trunk gets Kaiming initialization."""

@@ -43,8 +43,8 @@ class Recipe:
 
 
 def _blur(low: float, high: float) -> Step:
-    # Kernel size 0 lets the kernel follow sigma, 3.5 sigma to each side. A sigma of exactly 0 would divide by zero; below
-    # 0.28 px the kernel is one pixel wide, so the raised lower end changes no image.
+    # Kernel size 0 lets the kernel follow sigma, 3.5 sigma to each side: images get the blur that is named. A sigma of exactly 0
+    # would divide by zero; below 0.28 px the kernel is one pixel wide, so the raised lower end changes no image.
     arguments = {"sigma_limit": (max(low, 1e-3), high), "blur_limit": 0}
     return Step(f"Gaussian blur sigma [{low:g}, {high:g}] px", "GaussianBlur", arguments)
 
@@ -79,7 +79,9 @@ _SCALE_CROP = Step(
 
 # aug1 to aug5 are the rows of table III of the BiSeNet adaptation report (`none` is its base row), numbers as printed.
 # It names imgaug's operations; theirs is the meaning here: contrast, noise and brightness are applied to every image,
-# and the 0.5 behind the ranges is the probability of drawing once per channel instead of once per image.
+# and the 0.5 behind the ranges is the probability of drawing once per channel instead of once per image. Blur alone differs: here
+# sigma is what images get. imgaug cuts its kernel off at about 1.65 sigma, so that what it calls a blur of 1, 1.5, 2 and 3 px has a
+# standard deviation of 0.96, 1.20, 1.65 and 2.22 px: whoever wants the report's images needs a recipe with these.
 RECIPES: Catalog[Recipe] = Catalog(
     "augmentation recipe",
     group="segda.recipes",

@@ -8,14 +8,15 @@ from segda.config import TrainConfig
 from segda.config_problems import LocatedError, Location, Problem, dotted, first_problem, shortened
 from segda.datasets import DATASETS
 from segda.methods import METHODS
+from segda.models import MODELS
 from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.checks.resources import check_resources
 from sweeps.checks.sampler import check_sampler
 from sweeps.checks.scheduler import check_comparison, check_direction, check_rungs
-from sweeps.file.fields import FEW_SHOT, FIXED_FIELDS, METHOD, MODEL, VARIANTS, fields_of, known_paths, name_of
+from sweeps.file.fields import FEW_SHOT, FIXED_FIELDS, HEAD_LR_FACTOR, METHOD, VARIANTS, fields_of, known_paths, name_of
 from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
-from sweeps.file.space import Float, SearchSpace
+from sweeps.file.space import Float, Parameter, SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import CRITERIA, EFFICIENCY, SPLITS, is_oracle, is_validator, label_free
 from sweeps.paths import value_at
@@ -47,6 +48,7 @@ def check_spec(spec: SweepSpec) -> None:
         raise LocatedError(("base", "method", "name"), f"{fixed} {NEVER_PICKED}")
     for part in VARIANTS:
         _check_settings(spec, space, part)
+    _check_heads(spec, space)
     _check_few_shot(spec)
     _check_models(space)
     sample = _check_values(spec, space)
@@ -108,16 +110,11 @@ def _check_seeds(spec: SweepSpec) -> None:
 def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
     """A setting of a method or a network exists only where that method or network is."""
     path, noun = f"{part}.name", VARIANTS[part].noun
-    fixed = name_of(spec.base, part)
-    reachable = {str(branch.get(path, fixed)) for branch in space.branches() if path in branch or fixed is not None}
-    if path in spec.search:
-        reachable |= {str(value) for value in spec.search[path].choices or ()}
+    reachable = _reachable(spec, part)
     for item in space.parameters:
         if not item.path.startswith(f"{part}.") or item.path == path:
             continue
-        # A name that is searched but stands in no condition is no part of the branches.
-        active = {str(branch[path]) for branch in space.branches() if path in branch and item.is_active(branch)}
-        for name in sorted(active or reachable):
+        for name in _names_beside(item, spec, space, part):
             if item.path not in fields_of(part, name):
                 owners = [owner for owner in sorted(reachable) if item.path in fields_of(part, owner)]
                 wanted = owners[0] if len(owners) == 1 else f"[{', '.join(owners)}]"
@@ -134,6 +131,33 @@ def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
         if f"{part}.{key}" not in known:
             names = [path.removeprefix(f"{part}.") for path in known if path.startswith(f"{part}.")]
             raise LocatedError(("base", part, key), f"no {noun} of this sweep has it{nearest(key, names)}")
+
+
+def _reachable(spec: SweepSpec, part: str) -> set[str]:
+    """Return the names that a part of proposed configurations can have."""
+    searched = spec.search.get(f"{part}.name")
+    return {str(name_of(spec.base, part))} if searched is None else {str(value) for value in searched.choices or ()}
+
+
+def _names_beside(item: Parameter, spec: SweepSpec, space: SearchSpace, part: str) -> list[str]:
+    """Return the names that a part can have where a parameter exists."""
+    path = f"{part}.name"
+    # A name that is searched but stands in no condition is no part of the branches.
+    active = {str(branch[path]) for branch in space.branches() if path in branch and item.is_active(branch)}
+    return sorted(active or _reachable(spec, part))
+
+
+def _check_heads(spec: SweepSpec, space: SearchSpace) -> None:
+    """Heads have a rate of their own where the network has a trunk."""
+    for item in space.parameters:
+        for name in _names_beside(item, spec, space, "model") if item.path == HEAD_LR_FACTOR else ():
+            if MODELS[name].trunk is None:
+                with_trunk = ", ".join(model for model in sorted(_reachable(spec, "model")) if MODELS[model].trunk)
+                raise LocatedError(
+                    ("search", item.path),
+                    f"{name} has no trunk beside which heads would learn at another rate; "
+                    + (f"add `when: {{model.name: [{with_trunk}]}}`" if with_trunk else "leave it out"),
+                )
 
 
 def _check_few_shot(spec: SweepSpec) -> None:
@@ -167,14 +191,15 @@ def _check_models(space: SearchSpace) -> None:
 def _check_values(spec: SweepSpec, space: SearchSpace) -> TrainConfig:
     """Build a configuration for every bound and choice, the others at their first value; return the first one."""
     sample: TrainConfig | None = None
-    tried: dict[str, set[tuple[Scalar, Scalar]]] = {}
+    tried: dict[str, set[tuple[Scalar, ...]]] = {}
     for branch in space.branches():
         first = space.first(branch)
         found = _build(spec, first, at=None)
         sample = sample or found
         for item in space.parameters:
-            # Once per method and network is enough: other parents change which parameters exist, not which values a field takes.
-            names = (first.get(METHOD), first.get(MODEL))
+            # Once per method, network and optimizer is enough: other parents change which parameters exist, not which values a
+            # field takes.
+            names = tuple(first.get(f"{part}.name") for part in VARIANTS)
             if item.path in branch or item.path not in first or names in tried.setdefault(item.path, set()):
                 continue
             tried[item.path].add(names)
@@ -224,10 +249,10 @@ def _check_references(spec: SweepSpec) -> None:
         method = params.get(METHOD, value_at(spec.base, METHOD))
         if method is None:
             raise LocatedError(("references", name), f"base has no method, so the reference must name one: {METHOD}")
-        check_name("method", method, at=("references", name, METHOD))
-        model = params.get(MODEL, name_of(spec.base, "model"))
-        check_name("model", model, at=("references", name, MODEL))
-        known = known_paths({"method": [str(method)], "model": [str(model)]})
+        names = {part: params.get(f"{part}.name", name_of(spec.base, part)) for part in VARIANTS}
+        for part, chosen in names.items():
+            check_name(part, chosen, at=("references", name, f"{part}.name"))
+        known = known_paths({part: [str(chosen)] for part, chosen in names.items()})
         for path in params:
             where: Location = ("references", name, path)
             if path in FIXED_FIELDS:

@@ -19,6 +19,7 @@ import torch
 from pydantic import ValidationError
 
 from segda.config import TrainConfig
+from segda.config_problems import error_of
 from segda.device_errors import is_device_failure, is_out_of_memory
 from segda.errors import (
     CacheError,
@@ -186,7 +187,8 @@ def _config(task: Task) -> TrainConfig:
             for cause in (problem, getattr(problem, "__cause__", None)):
                 if isinstance(cause, GuestError | UnknownNameError):
                     raise cause from error
-        raise
+        where = "the trial's configuration, which another version of this program wrote"
+        raise error_of(error, TrainConfig, task.config, where=where) from error
 
 
 def _put_aside(error: DamagedCheckpointError, folder: Path, storage: TrialStorage | None) -> str:

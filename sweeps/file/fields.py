@@ -11,12 +11,14 @@ from segda.catalog import Catalog
 from segda.config import TrainConfig
 from segda.methods import METHODS
 from segda.models import MODELS, USUAL_MODEL
+from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER
 from segda.tunable import Tunable
 from sweeps.paths import value_at
 
-METHOD, MODEL, FEW_SHOT = "method.name", "model.name", "data.few_shot"
-# Parts of a training configuration whose settings depend on their name.
-VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS}
+METHOD, FEW_SHOT, HEAD_LR_FACTOR = "method.name", "data.few_shot", "optimizer.head_lr_factor"
+# Parts of a training configuration whose settings depend on their name, and what is meant where none is given.
+VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS, "optimizer": OPTIMIZERS}
+_USUAL = {"model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER}
 # Parts that are groups of settings, not single values.
 GROUPS = frozenset(VARIANTS) | {
     name
@@ -93,7 +95,7 @@ def name_of(config: Mapping[str, Any], part: str) -> Any:
         config: complete or not.
         part: key of `VARIANTS`.
     """
-    return value_at(config, f"{part}.name", USUAL_MODEL if part == "model" else None)
+    return value_at(config, f"{part}.name", _USUAL.get(part))
 
 
 def declared_range(field: FieldInfo) -> Tunable | None:

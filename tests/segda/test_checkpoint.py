@@ -16,7 +16,7 @@ from segda.errors import DamagedCheckpointError, SegdaError, WeightsError
 from segda.losses import SegmentationLoss
 from segda.methods import METHODS
 from segda.models import Segmenter
-from segda.optim import build_optimizer
+from segda.optim import AdamConfig, build_optimizer
 
 DOMAIN = {"dataset": "scenes", "root": "/nowhere"}
 
@@ -58,7 +58,7 @@ def parts():
         loss=SegmentationLoss(config.loss.name, auxiliary_weight=0.0),
         num_classes=7,
     )
-    optimizer = build_optimizer(method.parameters(), name="adam", lr=0.1)
+    optimizer = build_optimizer(AdamConfig(lr=0.1), method.parameters())
     return {
         "config": config,
         "method": method,

@@ -367,7 +367,12 @@ def test_a_training_file_is_read(write):
         ("lambda_adv: 1e-3", "lambda_adv: -1", "8: method.lambda_adv: must be at least 0, got -1"),
         ("adversarial", "adversaril", "7: method.name: unknown method 'adversaril' (did you mean 'adversarial'?)"),
         ("dusk", "dsk", "3: data.target: data set camvid has no domain 'dsk' (did you mean 'dusk'?)"),
-        ("lr: 5e-3", "name: sdg", "10: optimizer.name: must be one of 'sgd', 'adam', 'adamw' or 'rmsprop', got 'sdg'"),
+        (
+            "lr: 5e-3",
+            "name: sdg",
+            "10: optimizer.name: unknown optimizer 'sdg' (did you mean 'sgd'?); known: adam, adamw, rmsprop, sgd",
+        ),
+        ("lr: 5e-3", "momentum: 0.9\n  name: adam", "10: optimizer.momentum: unknown key"),
         ("steps: 1e3", "", "1: steps: a value is required, none came"),
     ],
 )
