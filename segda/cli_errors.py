@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from segda.errors import SegdaError
+from segda.masking import masked
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells expect
@@ -52,7 +53,7 @@ def run_cli(
 
 
 def _fail(message: str) -> None:
-    click.echo(f"Error: {one_line(message)}", err=True)
+    click.echo(f"Error: {one_line(masked(message))}", err=True)
     sys.exit(EXIT_USER_ERROR)
 
 

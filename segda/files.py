@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -90,6 +91,27 @@ def replacing(destination: Path, *, durable: bool = False) -> Iterator[Path]:
                 _flush(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that only its owner can look into; one that is there keeps its permissions."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def touch_private(path: Path, *, shared_as: Path) -> None:
+    """Make an empty file that only its owner can read; one that is there keeps its permissions.
+
+    Args:
+        path: the file, in a folder that exists.
+        shared_as: folder that decides: where its group may write, people share it, and the file is the group's as well.
+    """
+    mode = 0o660 if shared_as.stat().st_mode & stat.S_IWGRP else 0o600
+    with suppress(FileExistsError):
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.fchmod(descriptor, mode)  # the process's mask would take the group's part away
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

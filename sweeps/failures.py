@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from segda.masking import masked
+
 MAX_PAUSE_SECONDS = 60.0
 
 
@@ -88,11 +90,12 @@ POLICIES: dict[FailureClass, Policy] = {
 
 
 def summary(error: BaseException) -> str:
-    r"""Return an exception as one line of at most 500 characters.
+    r"""Return an exception as one line of at most 500 characters, without passwords.
 
     Example:
         >>> summary(ValueError("expected 3 channels,\n got 4"))
         'ValueError: expected 3 channels, got 4'
     """
-    text = " ".join(str(error).split())
+    # Names of files may hold bytes that no text encoding has; no database takes them.
+    text = masked(" ".join(str(error).split())).replace("\0", "").encode("utf-8", "replace").decode()
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

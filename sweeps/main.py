@@ -2,7 +2,10 @@
 
 import signal
 import sys
+import traceback
+from types import TracebackType
 
+from segda.masking import masked
 from sweeps import exit_codes
 
 
@@ -12,7 +15,13 @@ def main() -> None:
     A cluster may take its machine back while modules are being imported, which takes seconds: then too the exit code says that the
     same command goes on later. A running sweep ends more carefully, see `sweeps.execution.runner`.
     """
+    sys.excepthook = _print_bug
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_codes.STOPPED))
     from sweeps.cli import main as run
 
     run()
+
+
+def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback as Python does, without passwords: people send it to others."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sweeps.findings import TIMES
-from sweeps.tracking.server import metric_name
+from sweeps.tracking.limits import key_name
 
 # What the machine did meanwhile.
 UNCOMPARED_PREFIXES = ("system/", "profile/")
@@ -71,7 +71,7 @@ class Comparison:
             recorded: what the run says, by MLflow's names.
             again: what came out now, by our names; figures that the run does not have are left out.
         """
-        found = {metric_name(name): _as_kept(value) for name, value in again.items()}
+        found = {key_name(name): _as_kept(value) for name, value in again.items()}
         self.num_reports += 1
         for name in sorted(recorded):
             if not is_compared(name):

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from segda.errors import ConfigError
+from segda.masking import masked
 from segda.tunable import Scalar
 from sweeps.checks.makers import spec_from
 from sweeps.checks.sampler import unused_settings
@@ -65,7 +66,12 @@ def changes_between(before: SweepSpec, after: SweepSpec) -> list[Change]:
             computed |= {path for path, _ in leaves({name: params}, f"{_REFERENCES}.")}
     follows = {"budget.concurrency"} if before.sampler.reproducible or after.sampler.reproducible else set()
     found = [
-        Change(path, old.get(path, _ABSENT), new.get(path, _ABSENT), _effect(path, computed=computed, proposed=follows))
+        Change(
+            path,
+            masked(old.get(path, _ABSENT)),
+            masked(new.get(path, _ABSENT)),
+            _effect(path, computed=computed, proposed=follows),
+        )
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     ]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from segda.config import TrainConfig
@@ -35,10 +36,10 @@ def check_command(file: Path, roots: dict[str, Path]) -> None:
     space = spec.space
     sample = sample_config(spec)
     shown = console()
-    shown.print(f"[bold]{spec.name}[/bold]: {spec.question or 'no question given'}")
+    shown.print(f"[bold]{spec.name}[/bold]: {escape(spec.question) or 'no question given'}")
     table = Table("parameter", "values", "when", title="search space", title_justify="left")
     for row in space.describe():
-        table.add_row(row.path, row.range, row.condition)
+        table.add_row(*map(escape, (row.path, row.range, row.condition)))
     shown.print(table)
     for line in _plan(spec, space, sample):
         shown.print(line, markup=False, highlight=False)

@@ -32,4 +32,6 @@ def sync_command(name: str, store_root: Path, ledger_url: str | None) -> None:
         tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
         tracker.connect()
         tracker.send(final=not is_driven(ledger, name))
+        for what, why in tracker.refused.items():
+            click.echo(f"MLflow refuses {what}: {why}", err=True)
         click.echo(f"MLflow is up to date: {tracker.where}")

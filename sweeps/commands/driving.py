@@ -15,6 +15,7 @@ from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.environment import describe_environment
 from segda.errors import ConfigError
+from segda.files import make_private_folder
 from segda.guests import importable_folders
 from segda.splits import data_fingerprint
 from sweeps.checks.makers import spec_from
@@ -235,6 +236,7 @@ def drive(
     from sweeps.execution.runner import run_sweep
     from sweeps.tracking import Tracker
 
+    make_private_folder(store.root)
     # Before MLflow is told anything about the sweep.
     Lease(ledger, spec.name).check_free()
     if spec.storage is not None:

@@ -10,6 +10,7 @@ import click
 import sqlalchemy as sa
 
 from segda.errors import ConfigError
+from segda.masking import masked
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
@@ -56,7 +57,9 @@ def run_hook(spec: SweepSpec, *, state: str, report: Path) -> None:
         # A shell, because people write pipes and redirections there; the file is theirs, like the training that it starts.
         done = subprocess.run(str(spec.on_end), shell=True, env=os.environ | told, timeout=_HOOK_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        click.echo(f"on_end did not end within {_HOOK_SECONDS:.0f} s and was stopped: {spec.on_end}", err=True)
+        click.echo(
+            f"on_end did not end within {_HOOK_SECONDS:.0f} s and was stopped: {masked(str(spec.on_end))}", err=True
+        )
         return
     if done.returncode != 0:
-        click.echo(f"on_end failed with exit code {done.returncode}: {spec.on_end}", err=True)
+        click.echo(f"on_end failed with exit code {done.returncode}: {masked(str(spec.on_end))}", err=True)

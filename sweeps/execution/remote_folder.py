@@ -14,6 +14,7 @@ from fsspec.spec import AbstractFileSystem
 
 from segda.errors import SegdaError
 from segda.files import replacing
+from segda.masking import masked, reason
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +40,20 @@ class RemoteFolder:
             found: tuple[AbstractFileSystem, str] = fsspec.url_to_fs(address)
         except ImportError as error:
             raise StorageError(
-                f"storage {address} needs a package that is not installed on {socket.gethostname()}: {_line(error)} "
+                f"storage {masked(address)} needs a package that is not installed on {socket.gethostname()}: {reason(error)} "
                 "(`pip install s3fs` for s3://, gcsfs for gs://, adlfs for abfs://); install it on every node"
             ) from error
         except Exception as error:
             raise StorageError(
-                f"storage {address} cannot be opened: {_line(error)}; expected an fsspec address such as s3://bucket/path"
+                f"storage {masked(address)} cannot be opened: {reason(error)}; expected an fsspec address such as s3://bucket/path"
             ) from error
         self._system, self._root = found[0], found[1].rstrip("/")
         protocol = self._system.protocol
         self._puts_whole = not _OBJECT_STORES.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
 
     def __str__(self) -> str:
-        """Return the address."""
-        return self._address
+        """Return the address, without a password."""
+        return masked(self._address)
 
     def names(self) -> list[str]:
         """Return the names of the files in it."""
@@ -118,9 +119,7 @@ class RemoteFolder:
         try:
             self._try("write to", whole)
         except FileNotFoundError as error:
-            raise StorageError(
-                f"cannot write to {self._address}: {_line(error)} does not exist; create it first"
-            ) from error
+            raise StorageError(f"cannot write to {self}: {reason(error)} does not exist; create it first") from error
 
     def _try(self, what: str, call: Callable[[], _Result]) -> _Result:
         """Call until it succeeds; what is missing or forbidden will not change by waiting."""
@@ -134,10 +133,6 @@ class RemoteFolder:
             # Each kind of storage has errors of its own, and most of them pass.
             except Exception as error:
                 if number == TRIES or isinstance(error, PermissionError):
-                    raise StorageError(f"cannot {what} {self._address} (try {number}): {_line(error)}") from error
-                log.info("%s: %s; trying again", self._address, _line(error))
+                    raise StorageError(f"cannot {what} {self} (try {number}): {reason(error)}") from error
+                log.info("%s: %s; trying again", self, reason(error))
                 time.sleep(FIRST_PAUSE_SECONDS * 2 ** (number - 1))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

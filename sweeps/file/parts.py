@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from segda.config_problems import LocatedError, Location, shortened
 from segda.names import nearest
@@ -13,6 +13,7 @@ from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
 ONE_LINE = r"^[^\p{C}]*[^\p{C}\s][^\p{C}]*$"  # no control characters, and something to see
 _MOST_GPUS = 1024
 _LEAST = 0.0001  # of a resource: Ray counts in such parts, and less is nothing to it
+_LONGEST_REGISTERED = 250  # characters
 
 
 class Part(BaseModel):
@@ -200,6 +201,21 @@ class ResourcesConfig(Part):
         return self
 
 
+def _registered_name(name: str) -> str:
+    """Return a name that MLflow's model registry takes.
+
+    Raises:
+        ValueError: it does not.
+    """
+    has_dots = name == "." or name.startswith("..")
+    if len(name) > _LONGEST_REGISTERED or not name.isprintable() or name != name.strip() or has_dots:
+        raise ValueError(
+            f"must be a name for MLflow's model registry: up to {_LONGEST_REGISTERED} printable characters, none of them / or :, "
+            f"no space at its ends, and neither `.` nor `..` and more, got {name[:60]!r}"
+        )
+    return name
+
+
 class TrackingConfig(Part):
     """Where experiment pages go."""
 
@@ -213,7 +229,7 @@ class TrackingConfig(Part):
         pattern=ONE_LINE,
         description="MLflow experiment; unset: the sweep's name",
     )
-    register_as: str | None = Field(
+    register_as: Annotated[str, AfterValidator(_registered_name)] | None = Field(
         default=None,
         pattern=r"^[^/:]*[^/:\s][^/:]*$",
         description="name in MLflow's model registry, without / and :, under which the picked network is put at the end",

@@ -13,6 +13,7 @@ import psutil
 import sqlalchemy as sa
 
 from segda.errors import ConfigError
+from segda.masking import masked, reason
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,19 @@ _FUSE_OVER_NETWORK = frozenset(
 )
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def database_url(address: str) -> sa.URL:
+    """Return the address of a database in its parts.
+
+    Raises:
+        ConfigError: its password has an unquoted @: the rest of it would be taken for the host, and be shown as such.
+        sqlalchemy.exc.ArgumentError: it is no address.
+    """
+    url = sa.make_url(address)
+    if url.host is not None and "@" in url.host:
+        raise ConfigError(f"{masked(address)} has an @ in its password; write %40 there")
+    return url
 
 
 def file_system_of(path: Path) -> str:
@@ -133,4 +147,4 @@ def _is_full(error: sa.exc.DBAPIError) -> bool:
 
 
 def _line(error: sa.exc.DBAPIError) -> str:
-    return " ".join(str(error.orig).split())[:200]
+    return reason(error.orig or error)

@@ -18,9 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from segda.errors import ConfigError
+from segda.files import make_private_folder, touch_private
+from segda.masking import masked
 from segda.names import nearest
 from sweeps.failures import FailureClass
-from sweeps.ledger.connection import check_file_system, survives_restart
+from sweeps.ledger.connection import check_file_system, database_url, survives_restart
 from sweeps.ledger.proofs import (
     TRIAL_ROW,
     Proof,
@@ -121,7 +123,9 @@ class Ledger:
                 raise _no_ledger(shown)
             if is_sqlite and url.database:
                 check_file_system(Path(url.database))
-                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+                make_private_folder(Path(url.database).parent)
+                # Settings of sweeps hold passwords. SQLite gives the files beside it the same permissions.
+                touch_private(Path(url.database), shared_as=Path(url.database).parent)
             options = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
             engine = sa.create_engine(url, **options)
         except ImportError as error:
@@ -666,8 +670,7 @@ class Ledger:
 def _address(location: Path | str) -> tuple[sa.URL, str]:
     """Return where a ledger is, and the same for people, without a password."""
     if isinstance(location, str) and "://" in location:
-        url = sa.make_url(location)
-        return url, url.render_as_string(hide_password=True)
+        return database_url(location), masked(location)
     return sa.URL.create("sqlite", database=str(location)), str(location)
 
 

@@ -9,6 +9,7 @@ from segda.files import write_text
 from sweeps.labels import duration, format_value, method_label, short_params
 from sweeps.metrics import CRITERIA
 from sweeps.reports.failure_tables import history
+from sweeps.reports.markdown import markdown_block, markdown_code, markdown_line
 from sweeps.reports.text import date, interval, percent, scaled, spread
 from sweeps.selection.seeds import MeanInterval
 
@@ -23,12 +24,6 @@ def write_page(path: Path, template: str, content: dict[str, Any], **more: Any) 
         **more: further such things.
     """
     write_text(path, _templates().get_template(template).render(content, **more))
-
-
-def _cell(value: object) -> str:
-    """Return text that cannot break out of a Markdown table."""
-    text = " ".join(str(value).split())
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _figure(value: float | None, criterion: str) -> str:
@@ -68,7 +63,13 @@ def _templates() -> jinja2.Environment:
         "figure_interval": _interval,
         "duration": duration,
     }
-    templates.filters |= {"cell": _cell, "date": date, "value": format_value}
+    templates.filters |= {
+        "cell": markdown_line,
+        "code": markdown_code,
+        "fenced": markdown_block,
+        "date": date,
+        "value": format_value,
+    }
     templates.filters |= {"words": lambda text: text.replace("_", " "), "history": history}
     templates.filters |= {"method": method_label, "params": short_params}
     return templates

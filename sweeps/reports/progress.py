@@ -123,11 +123,11 @@ class LiveView:
             steps = int(record.config["steps"])
             value = self._heard.progress.value(record)
             table.add_row(
-                f"{record.number}{mark(record)}" + (f" {record.name}" if record.name else ""),
-                settings_label(record),
+                Text(f"{record.number}{mark(record)}" + (f" {record.name}" if record.name else "")),
+                Text(settings_label(record)),
                 f"{record.step}/{steps}",
                 ProgressBar(total=steps, completed=record.step, width=20),
                 "" if value is None else f"{value:.4f}",
-                record.worker or "waiting",
+                Text(record.worker or "waiting"),
             )
         return table

@@ -1,6 +1,7 @@
 """A sweep's trials as a table for the terminal."""
 
 from rich.table import Table
+from rich.text import Text
 
 from sweeps.reports.tables import trial_rows
 from sweeps.reports.text import context_line, mark_lines, percent, scaled, state_line
@@ -19,7 +20,7 @@ def summary_table(view: SweepView, *, width: int) -> Table:
     is_wide = width >= _SETTINGS_FROM
     table = Table(
         title=f"{view.record.name}: {state_line(view)}",
-        caption="\n".join([context_line(view), *mark_lines(view)]),
+        caption=Text("\n".join([context_line(view), *mark_lines(view)]), style="table.caption"),
         caption_justify="left",
     )
     for name in ("trial", "state", "method"):
@@ -31,7 +32,7 @@ def summary_table(view: SweepView, *, width: int) -> Table:
     number = view.picked.number if view.picked else None
     for row in trial_rows(view.trials):
         is_picked = row.number == number
-        table.add_row(
+        cells = (
             f"{row.number}{row.mark}" + (" ★" if is_picked else ""),
             row.state.value,
             row.method if row.kind == "search" else f"{row.method}\n({row.kind})",
@@ -43,6 +44,7 @@ def summary_table(view: SweepView, *, width: int) -> Table:
             scaled(row.num_parameters, 1e-6),
             scaled(row.latency_ms),
             scaled(row.fps),
-            style="bold" if is_picked else None,
         )
+        # As text, because names and values may have brackets, which would be taken for styles.
+        table.add_row(*map(Text, cells), style="bold" if is_picked else None)
     return table

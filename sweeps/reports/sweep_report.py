@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from segda.masking import masked_plain
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
@@ -124,7 +125,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "obstacles": failure_tables.obstacle_rows(view.trials, view.spec),
         "region": failure_tables.region_rows(view.trials, view.spec.search),
         "environment": environment_rows(view),
-        "sweep_file": yaml.safe_dump(_plain(view.record.spec), sort_keys=False, allow_unicode=True),
+        "sweep_file": yaml.safe_dump(masked_plain(_plain(view.record.spec)), sort_keys=False, allow_unicode=True),
         "written": date(time.time()),
     }
 

@@ -22,8 +22,10 @@ from optuna.trial import TrialState as OptunaState
 
 from segda.errors import ConfigError
 from segda.files import replacing, write_text
+from segda.masking import masked, reason
 from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
+from sweeps.ledger.connection import database_url
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import visible_metrics
 from sweeps.search.translator import Translator
@@ -70,7 +72,7 @@ def export_optuna(ledger: Ledger, name: str, target: str, *, force: bool = False
     trials = list(_frozen_trials(ledger, spec))
     if "://" in target:
         _write_study(target, spec, trials, force=force)
-        return sa.make_url(target).render_as_string(hide_password=True)
+        return masked(target, with_user=True)
     path = Path(target).expanduser().absolute()
     if path.exists():
         _write_study(_sqlite(path), spec, trials, force=force)
@@ -114,7 +116,7 @@ def _write_study(url: str, spec: SweepSpec, trials: list[FrozenTrial], *, force:
     with _storage(url) as storage:
         if spec.name in optuna.get_all_study_names(storage):
             if not force:
-                where = sa.make_url(url).render_as_string(hide_password=True)
+                where = masked(url, with_user=True)
                 raise ConfigError(
                     f"{where} has a study {spec.name!r} already; replace it with --force, or name another file or database"
                 )
@@ -136,17 +138,16 @@ def _write_study(url: str, spec: SweepSpec, trials: list[FrozenTrial], *, force:
 
 @contextmanager
 def _storage(url: str) -> Iterator[RDBStorage]:
-    shown = url
+    shown = masked(url, with_user=True)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        shown = sa.make_url(url).render_as_string(hide_password=True)
-        storage = RDBStorage(url)
+        storage = RDBStorage(database_url(url).render_as_string(hide_password=False))
     except ImportError as error:
         raise ConfigError(f"cannot open {shown}: {error}; install that driver or name a file") from error
     except (sa.exc.ArgumentError, sa.exc.DBAPIError, OSError, RuntimeError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ConfigError(f"cannot open {shown} for Optuna: {reason}; name another file or database") from error
+        why = reason(getattr(error, "orig", None) or error)
+        raise ConfigError(f"cannot open {shown} for Optuna: {why}; name another file or database") from error
     try:
         yield storage
     finally:

@@ -7,6 +7,9 @@ which the worker measured them). Workers never talk to MLflow.
 - `follower`: follows the ledger in a thread of its own, and goes on after an outage
 - `projection`: sends what MLflow has not
 - `runs`: which run belongs to which trial; what is missing is made, what is double is removed
+- `experiment`: where the runs are, whatever people call it
+- `limits`: what MLflow takes of names and texts, and what becomes of what it refuses
+- `database`: MLflow's SQLite file, whole or absent
 - `trial_run`, `sweep_run`: what the runs hold
 - `registry`: the picked network as a registered model
 - `comparison`: whether MLflow holds what the ledger says
@@ -26,6 +29,6 @@ from mlflow import MlflowClient
 
 from sweeps.tracking.comparison import compare
 from sweeps.tracking.follower import Tracker
-from sweeps.tracking.server import TrackingError, check_server, default_uri, masked
+from sweeps.tracking.server import TrackingError, check_server, default_uri
 
-__all__ = ["MlflowClient", "Tracker", "TrackingError", "check_server", "compare", "default_uri", "masked"]
+__all__ = ["MlflowClient", "Tracker", "TrackingError", "check_server", "compare", "default_uri"]

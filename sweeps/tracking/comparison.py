@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from segda.masking import masked, reason
 from sweeps.file.spec import SweepSpec
 from sweeps.findings import Check, check, same
 from sweeps.ledger.database import Ledger
@@ -15,16 +16,14 @@ from sweeps.ledger.records import SweepRecord
 from sweeps.metrics import sound
 from sweeps.store import Store
 from sweeps.tracking.artifacts import check_artifacts
-from sweeps.tracking.runs import sweep_condition
+from sweeps.tracking.experiment import find_experiment, sweep_condition
+from sweeps.tracking.limits import key_name
 from sweeps.tracking.server import (
     FAILURES,
     TrackingError,
     default_uri,
     look_at,
-    masked,
-    metric_name,
     milliseconds,
-    reason,
     search,
 )
 from sweeps.tracking.trial_run import params_of, run_status, state_tags
@@ -89,10 +88,10 @@ def compare(spec: SweepSpec, *, ledger: Ledger, store: Store, is_driven: bool) -
 
 def _read_both(client: MlflowClient, ledger: Ledger, spec: SweepSpec, *, is_driven: bool) -> _Both:
     name = spec.tracking.experiment or spec.name
-    experiment = client.get_experiment_by_name(name)
+    sweep = ledger.sweep(spec.name)
+    experiment = find_experiment(client, sweep, name=name)
     if experiment is None or experiment.lifecycle_stage == "deleted":
         raise TrackingError(f"it has no experiment {name!r}; `sweeps sync {spec.name}` makes it from the ledger")
-    sweep = ledger.sweep(spec.name)
     place = experiment.experiment_id
     parents = list(search(client, place, sweep_condition(sweep, role="sweep")))
     runs: dict[int, list[Run]] = defaultdict(list)
@@ -205,7 +204,7 @@ def _expected(ledger: Ledger, record: TrialRecord) -> dict[str, _Reports]:
     expected: dict[str, _Reports] = defaultdict(dict)
     for point in ledger.points(record.sweep, record.number):
         for name, value in point.metrics.items():
-            expected[metric_name(name)][point.step] = milliseconds(point.timestamp), value
+            expected[key_name(name)][point.step] = milliseconds(point.timestamp), value
     # Sent behind the first figures, or at the end.
     if expected or record.state.is_finished:
         for name, value in sound(record.profile).items():

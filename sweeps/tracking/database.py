@@ -1,4 +1,4 @@
-"""MLflow's SQLite file, which is whole or absent.
+"""MLflow's SQLite file, which is whole or absent, and names the files that lie beside it.
 
 MLflow makes and upgrades its tables in place and in many steps: whatever ends it meanwhile leaves a file that it refuses for ever,
 and two processes that begin at once break each other's. So the file is made elsewhere, by one process at a time, and takes its
@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import sqlalchemy as sa
 from mlflow.store.db import utils as mlflow_utils
 from sqlalchemy.engine import Engine
 
-from segda.files import locked
+from segda.files import locked, make_private_folder, touch_private
+from segda.masking import reason
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ utils: Any = mlflow_utils  # without types
 # How long a file that is not whole must stay as it is before it is taken for abandoned: `mlflow ui` makes one in place.
 QUIET_SECONDS = 5.0
 _POLL_SECONDS = 0.2
+_BUSY_SECONDS = 20.0
 _RESULTS = {"runs", "registered_models", "logged_models", "trace_info", "evaluation_datasets"}
 
 
@@ -76,7 +80,7 @@ def prepare_database(path: Path) -> None:
     """
     if is_whole(path):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     with (
         locked(path.with_name(f".{path.name}.lock"), waiting=f"waiting for another process that makes {path}"),
         _workshop(path) as folder,
@@ -85,8 +89,60 @@ def prepare_database(path: Path) -> None:
             _mend(path, folder)
         elif not is_whole(path):
             new = folder / "new.db"
+            touch_private(new, shared_as=path.parent)
             _migrate(new)
             new.replace(path)
+
+
+def correct_places(path: Path, artifacts: Path) -> None:
+    """Let a file that was moved or copied with its store name the files that came with it.
+
+    MLflow notes the place of a run's files when the run is made, and would go on to write there: of a copy, into the original. An
+    experiment whose files lie elsewhere and did not come along is another store's, and stays.
+
+    Args:
+        path: MLflow's SQLite file, whole.
+        artifacts: the folder beside it in which the runs' files lie.
+
+    Raises:
+        DatabaseError: it would have to be corrected and cannot be written to.
+    """
+    here = artifacts.as_uri()
+    query = (
+        "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ? AND artifact_location != ?"
+    )
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
+            places = [place for (place,) in connection.execute(query, [f"file:%/{artifacts.name}", here])]
+            elsewhere = [place for place in places if _came_along(connection, place, artifacts)]
+            if elsewhere:
+                connection.execute("BEGIN IMMEDIATE")
+                for place in elsewhere:
+                    _replace_prefix(connection, place, here)
+                connection.commit()
+                log.warning("%s was at another place; what it says about files names %s now", path, artifacts)
+    except sqlite3.OperationalError as error:
+        raise DatabaseError(
+            f"{path} was moved or copied, and what it says about the place of files cannot be corrected ({error}); make it writable"
+        ) from error
+
+
+def _came_along(connection: sqlite3.Connection, place: str, artifacts: Path) -> bool:
+    """Return whether files that a database looks for at another place are here, or can be nowhere else."""
+    query = "SELECT run_uuid FROM runs WHERE artifact_uri LIKE ? || '/%'"
+    is_here = any((artifacts / run_id).is_dir() for (run_id,) in connection.execute(query, [place]))
+    return is_here or not Path(url2pathname(urlsplit(place).path)).is_dir()
+
+
+def _replace_prefix(connection: sqlite3.Connection, old: str, new: str) -> None:
+    """Replace the beginning of every text that names a place, whatever table it is in."""
+    for table in _tables_of(connection):
+        columns = connection.execute(f'PRAGMA table_info("{table}")').fetchall()
+        for name in [column[1] for column in columns if column[2].upper().startswith(("VARCHAR", "TEXT"))]:
+            connection.execute(
+                f'UPDATE "{table}" SET "{name}" = ? || substr("{name}", ?) WHERE "{name}" = ? OR substr("{name}", 1, ?) = ?',
+                [new, len(old) + 1, old, len(old) + 1, f"{old}/"],
+            )
 
 
 @contextmanager
@@ -111,10 +167,9 @@ def _mend(path: Path, folder: Path) -> None:
     try:
         _migrate(mended)
     except Exception as error:  # whatever a migration stumbles over in tables that it does not expect
-        reason = " ".join(str(error).split())[:200]
         raise DatabaseError(
-            f"{path} cannot be upgraded to the installed version of MLflow ({reason}); move it away, and `sweeps sync` makes "
-            "it anew from the ledger"
+            f"{path} cannot be upgraded to the installed version of MLflow ({reason(error)}); move it away, and `sweeps sync` "
+            "makes it anew from the ledger"
         ) from error
     _copy(mended, path)
     log.warning("MLflow's database %s was half made or of another version of MLflow; it is whole now", path)
@@ -165,7 +220,11 @@ def _holds_runs(path: Path) -> bool:
 
 def _tables(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
-        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return _tables_of(connection)
+
+
+def _tables_of(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _newest_version() -> str:

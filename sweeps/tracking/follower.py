@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 
+from segda.masking import masked, reason
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
+from sweeps.tracking.limits import Refusals
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate
 from sweeps.tracking.server import (
@@ -18,10 +20,8 @@ from sweeps.tracking.server import (
     TrackingError,
     check_port,
     default_uri,
-    masked,
     not_usable,
     open_client,
-    reason,
 )
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class Tracker:
         is_server = urlsplit(self.uri).scheme in ("http", "https")
         self._artifacts = None if is_server else store.mlartifacts.as_uri()
         self._experiment = experiment or spec.name
+        self._found_experiment = self._experiment  # people may have renamed it
+        self._refusals = Refusals()
         self._ledger = ledger
         self._spec = spec
         self._store = store
@@ -125,8 +127,13 @@ class Tracker:
     def where(self) -> str:
         """How to look at the runs: the server's address, or the command that serves the file."""
         if urlsplit(self.uri).scheme in ("http", "https"):
-            return f"{masked(self.uri)} (experiment {self._experiment})"
-        return f"mlflow ui --backend-store-uri {masked(self.uri)} (experiment {self._experiment})"
+            return f"{masked(self.uri)} (experiment {self._found_experiment})"
+        return f"mlflow ui --backend-store-uri {masked(self.uri)} (experiment {self._found_experiment})"
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """What MLflow refuses for good and goes without -> what it said."""
+        return dict(self._refusals.reasons)
 
     def send(self, *, final: bool) -> None:
         """Send everything from the beginning, also what MLflow had before, for a command that repairs and waits for it.
@@ -193,7 +200,7 @@ class Tracker:
 
     def _locate(self) -> Projection:
         if self._client is None:
-            self._client = open_client(self.uri)
+            self._client = open_client(self.uri, store=self._store)
         else:
             check_port(self.uri)
         runs = locate(
@@ -202,7 +209,9 @@ class Tracker:
             artifacts=self._artifacts,
             ledger=self._ledger,
             spec=self._spec,
+            refusals=self._refusals,
         )
+        self._found_experiment = runs.experiment.name
         self._projection = Projection(self._client, runs, ledger=self._ledger, spec=self._spec, store=self._store)
         return self._projection
 

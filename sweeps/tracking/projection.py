@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,8 +14,9 @@ from sweeps.ledger.database import Ledger
 from sweeps.metrics import has_doubts
 from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
+from sweeps.tracking.experiment import sweep_id
 from sweeps.tracking.registry import register
-from sweeps.tracking.runs import CURSOR, DONE, SweepRuns, TrialRun, create_trial_run, sweep_id
+from sweeps.tracking.runs import CURSOR, DONE, SweepRuns, TrialRun, create_trial_run, cursor_text
 from sweeps.tracking.server import log_metrics, log_params, put_tags
 from sweeps.tracking.sweep_run import send_summary
 from sweeps.tracking.trial_run import (
@@ -77,7 +79,10 @@ class Projection:
             self._run_of(record)
         self._send_points(records)
         for record in records.values():
-            self._send_state(self._runs.trials[record.number], record, is_driven=not final)
+            run = self._runs.trials.get(record.number)
+            if run is not None:
+                with self._skipping(f"what became of trial {record.number}", run.id):
+                    self._send_state(run, record, is_driven=not final)
         finished = sum(record.state.is_finished for record in records.values())
         if final:
             is_done = finished == len(records)
@@ -88,12 +93,17 @@ class Projection:
             self._summarized = finished
             self._send_summary()
 
-    def _run_of(self, record: TrialRecord) -> TrialRun:
+    def _skipping(self, what: str, run_id: str) -> AbstractContextManager[None]:
+        return self._runs.refusals.skipping(self._client, what, run_id=run_id)
+
+    def _run_of(self, record: TrialRecord) -> TrialRun | None:
+        """Return a trial's run, which is made if need be; None if MLflow refuses it."""
+        if record.number not in self._runs.trials:
+            with self._skipping(f"a run of trial {record.number}", self._runs.parent):
+                create_trial_run(self._client, self._runs, record, ledger=self._ledger)
         run = self._runs.trials.get(record.number)
-        if run is None:
-            run = create_trial_run(self._client, self._runs, record, ledger=self._ledger)
-        if not run.has_params:
-            log_params(self._client, run.id, params_of(record))
+        if run is not None and not run.has_params:
+            log_params(self._client, run.id, params_of(record), self._runs.refusals)
             run.has_params = True
         return run
 
@@ -107,15 +117,16 @@ class Projection:
                 # A trial's row may have come after the trials were read.
                 record = records.get(number) or self._ledger.trial(self._spec.name, number)
                 run = self._run_of(record)
-                log_metrics(self._client, run.id, metrics)
-                self._send_profile(run, record)
+                if run is not None:
+                    log_metrics(self._client, run.id, metrics, self._runs.refusals)
+                    self._send_profile(run, record)
             self._runs.cursor = points[-1].id
-            self._client.set_tag(self._runs.parent, CURSOR, str(self._runs.cursor))
+            self._client.set_tag(self._runs.parent, CURSOR, cursor_text(points[-1]))
 
     def _send_profile(self, run: TrialRun, record: TrialRecord) -> None:
         """Send the efficiency of a trial's architecture, behind its first metrics."""
         if not run.has_profile:
-            log_metrics(self._client, run.id, profile_metrics(record))
+            log_metrics(self._client, run.id, profile_metrics(record), self._runs.refusals)
             run.has_profile = not has_doubts(record.profile)
 
     def _send_state(self, run: TrialRun, record: TrialRecord, *, is_driven: bool) -> None:
@@ -125,11 +136,12 @@ class Projection:
         if record.state.is_finished:
             self._send_profile(run, record)
             folder = self._folder(record)
-            run.files = send_files(self._client, run.id, record, folder=folder, known=run.files)
+            refusals = self._runs.refusals
+            run.files = send_files(self._client, run.id, record, folder=folder, known=run.files, refusals=refusals)
         wanted = state_tags(record, processes=self._spec.resources.processes)
         known = {name: value for name, value in run.tags.items() if name in STATE_TAGS}
         if wanted != known:
-            put_tags(self._client, run.id, wanted, known)
+            put_tags(self._client, run.id, wanted, known, self._runs.refusals)
             run.tags = {name: value for name, value in run.tags.items() if name not in known} | wanted
         if run.status != status:
             put_status(self._client, run.id, record, status=status)
@@ -156,7 +168,8 @@ class Projection:
     def _send_summary(self) -> SweepView:
         view = load_view(self._ledger, self._store, self._spec.name)
         reports = [self._store.report(self._spec.name, suffix=suffix) for suffix in (".html", ".md")]
-        send_summary(self._client, self._runs, view, reports=reports)
+        with self._skipping("what the sweep's run shows", self._runs.parent):
+            send_summary(self._client, self._runs, view, reports=reports)
         return view
 
     def _send_picked(self, view: SweepView) -> None:
@@ -164,19 +177,24 @@ class Projection:
         picked = view.picked
         if picked is None:
             return
-        run_id = self._runs.trials[picked.number].id
+        run = self._runs.trials.get(picked.number)
+        if run is None:
+            return
+        run_id = run.id
         checkpoint = self._folder(picked, with_checkpoint=True) / "checkpoint.pt"
         known = {item.path for item in self._client.list_artifacts(run_id)}
         if checkpoint.is_file() and checkpoint.name not in known:
             self._client.log_artifact(run_id, str(checkpoint))
         name = self._spec.tracking.register_as
-        if name is not None:
+        if name is None:
+            return
+        with self._skipping(f"the registered model {name!r}", run_id):
             register(
                 self._client,
                 name,
                 record=picked,
                 run_id=run_id,
-                experiment=self._runs.experiment,
+                experiment=self._runs.experiment.experiment_id,
                 checkpoint=checkpoint,
                 tags={
                     "sweep.id": sweep_id(view.record),

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.config_problems import error_of
-from sweeps.tracking.server import FAILURES, TrackingError, look_at, masked, reason
+from segda.masking import masked, reason
+from sweeps.tracking.server import FAILURES, TrackingError, look_at
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class RecordedRun:
 
 
 def read_run(run_id: str, *, uri: str) -> RecordedRun:
-    """Read the run of a trial; nothing is written.
+    """Read the run of a trial; nothing is written but the place of a store that was moved.
 
     Args:
         run_id: MLflow's id of the run.
@@ -62,7 +63,7 @@ def read_run(run_id: str, *, uri: str) -> RecordedRun:
         TrackingError: MLflow cannot be reached, or the run is not there, is no trial's, or holds too little.
     """
     try:
-        client = look_at(uri)
+        client = look_at(uri, with_files=True)
         run = client.get_run(run_id)
         with tempfile.TemporaryDirectory() as folder:
             files = _download(client, run_id, Path(folder))

@@ -17,9 +17,10 @@ from mlflow.types import Schema, TensorSpec
 from segda.checkpoint import load_segmenter
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
+from segda.masking import reason
 from segda.models.logits_only import LogitsOnly
 from segda.types import IMAGE_MEAN, IMAGE_STD
-from sweeps.tracking.server import TrackingError, reason
+from sweeps.tracking.server import TrackingError
 from sweeps.trial import TrialRecord
 
 # What loading the model needs; found by hand, because MLflow's own search loads the model in another process.
@@ -48,7 +49,7 @@ def register(
         run_id: its run, under whose outputs the model appears.
         experiment: id of the experiment.
         checkpoint: what its training left.
-        tags: of the new version; the same tags tell that it is there already.
+        tags: of the new version, among them `sweep.id`; the same tags tell that it is there already.
 
     Returns:
         The version.
@@ -64,8 +65,9 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for version in client.search_model_versions(f"name = '{name}'"):
-        if tags.items() <= version.tags.items():
+    # By the sweep and not by the name, which may hold any character.
+    for version in client.search_model_versions(f"tags.`sweep.id` = '{tags['sweep.id']}'"):
+        if version.name == name and tags.items() <= version.tags.items():
             return str(version.version)
     model = client.create_logged_model(experiment, name=f"trial-{record.number}", source_run_id=run_id, tags=tags)
     with tempfile.TemporaryDirectory() as folder:

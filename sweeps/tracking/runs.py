@@ -2,7 +2,8 @@
 
 Runs are found by their tags, never by memory alone: making a run is no idempotent call, and one whose answer was lost must be
 adopted by the next pass and not made twice. Where a trial has two runs all the same, because two processes made one at the same
-time, one is kept; the other one is marked, ended and deleted. So are runs of trials that the ledger does not know.
+time, one is kept; the other one is marked, ended and deleted. So are runs of trials that the ledger does not know, or knows
+otherwise because it was restored from a backup.
 """
 
 import logging
@@ -13,11 +14,14 @@ from dataclasses import dataclass, field
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
-from mlflow.exceptions import MlflowException
 
+from segda.masking import masked_plain
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import SweepRecord
+from sweeps.ledger.records import Point
+from sweeps.reports.markdown import markdown_line
+from sweeps.tracking.experiment import CONFIGURED, open_experiment, sweep_condition, sweep_id
+from sweeps.tracking.limits import LONGEST_NAME, Refusals, cut, limited_tags
 from sweeps.tracking.server import log_text, milliseconds, search
 from sweeps.tracking.trial_run import identity_tags, run_name
 from sweeps.trial import TrialRecord
@@ -54,58 +58,47 @@ class SweepRuns:
     """The runs of a sweep, as MLflow has them.
 
     Attributes:
-        experiment: id of the MLflow experiment.
+        experiment: where they are.
         parent: the sweep's own run.
         parent_status: MLflow's state of it.
         parent_tags: its tags.
         trials: trial number -> run.
         cursor: id of the ledger's last point that MLflow has.
+        refusals: what MLflow refuses for good.
     """
 
-    experiment: str
+    experiment: Experiment
     parent: str
     parent_status: str
     parent_tags: dict[str, str]
     trials: dict[int, TrialRun]
     cursor: int
-
-
-def sweep_id(record: SweepRecord) -> str:
-    """Return what tags a sweep's runs: the name alone could be another sweep's in another ledger that uses the same server."""
-    return f"{record.name}@{record.created:.6f}"
-
-
-def sweep_condition(record: SweepRecord, *, role: str) -> str:
-    """Return the search condition for a sweep's runs.
-
-    Args:
-        record: the sweep.
-        role: `sweep` for its own run, `trial` for those of its trials.
-    """
-    return f"tags.`sweep.id` = '{sweep_id(record)}' and tags.`sweep.role` = '{role}'"
+    refusals: Refusals
 
 
 def locate(
-    client: MlflowClient, *, experiment: str, artifacts: str | None, ledger: Ledger, spec: SweepSpec
+    client: MlflowClient, *, experiment: str, artifacts: str | None, ledger: Ledger, spec: SweepSpec, refusals: Refusals
 ) -> SweepRuns:
-    """Find the runs of a sweep, make what every sweep has, and remove what is double.
+    """Find the runs of a sweep, make what every sweep has, and remove what is double or of another history of the ledger.
 
     Args:
         client: MLflow.
-        experiment: name of the experiment; made or restored if need be.
+        experiment: what the sweep file calls the experiment; made or restored if need be.
         artifacts: where a new experiment keeps files; unset: where the server does.
         ledger: what is projected; it is told which runs are whose.
         spec: the sweep.
+        refusals: is told what MLflow refuses.
 
     Raises:
         MlflowException: a call failed.
     """
-    place = _open_experiment(client, experiment, artifacts)
-    parent = _open_parent(client, place, ledger, spec)
+    place = open_experiment(client, ledger.sweep(spec.name), name=experiment, artifacts=artifacts)
+    parent = _open_parent(client, place.experiment_id, ledger, spec, configured=experiment)
     record = ledger.sweep(spec.name)
     by_number: dict[int, list[Run]] = defaultdict(list)
-    for run in search(client, place, sweep_condition(record, role="trial")):
+    for run in search(client, place.experiment_id, sweep_condition(record, role="trial")):
         by_number[int(run.data.tags["sweep.number"])].append(run)
+    cursor = _cursor(ledger, spec.name, parent.data.tags.get(CURSOR, ""))
     # Read after the search: the ledger has a trial before MLflow has its run.
     records = {trial.number: trial for trial in ledger.trials(spec.name)}
     trials: dict[int, TrialRun] = {}
@@ -114,20 +107,63 @@ def locate(
             _remove(client, found, f"the ledger has no trial {number} in this sweep")
             continue
         kept = _keep(client, found, records[number].run_id)
+        if _is_foreign(client, kept, records[number], ledger, look_closely=cursor is None):
+            _remove(client, [kept], f"the ledger has another history of trial {number}: it was restored from a backup")
+            continue
         if kept.data.tags.get("mlflow.parentRunId") != parent.info.run_id:
             client.set_tag(kept.info.run_id, "mlflow.parentRunId", parent.info.run_id)
-        trials[number] = TrialRun(
-            kept.info.run_id, kept.info.status, dict(kept.data.tags), has_params=bool(kept.data.params)
-        )
+        tags = {name: value for name, value in kept.data.tags.items() if cursor is not None or name != DONE}
+        trials[number] = TrialRun(kept.info.run_id, kept.info.status, tags, has_params=bool(kept.data.params))
     is_whole = True
     for number, trial in records.items():
         is_here = number in trials
         is_whole = is_whole and (trial.run_id is None or (is_here and trials[number].id == trial.run_id))
         if is_here and trial.run_id != trials[number].id:
             ledger.update_trial(spec.name, number, run_id=trials[number].id)
-    # Kept in MLflow: a cursor is only good for the server that it was written for. If runs were deleted there, all is sent.
-    cursor = int(parent.data.tags.get(CURSOR, "0")) if is_whole else 0
-    return SweepRuns(place, parent.info.run_id, parent.info.status, dict(parent.data.tags), trials, cursor)
+    return SweepRuns(
+        experiment=place,
+        parent=parent.info.run_id,
+        parent_status=parent.info.status,
+        parent_tags=dict(parent.data.tags),
+        trials=trials,
+        # If runs were deleted there, all is sent.
+        cursor=(cursor or 0) if is_whole else 0,
+        refusals=refusals,
+    )
+
+
+def cursor_text(point: Point) -> str:
+    """Return what the sweep's run keeps of the last point that MLflow has.
+
+    It is kept in MLflow because it is only good for the server that it was written for; and it says which point it means, because
+    a ledger that was restored from a backup gives the same ids to other points.
+    """
+    return f"{point.id} trial {point.number} step {point.step} time {point.timestamp!r}"
+
+
+def _cursor(ledger: Ledger, sweep: str, text: str) -> int | None:
+    """Return the id of the last point that MLflow has: 0 if it has none, None if this ledger does not know that point."""
+    if text in ("", "0"):
+        return 0
+    number = text.partition(" ")[0]
+    points = ledger.points_after(sweep, int(number) - 1, limit=1) if number.isdecimal() else []
+    return points[0].id if points and cursor_text(points[0]) == text else None
+
+
+def _is_foreign(client: MlflowClient, run: Run, record: TrialRecord, ledger: Ledger, *, look_closely: bool) -> bool:
+    """Return whether a run is of another history of the ledger: of another trial, or with points that the ledger does not have.
+
+    MLflow takes no point back, and changes no parameter.
+    """
+    if run.data.tags.get("sweep.key") != record.key:
+        return True
+    reported = sorted(name for name in run.data.metrics if not name.startswith("profile/"))
+    if not look_closely or not reported:
+        return False
+    # The metrics of a report share step and time, so one of them is enough.
+    history = client.get_metric_history(run.info.run_id, reported[0])
+    known = {(point.step, milliseconds(point.timestamp)) for point in ledger.points(record.sweep, record.number)}
+    return any((point.step, point.timestamp) not in known for point in history)
 
 
 def create_trial_run(client: MlflowClient, runs: SweepRuns, record: TrialRecord, *, ledger: Ledger) -> TrialRun:
@@ -148,34 +184,15 @@ def create_trial_run(client: MlflowClient, runs: SweepRuns, record: TrialRecord,
         **identity_tags(record),
     }
     started = milliseconds(record.started or record.created)
-    run = client.create_run(runs.experiment, start_time=started, run_name=run_name(record), tags=tags)
+    place = runs.experiment.experiment_id
+    run = client.create_run(place, start_time=started, run_name=run_name(record), tags=tags)
     made = TrialRun(run.info.run_id, run.info.status, tags)
     ledger.update_trial(record.sweep, record.number, run_id=made.id)
     runs.trials[record.number] = made
     return made
 
 
-def _open_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    found: Experiment | None = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            made: str = client.create_experiment(name, artifact_location=artifacts)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)  # another sweep's driver was faster
-        else:
-            return made
-    assert found is not None
-    if found.lifecycle_stage == "deleted":
-        # MLflow gives the name to no other experiment as long as it can be restored.
-        client.restore_experiment(found.experiment_id)
-        log.warning("MLflow experiment %r had been deleted and was restored", name)
-    place: str = found.experiment_id
-    return place
-
-
-def _open_parent(client: MlflowClient, experiment: str, ledger: Ledger, spec: SweepSpec) -> Run:
+def _open_parent(client: MlflowClient, experiment: str, ledger: Ledger, spec: SweepSpec, *, configured: str) -> Run:
     record = ledger.sweep(spec.name)
     found = list(search(client, experiment, sweep_condition(record, role="sweep")))
     if found:
@@ -184,18 +201,21 @@ def _open_parent(client: MlflowClient, experiment: str, ledger: Ledger, spec: Sw
         parent = client.create_run(
             experiment,
             start_time=milliseconds(record.created),
-            run_name=spec.name,
-            tags={
-                "sweep.id": sweep_id(record),
-                "sweep.name": spec.name,
-                "sweep.role": "sweep",
-                "sweep.selection": spec.selection,
-                "mlflow.note.content": spec.question or "",
-            },
+            run_name=cut(spec.name, LONGEST_NAME),
+            tags=limited_tags(
+                {
+                    "sweep.id": sweep_id(record),
+                    "sweep.name": spec.name,
+                    "sweep.role": "sweep",
+                    "sweep.selection": spec.selection,
+                    CONFIGURED: configured,
+                    "mlflow.note.content": markdown_line(spec.question),
+                }
+            ),
         )
     if record.parent_run_id != parent.info.run_id:
         ledger.update_sweep(spec.name, parent_run_id=parent.info.run_id)
-    log_text(client, parent.info.run_id, "sweep.yaml", yaml.safe_dump(spec.canonical(), sort_keys=False))
+    log_text(client, parent.info.run_id, "sweep.yaml", yaml.safe_dump(masked_plain(spec.canonical()), sort_keys=False))
     return parent
 
 

@@ -2,36 +2,42 @@
 
 import json
 import logging
-import re
 import socket
+import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from sqlalchemy.exc import SQLAlchemyError
 
 from segda.errors import SegdaError
-from sweeps.store import Store
-from sweeps.tracking.database import is_whole, prepare_database, sqlite_path
+from segda.masking import masked, reason
+from sweeps.ledger.connection import database_url
+from sweeps.store import ARTIFACTS, Store
+from sweeps.tracking.database import correct_places, is_whole, prepare_database, sqlite_path
+from sweeps.tracking.limits import Refusals, limited_params, limited_tags
 
 # Both tell every step of making a database.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 # What reaching and asking MLflow may raise: its own errors, the network's, its database's, a missing database driver.
-FAILURES = (MlflowException, SQLAlchemyError, OSError, ValueError, ImportError)
+FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ValueError, ImportError)
 
 _CONNECT_SECONDS = 5.0
 _BATCH_METRICS = 1000  # MLflow's limits per call
 _BATCH_PARAMS = 100
+_Entry = TypeVar("_Entry", Metric, Param, RunTag)
+_TABLES_LOCK = 0x3F10  # any number that all programs agree on
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432}
-_LONGEST_REASON = 300  # characters
 
 
 class TrackingError(SegdaError):
@@ -43,11 +49,12 @@ def default_uri(store: Store) -> str:
     return sa.URL.create("sqlite", database=str(store.mlflow)).render_as_string()
 
 
-def open_client(uri: str) -> MlflowClient:
+def open_client(uri: str, *, store: Store) -> MlflowClient:
     """Reach MLflow to write to it; a SQLite file is made or upgraded if need be.
 
     Args:
         uri: MLflow's tracking URI.
+        store: whose file is corrected if the store was moved or copied.
 
     Raises:
         OSError: nobody listens there.
@@ -57,14 +64,37 @@ def open_client(uri: str) -> MlflowClient:
     path = sqlite_path(uri)
     if path is not None:
         prepare_database(path)
-    return MlflowClient(uri)
+        # One elsewhere may be that of several stores.
+        if path.resolve() == store.mlflow:
+            correct_places(path, store.mlartifacts)
+    # MLflow remembers by a run's id alone where its files lie, and a copy of a store has the same runs.
+    _artifact_repos_cache.clear()
+    with _making_tables(uri):
+        return MlflowClient(uri)
 
 
-def look_at(uri: str) -> MlflowClient:
+@contextmanager
+def _making_tables(uri: str) -> Iterator[None]:
+    """Let one process at a time make MLflow's tables in a PostgreSQL database; a kill undoes what it had made."""
+    if not uri.startswith("postgresql"):
+        yield
+        return
+    engine = sa.create_engine(uri)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TABLES_LOCK)))
+            yield
+    finally:
+        engine.dispose()
+
+
+def look_at(uri: str, *, with_files: bool = False) -> MlflowClient:
     """Reach MLflow to read from it; a SQLite file stays as it is.
 
     Args:
         uri: MLflow's tracking URI.
+        with_files: whether the runs' files are read too; what a SQLite file says about their places is corrected if it was moved or
+            copied with them.
 
     Raises:
         OSError: nobody listens there.
@@ -82,22 +112,11 @@ def look_at(uri: str) -> MlflowClient:
         raise TrackingError(
             f"{path} is not of the installed version of MLflow, or half made; `sweeps sync` puts it right"
         )
+    if path is not None and with_files and path.with_name(ARTIFACTS).is_dir():
+        correct_places(path, path.with_name(ARTIFACTS))
+    # MLflow remembers by a run's id alone where its files lie, and a copy of a store has the same runs.
+    _artifact_repos_cache.clear()
     return MlflowClient(uri)
-
-
-def masked(uri: str) -> str:
-    """Return a URI without its password, for messages.
-
-    Example:
-        >>> masked("postgresql://me:secret@db/mlflow")
-        'postgresql://***@db/mlflow'
-    """
-    return re.sub(r"://[^/@\s]+@", "://***@", uri)
-
-
-def reason(error: Exception) -> str:
-    """Return why a call failed as one line without passwords."""
-    return masked(" ".join(str(error).split()))[:_LONGEST_REASON] or type(error).__name__
 
 
 def check_port(uri: str) -> None:
@@ -108,11 +127,29 @@ def check_port(uri: str) -> None:
 
     Raises:
         OSError: the port cannot be reached within a few seconds.
+        ValueError: the address has no valid port.
+        ConfigError: it is one of a database and has an unquoted @ in its password.
     """
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme not in _PORTS:
+        return
+    host, port = _listener(uri, is_database=scheme == "postgresql")
+    if host:
+        socket.create_connection((host, port or _PORTS[scheme]), timeout=_CONNECT_SECONDS).close()
+
+
+def _listener(uri: str, *, is_database: bool) -> tuple[str | None, int | None]:
+    """Return host and port of an address; what the standard library says of a bad one would show a part of the password."""
+    if is_database:
+        url = database_url(uri)
+        return url.host, url.port
     parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme in _PORTS and parts.hostname:
-        socket.create_connection((parts.hostname, parts.port or _PORTS[scheme]), timeout=_CONNECT_SECONDS).close()
+    try:
+        return parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(
+            "its port is no number; characters such as / and # in a password are written %2F and %23"
+        ) from None
 
 
 def check_server(uri: str | None, *, experiment: str) -> None:
@@ -161,33 +198,71 @@ def search(client: MlflowClient, experiment: str, condition: str, *, view: int =
             return
 
 
-def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Send metrics in as many calls as MLflow's limit asks for."""
+def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric], refusals: Refusals) -> None:
+    """Send metrics in as many calls as MLflow's limit asks for; those that it refuses are left out."""
+
+    def send(batch: Sequence[Metric]) -> None:
+        client.log_batch(run_id, metrics=batch)
+
     for start in range(0, len(metrics), _BATCH_METRICS):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH_METRICS])
+        _send(client, run_id, metrics[start : start + _BATCH_METRICS], send, refusals)
 
 
-def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
-    """Send parameters in as many calls as MLflow's limit asks for."""
-    entries = [Param(name, value) for name, value in params.items()]
+def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str], refusals: Refusals) -> None:
+    """Send parameters in as many calls as MLflow's limit asks for; those that it refuses are left out."""
+    entries = [Param(name, value) for name, value in limited_params(params).items()]
+
+    def send(batch: Sequence[Param]) -> None:
+        client.log_batch(run_id, params=batch)
+
     for start in range(0, len(entries), _BATCH_PARAMS):
-        client.log_batch(run_id, params=entries[start : start + _BATCH_PARAMS])
+        _send(client, run_id, entries[start : start + _BATCH_PARAMS], send, refusals)
 
 
-def put_tags(client: MlflowClient, run_id: str, wanted: Mapping[str, str], known: Mapping[str, str]) -> None:
-    """Make a run's tags what they should be.
+def put_tags(
+    client: MlflowClient, run_id: str, wanted: Mapping[str, str], known: Mapping[str, str], refusals: Refusals
+) -> None:
+    """Make a run's tags what they should be; those that MLflow refuses are left out.
 
     Args:
         client: MLflow.
         run_id: the run.
         wanted: name -> value.
         known: what the run has of the tags that are kept in step; one that is not wanted any more is deleted.
+        refusals: is told what MLflow refused.
     """
-    news = [RunTag(name, value) for name, value in wanted.items() if known.get(name) != value]
+    allowed = limited_tags(wanted)
+    news = [RunTag(name, value) for name, value in allowed.items() if known.get(name) != value]
+
+    def send(batch: Sequence[RunTag]) -> None:
+        client.log_batch(run_id, tags=batch)
+
     for start in range(0, len(news), _BATCH_PARAMS):
-        client.log_batch(run_id, tags=news[start : start + _BATCH_PARAMS])
-    for name in known.keys() - wanted.keys():
+        _send(client, run_id, news[start : start + _BATCH_PARAMS], send, refusals)
+    for name in known.keys() - allowed.keys():
         client.delete_tag(run_id, name)
+
+
+def _send(
+    client: MlflowClient,
+    run_id: str,
+    batch: Sequence[_Entry],
+    send: Callable[[Sequence[_Entry]], None],
+    refusals: Refusals,
+) -> None:
+    """Send a batch; of one that is refused, which MLflow then takes nothing of, all but what it is refused for."""
+    if len(batch) == 1:
+        with refusals.skipping(
+            client, f"{type(batch[0]).__name__.lower()} {batch[0].key} of run {run_id}", run_id=run_id
+        ):
+            send(batch)
+        return
+    refused = Refusals(quiet=True)
+    with refused.skipping(client, "all", run_id=run_id):
+        send(batch)
+    if refused.reasons:
+        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+            _send(client, run_id, half, send, refusals)
 
 
 def log_text(client: MlflowClient, run_id: str, name: str, text: str) -> None:
@@ -215,16 +290,6 @@ def log_tables(client: MlflowClient, run_id: str, tables: Mapping[str, Mapping[s
         log_text(client, run_id, name, json.dumps(table))
     listed = [{"path": name, "type": "table"} for name in tables]
     client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
-
-
-def metric_name(name: str) -> str:
-    """Return a metric's name as MLflow takes it: it allows fewer characters than data sets use in names of classes.
-
-    Example:
-        >>> metric_name("source/val/iou/Road (wet)")
-        'source/val/iou/Road _wet_'
-    """
-    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def milliseconds(seconds: float) -> int:

@@ -14,6 +14,7 @@ from sweeps.reports.marks import explained
 from sweeps.reports.sweep_report import cost_bounds
 from sweeps.reports.tables import TrialRow, trial_rows
 from sweeps.reports.view import SweepView
+from sweeps.tracking.limits import limited_tags
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.server import log_metrics, log_tables, log_text, milliseconds, put_tags
 from sweeps.tracking.trial_run import dataset_inputs, to_metrics
@@ -68,7 +69,7 @@ def _send_pick(client: MlflowClient, runs: SweepRuns, view: SweepView) -> None:
         marked = explained(picked, processes=view.spec.resources.processes)
         wanted = {
             "sweep.picked": str(picked.number),
-            "sweep.picked_run": picked.run_id or runs.trials[picked.number].id,
+            "sweep.picked_run": picked.run_id or "",
             "sweep.picked_reason": view.selection.reason,
             **({"sweep.picked_marked": "; ".join(marked.values())} if marked else {}),
             **{f"{_PICK}{path}": str(value) for path, value in picked.params.items()},
@@ -82,9 +83,10 @@ def _send_pick(client: MlflowClient, runs: SweepRuns, view: SweepView) -> None:
             timestamp=milliseconds(max(done, default=view.record.created)),
             step=len(done),
         )
-        log_metrics(client, runs.parent, metrics)
+        log_metrics(client, runs.parent, metrics, runs.refusals)
+    wanted = limited_tags(wanted)
     known = {name: value for name, value in runs.parent_tags.items() if name in _PICKED or name.startswith(_PICK)}
-    put_tags(client, runs.parent, wanted, known)
+    put_tags(client, runs.parent, wanted, known, runs.refusals)
     runs.parent_tags = {name: value for name, value in runs.parent_tags.items() if name not in known} | wanted
 
 

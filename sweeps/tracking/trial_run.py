@@ -18,7 +18,8 @@ from sweeps.ledger.records import Point
 from sweeps.metrics import sound
 from sweeps.paths import leaves
 from sweeps.reports.marks import explained, mark
-from sweeps.tracking.server import log_tables, metric_name, milliseconds
+from sweeps.tracking.limits import LONGEST_DATASET, LONGEST_NAME, Refusals, cut, key_name, limited_params, limited_tags
+from sweeps.tracking.server import log_tables, milliseconds, put_tags
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 # Kept in step with the record as long as the trial is open.
@@ -53,7 +54,7 @@ def flatten(plain: Mapping[str, Any]) -> dict[str, str]:
 
 def params_of(record: TrialRecord) -> dict[str, str]:
     """Return a trial's parameters: its whole configuration without places."""
-    return flatten(canonical(record.config))
+    return limited_params(flatten(canonical(record.config)))
 
 
 def run_name(record: TrialRecord) -> str:
@@ -62,7 +63,7 @@ def run_name(record: TrialRecord) -> str:
     parts = (record.name, method["name"], method.get("discriminator"))
     label = " ".join(str(part) for part in parts if part)
     seed = f" seed {record.seed}" if record.kind is TrialKind.REPLICATE else ""
-    return f"{record.number:03d}{mark(record)} {label}{seed}"
+    return cut(f"{record.number:03d}{mark(record)} {label}{seed}", LONGEST_NAME)
 
 
 def identity_tags(record: TrialRecord) -> dict[str, str]:
@@ -78,7 +79,7 @@ def identity_tags(record: TrialRecord) -> dict[str, str]:
         tags["sweep.parent"] = str(record.parent)
     if record.name is not None:
         tags["sweep.reference"] = record.name
-    return tags
+    return limited_tags(tags)
 
 
 def state_tags(record: TrialRecord, *, processes: int) -> dict[str, str]:
@@ -106,7 +107,7 @@ def state_tags(record: TrialRecord, *, processes: int) -> dict[str, str]:
         "sweep.failure": record.failure,
         "sweep.error": record.error,
     }
-    return tags | {name: str(value) for name, value in optional.items() if value}
+    return limited_tags(tags | {name: str(value) for name, value in optional.items() if value})
 
 
 def run_status(state: TrialState, *, is_driven: bool) -> str:
@@ -155,7 +156,7 @@ def to_metrics(values: Mapping[str, float], *, headline: str, timestamp: int, st
         step: training step.
     """
     names = sorted(values, key=lambda name: (name != headline, name))
-    return [Metric(metric_name(name), values[name], timestamp, step) for name in names]
+    return [Metric(key_name(name), values[name], timestamp, step) for name in names]
 
 
 def profile_metrics(record: TrialRecord) -> list[Metric]:
@@ -177,7 +178,7 @@ def dataset_inputs(config: Mapping[str, Any], digest: str) -> list[DatasetInput]
         domain = config["data"][side]
         name = f"{domain['dataset']}/{domain['domain']}"
         dataset = Dataset(
-            name=name,
+            name=cut(name, LONGEST_DATASET),
             digest=digest[:_DIGEST_LENGTH],
             source_type="local",
             source=json.dumps({"dataset": domain["dataset"], "domain": domain["domain"]}),
@@ -188,7 +189,7 @@ def dataset_inputs(config: Mapping[str, Any], digest: str) -> list[DatasetInput]
 
 
 def send_files(
-    client: MlflowClient, run_id: str, record: TrialRecord, *, folder: Path, known: Iterable[str]
+    client: MlflowClient, run_id: str, record: TrialRecord, *, folder: Path, known: Iterable[str], refusals: Refusals
 ) -> set[str]:
     """Send the files that a training left, and what is read from them.
 
@@ -198,6 +199,7 @@ def send_files(
         record: the trial.
         folder: the trial's folder; a trial that ended early has not all of them.
         known: names of files that were sent already.
+        refusals: is told what MLflow refused.
 
     Returns:
         Names of the files that MLflow has now.
@@ -208,11 +210,10 @@ def send_files(
             client.log_artifact(run_id, str(folder / name))
             sent.add(name)
     environment = _read(folder / "environment.json")
+    noted = {key: str(value) for key, value in environment.items() if key.startswith("guest/") and value is not None}
     if environment.get("git_commit"):
-        client.set_tag(run_id, "mlflow.source.git.commit", str(environment["git_commit"]))
-    for key, value in environment.items():
-        if key.startswith("guest/") and value is not None:
-            client.set_tag(run_id, key, str(value))
+        noted["mlflow.source.git.commit"] = str(environment["git_commit"])
+    put_tags(client, run_id, noted, {}, refusals)
     result = _read(folder / "result.json")
     if result:
         client.log_inputs(run_id, dataset_inputs(record.config, str(result["data_fingerprint"])))

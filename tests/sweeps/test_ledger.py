@@ -605,3 +605,11 @@ def test_a_ledger_of_an_earlier_version_gets_digests_from_then_on(sqlite_ledger,
         point(opened, 2, attempt=1)
         opened.update_sweep("demo", state=SweepState.RUNNING)
         assert proven(opened)
+
+
+def test_a_new_ledger_and_its_folder_are_their_owners_alone(store):
+    with Ledger.open(store.ledger) as ledger:
+        ledger.create_sweep("demo", spec={})
+        modes = {path.name: path.stat().st_mode & 0o777 for path in store.root.iterdir()}
+    assert modes == dict.fromkeys(["ledger.db", "ledger.db-wal", "ledger.db-shm"], 0o600)
+    assert store.root.stat().st_mode & 0o777 == 0o700

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 
+from sweeps.store import Store
 from sweeps.tracking import MlflowClient, database
 from sweeps.tracking.database import DatabaseError, is_whole, prepare_database, sqlite_path
 from sweeps.tracking.server import TrackingError, default_uri, look_at, open_client
@@ -108,8 +109,9 @@ def test_an_empty_or_missing_file_is_made(tmp_path, quick, content):
     if content is not None:
         path.parent.mkdir()
         path.write_bytes(content)
-    open_client(f"sqlite:///{path}")
+    open_client(f"sqlite:///{path}", store=Store.at(tmp_path))
     assert works(path)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def at_revision(path, revision):

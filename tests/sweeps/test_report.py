@@ -14,6 +14,7 @@ from sweeps.failures import FailureClass
 from sweeps.ledger.lease import Lease
 from sweeps.reports import plots
 from sweeps.reports import text as report_text
+from sweeps.reports.markdown import markdown_block, markdown_code
 from sweeps.reports.summary import summary_table
 from sweeps.reports.sweep_report import cost_bounds, write_report
 from sweeps.reports.view import load_view
@@ -521,3 +522,31 @@ def test_the_terminal_table_marks_the_pick(ledger, store, written):
     assert "0 ★" not in text
     assert "% (oracle)" in text
     assert "9 trials: 7 complete, 1 pruned, 1 failed" in text
+
+
+HOSTILE = "<script>alert(1)</script> | `x [a](http://b) [/bold]\n# Title"
+
+
+def test_names_questions_and_errors_of_others_change_no_page_and_no_terminal(ledger, store, make_spec):
+    spec = make_spec(question=HOSTILE)
+    ledger.create_sweep(spec.name, spec=spec.canonical())
+    record = trial(0, method="source_only")
+    ledger.add_trial(dataclasses.replace(record, kind=TrialKind.REFERENCE, name=HOSTILE))
+    ledger.update_trial("demo", 0, state=TrialState.FAILED, failure=FailureClass.ERROR, error=HOSTILE)
+    paths = write_report(ledger, store, "demo")
+    page, markdown = paths.html.read_text(), paths.markdown.read_text()
+    assert "<script>alert" not in page
+    outside = markdown.partition("```yaml")[0]
+    assert outside.count("&lt;script>alert(1)&lt;/script>") >= 3
+    assert "<script>" not in outside
+    assert "](http://b)" not in outside.replace(r"\[a](", "")
+    assert not re.search(r"^# Title|(?<!\\)`x", outside, re.MULTILINE)
+    view = load_view(ledger, store, "demo")
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(summary_table(view, width=200))
+    assert "demo" in shown.file.getvalue()
+
+
+def test_a_sweep_file_with_backticks_stays_one_block():
+    assert markdown_block("a: '```'\n", "yaml") == "````yaml\na: '```'\n````"
+    assert markdown_code("`") == "`` ` ``"

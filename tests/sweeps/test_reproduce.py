@@ -28,8 +28,8 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
 from sweeps.tracking import Tracker, TrackingError, default_uri, reading
+from sweeps.tracking.limits import key_name
 from sweeps.tracking.reading import read_run
-from sweeps.tracking.server import metric_name
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
@@ -212,7 +212,7 @@ def test_a_data_parallel_trial_is_reproduced_with_the_threads_that_its_processes
     config, threads, reports = TrainConfig.model_validate(plain), torch.get_num_threads(), {}
 
     def report(step, metrics, checkpoint):
-        reports[step] = {metric_name(name): value for name, value in metrics.items()}
+        reports[step] = {key_name(name): value for name, value in metrics.items()}
 
     torch.set_num_threads(4)
     try:
