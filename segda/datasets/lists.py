@@ -45,7 +45,7 @@ class Listed:
     def _folder(self, name: str) -> Path:
         if name not in self._folders:
             folder = self.root / name
-            self._folders[name] = folder if name and folder.is_dir() else self.usual
+            self._folders[name] = folder if name.strip(".") and folder.is_dir() else self.usual
         return self._folders[name]
 
 
@@ -68,13 +68,13 @@ def listed_pairs(list_file: Path, *, images: Listed, labels: Listed) -> Iterator
         readings = list(_readings(line, images, labels)) if line else []
         if readings:
             best = max(rank for rank, _ in readings)
-            first, *others = dict.fromkeys(pair for rank, pair in readings if rank == best)
+            image, label = next(pair for rank, pair in readings if rank == best)
+            others = [other for rank, (other, _) in readings if rank == best and other != image]
             if others:
-                names = f"{first[0].name} or {others[0][0].name}"
                 raise CorruptSampleError(
-                    f"{list_file}:{number} may mean {names}, and both are there; rename one of them"
+                    f"{list_file}:{number} may mean {image} or {others[0]}, and both are there; rename one of them"
                 )
-            yield number, *first
+            yield number, image, label
         elif line and not line.startswith("#"):
             place = images.place(line)
             raise DatasetNotFoundError(

@@ -1,6 +1,7 @@
 """List files of other machines and other systems."""
 
 import codecs
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,8 @@ A1 = ("train/a 1.png", "trainannot/a 1.png")
         r"C:\my data\elsewhere\a 1.png",
         "D:/CamVid/train/a 1.png D:/CamVid/labels/a 1.png",
         r"\\server\my share\train\a 1.TIF",
+        "./a 1.png",
+        "../a 1.png",
     ],
 )
 def test_a_line_is_an_image_and_perhaps_its_label_whatever_system_wrote_it(root: Path, line: str) -> None:
@@ -94,7 +97,7 @@ def test_a_missing_image_is_named_with_the_whole_line(root: Path) -> None:
 def test_a_line_that_may_mean_two_images_is_refused(root: Path) -> None:
     for path in ("train/c.png", "train/c.png d.png.png", "trainannot/d.png x.png", "trainannot/x.png"):
         (root / path).touch()
-    with pytest.raises(CorruptSampleError, match=r"train\.txt:1 may mean c\.png or c\.png d\.png\.png, and both"):
+    with pytest.raises(CorruptSampleError, match=r"train\.txt:1 may mean .*/c\.png or .*/c\.png d\.png\.png, and both"):
         listed(root, "train/c.png d.png x.png")
 
 
@@ -107,6 +110,19 @@ def test_a_missing_label_is_told_when_it_is_asked_for(root: Path, line: str) -> 
         )
 
 
+def test_labels_that_were_deleted_change_nothing_for_who_does_not_ask_for_them(root: Path) -> None:
+    content = "train/a 1.png trainannot/a 1.png\ntrain/b.2.png trainannot/b.2.png\n"
+    before = listed(root, content)
+    (root / "trainannot" / "b.2.png").unlink()
+    assert listed(root, content) == before
+    shutil.rmtree(root / "trainannot")
+    assert listed(root, content) == before
+
+
+def test_a_third_column_is_a_label_that_is_not_there(root: Path) -> None:
+    assert listed(root, "train/a.png trainannot/a.png 0.5") == [("train/a.png", "trainannot/a.png 0.5")]
+
+
 def test_an_image_that_cannot_be_reached_is_named_if_it_is_listed(root: Path) -> None:
     (root / "train" / "a.png").unlink()
     (root / "train" / "a.png").symlink_to("/nowhere")
@@ -116,6 +132,12 @@ def test_an_image_that_cannot_be_reached_is_named_if_it_is_listed(root: Path) ->
     (root / "train.txt").write_text("a\nb.2\n")
     with pytest.raises(CorruptSampleError, match=r"train/a\.png is a link to what is missing"):
         decoded_split(camvid, root, **split)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("line", ["/", "..", "\0", "a\0.png", "x" * 5000, "x/" * 2000 + "a", "\u2028", "train/"])
+def test_a_line_that_names_nothing_is_one_error(root: Path, line: str) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"train\.txt|cannot be read"):
+        listed(root, f"b.2\n{line}-\n")
 
 
 @pytest.mark.parametrize("kind", ["dangling", "folder", "bytes"])
