@@ -50,7 +50,8 @@ def check_artifacts(
                 missing = sorted(wanted.keys() - there)
                 yield from (f"trial {number}: MLflow lacks its {name}" for name in missing)
             elif is_own and not folder.is_relative_to(store.mlartifacts):
-                yield f"trial {number}: MLflow has its files in {folder}, which is not in this store"
+                sync = f"`sweeps sync {record.sweep}` corrects what a store that was moved or copied says of its files"
+                yield f"trial {number}: MLflow has its files in {folder}, which is not in this store; {sync}"
             else:
                 yield from (f"trial {number}: {problem}" for problem in _losses(folder, wanted, proofs[number]))
 
