@@ -259,5 +259,5 @@ def check_label_exists(sample: Sample) -> os.stat_result:
         return reach(sample.label)
     except UnreachableError as error:
         raise CorruptSampleError(
-            f"image {sample.image} has no label: {sample.label} {error}; add the label or remove the image"
+            f"image {sample.image} has no label: expected {sample.label}, which {error}; add the label or remove the image"
         ) from error

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 from PIL import Image
 
@@ -113,6 +114,17 @@ def image_without_label(place):
 def camvid_image_without_label(place):
     (place.camvid / "trainannot" / "0016E5_000001.png").unlink()
     return place.train_camvid()
+
+
+def image_behind_a_dangling_link(place):
+    (place.loveda / IMAGE).unlink()
+    (place.loveda / IMAGE).symlink_to("/nowhere/annex/1.png")
+    return place.train()
+
+
+def label_without_image(place):
+    (place.loveda / IMAGE).unlink()
+    return place.train()
 
 
 def truncated_image(place):
@@ -226,6 +238,8 @@ BAD_RUNS: list[tuple[Callable[[Place], list[str]], str]] = [
     (missing_split, r"Val/Urban/images_png is missing"),
     (image_without_label, r"Train/Urban/images_png/1\.png has no label: expected .*masks_png/1\.png"),
     (camvid_image_without_label, r"0016E5_000001"),
+    (image_behind_a_dangling_link, r"Train/Urban/images_png/1\.png is a link to what is missing"),
+    (label_without_image, r"Train/Urban/masks_png/1\.png has no image"),
     (truncated_image, r"Train/Urban/images_png/1\.png"),
     (truncated_label, r"Train/Urban/masks_png/1\.png"),
     (empty_image, r"Train/Urban/images_png/1\.png"),
@@ -290,6 +304,23 @@ def _damaged_checkpoint(trained, base):
     damaged = base / "checkpoint.pt"
     damaged.write_bytes(trained.checkpoint.read_bytes()[:100_000])
     return ["predict", damaged, trained.root / IMAGE, base / "out.png"]
+
+
+def _turned_bit_in_a_weight(trained, base):
+    content = bytearray(trained.checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    (base / "checkpoint.pt").write_bytes(content)
+    return ["evaluate", base / "checkpoint.pt", "--data-root", f"loveda={trained.root}"]
+
+
+def _weights_alone(trained, base):
+    torch.save(torch.load(trained.checkpoint, weights_only=True)["method"], base / "checkpoint.pt")
+    return ["evaluate", base / "checkpoint.pt", "--data-root", f"loveda={trained.root}"]
+
+
+def _whole_network(trained, base):
+    torch.save(torch.nn.Linear(2, 2), base / "checkpoint.pt")
+    return ["predict", base / "checkpoint.pt", trained.root / IMAGE, base / "out.png"]
 
 
 def _missing_checkpoint(trained, base):
@@ -383,6 +414,9 @@ def _scenes_over_other_files(trained, base):
 
 BAD_USES = [
     (_damaged_checkpoint, r"checkpoint\.pt cannot be read as a checkpoint"),
+    (_turned_bit_in_a_weight, r"checkpoint\.pt cannot be read as a checkpoint \(Bad CRC-32"),
+    (_weights_alone, r"checkpoint\.pt is not a checkpoint of segda"),
+    (_whole_network, r"checkpoint\.pt cannot .*it holds other things than tensors and plain data"),
     (_missing_checkpoint, r"no checkpoint at .*nowhere\.pt"),
     (_picture_for_a_checkpoint, r"1\.png (cannot be read as|is not) a checkpoint"),
     (_missing_input, r"nowhere\.png' does not exist"),

@@ -104,7 +104,7 @@ def test_a_line_that_may_mean_two_images_is_refused(root: Path) -> None:
 @pytest.mark.parametrize("line", ["a 1.png trainannot/gone.png", r"train\a 1.png x:\labels\gone.png"])
 def test_a_missing_label_is_told_when_it_is_asked_for(root: Path, line: str) -> None:
     assert listed(root, line) == [("train/a 1.png", "trainannot/gone.png")]
-    with pytest.raises(CorruptSampleError, match=r"a 1.png has no label: .*trainannot/gone.png is missing"):
+    with pytest.raises(CorruptSampleError, match=r"a 1.png has no label: .*trainannot/gone.png, which is missing"):
         decoded_split(
             camvid, root, domain="all", split="train", height=6, width=8, with_labels=True, cache=root / "cache"
         )
