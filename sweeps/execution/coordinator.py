@@ -11,6 +11,7 @@ from typing import Any
 
 from segda.config import TrainConfig
 from segda.errors import SegdaError
+from sweeps.execution.early_end import EarlyEnd
 from sweeps.execution.proposals import Proposal, Proposals
 from sweeps.execution.requeue import take_up_again
 from sweeps.execution.retries import Retries
@@ -25,9 +26,6 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import RETRIED, Allotment
 from sweeps.planning.profiles import Architecture, Profile
-from sweeps.schedulers.base import CONTINUE, Decision
-from sweeps.schedulers.rivals import rivals
-from sweeps.schedulers.rungs import RungValues
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -102,11 +100,7 @@ class Coordinator:
         )
         self._configs: dict[int, TrainConfig] = {}  # open trial -> its training configuration
         self._time = WorkerTime(clock)
-        self._scheduler = spec.build_scheduler()
-        self._rungs = RungValues(self._scheduler, selection=spec.selection)
-        for point in ledger.points(spec.name) if self._scheduler.rung_steps else ():
-            if self._trials[point.number].kind is TrialKind.SEARCH:
-                self._rungs.add(point.number, point.step, point.metrics)
+        self._early_end = EarlyEnd(spec, trials=self._trials, ledger=ledger)
         for record in again:
             self._tell("queued", record, "the machines had failed it, not its configuration")
         self.release("its driver ended before it did")
@@ -226,9 +220,9 @@ class Coordinator:
 
     def _on_finished_at_once(self, record: TrialRecord) -> None:
         """Take note of a new trial that needs no training."""
-        if record.reused is not None and record.kind is TrialKind.SEARCH:
+        if record.reused is not None:
             for point in self.ledger.points(self.spec.name, record.number):
-                self._rungs.add(record.number, point.step, point.metrics)
+                self._early_end.add(record, point.step, point.metrics)
         if record.kind is TrialKind.SEARCH:
             self._proposals.tell(record)
         message = record.error or f"the same was trained as trial {record.reused}"
@@ -278,7 +272,7 @@ class Coordinator:
             self._update(record.number, seconds=self._time.seconds(record))
             self._time.hear(record.number)
             return False
-        decision = self._decide(record, step, metrics)
+        decision = self._early_end.decide(record, step, metrics, settled=self._proposals.settled)
         # With the point: a driver that dies in between would let the trial go on although it lost here.
         changes = {"state": TrialState.PRUNED, "finished": _end_of(record)} if decision.stop else {}
         acknowledged = self.ledger.add_point(
@@ -291,8 +285,7 @@ class Coordinator:
             seconds=self._time.seconds(record),
             **changes,
         )
-        if record.kind is TrialKind.SEARCH:
-            self._rungs.add(record.number, step, metrics)
+        self._early_end.add(record, step, metrics)
         if acknowledged is not None:
             self._retries.reported(record.number)
         self._time.hear(record.number)
@@ -301,16 +294,6 @@ class Coordinator:
         if decision.stop:
             self._end(record, decision.reason)
         return decision.stop
-
-    def _decide(self, record: TrialRecord, step: int, metrics: Mapping[str, float]) -> Decision:
-        value = self._rungs.value(metrics)
-        if record.kind is not TrialKind.SEARCH or value is None or step >= int(record.config["steps"]):
-            return CONTINUE
-        compared = None
-        if step in self._scheduler.rung_steps:
-            settled = self._proposals.settled(record.number)
-            compared = rivals(record, self._trials.records.values(), costs=self.spec.costs, settled=settled)
-        return self._scheduler.decide(step, value, self._rungs.values, number=record.number, rivals=compared)
 
     def _on_finished(self, record: TrialRecord) -> None:
         self._retries.reported(record.number)
