@@ -54,10 +54,26 @@ def is_disk_failure(error: BaseException) -> bool:
         >>> is_disk_failure(FileNotFoundError(errno.ENOENT, "No such file or directory"))
         False
     """
-    return any(
-        (isinstance(link, OSError) and link.errno in _OF_DISKS) or says_disk_failure(str(link))
-        for link in _chain(error)
-    )
+    return disk_failure_in(error) is not None
+
+
+def disk_failure_in(error: BaseException) -> str | None:
+    r"""Return the line of an error that tells of a disk that failed, or None; see `is_disk_failure`.
+
+    Args:
+        error: what was raised.
+
+    Example:
+        >>> disk_failure_in(RuntimeError("Traceback (most recent call last):\n  ...\nOSError: [Errno 28] No space left on device"))
+        'OSError: [Errno 28] No space left on device'
+    """
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in _OF_DISKS:
+            return str(link)
+        for line in str(link).splitlines():
+            if says_disk_failure(line):
+                return line.strip()
+    return None
 
 
 def says_disk_failure(text: str) -> bool:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from segda.cli_errors import one_line
 from segda.errors import SegdaError
-from segda.file_errors import is_disk_failure
+from segda.file_errors import disk_failure_in
 
 _LONGEST = 300  # characters of somebody else's message
 
@@ -43,11 +43,10 @@ def cut_short_told(how: str, *, why: str | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         before = "" if why is None else f"{why}; besides, "
-        if is_disk_failure(error):
-            reason = one_line(str(error.orig if isinstance(error, sa.exc.DBAPIError) else error))[:_LONGEST]
-            whose = "the disk of the ledger's database" if isinstance(error, sa.exc.DBAPIError) else "a disk"
+        of_disk = disk_failure_in(error)
+        if of_disk is not None:
             raise DiskFailedError(
-                f"{before}{whose} failed ({reason}); see that it has room and can be written, and {how}"
+                f"{before}a disk failed ({of_disk[:_LONGEST]}); see that it has room and can be written, and {how}"
             ) from error
         if isinstance(error, sa.exc.OperationalError):
             reason = one_line(str(error.orig))[:_LONGEST]

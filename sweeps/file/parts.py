@@ -160,7 +160,7 @@ class ResourcesConfig(Part):
     outage_minutes: float = Field(
         default=30.0,
         gt=0,
-        allow_inf_nan=False,
+        le=10**6,
         description="minutes without any success after which a sweep ends to be resumed (exit code 75) while its trials fail "
         "through no fault of their configurations: data, a disk, storage, nodes or devices are away; until then one trial is "
         "tried from time to time, and budget.hours goes on counting",

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = 120.0
 # A checkpoint that found no room is removed again, and so are Ray's temporary files: a full disk may have room a moment later.
-FULL_SECONDS = 5.0
+FULL_SECONDS = 20.0
 _PAUSE_SECONDS = 0.5
 # Their locks are not reliable, and SQLite loses data without locks (https://www.sqlite.org/faq.html, question 5).
 _NETWORK_FILE_SYSTEMS = frozenset(

@@ -405,10 +405,17 @@ def test_the_hook_hears_when_the_ledger_is_gone(trained, ledger, store, run_as, 
         (OSError(errno.ENOSPC, "No space left on device", "/store/demo/.executor"), "a disk failed .*No space left"),
         (
             sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")),
-            r"the disk of the ledger's database failed \(database or disk is full\)",
+            r"a disk failed \(.*database or disk is full\)",
+        ),
+        # As Tune raises what the ledger raised.
+        (
+            RuntimeError(
+                "Traceback (most recent call last):\n File x\nOperationalError: database or disk is full\n[SQL]"
+            ),
+            r"a disk failed \(OperationalError: database or disk is full\)",
         ),
     ],
-    ids=["executor", "ledger"],
+    ids=["executor", "ledger", "through Tune"],
 )
 def test_a_driver_whose_disk_is_full_ends_with_one_line_to_be_resumed(call, trained, store, run_as, error, said):
     trained()
