@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from segda.cli_errors import one_line
 from segda.errors import SegdaError
 from segda.file_errors import disk_failure_in
+from segda.masking import reason
 
 _LONGEST = 300  # characters of somebody else's message
 
@@ -49,8 +49,7 @@ def cut_short_told(how: str, *, why: str | None = None) -> Iterator[None]:
                 f"{before}a disk failed ({of_disk[:_LONGEST]}); see that it has room and can be written, and {how}"
             ) from error
         if isinstance(error, sa.exc.OperationalError):
-            reason = one_line(str(error.orig))[:_LONGEST]
             raise LedgerGoneError(
-                f"{before}the ledger's database went away ({reason}); when it is back, {how}"
+                f"{before}the ledger's database went away ({reason(error.orig or error)}); when it is back, {how}"
             ) from error
         raise

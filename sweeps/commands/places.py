@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from segda.errors import ConfigError
+from segda.masking import reason
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
 
@@ -45,9 +46,8 @@ def ledger_to_read(store: Store, ledger: Path | str | None) -> Iterator[Ledger]:
         try:
             yield opened
         except sa.exc.DBAPIError as error:
-            reason = " ".join(str(error.orig).split())[:200]
             raise ConfigError(
-                f"the ledger cannot be read any further ({reason}); try again, or see to its disk"
+                f"the ledger cannot be read any further ({reason(error.orig or error)}); try again, or see to its disk"
             ) from error
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from segda.errors import ConfigError
 from segda.files import make_private_folder, touch_private
-from segda.masking import masked
+from segda.masking import masked, reason
 from segda.names import nearest
 from sweeps.failures import FailureClass
 from sweeps.ledger.connection import check_file_system, database_url, survives_restart
@@ -140,8 +140,8 @@ class Ledger:
                 check_schema(connection, shown)
         except sa.exc.DBAPIError as error:
             ledger.close()
-            reason = " ".join(str(error.orig).split())
-            raise ConfigError(f"cannot open the ledger {shown}: {reason}; name another file or database") from error
+            why = reason(error.orig or error)
+            raise ConfigError(f"cannot open the ledger {shown}: {why}; name another file or database") from error
         except ConfigError:
             ledger.close()
             raise
@@ -173,8 +173,8 @@ class Ledger:
                     raise _no_ledger(shown)
         except (sa.exc.DBAPIError, OSError) as error:
             ledger.close()
-            reason = " ".join(str(getattr(error, "orig", error)).split())
-            raise ConfigError(f"cannot read the ledger {shown}: {reason}; name another file or database") from error
+            why = reason(getattr(error, "orig", None) or error)
+            raise ConfigError(f"cannot read the ledger {shown}: {why}; name another file or database") from error
         except ConfigError:
             ledger.close()
             raise

@@ -51,6 +51,26 @@ def sqlite_path(uri: str) -> Path | None:
     return None if name in (None, "", ":memory:") else Path(str(name))
 
 
+def file_identity(uri: str) -> tuple[int, int] | None:
+    """Return what tells the SQLite file that a tracking URI names from one that takes its place; None if there is none."""
+    path = sqlite_path(uri)
+    try:
+        found = None if path is None else path.stat()
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def close_connections(uri: str) -> None:
+    """Close what this process has open of a SQLite file: MLflow keeps it by the address, whatever file lies there by now."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    for kept in (Tracking._engine_map, Registry._engine_map):
+        if uri in kept:
+            kept[uri].dispose()
+
+
 def is_whole(path: Path) -> bool:
     """Return whether a file has all tables of the installed version of MLflow; one that is missing or empty has not.
 

@@ -12,6 +12,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
+from sweeps.tracking.database import file_identity
 from sweeps.tracking.limits import Refusals
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate
@@ -64,6 +65,7 @@ class Tracker:
         self._spec = spec
         self._store = store
         self._client: MlflowClient | None = None
+        self._file: tuple[int, int] | None = None  # which SQLite file the client has open
         self._projection: Projection | None = None  # None: MLflow is looked at before anything is sent
         self._summary_tried = time.monotonic()
         self._stopping = threading.Event()
@@ -187,6 +189,9 @@ class Tracker:
         Raises:
             MlflowException: a call failed; what was sent before stays. The next call looks first at what MLflow has.
         """
+        if self._projection is not None and file_identity(self.uri) != self._file:
+            # Somebody deleted or replaced it; what is written to the old one is lost.
+            self._client = self._projection = None
         projection = self._projection or self._locate()
         is_summary_due = time.monotonic() - self._summary_tried > SUMMARY_SECONDS
         if is_summary_due:
@@ -211,6 +216,7 @@ class Tracker:
             spec=self._spec,
             refusals=self._refusals,
         )
+        self._file = file_identity(self.uri)
         self._found_experiment = runs.experiment.name
         self._projection = Projection(self._client, runs, ledger=self._ledger, spec=self._spec, store=self._store)
         return self._projection

@@ -22,7 +22,7 @@ from segda.errors import SegdaError
 from segda.masking import masked, reason
 from sweeps.ledger.connection import database_url
 from sweeps.store import ARTIFACTS, Store
-from sweeps.tracking.database import correct_places, is_whole, prepare_database, sqlite_path
+from sweeps.tracking.database import close_connections, correct_places, is_whole, prepare_database, sqlite_path
 from sweeps.tracking.limits import Refusals, limited_params, limited_tags
 
 # Both tell every step of making a database.
@@ -63,6 +63,7 @@ def open_client(uri: str, *, store: Store) -> MlflowClient:
     check_port(uri)
     path = sqlite_path(uri)
     if path is not None:
+        close_connections(uri)
         prepare_database(path)
         # One elsewhere may be that of several stores.
         if path.resolve() == store.mlflow:
@@ -112,6 +113,8 @@ def look_at(uri: str, *, with_files: bool = False) -> MlflowClient:
         raise TrackingError(
             f"{path} is not of the installed version of MLflow, or half made; `sweeps sync` puts it right"
         )
+    if path is not None:
+        close_connections(uri)
     if path is not None and with_files and path.with_name(ARTIFACTS).is_dir():
         correct_places(path, path.with_name(ARTIFACTS))
     # MLflow remembers by a run's id alone where its files lie, and a copy of a store has the same runs.

@@ -322,3 +322,25 @@ def test_a_registered_model_of_any_allowed_name_is_found_again(client, make_spec
 def test_a_name_that_the_registry_refuses_is_told_before_anything_is_trained(make_spec, name):
     with pytest.raises(ValueError, match="must be a name for MLflow's model registry"):
         make_spec(tracking={"register_as": name})
+
+
+# MLflow's file
+
+
+def sent(path):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT count(*) FROM metrics WHERE key = 'source/val/miou'").fetchone()[0]
+
+
+@pytest.mark.parametrize("is_same_driver", [True, False])
+def test_a_file_that_was_deleted_is_made_anew_and_gets_everything(
+    tracker, ledger, spec, mlflow_store, mlflow_template, is_same_driver
+):
+    add(ledger, spec, 0)
+    report(ledger, spec, 0, 1)
+    follower = synced(tracker())
+    mlflow_store.mlflow.unlink()
+    shutil.copy(mlflow_template, mlflow_store.mlflow)
+    report(ledger, spec, 0, 2)
+    (follower if is_same_driver else synced(tracker())).sync()
+    assert sent(mlflow_store.mlflow) == 2
