@@ -69,7 +69,7 @@ def quick(mlflow_template, monkeypatch):
     """Spare the seconds of a migration where a new file is made."""
 
     def initialize(engine):
-        shutil.copy(mlflow_template, engine.url.database)
+        shutil.copyfile(mlflow_template, engine.url.database)  # keeps the permissions
 
     monkeypatch.setattr(database.utils, "_initialize_tables", initialize)
 
