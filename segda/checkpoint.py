@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from segda.config import TrainConfig
 from segda.config_problems import error_of
 from segda.datasets import DATASETS
+from segda.device_errors import is_device_failure, is_out_of_memory
 from segda.errors import DamagedCheckpointError, WeightsError
 from segda.files import replacing
 from segda.models import Segmenter, build_segmenter
@@ -248,6 +249,8 @@ def restore_checkpoint(
         return _restored(state, method=method, optimizers=optimizers, scaler=scaler)
     # Content that no run has written makes those who restore it raise nearly anything.
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error) or is_device_failure(error):
+            raise  # which says nothing about the checkpoint
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedCheckpointError(
             f"{where} has no state to go on from ({type(error).__name__}: {reason}); delete it to train again"
@@ -320,7 +323,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
     num_classes = len(DATASETS[config.data.source.dataset].classes)
     segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=False)
     prefix = "segmenter."
-    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if str(key).startswith(prefix)}
+    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
     problems = misfits(weights, segmenter.state_dict(), of="this network", are_finite=True)
     if problems:
         raise WeightsError(f"{path} does not fit {config.model.label()} with {num_classes} classes: {problems}")

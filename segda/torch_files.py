@@ -17,6 +17,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from segda.device_errors import is_out_of_memory
+
 _CHUNK = 1 << 20
 _TOLD = 3  # problems
 _FOLDER = 0x10  # an attribute of an entry
@@ -105,10 +107,10 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
         try:
             yield file
-        except MemoryError:
-            raise
         # What is no such file makes its reader raise nearly anything.
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             # A disk that fails says nothing about the content; a position that does not exist comes from it.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise

@@ -222,6 +222,23 @@ def test_a_run_goes_on_from_what_fits_it_alone(change, kind):
         restore(change((OTHER_WEIGHTS | NO_STATE)[kind]))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ],
+)
+def test_a_device_that_fails_meanwhile_is_no_damage(written, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(torch.optim.Adam, "load_state_dict", fail)
+    with pytest.raises(type(error)) as caught:
+        restore(written.path)
+    assert caught.value is error
+
+
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_commands_tell_it_in_one_line(change, tmp_path, command):
     picture = tmp_path / "a.png"

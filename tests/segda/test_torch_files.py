@@ -64,6 +64,19 @@ def test_every_reader_of_a_checkpoint_refuses_a_turned_bit_in_a_weight(written):
             call(written)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to")]
+)
+def test_memory_that_does_not_suffice_is_no_damage(written, monkeypatch, error):
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)) as caught:
+        read_torch_file(written)
+    assert caught.value is error
+
+
 def test_what_cannot_be_opened_is_no_damage(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
