@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
 
+from segda.config_problems import shortened
 from segda.errors import ConfigError, GuestError, UnknownNameError
 from segda.guests import Guest, is_dotted, load, origin
 from segda.names import nearest
@@ -92,6 +93,8 @@ class Catalog(Mapping[str, T]):
             return self._check(found), origin(found, dotted, name=name, package=package)
         except TypeError as error:
             raise GuestError(f"{shown} {error}") from error
+        except Exception as error:  # its constructor is code of somebody else
+            raise GuestError(f"{shown} cannot be made: {type(error).__name__}: {shortened(str(error))}") from error
 
     def __iter__(self) -> Iterator[str]:
         yield from self._built_in

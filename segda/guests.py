@@ -17,10 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from segda.config_problems import shortened
 from segda.errors import GuestError
 from segda.names import nearest
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_LONGEST_SAID = 300  # characters of what an import says
 # What `make_importable` was told, for messages and for processes elsewhere.
 _folders: list[Path] = []
 # Module -> what it was imported as, and the hash of its file then.
@@ -99,18 +101,20 @@ def load(name: str, *, shown: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found: Any = importlib.import_module(module)
+        _digest(sys.modules[module])
+        holder = f"module {module} ({getattr(found, '__file__', None) or 'built in'})"
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                hint = nearest(part, [known for known in dir(found) if not known.startswith("_")])
+                if found is sys.modules["__main__"]:
+                    hint += "; a name of __main__ is known to that program alone, other processes need a file"
+                raise GuestError(f"{shown}: {holder} has no {part!r}{hint}; correct the name or the file")
+            found, holder = getattr(found, part), part
+    except (GuestError, KeyboardInterrupt):
+        raise
     # A module of somebody else can raise anything, and a script without a guard ends the program.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise GuestError(f"{shown}: {_import_problem(module, error)}") from error
-    _digest(sys.modules[module])
-    holder = f"module {module} ({getattr(found, '__file__', None) or 'built in'})"
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            hint = nearest(part, [known for known in dir(found) if not known.startswith("_")])
-            if found is sys.modules["__main__"]:
-                hint += "; a name of __main__ is known to that program alone, other processes need a file"
-            raise GuestError(f"{shown}: {holder} has no {part!r}{hint}; correct the name or the file")
-        found, holder = getattr(found, part), part
     return found
 
 
@@ -148,7 +152,10 @@ def _import_problem(module: str, error: BaseException) -> str:
         file = f"{error.name.replace('.', '/')}.py"
         wanted = f"put {file} into {' or '.join(map(str, _folders)) or 'the working folder'}"
         return f"there is no module {error.name!r}; {wanted}, put its folder on PYTHONPATH, or install the package that has it"
-    said = " ".join(str(error).split())
+    try:
+        said = shortened(" ".join(str(error).split()), longest=_LONGEST_SAID)
+    except Exception:  # even that is code of somebody else
+        said = "(what it says cannot be read)"
     return f"importing {module} failed with {type(error).__name__}: {said}{_line_of(error)}; correct that file, or name another one"
 
 

@@ -7,6 +7,7 @@ locks do not work over network file systems; several machines share a PostgreSQL
 """
 
 import dataclasses
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from segda.config_problems import shortened
 from segda.errors import ConfigError
 from segda.files import make_private_folder, touch_private
 from segda.masking import masked, reason
@@ -67,6 +69,7 @@ _TRIAL_CHANGES = frozenset(_RECORD_FIELDS) - _IDENTITY
 _SWEEP_CHANGES = frozenset({"spec", "parent_run_id", "state", "seconds", "stop_requested"})
 _INFO_CHANGES = frozenset(item.name for item in dataclasses.fields(SweepInfo))
 _NO_INFO = SweepInfo()
+_LONGEST_ADDRESS = 200  # characters of one that messages repeat
 
 
 class LeaseLostError(ConfigError):
@@ -668,10 +671,36 @@ class Ledger:
 
 
 def _address(location: Path | str) -> tuple[sa.URL, str]:
-    """Return where a ledger is, and the same for people, without a password."""
-    if isinstance(location, str) and "://" in location:
-        return database_url(location), masked(location)
-    return sa.URL.create("sqlite", database=str(location)), str(location)
+    """Return where a ledger is, and the same for people, without a password.
+
+    Raises:
+        ConfigError: it can lie nowhere, or something else than a file is there.
+    """
+    is_url = isinstance(location, str) and "://" in location
+    try:
+        url = database_url(str(location)) if is_url else sa.URL.create("sqlite", database=str(location))
+        is_sqlite = url.get_backend_name() == "sqlite"
+        str(location).encode()  # a name that is no text reaches no database
+    except ConfigError:
+        raise
+    except (ValueError, sa.exc.ArgumentError) as error:
+        raise ConfigError("what is given for the ledger is no address; name a file or a database") from error
+    shown = shortened(masked(str(location)), longest=_LONGEST_ADDRESS)
+    if is_sqlite and url.database in (None, "", ":memory:"):
+        raise ConfigError(f"the ledger {shown} would be gone with its process; name a file or a database")
+    if is_sqlite and not _may_be_file(Path(str(url.database))):
+        raise ConfigError(f"cannot open the ledger {shown}: no file can be there; name another file or database")
+    return url, shown
+
+
+def _may_be_file(path: Path) -> bool:
+    """Return whether a path is that of a file or of nothing yet; whoever opens a pipe waits for its other end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _no_ledger(shown: str) -> ConfigError:

@@ -14,9 +14,10 @@ from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.environment import code_fingerprint, describe_guests
 from segda.errors import ConfigError, DatasetNotFoundError, GuestError
+from segda.guests import make_importable
 from segda.loading import load_config
 from segda.losses import SegmentationLoss
-from segda.transforms import build_recipe
+from segda.transforms import RECIPES, build_recipe
 from segda.tunable import Range, tunables
 
 SHY = """
@@ -229,3 +230,32 @@ def test_guests_beside_the_configuration_train_on_several_processes_and_are_reco
     segda("train", beside, "--folder", folder, "--set", "batch_size=4", "--steps", 1)
     assert "guest/shy_beside:Shy/sha256 was" in caplog.text
     assert json.loads((folder / "environment.json").read_text())["guest/shy_beside:Shy/sha256"] == before
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("class Odd(BaseException): pass\nraise Odd('no')", r"failed with Odd: no \("),
+        ("raise GeneratorExit", "failed with GeneratorExit"),
+        ("raise ValueError('x' * 100_000)", r"failed with ValueError: x+\.\.\.x+ "),
+        (
+            "class Mute(Exception):\n    def __str__(self): raise RuntimeError\nraise Mute",
+            r"Mute: \(what it says cannot be read\)",
+        ),
+        ("import sys\ndel sys.modules[__name__]", "failed with KeyError"),
+        ("def __getattr__(name): raise RuntimeError('not ' + name)", r"failed with RuntimeError: not (X|__)"),
+        (
+            "from segda.transforms import Recipe\nclass X(Recipe):\n    def __init__(self): raise OSError('no')",
+            "cannot be made: OSError: no",
+        ),
+    ],
+    ids=["BaseException", "GeneratorExit", "long", "mute", "gone", "attributes", "constructor"],
+)
+def test_whatever_a_module_of_somebody_else_raises_is_one_line(tmp_path, body, said):
+    name = f"odd_{hashlib.sha256(body.encode()).hexdigest()[:8]}"
+    (tmp_path / f"{name}.py").write_text(body)
+    make_importable([tmp_path])
+    with pytest.raises(GuestError, match=said) as error:
+        RECIPES[f"{name}:X"]
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 700

@@ -143,7 +143,7 @@ def test_what_is_no_ledger_is_told_in_one_line(tmp_path, filled):
     (tmp_path / "other.db").write_text("something else, which is longer than the header of a database " * 20)
     with pytest.raises(ConfigError, match="file is not a database; name another"):
         Ledger.to_read(tmp_path / "other.db")
-    with pytest.raises(ConfigError, match="cannot read the ledger"):
+    with pytest.raises(ConfigError, match="no file can be there"):
         Ledger.to_read(tmp_path)
 
 

@@ -303,7 +303,7 @@ def call(capsys, store):
 
 
 @pytest.fixture
-def fake_machine(monkeypatch):
+def fake_machine(monkeypatch, has_camvid):
     """A machine on which canaries cost COSTS; `fails` maps a word of the configuration to an error."""
     from sweeps.cli import plan
     from sweeps.commands import machines

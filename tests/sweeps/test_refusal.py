@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import yaml
 
 from segda.errors import ConfigError
-from sweeps.commands.driving import LedgerGoneError
+from sweeps.commands.cut_short import LedgerGoneError
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
 
