@@ -1,16 +1,18 @@
 """How trials are named for people: method, network, parameters in short form."""
 
-from collections.abc import Iterable, Mapping
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from segda.config import NetworkConfig
 from segda.tunable import Scalar
 from sweeps.paths import value_at
 from sweeps.trial import TrialKind, TrialRecord
 
 # Parameters that the method label already shows.
 _IN_METHOD_LABEL = frozenset({"method.name", "method.discriminator"})
+_MOST_NUMBERS = 12  # of trials in one line
 _JITTER = 2.0  # seconds by which clocks that are set well may differ
 
 
@@ -30,10 +32,18 @@ def model_label(trial: TrialRecord) -> str:
 
     Of a network that this installation does not have, or has with other settings, only the name.
     """
+    return _model_label(json.dumps(trial.config.get("model"), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def _model_label(text: str) -> str:
+    from segda.config import NetworkConfig  # imports PyTorch, which who only looks at a sweep does without
+
+    model = json.loads(text)
     try:
-        return NetworkConfig.model_validate({"model": trial.config.get("model")}).model.label()
+        return NetworkConfig.model_validate({"model": model}).model.label()
     except ValidationError:
-        return str(value_at(trial.config, "model.name") or "unknown")
+        return str(value_at({"model": model}, "model.name") or "unknown")
 
 
 def format_value(value: Scalar) -> str:
@@ -96,6 +106,18 @@ def ago(seconds: float) -> str:
         if seconds <= -_JITTER
         else f"{duration(max(0.0, seconds))} ago"
     )
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Return numbers of trials for people, who do not read hundreds of them.
+
+    Example:
+        >>> listed([3, 5]), listed(range(30))
+        ('3, 5', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 18 more')
+    """
+    more = len(numbers) - _MOST_NUMBERS
+    shown = ", ".join(map(str, numbers[:_MOST_NUMBERS]))
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def kind_label(trial: TrialRecord) -> str:

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Literal
-
-from segda.validators import VALIDATORS, validator_metric
 
 Direction = Literal["maximize", "minimize"]
 
@@ -31,21 +30,23 @@ class _Criteria(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         if name in _BY_MIOU:
             return _BY_MIOU[name]
-        VALIDATORS[name]  # raises what is wrong with the name
-        return validator_metric(name)
+        _validators().VALIDATORS[name]  # raises what is wrong with the name
+        return str(_validators().validator_metric(name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("source_validation", *VALIDATORS, "oracle"))
+        return iter(("source_validation", *_validators().VALIDATORS, "oracle"))
 
     def __len__(self) -> int:
-        return len(_BY_MIOU) + len(VALIDATORS)
+        return len(_BY_MIOU) + len(_validators().VALIDATORS)
+
+
+def _validators() -> ModuleType:
+    from segda import validators  # imports PyTorch, which who only looks at a sweep does without
+
+    return validators
 
 
 CRITERIA = _Criteria()
-# How a sweep file may name one.
-SELECTION_SCHEMA = {
-    "anyOf": [{"enum": list(CRITERIA)}, {"pattern": ":", "description": "module:function of one's own"}]
-}
 
 
 def label_free(validators: Iterable[str]) -> list[str]:
@@ -54,12 +55,12 @@ def label_free(validators: Iterable[str]) -> list[str]:
     Args:
         validators: names of those that it computes.
     """
-    return [LARGEST_CLASS_SHARE, MISSING_CLASSES, *map(validator_metric, validators)]
+    return [LARGEST_CLASS_SHARE, MISSING_CLASSES, *map(_validators().validator_metric, validators)]
 
 
 def is_validator(metric: str) -> bool:
     """Return whether a metric is the score of a validator."""
-    return metric.startswith(validator_metric(""))
+    return metric.startswith(_validators().validator_metric(""))
 
 
 def is_oracle(metric: str) -> bool:

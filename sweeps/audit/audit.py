@@ -4,7 +4,7 @@ Only reads. What the files in the trials' folders say is compared in `sweeps.aud
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.audit.files import (
@@ -72,7 +72,7 @@ def audit(
     sweep = _Sweep(
         spec=spec,
         records=records,
-        points={trial.number: ledger.points(name, trial.number) for trial in records},
+        points=_points_of(records, ledger.points(name)),
         is_driven=is_driven(ledger, name),
     )
     proofs = ledger.proofs(name)
@@ -97,6 +97,13 @@ def audit(
 
         checks += compare(spec, ledger=ledger, store=store, is_driven=sweep.is_driven)
     return checks
+
+
+def _points_of(records: Sequence[TrialRecord], points: Iterable[Point]) -> dict[int, list[Point]]:
+    found: dict[int, list[Point]] = {record.number: [] for record in records}
+    for point in points:
+        found.setdefault(point.number, []).append(point)
+    return found
 
 
 def _numbers(sweep: _Sweep) -> Check:

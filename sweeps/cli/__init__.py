@@ -1,27 +1,47 @@
 """The command line `sweeps`: check, run and continue sweeps, and read what came out."""
 
 import contextlib
+import importlib
 from pathlib import Path
 
 import click
 
 from segda.cli_errors import run_cli
 from segda.guests import make_importable
-from sweeps.cli.audit import audit_command
-from sweeps.cli.check import check_command
-from sweeps.cli.export import export_command
 from sweeps.cli.options import examples
-from sweeps.cli.plan import plan_command
-from sweeps.cli.profile import profile_command
-from sweeps.cli.report import report_command
-from sweeps.cli.reproduce import reproduce_command
-from sweeps.cli.run import resume_command, run_command
-from sweeps.cli.status import status_command
-from sweeps.cli.stop import stop_command
-from sweeps.cli.sync import sync_command
+
+# Name of a command -> module of this package that has it.
+_HOMES = {
+    "check": "check",
+    "plan": "plan",
+    "profile": "profile",
+    "run": "run",
+    "resume": "run",
+    "status": "status",
+    "stop": "stop",
+    "report": "report",
+    "sync": "sync",
+    "audit": "audit",
+    "export": "export",
+    "reproduce": "reproduce",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: to look at a sweep takes none of what a training needs."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_HOMES)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _HOMES:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"sweeps.cli.{_HOMES[name]}"), f"{name}_command")
+        return command
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=examples(
         "sweeps check my_sweep.yaml     what it would do, without doing it",
@@ -45,23 +65,6 @@ def sweeps() -> None:
     or an outage (data, disk, storage, nodes) and can be resumed, 130 ended at once by Ctrl-C, in a sweep a second one.
     """
     make_importable([Path.cwd()])
-
-
-for command in (
-    check_command,
-    plan_command,
-    profile_command,
-    run_command,
-    resume_command,
-    status_command,
-    stop_command,
-    report_command,
-    sync_command,
-    audit_command,
-    export_command,
-    reproduce_command,
-):
-    sweeps.add_command(command)
 
 
 def main() -> None:

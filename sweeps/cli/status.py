@@ -11,7 +11,7 @@ from rich.live import Live
 from sweeps.cli.options import examples, options
 from sweeps.commands.places import ledger_to_read
 from sweeps.ledger.database import Ledger
-from sweeps.reports.status import read_status
+from sweeps.reports.status import MOST_ROWS, read_status
 from sweeps.reports.status_table import overview, render
 from sweeps.reports.terminal import console
 from sweeps.store import Store
@@ -64,7 +64,7 @@ def status_command(name: str | None, watch: float | None, store_root: Path, ledg
     with ledger_to_read(store, ledger_url) as ledger:
         shown = console()
         if watch is None:
-            shown.print(_look(ledger, name, width=shown.width, rows=None)[0])
+            shown.print(_look(ledger, name, width=shown.width, rows=MOST_ROWS)[0])
             return
         try:
             _watch(lambda: _look(ledger, name, width=shown.width, rows=_rows(shown)), every=watch, shown=shown)
@@ -72,16 +72,16 @@ def status_command(name: str | None, watch: float | None, store_root: Path, ledg
             return  # the sweep goes on; only looking at it has ended
 
 
-def _rows(shown: Console) -> int | None:
-    return max(1, shown.height - _LINES_AROUND) if shown.is_terminal else None
+def _rows(shown: Console) -> int:
+    return max(1, shown.height - _LINES_AROUND) if shown.is_terminal else MOST_ROWS
 
 
-def _look(ledger: Ledger, name: str | None, *, width: int, rows: int | None) -> tuple[RenderableType, bool]:
+def _look(ledger: Ledger, name: str | None, *, width: int, rows: int) -> tuple[RenderableType, bool]:
     """Return what to show, and whether there is nothing more to come."""
     if name is None:
         return overview(ledger), False
-    status = read_status(ledger, name)
-    return render(status, width=width, rows=rows), status.has_ended
+    status = read_status(ledger, name, rows=rows)
+    return render(status, width=width), status.has_ended
 
 
 def _watch(look: Callable[[], tuple[RenderableType, bool]], *, every: float, shown: Console) -> None:

@@ -26,7 +26,8 @@ class EarlyEnd:
         self._trials = trials
         self._scheduler = spec.build_scheduler()
         self._rungs = RungValues(self._scheduler, selection=spec.selection)
-        for point in ledger.points(spec.name) if self._scheduler.rung_steps else ():
+        rungs = self._scheduler.rung_steps
+        for point in ledger.points(spec.name, steps=rungs) if rungs else ():
             self.add(trials[point.number], point.step, point.metrics)
 
     def add(self, record: TrialRecord, step: int, metrics: Mapping[str, float]) -> None:

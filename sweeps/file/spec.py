@@ -42,7 +42,7 @@ from sweeps.file.parts import (
 )
 from sweeps.file.search_part import SEARCH_SCHEMA, check_name, resolve_search
 from sweeps.file.space import Searched, SearchSpace
-from sweeps.metrics import EFFICIENCY, SELECTION_SCHEMA, Direction, is_doubtful
+from sweeps.metrics import CRITERIA, EFFICIENCY, Direction, is_doubtful
 from sweeps.paths import with_values
 from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
@@ -64,6 +64,11 @@ _OUTSIDE_FINGERPRINT = frozenset(
         *("reuse", "storage", "on_end"),
     }
 )
+
+
+_SELECTION_SCHEMA = {
+    "anyOf": [{"enum": list(CRITERIA)}, {"pattern": ":", "description": "module:function of one's own"}]
+}
 
 
 def _free_name(name: str) -> str:
@@ -101,7 +106,7 @@ class SweepSpec(Part):
         ],
         ...,
     ] = Field((), description="bounds on efficiency; an architecture that breaks one is never trained")
-    selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema(SELECTION_SCHEMA)] = Field(
+    selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema(_SELECTION_SCHEMA)] = Field(
         "source_validation",
         description="how the network to use is chosen. source_validation: mean IoU on the source; entropy, im, bnm, snd: a score "
         "of the predictions on unlabelled target images; oracle: target labels may steer the search, and every table says so",

@@ -25,6 +25,7 @@ from segda.masking import masked, reason
 from segda.names import nearest
 from sweeps.failures import FailureClass
 from sweeps.ledger.connection import check_file_system, database_url, survives_restart
+from sweeps.ledger.plain import read
 from sweeps.ledger.proofs import (
     TRIAL_ROW,
     Proof,
@@ -41,6 +42,7 @@ from sweeps.ledger.records import (
     SweepInfo,
     SweepRecord,
     event_record,
+    glance,
     point_record,
     sweep_record,
     trial_record,
@@ -130,7 +132,7 @@ class Ledger:
                 # Settings of sweeps hold passwords. SQLite gives the files beside it the same permissions.
                 touch_private(Path(url.database), shared_as=Path(url.database).parent)
             options = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
-            engine = sa.create_engine(url, **options)
+            engine = sa.create_engine(url, json_deserializer=read, **options)
         except ImportError as error:
             raise ConfigError(f"cannot open the ledger {shown}: {error}; install that driver or name a file") from error
         except (OSError, sa.exc.ArgumentError) as error:
@@ -387,11 +389,47 @@ class Ledger:
             return trial_record(row)
 
     @survives_restart
-    def trials(self, sweep: str) -> list[TrialRecord]:
-        """Return the trials of a sweep, ordered by number; none for an unknown sweep."""
+    def trials(self, sweep: str, numbers: Collection[int] | None = None) -> list[TrialRecord]:
+        """Return the trials of a sweep, ordered by number; none for an unknown sweep.
+
+        Args:
+            sweep: the sweep.
+            numbers: those to return; unset: all.
+        """
+        query = sa.select(TRIAL).where(TRIAL.c.sweep == sweep).order_by(TRIAL.c.number)
+        if numbers is not None:
+            query = query.where(TRIAL.c.number.in_(numbers))
         with self.reading() as connection:
-            query = sa.select(TRIAL).where(TRIAL.c.sweep == sweep).order_by(TRIAL.c.number)
             return [trial_record(row) for row in connection.execute(query).mappings()]
+
+    @survives_restart
+    def glances(self, sweep: str, *, metric: str) -> list[TrialRecord]:
+        """Return the trials of a sweep without what makes them large, for who counts and compares thousands of them.
+
+        Args:
+            sweep: the sweep.
+            metric: the only one that `metrics` and `profile` of the records have, if the trial has it.
+
+        Returns:
+            Records ordered by number; `params` and `config` are empty.
+        """
+        small = [column for column in TRIAL.c if column.name not in ("params", "config", "metrics", "profile")]
+        figures = [
+            sa.type_coerce(column, sa.JSON)[metric].label(column.name) for column in (TRIAL.c.metrics, TRIAL.c.profile)
+        ]
+        query = sa.select(*small, *figures).where(TRIAL.c.sweep == sweep).order_by(TRIAL.c.number)
+        with self.reading() as connection:
+            return [glance(row, metric) for row in connection.execute(query).mappings()]
+
+    @survives_restart
+    def counts(self) -> dict[str, dict[TrialState, int]]:
+        """Return how many trials each sweep has in each state."""
+        query = sa.select(TRIAL.c.sweep, TRIAL.c.state, sa.func.count()).group_by(TRIAL.c.sweep, TRIAL.c.state)
+        found: dict[str, dict[TrialState, int]] = {}
+        with self.reading() as connection:
+            for sweep, state, count in connection.execute(query):
+                found.setdefault(sweep, {})[TrialState(state)] = count
+        return found
 
     @survives_restart
     def update_trial(self, sweep: str, number: int, /, *, attempt: int | None = None, **changes: Any) -> TrialRecord:
@@ -533,13 +571,70 @@ class Ledger:
             return _change_trial(connection, sweep, number, changes, points=chain)
 
     @survives_restart
-    def points(self, sweep: str, number: int | None = None) -> list[Point]:
-        """Return the reports of a trial, or of all trials, ordered by trial and step."""
+    def points(self, sweep: str, number: int | None = None, *, steps: Collection[int] | None = None) -> list[Point]:
+        """Return the reports of a trial, or of all trials, ordered by trial and step.
+
+        Args:
+            sweep: the sweep.
+            number: the trial; unset: all.
+            steps: those that are wanted; unset: all.
+        """
         query = sa.select(POINT).where(POINT.c.sweep == sweep).order_by(POINT.c.number, POINT.c.step)
         if number is not None:
             query = query.where(POINT.c.number == number)
+        if steps is not None:
+            query = query.where(POINT.c.step.in_(steps))
         with self.reading() as connection:
             return [point_record(row) for row in connection.execute(query).mappings()]
+
+    @survives_restart
+    def curves(self, sweep: str, metric: str) -> dict[int, list[tuple[int, float]]]:
+        """Return what trials reported of one metric: number -> (step, value) by step; nothing of those without it.
+
+        Args:
+            sweep: the sweep.
+            metric: its name.
+        """
+        value = sa.type_coerce(POINT.c.metrics, sa.JSON)[metric]
+        query = sa.select(POINT.c.number, POINT.c.step, value).where(POINT.c.sweep == sweep)
+        found: dict[int, list[tuple[int, float]]] = {}
+        with self.reading() as connection:
+            for number, step, figure in connection.execute(query.order_by(POINT.c.number, POINT.c.step)):
+                if figure is not None:
+                    found.setdefault(number, []).append((step, float(figure)))
+        return found
+
+    @survives_restart
+    def report_times(self, sweep: str, kind: str) -> dict[int, list[float]]:
+        """Return when the trials reported that events of a kind are about: number -> seconds since 1970.
+
+        Args:
+            sweep: the sweep.
+            kind: of the events.
+        """
+        about = sa.select(EVENT.c.number).where(EVENT.c.sweep == sweep, EVENT.c.kind == kind)
+        query = sa.select(POINT.c.number, POINT.c.timestamp).where(POINT.c.sweep == sweep, POINT.c.number.in_(about))
+        found: dict[int, list[float]] = {}
+        with self.reading() as connection:
+            for number, timestamp in connection.execute(query):
+                found.setdefault(number, []).append(timestamp)
+        return found
+
+    @survives_restart
+    def last_reports(self, sweep: str, numbers: Collection[int]) -> dict[int, float]:
+        """Return when trials last reported, seconds since 1970; nothing of those that have not.
+
+        Args:
+            sweep: the sweep.
+            numbers: the trials.
+        """
+        query = (
+            sa.select(POINT.c.number, sa.func.max(POINT.c.timestamp))
+            .where(POINT.c.sweep == sweep, POINT.c.number.in_(numbers))
+            .group_by(POINT.c.number)
+        )
+        with self.reading() as connection:
+            return {number: float(timestamp) for number, timestamp in connection.execute(query)}
 
     @survives_restart
     def points_after(self, sweep: str, cursor: int, *, limit: int) -> list[Point]:

@@ -14,7 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from sweeps.ledger.tables import POINT, PROFILE, PROOF, SWEEP, TRIAL, encoded, insert
+from sweeps.ledger.plain import encoded
+from sweeps.ledger.tables import POINT, PROFILE, PROOF, SWEEP, TRIAL, insert
 
 # Kinds of rows.
 SWEEP_ROW, TRIAL_ROW, PROFILE_ROW = "sweep", "trial", "profile"

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from sweeps.ledger.plain import read
 from sweeps.ledger.tables import BUSY_SECONDS
 
 # The folder or the file cannot be written, or the file system does not share memory.
@@ -28,10 +29,12 @@ def engine_to_read(url: sa.URL) -> Engine:
         url: address of the ledger's database.
     """
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, execution_options={"postgresql_readonly": True})
+        return sa.create_engine(
+            url, json_deserializer=read, pool_pre_ping=True, execution_options={"postgresql_readonly": True}
+        )
     file = _File(Path(str(url.database)))
     # A connection per transaction, because writers may come where there were none.
-    engine = sa.create_engine("sqlite://", creator=file.connect, poolclass=sa.pool.NullPool)
+    engine = sa.create_engine("sqlite://", json_deserializer=read, creator=file.connect, poolclass=sa.pool.NullPool)
 
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:

@@ -200,6 +200,14 @@ def trial_record(row: Any) -> TrialRecord:
     return TrialRecord(**values)
 
 
+def glance(row: Any, metric: str) -> TrialRecord:
+    """Return a row of the table of trials that has one metric alone, and no settings, as a record."""
+    values = dict(row)
+    for name in ("metrics", "profile"):
+        values[name] = {} if values[name] is None else {metric: values[name]}
+    return trial_record(values | {"params": {}, "config": {}})
+
+
 def point_record(row: Any) -> Point:
     """Return a row of the table of points as a record."""
     return Point(

@@ -1,9 +1,7 @@
 """Tables of the ledger, their version, and how SQLite is made durable."""
 
-import math
 import sqlite3
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,45 +10,21 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
 from segda.errors import ConfigError
+from sweeps.ledger.plain import encoded
 
 SCHEMA_VERSION = 5
 _SCHEMA_LOCK = 0x5E99A  # any number that all programs agree on
 BUSY_SECONDS = 30.0
-_NON_FINITE = "$float"  # JSON has no NaN and no infinity, and PostgreSQL refuses Python's spelling of them
-
-
-def encoded(value: Any) -> Any:
-    """Return plain data as JSON can hold it, numbers that are none included."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return {_NON_FINITE: repr(value)}
-    if isinstance(value, Mapping):
-        return {str(key): encoded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [encoded(item) for item in value]
-    return value
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {_NON_FINITE}:
-            return float(value[_NON_FINITE])
-        return {key: _decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    return value
 
 
 class _Plain(sa.TypeDecorator[Any]):
-    """Plain data as JSON; NaN and infinities survive the round trip."""
+    """Plain data as JSON; NaN and infinities survive the round trip, since engines read with `sweeps.ledger.plain.read`."""
 
     impl = sa.JSON
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         return encoded(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return _decode(value)
 
 
 TABLES = sa.MetaData()

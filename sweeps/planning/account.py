@@ -1,14 +1,15 @@
 """What a sweep has spent, beside what was planned."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import RESUMED, RETRIED, Allotment, Event, Point
+from sweeps.ledger.records import RESUMED, RETRIED, Allotment, Event
 from sweeps.planning.estimate import Estimate, Span, shown_span
 from sweeps.planning.machines import stated
 from sweeps.planning.packing import allotted
@@ -93,7 +94,7 @@ def account(
     records: Sequence[TrialRecord],
     events: Sequence[Event],
     *,
-    points: Iterable[Point] = (),
+    reported: Mapping[int, Sequence[float]] = MappingProxyType({}),
     allotment: Allotment | None = None,
     wall_seconds: float | None = None,
     planned: Estimate | None = None,
@@ -104,8 +105,8 @@ def account(
         spec: the sweep.
         records: its trials.
         events: what happened to it.
-        points: reports of the trials that lost attempts, any order; without them a lost attempt is taken to have lost everything
-            since the trial began or was lost before.
+        reported: trial that lost attempts -> when it reported, seconds since 1970; without it a lost attempt is taken to have lost
+            everything since the trial began or was lost before.
         allotment: what its trials got; unset: what its file says, where `gpus: auto` counts as a whole GPU per trial.
         wall_seconds: time that its drivers ran; unset: from the first trial's begin to the last one's end, pauses included.
         planned: the estimate before it.
@@ -121,7 +122,7 @@ def account(
         worker_seconds=worker_seconds,
         gpu_seconds=worker_seconds * given.gpus,
         failed_seconds=sum(record.seconds for record in records if record.state is TrialState.FAILED),
-        retried_seconds=_retried_seconds(records, retried, points),
+        retried_seconds=_retried_seconds(records, retried, reported),
         retries=len(retried),
         drivers=1 + sum(event.kind == RESUMED for event in events),
         wall_seconds=_span_of(records) if wall_seconds is None else wall_seconds,
@@ -130,44 +131,46 @@ def account(
     )
 
 
-def account_of(ledger: Ledger, store: Store, name: str) -> Account:
+def account_of(ledger: Ledger, store: Store, name: str, *, trials: Sequence[TrialRecord]) -> Account:
     """Add up what a sweep of a ledger has spent.
 
     Args:
         ledger: where the sweep is.
         store: where its plan lies.
         name: the sweep.
+        trials: its records.
 
     Raises:
         ConfigError: there is no sweep of that name.
     """
     sweep = ledger.sweep(name)
     spec = stored_spec(sweep)
-    events = ledger.events(name)
-    retried = {event.number for event in events if event.kind == RETRIED and event.number is not None}
     return account(
         spec,
-        ledger.trials(name),
-        events,
-        points=[point for number in sorted(retried) for point in ledger.points(name, number)],
+        trials,
+        ledger.events(name),
+        reported=ledger.report_times(name, RETRIED),
         allotment=allotted(spec, sweep.info),
         wall_seconds=sweep.seconds or None,
         planned=saved_estimate(store, name),
     )
 
 
-def _retried_seconds(records: Sequence[TrialRecord], retried: Sequence[Event], points: Iterable[Point]) -> float:
+def _retried_seconds(
+    records: Sequence[TrialRecord], retried: Sequence[Event], reported: Mapping[int, Sequence[float]]
+) -> float:
     known = {record.number: record for record in records}
-    # Whatever came last before an attempt was lost is the beginning of what was lost.
-    marks: dict[int, list[float]] = {}
-    for point in points:
-        marks.setdefault(point.number, []).append(point.timestamp)
+    lost_at: dict[int, list[Event]] = {}
+    for event in retried:
+        if event.number in known:
+            lost_at.setdefault(event.number, []).append(event)
     total = 0.0
-    for number in {event.number for event in retried if event.number in known}:
+    for number, events in lost_at.items():
         record = known[number]
-        mine = [record.started or record.created, *marks.get(number, [])]
+        # Whatever came last before an attempt was lost is the beginning of what was lost.
+        mine = [record.started or record.created, *reported.get(number, ())]
         lost = 0.0
-        for event in sorted((event for event in retried if event.number == number), key=lambda event: event.timestamp):
+        for event in sorted(events, key=lambda event: event.timestamp):
             before = [mark for mark in mine if mark <= event.timestamp]
             lost += event.timestamp - max(before, default=event.timestamp)
             mine.append(event.timestamp)

@@ -1,8 +1,11 @@
 """How many trials a sweep will train."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sweeps.file.spec import SweepSpec
+from sweeps.file.outline import Outline
+
+if TYPE_CHECKING:
+    from sweeps.file.spec import SweepSpec  # imports PyTorch
 
 
 class TrialCounts(NamedTuple):
@@ -24,7 +27,7 @@ class TrialCounts(NamedTuple):
         return sum(self)
 
 
-def planned_trials(spec: SweepSpec) -> TrialCounts:
+def planned_trials(spec: "SweepSpec | Outline") -> TrialCounts:
     """Return how many trials a sweep will train at most.
 
     Args:

@@ -8,7 +8,7 @@ The mark stands beside the trial's number in every table that it enters, and one
 
 from collections.abc import Iterable
 
-from segda.batch_norm import MIN_IMAGES_AT_ONCE
+from sweeps.labels import listed
 from sweeps.metrics import has_doubts
 from sweeps.paths import value_at
 from sweeps.trial import TrialRecord
@@ -32,8 +32,11 @@ def mark(trial: TrialRecord) -> str:
 
 def _is_rounded(trial: TrialRecord) -> bool:
     """Tell whether a trial asked for half precision where `auto` would not choose it."""
-    precision = value_at(trial.config, "precision")
-    return precision in ("bf16", "fp16") and int(trial.config["batch_size"]) < MIN_IMAGES_AT_ONCE
+    if value_at(trial.config, "precision") not in ("bf16", "fp16"):
+        return False
+    from segda.batch_norm import MIN_IMAGES_AT_ONCE  # imports PyTorch
+
+    return int(trial.config["batch_size"]) < MIN_IMAGES_AT_ONCE
 
 
 def marks(trials: Iterable[TrialRecord]) -> dict[int, str]:
@@ -103,6 +106,6 @@ def footnotes(trials: Iterable[TrialRecord], *, processes: int) -> list[str]:
         for sign, text in explained(trial, processes=processes).items():
             meant.setdefault((sign, text), []).append(trial.number)
     return [
-        f"{sign} {text} (trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))})."
+        f"{sign} {text} (trial{'s' if len(numbers) > 1 else ''} {listed(numbers)})."
         for (sign, text), numbers in sorted(meant.items())
     ]

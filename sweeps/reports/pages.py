@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 
 from segda.files import write_text
-from sweeps.labels import duration, format_value, method_label, short_params
+from sweeps.labels import duration, format_value, listed, method_label, short_params
 from sweeps.metrics import CRITERIA
 from sweeps.reports.failure_tables import history
 from sweeps.reports.markdown import markdown_block, markdown_code, markdown_line
@@ -64,6 +64,7 @@ def _templates() -> jinja2.Environment:
         "duration": duration,
     }
     templates.filters |= {
+        "listed": listed,
         "cell": markdown_line,
         "code": markdown_code,
         "fenced": markdown_block,

@@ -1,18 +1,23 @@
 """How far a sweep is, from its trials; with its driver, from the ledger alone: on any machine that reaches it, at any time."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from sweeps.checks.makers import stored_spec
-from sweeps.file.spec import SweepSpec
+from sweeps.file.outline import Outline, outline_of
 from sweeps.labels import ago
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive, is_free
 from sweeps.ledger.records import OUTAGE, OUTAGE_OVER, RESUMED, STALLED, SweepRecord, SweepState
 from sweeps.planning.counts import planned_trials
 from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+if TYPE_CHECKING:
+    from sweeps.file.spec import SweepSpec  # imports PyTorch
+
+MOST_ROWS = 200  # of a table of trials that people read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +29,7 @@ class Progress:
         trials: its trials; may be a view of what changes meanwhile.
     """
 
-    spec: SweepSpec
+    spec: "SweepSpec | Outline"
     trials: Collection[TrialRecord]
 
     @cached_property
@@ -73,7 +78,7 @@ class Progress:
             return None
         ended = [trial.step for trial in trained if trial.state.is_finished]
         open_trials = [trial for trial in self.trials if not trial.state.is_finished]
-        planned = max((int(trial.config["steps"]) for trial in self.trials), default=0)
+        planned = max((int(trial.config["steps"]) for trial in open_trials), default=0)
         mean = sum(ended) / len(ended) if ended else float(planned)
         fresh = max(0, self.total - self.done - len(open_trials))
         remaining = fresh * mean + sum(max(0.0, mean - trial.step) for trial in open_trials)
@@ -81,18 +86,16 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepStatus(Progress):
-    """A sweep and its driver at one moment.
+class DriverStatus:
+    """A sweep's driver at one moment.
 
     Attributes:
         record: the sweep.
-        reported: running trial -> when it last reported, seconds since 1970.
         trouble: why nothing works now, or why the sweep stalled, as its driver last said; None: something works.
         now: the moment, seconds since 1970.
     """
 
     record: SweepRecord
-    reported: Mapping[int, float] = field(default_factory=dict)
     trouble: str | None = None
     now: float = 0.0
 
@@ -124,43 +127,73 @@ class SweepStatus(Progress):
         return f"stopped{known}: its driver is gone{since}; {resume}"
 
     @property
+    def seconds(self) -> float:
+        """Wall-clock time that the sweep has taken over all its drivers, as of the driver's last sign of life."""
+        return self.record.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepStatus(Progress, DriverStatus):
+    """A sweep and its driver at one moment.
+
+    Attributes:
+        trials: its trials; of those that have ended and are not shown only what `Ledger.glances` has.
+        reported: running trial -> when it last reported, seconds since 1970.
+        shown: numbers of the trials to show.
+    """
+
+    reported: Mapping[int, float] = field(default_factory=dict)
+    shown: Collection[int] = ()
+
+    @property
     def seconds_left(self) -> float | None:
         """Estimated seconds until the end, at most what the budget's hours leave; None if nothing works on the sweep."""
         left = super().seconds_left if self.is_driven else None
         hours = self.spec.budget.hours
         return left if left is None or hours is None else min(left, max(0.0, hours * 3600 - self.seconds))
 
-    @property
-    def seconds(self) -> float:
-        """Wall-clock time that the sweep has taken over all its drivers, as of the driver's last sign of life."""
-        return self.record.seconds
+
+def listed(trials: Iterable[TrialRecord], *, rows: int) -> list[int]:
+    """Return the numbers of the trials that a table of so many rows shows: the open ones first, then the last that ended."""
+    recent = sorted(trials, key=lambda trial: (trial.state.is_finished, -(trial.finished or 0.0), -trial.number))
+    return sorted(trial.number for trial in recent[:rows])
 
 
-def read_status(ledger: Ledger, name: str) -> SweepStatus:
+def read_status(ledger: Ledger, name: str, *, rows: int = MOST_ROWS) -> SweepStatus:
     """Read how far a sweep is.
 
     Args:
         ledger: where the sweep is.
         name: its name.
+        rows: most trials to show.
 
     Raises:
         ConfigError: there is no such sweep, or an incompatible version wrote it.
     """
     record = ledger.sweep(name)
-    trials = ledger.trials(name)
-    reported = {}
-    for trial in trials:
-        if trial.state is TrialState.RUNNING:
-            points = ledger.points(name, trial.number)
-            if points:
-                reported[trial.number] = max(point.timestamp for point in points)
-    # Whatever ends an outage is the newer event.
-    last = ledger.last_event(name, (OUTAGE, STALLED, OUTAGE_OVER, RESUMED))
+    spec = outline_of(
+        record.spec, where=f"sweep {name} in the ledger, which another version of this program may have written"
+    )
+    glances = ledger.glances(name, metric=spec.objectives[0].metric)
+    best = Progress(spec=spec, trials=glances).best
+    shown = listed(glances, rows=rows)
+    wanted = {*shown, *(trial.number for trial in glances if not trial.state.is_finished)}
+    wanted |= set() if best is None else {best.number}
+    whole = {trial.number: trial for trial in ledger.trials(name, wanted)}
+    trials = [whole.get(trial.number, trial) for trial in glances]
     return SweepStatus(
         record=record,
-        spec=stored_spec(record),
+        spec=spec,
         trials=trials,
-        reported=reported,
-        trouble=last.message if last is not None and last.kind in (OUTAGE, STALLED) else None,
+        reported=ledger.last_reports(name, [trial.number for trial in trials if trial.state is TrialState.RUNNING]),
+        shown=shown,
+        trouble=trouble_of(ledger, name),
         now=time.time(),
     )
+
+
+def trouble_of(ledger: Ledger, name: str) -> str | None:
+    """Return why nothing works on a sweep now, as its driver last said; None: something does, for all that is known."""
+    # Whatever ends an outage is the newer event.
+    last = ledger.last_event(name, (OUTAGE, STALLED, OUTAGE_OVER, RESUMED))
+    return last.message if last is not None and last.kind in (OUTAGE, STALLED) else None

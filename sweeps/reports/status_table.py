@@ -10,7 +10,7 @@ from rich.text import Text
 from sweeps.labels import ago, duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
 from sweeps.reports.marks import footnotes, mark
-from sweeps.reports.status import SweepStatus, read_status
+from sweeps.reports.status import MOST_ROWS, DriverStatus, SweepStatus, trouble_of
 from sweeps.trial import TrialRecord, TrialState
 
 _BAR = 10  # characters
@@ -23,24 +23,22 @@ _STYLES = {
 }
 
 
-def render(status: SweepStatus, *, width: int, rows: int | None = None) -> RenderableType:
+def render(status: SweepStatus, *, width: int) -> RenderableType:
     """Return a sweep's state and its trials, to be printed.
 
     Args:
         status: the sweep.
         width: columns of the terminal.
-        rows: most trials to show: the open ones first, then the last that ended; unset: all.
     """
-    shown = list(status.trials)
-    if rows is not None and len(shown) > rows:
-        recent = sorted(shown, key=lambda trial: (trial.state.is_finished, -(trial.finished or 0.0), -trial.number))
-        shown = sorted(recent[: max(1, rows)], key=lambda trial: trial.number)
+    known = {trial.number: trial for trial in status.trials}
+    shown = [known[number] for number in status.shown]
     parts: list[RenderableType] = [Text(line) for line in header_lines(status)]
     if shown:
         parts.append(trial_table(status, shown, width=width))
     hidden = len(status.trials) - len(shown)
     if hidden:
-        parts.append(Text(f"and {hidden} more that ended earlier", style="dim"))
+        where = f"; `sweeps export {status.record.name} --csv FILE` has all" if len(shown) >= MOST_ROWS else ""
+        parts.append(Text(f"and {hidden} more that ended earlier{where}", style="dim"))
     named = {trial.number: trial for trial in [*shown, *([status.best] if status.best is not None else [])]}
     notes = footnotes(named.values(), processes=status.spec.resources.processes)
     parts += [Text(note, style="dim") for note in notes]
@@ -159,10 +157,12 @@ def overview(ledger: Ledger) -> Table:
     table = Table("sweep", *(state.value for state in states), "open", "hours", "begun", "state")
     for column in table.columns[1:7]:
         column.justify = "right"
+    found = ledger.counts()
     for record in ledger.sweeps():
-        status = read_status(ledger, record.name)
-        counts = [status.count(state) for state in states]
+        trouble, counts = trouble_of(ledger, record.name), found.get(record.name, {})
+        driver = DriverStatus(record=record, trouble=trouble, now=time.time())
+        ended = [counts.get(state, 0) for state in states]
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
-        numbers = (str(number) for number in (*counts, len(status.trials) - sum(counts)))
-        table.add_row(record.name, *numbers, f"{status.seconds / 3600:.2f}", begun, status.state)
+        numbers = (str(number) for number in (*ended, sum(counts.values()) - sum(ended)))
+        table.add_row(record.name, *numbers, f"{driver.seconds / 3600:.2f}", begun, driver.state)
     return table

@@ -35,7 +35,7 @@ from sweeps.reports.text import (
     state_line,
     warning_lines,
 )
-from sweeps.reports.view import SweepView, load_view
+from sweeps.reports.view import MOST_SHOWN, SweepView, load_view
 from sweeps.selection.seeds import MeanInterval, repetitions
 from sweeps.store import Store
 
@@ -96,6 +96,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
     """Return what both templates show, without figures and pictures."""
     networks = view.networks
     columns = [(label, trial, split) for split in SPLITS for label, trial in networks.items()]
+    failures = [trial for trial in view.trials if trial.failure is not None]
     return {
         "view": view,
         "precision": precision_text(view),
@@ -108,7 +109,9 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "marks": marks(view.trials),
         "seed_marks": _seed_marks(view),
         "mark_lines": mark_lines(view),
-        "rows": tables.trial_rows(view.trials),
+        "rows": tables.trial_rows(view.shown),
+        "left_out": _left_out(view),
+        "most_shown": MOST_SHOWN,
         "methods": tables.method_rows(view.trials),
         "seeds": view.seed_groups,
         "compared": view.selection.comparisons if view.seed_groups else (),
@@ -120,7 +123,9 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "class_columns": [(label, split) for label, _, split in columns],
         "classes": network_tables.class_rows([(view.results.get(trial.number), split) for _, trial, split in columns]),
         "architectures": network_tables.architecture_rows(view.trials),
-        "failures": [trial for trial in view.trials if trial.failure is not None],
+        "failures": failures[-MOST_SHOWN:],
+        "num_failures": len(failures),
+        "events": view.events[-MOST_SHOWN:],
         "failure_classes": failure_tables.failure_rows(view.trials, view.events),
         "obstacles": failure_tables.obstacle_rows(view.trials, view.spec),
         "region": failure_tables.region_rows(view.trials, view.spec.search),
@@ -128,6 +133,17 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "sweep_file": yaml.safe_dump(masked_plain(_plain(view.record.spec)), sort_keys=False, allow_unicode=True),
         "written": date(time.time()),
     }
+
+
+def _left_out(view: SweepView) -> str | None:
+    """Return where the trials are that are too many to be shown one by one; None if all are shown."""
+    more = len(view.trials) - len(view.shown)
+    if not more:
+        return None
+    return (
+        f"{more:,} more trials are in the table that `sweeps export {view.record.name} --csv FILE` writes. Shown are "
+        f"{len(view.shown)}: references, repetitions, the best, those on a front, and the last. Counts and choices are of all."
+    )
 
 
 def _seed_marks(view: SweepView) -> dict[int, str]:
@@ -180,12 +196,10 @@ def _figures(view: SweepView) -> dict[str, Markup]:
     networks = [f"{label}, {split}" for split in ("source", "target") for label in view.networks]
     columns = [(view.results.get(trial.number), split) for split in SPLITS for trial in view.networks.values()]
     figures = {
-        "pareto": cost_plots.pareto_figure(
-            view.trials, picked=number, rejected=rejected, bounds=cost_bounds(view.spec)
-        ),
-        "criterion": cost_plots.criterion_figure(view.trials, picked=number, rejected=rejected),
-        "curves": plots.learning_curves_figure(view.trials, view.curves),
-        "parallel": plots.parallel_figure(view.trials),
+        "pareto": cost_plots.pareto_figure(view.shown, picked=number, rejected=rejected, bounds=cost_bounds(view.spec)),
+        "criterion": cost_plots.criterion_figure(view.shown, picked=number, rejected=rejected),
+        "curves": plots.learning_curves_figure(view.shown, view.curves),
+        "parallel": plots.parallel_figure(view.shown),
         "importance": plots.importance_figure(view.importance),
         "region": failure_plots.region_figure(failure_tables.region_rows(view.trials, view.spec.search)),
         "classes": plots.class_figure(network_tables.class_rows(columns), networks),

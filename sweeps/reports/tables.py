@@ -182,9 +182,9 @@ def criterion_rows(trials: Sequence[TrialRecord], choices: Mapping[str, Selectio
     best = next((trial.metrics[TARGET_MIOU] for trial in trials if trial.number in by_target[:1]), None)
     rows = []
     for criterion, selection in choices.items():
-        picked, metric = selection.picked, CRITERIA[criterion]
+        picked, metric, ranked = selection.picked, CRITERIA[criterion], frozenset(selection.ranked)
         target = finite(picked.metrics, TARGET_MIOU) if picked else None
-        eligible = [trial for trial in trials if trial.number in selection.ranked]
+        eligible = [trial for trial in trials if trial.number in ranked]
         ordered = None if criterion == "oracle" else rank_correlation(eligible, metric=metric, against=TARGET_MIOU)
         rows.append(
             CriterionRow(

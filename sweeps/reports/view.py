@@ -1,7 +1,9 @@
 """A sweep as a report reads it: the ledger's records, the files in the trials' folders, and what follows from them."""
 
+import itertools
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,18 +19,20 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
 from sweeps.ledger.records import Event, SweepRecord
-from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU
 from sweeps.paths import value_at
 from sweeps.planning.account import account_of
-from sweeps.reports import tables
+from sweeps.reports import plots, tables
 from sweeps.reports.marks import mark
 from sweeps.search.proposer import Search
-from sweeps.selection.analysis import best_by, uses_target_labels
+from sweeps.selection.analysis import best_by, pareto_front, uses_target_labels
 from sweeps.selection.choice import Selection, criteria_of, select
 from sweeps.selection.guards import source_only_baseline
 from sweeps.selection.seeds import SeedGroup, seed_groups
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+MOST_SHOWN = 500  # trials that a page shows one by one
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +86,29 @@ class SweepView:
     def upper_bound(self) -> TrialRecord | None:
         """The best network that was trained on target labels."""
         return best_by([trial for trial in self.trials if uses_target_labels(trial)], TARGET_MIOU)
+
+    @cached_property
+    def shown(self) -> Sequence[TrialRecord]:
+        """The trials that tables and figures show one by one, by number: all, unless there are more than people read.
+
+        Then references, repetitions, what a criterion picks, fronts and the rest of the best, trials that are open, and of those
+        that have ended the last.
+        """
+        if len(self.trials) <= MOST_SHOWN:
+            return self.trials
+        first = [*self.networks.values(), *(group.trial for group in self.seed_groups)]
+        first += [row.picked for row in self.criteria if row.picked is not None]
+        for metric, cost in itertools.product(plots.QUALITIES, plots.COSTS):
+            first += pareto_front(self.trials, metric=metric, cost=cost)
+        picked = {trial.number for trial in first}
+        place = {number: place for place, number in enumerate(self.selection.ranked)}
+
+        def order(trial: TrialRecord) -> tuple[bool, int, bool, int]:
+            is_first = trial.number in picked or trial.kind is not TrialKind.SEARCH
+            rank = place.get(trial.number, len(place))
+            return not is_first, rank if rank < MOST_SHOWN // 2 else MOST_SHOWN, trial.state.is_finished, -trial.number
+
+        return sorted(sorted(self.trials, key=order)[:MOST_SHOWN], key=lambda trial: trial.number)
 
     @cached_property
     def networks(self) -> dict[str, TrialRecord]:
@@ -179,23 +206,21 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
     trials = ledger.trials(sweep)
     _fetch_small_files(trials, store, storage=spec.storage)
     folders = {trial.number: store.trial(trial) for trial in trials}
-    curves = {}
-    for trial in trials:
-        points = ledger.points(sweep, trial.number)
-        curves[trial.number] = [
-            (point.step, value) for point in points if (value := finite(point.metrics, SOURCE_MIOU)) is not None
-        ]
+    reported = ledger.curves(sweep, SOURCE_MIOU)
     return SweepView(
         record=record,
         spec=spec,
         trials=trials,
         events=ledger.events(sweep),
-        curves=curves,
+        curves={
+            trial.number: [(step, value) for step, value in reported.get(trial.number, ()) if math.isfinite(value)]
+            for trial in trials
+        },
         results=_json_files(folders, "result.json"),
         environments=_json_files(folders, "environment.json"),
         folders=folders,
         importance=_importance(spec, trials),
-        account=account_of(ledger, store, sweep).rows(),
+        account=account_of(ledger, store, sweep, trials=trials).rows(),
         is_driven=is_alive(record.driver, record.driver_seen),
     )
 
@@ -230,7 +255,8 @@ def _json_files(folders: Mapping[int, Path], name: str) -> dict[int, Mapping[str
 def _importance(spec: SweepSpec, trials: Sequence[TrialRecord]) -> dict[str, float]:
     """Return the importance of each parameter; a sampler that cannot tell is no reason to have no report."""
     try:
-        return dict(Search(spec, spec.space, trials).importance())
+        complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        return dict(Search(spec, spec.space, complete).importance())
     except (SegdaError, ValueError, RuntimeError) as error:
         logger.warning("no parameter importance in the report: %s", error)
         return {}

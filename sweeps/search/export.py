@@ -159,6 +159,8 @@ def _storage(url: str) -> Iterator[RDBStorage]:
 def _frozen_trials(ledger: Ledger, spec: SweepSpec) -> Iterator[FrozenTrial]:
     space = spec.space
     translator = Translator(spec, space)
+    # Optuna has no room for it with several objectives.
+    courses = ledger.curves(spec.name, spec.objectives[0].metric) if len(spec.objectives) == 1 else {}
     for record in ledger.trials(spec.name):
         state = _STATES[record.state]
         values = translator.values(record) if state is OptunaState.COMPLETE else None
@@ -171,7 +173,7 @@ def _frozen_trials(ledger: Ledger, spec: SweepSpec) -> Iterator[FrozenTrial]:
             state,
             constraints=constraints,
             values=values,
-            reached=_course(ledger, spec, record),
+            reached=dict(courses.get(record.number, ())),
             user_attrs=_user_attrs(record, spec, is_outside=is_outside),
             system_attrs=None if constraints is None else {_LEGACY_CONSTRAINTS: list(constraints.values())},
         )
@@ -179,15 +181,6 @@ def _frozen_trials(ledger: Ledger, spec: SweepSpec) -> Iterator[FrozenTrial]:
         if state.is_finished():
             trial.datetime_complete = datetime.fromtimestamp(record.finished or record.started or record.created)
         yield trial
-
-
-def _course(ledger: Ledger, spec: SweepSpec, record: TrialRecord) -> dict[int, float]:
-    """Return step -> objective; Optuna has no room for it with several objectives."""
-    if len(spec.objectives) > 1:
-        return {}
-    metric = spec.objectives[0].metric
-    points = ledger.points(spec.name, record.number)
-    return {point.step: point.metrics[metric] for point in points if metric in point.metrics}
 
 
 def _user_attrs(record: TrialRecord, spec: SweepSpec, *, is_outside: bool) -> dict[str, Any]:

@@ -145,11 +145,11 @@ class Search:
             did equally well.
         """
         known = [self._trials[number].trial for number in sorted(self._trials)]
-        study = self._study("tpe", [trial for trial in known if trial is not None])
-        complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        complete = [trial for trial in known if trial is not None and trial.state is optuna.trial.TrialState.COMPLETE]
         values = {trial.values[0] for trial in complete if math.isfinite(trial.values[0])}
         if len(complete) < MIN_TRIALS_FOR_IMPORTANCE or len(values) < 2:
             return {}
+        study = self._study("tpe", complete)
         # The evaluator looks for what makes the target small.
         sign = -1.0 if self._spec.objectives[0].direction == "maximize" else 1.0
         # It wants about five trials among the best to be stable.

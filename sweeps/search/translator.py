@@ -1,5 +1,6 @@
 """Trials in Optuna's form. With proposer.py, samplers.py and export.py the only files that import Optuna."""
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -129,7 +130,7 @@ class Translator:
         """
         # In the order of the space: a database may have given the parameters back in another one.
         ordered: dict[str, Any] = {path: params[path] for path in self.distributions if path in params}
-        return create_trial(
+        trial = create_trial(
             state=state,
             params=ordered,
             distributions={path: self.distributions[path] for path in ordered},
@@ -139,6 +140,15 @@ class Translator:
             user_attrs=None if user_attrs is None else dict(user_attrs),
             system_attrs=None if system_attrs is None else dict(system_attrs),
         )
+        trial.__class__ = _Told
+        return trial
+
+
+class _Told(FrozenTrial):
+    """What a study is told and does not change: every proposal's study shares it, and would else copy thousands of trials."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Told":
+        return copy.copy(self)
 
 
 def _distribution(item: Distribution) -> BaseDistribution:

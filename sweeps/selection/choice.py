@@ -12,7 +12,7 @@ sweeps that say `selection: oracle`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from segda.errors import ConfigError
@@ -23,7 +23,7 @@ from sweeps.metrics import CRITERIA, finite, visible_metrics
 from sweeps.paths import value_at
 from sweeps.selection.analysis import is_candidate
 from sweeps.selection.finalists import settle
-from sweeps.selection.guards import collapse
+from sweeps.selection.guards import Guard
 from sweeps.selection.reasons import choice_reason, nothing_reason
 from sweeps.selection.seeds import Paired
 from sweeps.trial import TrialRecord
@@ -101,7 +101,7 @@ def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | N
         ranked[: spec.finalists],
         records,
         metric=metric,
-        collapsed=lambda trial: None if criterion == "oracle" else collapse(trial, records),
+        collapsed=_guard(records, criterion),
     )
     picked = verdict.picked
     return Selection(
@@ -119,7 +119,7 @@ def _ranked(
     trials: Sequence[TrialRecord], spec: SweepSpec, criterion: str
 ) -> tuple[list[TrialRecord], tuple[tuple[int, str], ...]]:
     """Split the fully trained candidates into those that qualify, best first, and those that do not, with why."""
-    metric = CRITERIA[criterion]
+    metric, collapsed = CRITERIA[criterion], _guard(trials, criterion)
     qualified: list[tuple[float, TrialRecord]] = []
     rejected: list[tuple[int, str]] = []
     for trial in sorted(trials, key=lambda trial: trial.number):
@@ -129,14 +129,18 @@ def _ranked(
         if value is None:
             why: str | None = f"it has no {metric}"
         else:
-            # A network that collapsed on the target cannot hide from target labels: the oracle needs no guard.
-            why = spec.broken_constraint(trial.profile) or (None if criterion == "oracle" else collapse(trial, trials))
+            why = spec.broken_constraint(trial.profile) or collapsed(trial)
         if why is None and value is not None:
             qualified.append((value, trial))
         else:
             rejected.append((trial.number, str(why)))
     qualified.sort(key=lambda item: (-item[0], _macs(item[1]), item[1].number))
     return [trial for _, trial in qualified], tuple(rejected)
+
+
+def _guard(trials: Iterable[TrialRecord], criterion: str) -> Callable[[TrialRecord], str | None]:
+    """Return what tells why a trial looks collapsed; one that did cannot hide from target labels, so the oracle needs no guard."""
+    return (lambda trial: None) if criterion == "oracle" else Guard(trials).collapse
 
 
 def _macs(trial: TrialRecord) -> float:

@@ -13,6 +13,7 @@ they are loose:
    training nature cannot be told from collapse, and half of the classes is the limit.
 """
 
+import json
 from collections.abc import Iterable
 
 from sweeps.labels import method_name
@@ -26,6 +27,7 @@ MISSING_SHARE_WITHOUT_BASELINE = 0.5
 
 _CLASS_PREFIX = "source/val/iou/"
 _SOURCE_ONLY = "source_only"
+_ANY = ""  # network; no JSON text is empty
 
 
 def source_only_baseline(trials: Iterable[TrialRecord], *, like: TrialRecord | None = None) -> TrialRecord | None:
@@ -35,18 +37,42 @@ def source_only_baseline(trials: Iterable[TrialRecord], *, like: TrialRecord | N
         trials: records of one sweep; search trials and references count.
         like: prefer source-only networks of this trial's architecture.
     """
-    known = [
-        trial
-        for trial in trials
-        if trial.state is TrialState.COMPLETE
-        and trial.kind is not TrialKind.REPLICATE
-        and method_name(trial) == _SOURCE_ONLY
-        and finite(trial.metrics, SOURCE_MIOU) is not None
-    ]
-    if like is not None:
-        same = [trial for trial in known if trial.config.get("model") == like.config.get("model")]
-        known = same or known
-    return min(known, key=lambda trial: (-trial.metrics[SOURCE_MIOU], trial.number), default=None)
+    return Guard(trials).baseline(like)
+
+
+class Guard:
+    """Tells which trials of a sweep look collapsed."""
+
+    def __init__(self, trials: Iterable[TrialRecord]) -> None:
+        """Find the best source-only training of each network.
+
+        Args:
+            trials: records of one sweep.
+        """
+        known = [
+            trial
+            for trial in trials
+            if trial.state is TrialState.COMPLETE
+            and trial.kind is not TrialKind.REPLICATE
+            and method_name(trial) == _SOURCE_ONLY
+            and finite(trial.metrics, SOURCE_MIOU) is not None
+        ]
+        self._best: dict[str, TrialRecord] = {}
+        for trial in sorted(known, key=lambda trial: (trial.metrics[SOURCE_MIOU], -trial.number)):
+            self._best[_network(trial)] = self._best[_ANY] = trial
+
+    def baseline(self, like: TrialRecord | None) -> TrialRecord | None:
+        """Return the best source-only training of a trial's network, or of all; None if there is none."""
+        best = self._best.get(_ANY)
+        return best if like is None else self._best.get(_network(like), best)
+
+    def collapse(self, trial: TrialRecord) -> str | None:
+        """Return why a fully trained trial looks collapsed, or None; see `collapse`."""
+        return _collapse(trial, self.baseline(trial))
+
+
+def _network(trial: TrialRecord) -> str:
+    return json.dumps(trial.config.get("model"), sort_keys=True)
 
 
 def collapse(trial: TrialRecord, trials: Iterable[TrialRecord]) -> str | None:
@@ -54,9 +80,12 @@ def collapse(trial: TrialRecord, trials: Iterable[TrialRecord]) -> str | None:
 
     Args:
         trial: a fully trained trial.
-        trials: all records of the sweep, for the source-only baseline.
+        trials: all records of the sweep, for the source-only baseline; who asks about many trials makes a `Guard`.
     """
-    baseline = source_only_baseline(trials, like=trial)
+    return Guard(trials).collapse(trial)
+
+
+def _collapse(trial: TrialRecord, baseline: TrialRecord | None) -> str | None:
     source = finite(trial.metrics, SOURCE_MIOU)
     if baseline is not None and source is not None:
         limit = MIN_SHARE_OF_SOURCE_ONLY * baseline.metrics[SOURCE_MIOU]

@@ -4,7 +4,7 @@ import pytest
 from records import trial
 
 from sweeps.failures import FailureClass
-from sweeps.ledger.records import Allotment, Event, Point
+from sweeps.ledger.records import Allotment, Event
 from sweeps.planning.account import account, account_of
 from sweeps.planning.estimate import Estimate, Span
 from sweeps.planning.plan import save_plan
@@ -24,10 +24,6 @@ PLAN = Estimate(
 
 def event(number, timestamp, kind="lost"):
     return Event(id=0, kind=kind, message="a worker died", number=number, timestamp=timestamp)
-
-
-def point(number, timestamp):
-    return Point(id=0, number=number, step=1, timestamp=timestamp, metrics={})
 
 
 @pytest.fixture
@@ -52,8 +48,8 @@ def test_time_of_workers_and_gpus_adds_up(spec):
 
 def test_a_lost_attempt_costs_what_came_after_its_last_report(spec):
     records = [trial(0, seconds=500.0, started=1000.0)]
-    points = [point(0, 1100.0), point(0, 1200.0), point(0, 1400.0)]
-    found = account(spec, records, [event(0, 1230.0)], points=points, wall_seconds=500.0)
+    reported = {0: [1100.0, 1200.0, 1400.0]}
+    found = account(spec, records, [event(0, 1230.0)], reported=reported, wall_seconds=500.0)
     assert found.retried_seconds == 30
     assert found.retries == 1
 
@@ -116,7 +112,7 @@ def test_the_account_of_a_ledger_knows_plan_packing_and_reports(make_spec, begun
         spec.name, "lost", "a worker died", number=0, timestamp=began + 14, failure=FailureClass.WORKER_LOST
     )
     ledger.update_trial(spec.name, 0, seconds=80.0)
-    found = account_of(ledger, store, spec.name)
+    found = account_of(ledger, store, spec.name, trials=ledger.trials(spec.name))
     assert found.planned == PLAN
     assert found.gpu_seconds == 20
     assert found.concurrency == 4

@@ -43,7 +43,7 @@ def record(number=0, **changes):
     return TrialRecord(**(fields | changes))
 
 
-@pytest.mark.parametrize("command", sorted(cli.sweeps.commands))
+@pytest.mark.parametrize("command", sorted(cli.sweeps.list_commands(None)))
 def test_every_command_teaches_with_an_example(call, command):
     code, out, _ = call(command, "--help")
     assert code == 0

@@ -1,3 +1,4 @@
+import json
 import math
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ from sqlalchemy.schema import CreateTable
 
 from segda.errors import ConfigError
 from sweeps.failures import FailureClass
-from sweeps.ledger import proofs
+from sweeps.ledger import plain, proofs
 from sweeps.ledger import tables as ledger_tables
 from sweeps.ledger.database import LeaseLostError, Ledger
 from sweeps.ledger.records import Allotment, Device, SweepInfo, SweepState
@@ -107,7 +108,7 @@ def test_the_stored_text_is_json_that_any_database_takes(sqlite_ledger, tmp_path
 @given(st.floats())
 def test_every_float_survives_exactly(value):
     kind = ledger_tables.TRIAL.c.metrics.type
-    back = kind.process_result_value(kind.process_bind_param({"a": [value]}, None), None)["a"][0]
+    back = plain.read(json.dumps(kind.process_bind_param({"a": [value]}, None)))["a"][0]
     assert back == value or (math.isnan(back) and math.isnan(value))
 
 
@@ -115,6 +116,34 @@ def test_trials_are_ordered_by_number(ledger):
     for number in (2, 0, 1):
         ledger.add_trial(record(number))
     assert [item.number for item in ledger.trials("demo")] == [0, 1, 2]
+
+
+def test_a_glance_has_one_metric_and_no_settings(ledger):
+    ledger.add_trial(record(0, metrics={"source/val/miou": math.nan, "b": 2.0}, profile={"macs": 3.0}))
+    ledger.add_trial(record(1, state=TrialState.PRUNED, metrics={"source/val/miou": 0.5, "b": 2.0}, step=7))
+    first, second = ledger.glances("demo", metric="source/val/miou")
+    assert math.isnan(first.metrics["source/val/miou"])
+    assert second == replace(
+        ledger.trial("demo", 1), params={}, config={}, metrics={"source/val/miou": 0.5}, profile={}
+    )
+    assert ledger.glances("demo", metric="macs")[0].profile == {"macs": 3.0}
+    assert ledger.counts() == {"demo": {TrialState.QUEUED: 1, TrialState.PRUNED: 1}}
+    assert [item.number for item in ledger.trials("demo", [1])] == [1]
+
+
+def test_reports_are_read_by_metric_by_step_and_by_what_befell_their_trials(ledger):
+    for number in (0, 1):
+        ledger.add_trial(record(number))
+        attempt = ledger.start_attempt("demo", number, worker="here:1").attempt
+        for step in (1, 2, 3):
+            point(
+                ledger, step, attempt=attempt, number=number, **({"miou": step / 10} if number == 0 else {"other": 1.0})
+            )
+    ledger.add_event("demo", "lost", "gone", number=0)
+    assert ledger.curves("demo", "miou") == {0: [(1, 0.1), (2, 0.2), (3, 0.3)]}
+    assert ledger.report_times("demo", "lost") == {0: [1.0, 2.0, 3.0]}
+    assert ledger.last_reports("demo", [1, 2]) == {1: 3.0}
+    assert [(item.number, item.step) for item in ledger.points("demo", steps=[2])] == [(0, 2), (1, 2)]
 
 
 def test_a_number_is_given_once(ledger):

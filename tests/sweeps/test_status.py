@@ -15,7 +15,7 @@ from sweeps.failures import FailureClass
 from sweeps.ledger.process import Process
 from sweeps.ledger.records import SweepInfo, SweepRecord
 from sweeps.ledger.tables import SWEEP
-from sweeps.reports.status import SweepStatus, read_status
+from sweeps.reports.status import SweepStatus, listed, read_status
 from sweeps.reports.status_table import bar, header_lines, overview, render, trial_table
 from sweeps.trial import TrialKind, TrialState
 
@@ -194,8 +194,9 @@ def test_the_time_left_is_at_most_what_the_budget_has(make_spec, begun, ledger, 
 def test_a_small_terminal_shows_open_trials_and_the_last_that_ended(make_spec):
     trials = [trial(number, finished=float(number)) for number in range(20)]
     trials[3] = trial(3, state=TrialState.RUNNING)
-    status = SweepStatus(record=SweepRecord("demo", {}, SweepInfo(), NOW), spec=make_spec(), trials=trials, now=NOW)
-    text = text_of(render(status, width=100, rows=3))
+    record, shown = SweepRecord("demo", {}, SweepInfo(), NOW), listed(trials, rows=3)
+    status = SweepStatus(record=record, spec=make_spec(), trials=trials, shown=shown, now=NOW)
+    text = text_of(render(status, width=100))
     assert [line.split()[0] for line in text.splitlines() if " search " in line] == ["3", "18", "19"]
     assert "and 17 more that ended earlier" in text
 

@@ -1,0 +1,67 @@
+"""What a look at a sweep needs of its file, as the ledger has it: read in a moment, where judging a whole file imports PyTorch."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from segda.config_problems import error_of
+from sweeps.file.space import Searched, SearchSpace
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Objective(_Part):
+    metric: str
+    direction: str
+
+
+class _Budget(_Part):
+    trials: int
+    hours: float | None
+
+
+class _Resources(_Part):
+    processes: int
+
+
+def _raw_search(value: Any) -> Any:
+    return {"choices": value} if isinstance(value, list | tuple) else value
+
+
+class Outline(_Part):
+    """A part of a sweep file; see `sweeps.file.spec.SweepSpec`, which has attributes of the same names and meanings."""
+
+    name: str
+    objectives: tuple[_Objective, ...]
+    budget: _Budget
+    resources: _Resources
+    search: dict[str, Annotated[Searched, BeforeValidator(_raw_search)]]
+    references: dict[str, Any]
+    finalists: int
+    seeds: tuple[int, ...]
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """What is searched."""
+        return SearchSpace.from_search(self.search)
+
+
+def outline_of(plain: Mapping[str, Any], *, where: str) -> Outline:
+    """Return the outline of a sweep.
+
+    Args:
+        plain: what `SweepSpec.canonical` gives.
+        where: what the data are, put before the message.
+
+    Raises:
+        ConfigError: they describe no sweep; one line.
+    """
+    data = dict(plain)
+    try:
+        return Outline.model_validate(data)
+    except ValidationError as error:
+        raise error_of(error, Outline, data, where=where) from error
