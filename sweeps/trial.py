@@ -5,12 +5,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segda.config import TrainConfig
-from segda.environment import code_fingerprint
 from segda.tunable import Scalar
 from sweeps.failures import POLICIES, FailureClass
+
+if TYPE_CHECKING:
+    from segda.config import TrainConfig  # imports PyTorch, which who only looks at a sweep does without
 
 
 class TrialState(StrEnum):
@@ -101,13 +102,15 @@ class TrialRecord:
         return not POLICIES[self.failure].blames_configuration
 
 
-def code_of(config: TrainConfig, *, train: str) -> str:
+def code_of(config: "TrainConfig", *, train: str) -> str:
     """Return the identity of the code that computes a training run.
 
     Args:
         config: the run.
         train: training function as `module:name`.
     """
+    from segda.environment import code_fingerprint
+
     return f"{train} {code_fingerprint(config)}"
 
 

@@ -305,7 +305,7 @@ def test_files_may_be_ahead_of_the_ledger_while_a_trial_is_open(problems, ledger
 
 
 def test_keys_do_not_depend_on_the_code_that_audits(sweep, ledger, store, monkeypatch):
-    monkeypatch.setattr("sweeps.trial.code_fingerprint", lambda config: "newer")
+    monkeypatch.setattr("segda.environment.code_fingerprint", lambda config: "newer")
     checks = {check.claim: check for check in audit("demo", ledger=ledger, store=store, mlflow=False)}
     check = checks["keys follow from configuration, data and code"]
     assert (check.count, check.problems, check.note) == (4, (), "")

@@ -86,7 +86,7 @@ def queries(store):
         (lambda ledger, store: read_status(ledger, "demo"), 5),
         (lambda ledger, store: load_view(ledger, store, "demo"), 7),
         (lambda ledger, store: export_csv(ledger, "demo", store.root / "trials.csv"), 2),
-        (lambda ledger, store: audit("demo", ledger=ledger, store=store, mlflow=False), 6),
+        (lambda ledger, store: audit("demo", ledger=ledger, store=store, mlflow=False), 12),
     ],
     ids=["all sweeps", "status", "report", "export", "audit"],
 )
