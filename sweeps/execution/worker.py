@@ -5,6 +5,7 @@ went wrong, and an attempt that ends without a last message can only mean that t
 """
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -70,14 +71,18 @@ def run_task(task: Task, send: Send) -> None:
         send: gives a message to the driver; may raise `SystemExit` to stop the attempt.
     """
     send({"event": "started", "worker": f"{socket.gethostname()}:{os.getpid()}", "device": describe_device(task)})
+    last: Message = {"event": "finished"}
     try:
         _train(task, send)
     except Exception as error:
         failure = classify(error)
         told = f"{summary(error)}{_space(task)}" if failure is FailureClass.DISK else summary(error)
-        send({"event": "failed", "failure": str(failure), "error": told})
-    else:
-        send({"event": "finished"})
+        last = {"event": "failed", "failure": str(failure), "error": told}
+    if last["event"] == "failed":
+        # What the error holds, such as a file that found no room, takes up that room until it is let go; the driver, which has this
+        # message to write down, may need it.
+        gc.collect()
+    send(last)
 
 
 def _space(task: Task) -> str:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,26 @@ def test_a_disk_that_is_full_is_named_with_what_is_left_there(task, trains):
     end = messages(task(trains(train)))[-1]
     assert (end["event"], end["failure"]) == ("failed", "disk")
     assert re.search(r"unexpected pos .* \(\d+\.\d MB free in /.*/0000-key\)", end["error"])
+
+
+def test_what_a_failed_training_held_is_let_go_before_the_driver_hears_of_it(task, trains):
+    """A file that found no room on a full disk takes up that room until it is closed."""
+    held, left = [], []
+
+    def train(config, report, *, folder, acknowledged):
+        file = (folder / "checkpoint.pt").open("wb")
+        held.append(weakref.ref(file))
+        itself = []
+        itself.append((itself, file))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def send(message):
+        if message["event"] == "failed":
+            left.append(held[0]())
+
+    with pytest.warns(ResourceWarning, match="unclosed file"):
+        run_task(task(trains(train)), send)
+    assert left == [None]
 
 
 def test_a_disk_behind_another_error_is_found(task, trains):
