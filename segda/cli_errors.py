@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 import click
 
+from segda.config_problems import shortened
 from segda.errors import SegdaError
 from segda.masking import masked
 
 EXIT_USER_ERROR = 2
+_LONGEST_MESSAGE = 1500  # characters
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 
 
@@ -53,7 +55,7 @@ def run_cli(
 
 
 def _fail(message: str) -> None:
-    click.echo(f"Error: {one_line(masked(message))}", err=True)
+    click.echo(f"Error: {shortened(one_line(masked(message)), longest=_LONGEST_MESSAGE)}", err=True)
     sys.exit(EXIT_USER_ERROR)
 
 

@@ -14,7 +14,7 @@ from segda.datasets.listing import IMAGE_SUFFIXES, TIFF_SUFFIXES, in_words, list
 from segda.datasets.reading import read_image
 from segda.device import Precision
 from segda.errors import ConfigError, DatasetNotFoundError
-from segda.files import replacing
+from segda.files import expanded, replacing
 from segda.models import Segmenter
 from segda.pictures import Palette, color_table, overlay
 from segda.prediction import CPU, Progress, SeenSize, predict_image, seen_size
@@ -76,7 +76,7 @@ def predict_files(
     Raises:
         SegdaError: checkpoint, files or device cannot be used.
     """
-    source, destination = Path(source).expanduser(), Path(destination).expanduser()
+    source, destination = expanded(source), expanded(destination)
     _check_places(source, destination, with_overlay=with_overlay, overwrite=overwrite)
     network = make_ready(trained, config, device=device, precision=precision)
     dataset = DATASETS[network.config.data.source.dataset]

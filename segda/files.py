@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segda.errors import ConfigError
+
 log = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"  # ends the name of a file in the making
@@ -91,6 +93,18 @@ def replacing(destination: Path, *, durable: bool = False) -> Iterator[Path]:
                 _flush(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def expanded(path: Path | str) -> Path:
+    """Return a path whose leading `~` or `~user` is replaced by the home folder.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: the home folder that ~ stands for is not known; write the path out") from error
 
 
 def make_private_folder(folder: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from segda.config_problems import shortened
 from segda.errors import GuestError
+from segda.files import expanded
 from segda.names import nearest
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -65,7 +66,7 @@ def make_importable(folders: Iterable[Path | str]) -> None:
         folders: absolute or relative to the working folder.
     """
     for folder in folders:
-        place = Path(folder).expanduser().absolute()
+        place = expanded(folder).absolute()
         if str(place) not in sys.path:
             sys.path.append(str(place))
         if place not in _folders:

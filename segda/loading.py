@@ -11,6 +11,7 @@ from segda.config import DomainConfig, NetworkConfig, TrainConfig
 from segda.config_file import read_document, validate
 from segda.config_problems import error_of, shortened
 from segda.errors import ConfigError
+from segda.files import expanded
 from segda.guests import make_importable_beside
 from segda.models import ModelConfig
 from segda.names import nearest
@@ -45,7 +46,7 @@ def load_config(
     if isinstance(source, Mapping):
         config = _changed(plain_copy(source, where="configuration"), changes or {}, TrainConfig, where="configuration")
     else:
-        path = Path(source).expanduser()
+        path = expanded(source)
         make_importable_beside(path)
         document = read_document(path)
         config = (
@@ -85,7 +86,7 @@ def with_roots(config: TrainConfig, data_roots: Mapping[str, Path | str]) -> Tra
                 f"a folder is given for data set {name!r}{nearest(name, used)}, but the configuration uses "
                 f"{', '.join(sorted(used))}"
             )
-    roots = {name: Path(root).expanduser() for name, root in data_roots.items()}
+    roots = {name: expanded(root) for name, root in data_roots.items()}
 
     def moved(domain: DomainConfig) -> DomainConfig:
         return domain.model_copy(update={"root": roots.get(domain.dataset, domain.root)})

@@ -10,6 +10,7 @@ from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.errors import ConfigError
+from segda.files import expanded
 from segda.models import Segmenter
 
 
@@ -54,7 +55,7 @@ def make_ready(
                 "a segmenter does not know what it was trained with; give `config` too, or the checkpoint's path"
             )
         return TrainedNetwork(trained.to(chosen).eval(), config, chosen, dtype)
-    path = Path(trained).expanduser()
+    path = expanded(trained)
     segmenter, own = load_segmenter(path)
     if config is not None:
         has, wanted = (DATASETS[each.data.source.dataset].classes for each in (own, config))

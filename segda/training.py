@@ -20,7 +20,7 @@ from segda.config import TrainConfig
 from segda.device_errors import is_out_of_memory
 from segda.environment import describe_environment, describe_guests
 from segda.errors import OutOfMemoryError
-from segda.files import remove_unfinished, write_json, write_text
+from segda.files import expanded, remove_unfinished, write_json, write_text
 from segda.gradients import images_at_once
 from segda.processes import assembled
 from segda.progress import Update, notices, progress_bar
@@ -99,7 +99,7 @@ def train(
         DamagedCheckpointError: if the folder's checkpoint cannot be read; it is left as it is, and without it the run begins anew.
         SegdaError: if configuration, data, weights or device cannot be used.
     """
-    folder = Path("runs") / config.fingerprint() if folder is None else Path(folder).expanduser()
+    folder = Path("runs") / config.fingerprint() if folder is None else expanded(folder)
     if report is None:
         open_splits(config, progress=notices().is_terminal)  # under a bar of its own
         with _shown(config) as bar:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from segda.files import expanded
 from sweeps.trial import TrialRecord
 
 LEDGER, MLFLOW, ARTIFACTS = "ledger.db", "mlflow.db", "mlartifacts"
@@ -29,7 +30,7 @@ class Store:
         Args:
             root: the folder, absolute or relative to the current one.
         """
-        return cls(Path(root).expanduser().resolve())
+        return cls(expanded(root).resolve())
 
     @property
     def ledger(self) -> Path:

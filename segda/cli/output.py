@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from segda.errors import ConfigError
+from segda.files import expanded
 from segda.progress import notices
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -87,7 +88,7 @@ def _parse_roots(_context: click.Context, _option: click.Parameter, values: Sequ
         name, separator, path = value.partition("=")
         if not (name and separator and path):
             raise click.BadParameter(f"expected NAME=PATH, e.g. camvid=data/camvid, got {value!r}")
-        roots[name] = Path(path).expanduser()
+        roots[name] = expanded(path)
     return roots
 
 

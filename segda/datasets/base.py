@@ -22,6 +22,7 @@ from segda.datasets.listing import (
 )
 from segda.datasets.reading import read_image
 from segda.errors import CorruptSampleError, DatasetNotFoundError, SegdaError
+from segda.files import expanded
 from segda.names import nearest
 from segda.types import Pixels
 
@@ -217,7 +218,7 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
         if not given:
             raise DatasetNotFoundError(f"where is data set {dataset_name}? {_ways_out(dataset_name)}")
         root = Path(given)
-    root = root.expanduser()
+    root = expanded(root)
     why = why_no_folder(root)
     if why:
         raise DatasetNotFoundError(f"data set {dataset_name}: {root} {why}; {_ways_out(dataset_name)}")

@@ -31,7 +31,7 @@ from segda.datasets.array_file import ArrayFile
 from segda.datasets.base import Sample, SegmentationDataset, check_image_exists, check_label_exists
 from segda.datasets.entry import IMAGES, LABELS, open_entry, verify_entry, write_entry
 from segda.errors import CacheError, ConfigError, CorruptSampleError, DatasetNotFoundError, SegdaError
-from segda.files import locked
+from segda.files import expanded, locked
 from segda.names import nearest
 from segda.resizing import resize_image, resize_label
 from segda.types import Pixels
@@ -178,7 +178,7 @@ def _decode_alone(folder: Path, verify: Callable[[], None], build: Callable[[], 
 def default_cache() -> Path:
     """Return the folder of decoded images: the variable `SEGDA_CACHE`, else in the user's cache folder."""
     given = os.environ.get("SEGDA_CACHE")
-    return Path(given).expanduser() if given else platformdirs.user_cache_path("segda") / "decoded"
+    return expanded(given) if given else platformdirs.user_cache_path("segda") / "decoded"
 
 
 def _key(dataset: SegmentationDataset, root: Path, samples: list[Sample], *, with_labels: bool) -> str:

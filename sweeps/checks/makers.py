@@ -10,6 +10,7 @@ from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, Problem, error_of
 from segda.datasets import DATASETS
 from segda.errors import ConfigError
+from segda.files import expanded
 from segda.guests import make_importable, make_importable_beside
 from segda.plain_data import plain_copy
 from segda.tunable import Scalar
@@ -39,12 +40,12 @@ def load_spec(
     if isinstance(source, Mapping):
         make_importable([Path.cwd()])
     else:
-        make_importable_beside(Path(source).expanduser())
+        make_importable_beside(expanded(source))
     for name in data_roots or {}:
         DATASETS[name]  # raises what is wrong with the name
     if isinstance(source, Mapping):
         return spec_from(_with_places(plain_copy(source, where="sweep"), data_roots or {}), where="sweep")
-    document = read_document(Path(source).expanduser())
+    document = read_document(expanded(source))
     document.data.update(_with_places(document.data, data_roots or {}))
     spec = validate(document, SweepSpec)
     try:
@@ -67,7 +68,7 @@ def _with_places(plain: Mapping[str, Any], data_roots: Mapping[str, Path | str])
     for field in PATH_FIELDS:
         place = places.get(field, value_at(base, field))
         if isinstance(place, str):
-            places[field] = str(Path(place).expanduser().absolute())
+            places[field] = str(expanded(place).absolute())
     return {**plain, "base": with_values(base, places)}
 
 

@@ -79,7 +79,8 @@ def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]
 def _print_roots(sample: TrainConfig, shown: Console) -> list[str]:
     """Print where each data set lies; return those that are missing."""
     missing = []
-    for domain in {item.dataset: item for item in (sample.data.source, sample.data.target)}.values():
+    domains = (sample.data.source, sample.data.target)
+    for domain in {(item.dataset, item.root): item for item in domains}.values():
         try:
             root = resolve_root(domain.dataset, domain.root)
             state = f"{root} ({'found' if root.is_dir() else 'missing'})"

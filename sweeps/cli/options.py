@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from segda.files import expanded
 from sweeps.commands.places import DEFAULT_STORE, LEDGER_VARIABLE, TRACKING_VARIABLE
 
 
@@ -16,7 +17,7 @@ def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[
         name, _, path = value.partition("=")
         if not name or not path:
             raise click.BadParameter(f"expected NAME=PATH, e.g. camvid=/data/camvid, got {value!r}")
-        roots[name] = Path(path).expanduser().resolve()
+        roots[name] = expanded(path).resolve()
     return roots
 
 

@@ -15,7 +15,7 @@ from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
 from segda.environment import describe_environment
 from segda.errors import ConfigError
-from segda.files import make_private_folder
+from segda.files import expanded, make_private_folder
 from segda.guests import importable_folders
 from segda.splits import data_fingerprint
 from sweeps.checks.makers import spec_from
@@ -140,7 +140,7 @@ def changed(
     for side in ("source", "target"):
         domain = plain["base"]["data"][side]
         if data_roots and domain["dataset"] in data_roots:
-            domain["root"] = str(Path(data_roots[domain["dataset"]]).expanduser().absolute())
+            domain["root"] = str(expanded(data_roots[domain["dataset"]]).absolute())
     return spec_from(plain, where=f"sweep {spec.name} as it was changed")
 
 

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from segda.errors import ConfigError
-from segda.files import replacing, write_text
+from segda.files import expanded, replacing, write_text
 from segda.masking import masked, reason
 from sweeps.checks.makers import stored_spec
 from sweeps.file.spec import SweepSpec
@@ -73,7 +73,7 @@ def export_optuna(ledger: Ledger, name: str, target: str, *, force: bool = False
     if "://" in target:
         _write_study(target, spec, trials, force=force)
         return masked(target, with_user=True)
-    path = Path(target).expanduser().absolute()
+    path = expanded(target).absolute()
     if path.exists():
         _write_study(_sqlite(path), spec, trials, force=force)
     else:

@@ -97,6 +97,35 @@ def test_what_people_get_wrong_is_one_line_and_exit_code_2(call, tmp_path, monke
     assert expected in error
 
 
+def test_check_looks_at_the_folder_of_each_domain(call, tmp_path, has_camvid):
+    plain = fakes.plain_spec()
+    plain["base"]["data"]["source"]["root"] = str(tmp_path / "nowhere")
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(plain))
+    code, out, error = call("check", tmp_path / "demo.yaml")
+    assert (code, error) == (2, "Error: 1 data set is missing: camvid\n")
+    assert "nowhere is not a folder" in out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "{file}", "--data-root", "camvid=~nobody-here/x"),
+        ("status", "--store", "~nobody-here/x"),
+        ("check", "~nobody-here/x"),
+    ],
+)
+def test_the_home_of_nobody_is_one_line(call, sweep_file, words):
+    code, _, error = call(*(word.format(file=sweep_file) for word in words))
+    assert code == 2
+    assert error == "Error: ~nobody-here/x: the home folder that ~ stands for is not known; write the path out\n"
+
+
+def test_a_refusal_is_of_bounded_length(call, sweep_file):
+    code, _, error = call("run", sweep_file, "--trials", "9" * 5000)
+    assert (code, error.count("\n")) == (2, 1)
+    assert len(error) < 1600
+
+
 def test_running_a_sweep_twice_leads_to_resume(call, sweep_file, ledger, store, has_camvid):
     begin(load_spec(sweep_file), ledger=ledger, source="demo.yaml")
     ledger.add_trial(record())
