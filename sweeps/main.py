@@ -6,6 +6,7 @@ import traceback
 from types import TracebackType
 
 from segda.masking import masked
+from segda.streams import make_best_effort
 from sweeps import exit_codes
 
 
@@ -16,7 +17,10 @@ def main() -> None:
     same command goes on later. A running sweep ends more carefully, see `sweeps.execution.runner`.
     """
     sys.excepthook = _print_bug
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_codes.STOPPED))
+    make_best_effort()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # by `nohup`
+            signal.signal(number, lambda *_: sys.exit(exit_codes.STOPPED))
     from sweeps.cli import main as run
 
     run()

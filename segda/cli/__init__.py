@@ -15,6 +15,7 @@ from segda.cli.profile import profile_command
 from segda.cli.train import train_command
 from segda.cli_errors import run_cli
 from segda.guests import make_importable
+from segda.streams import make_best_effort
 
 
 @click.group("segda", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -44,6 +45,7 @@ for command in (train_command, evaluate_command, predict_command, profile_comman
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    make_best_effort()
     run_cli(cli)
 
 

@@ -1,6 +1,5 @@
 """The command line `sweeps`: check, run and continue sweeps, and read what came out."""
 
-import contextlib
 import importlib
 from pathlib import Path
 
@@ -61,16 +60,16 @@ def sweeps() -> None:
     A sweep file says what to vary, what to optimize and how much to spend.
 
     Exit codes: 0 done or ended by `sweeps stop`, 1 an audit or a reproduction found a difference, 2 something to correct,
-    3 done, but at least half of the trained trials failed or none can be picked, 75 a running sweep was ended by SIGTERM, Ctrl-C
-    or an outage (data, disk, storage, nodes) and can be resumed, 130 ended at once by Ctrl-C, in a sweep a second one.
+    3 done, but at least half of the trained trials failed or none can be picked, 75 a running sweep was ended by SIGTERM, SIGHUP,
+    Ctrl-C, an outage (data, disk, storage, nodes) or the end of Ray and can be resumed, 130 ended at once by Ctrl-C, in a sweep a
+    second one.
     """
     make_importable([Path.cwd()])
 
 
 def main() -> None:
     """Run the command line and exit."""
-    with contextlib.suppress(BrokenPipeError):
-        run_cli(sweeps, interrupted="Interrupted; what was finished is kept, and `sweeps resume NAME` goes on.")
+    run_cli(sweeps, interrupted="Interrupted; what was finished is kept, and `sweeps resume NAME` goes on.")
 
 
 __all__ = ["main", "sweeps"]

@@ -8,6 +8,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from segda.streams import is_read
 from sweeps.cli.options import examples, options
 from sweeps.commands.places import ledger_to_read
 from sweeps.ledger.database import Ledger
@@ -91,13 +92,13 @@ def _watch(look: Callable[[], tuple[RenderableType, bool]], *, every: float, sho
             picture, is_over = look()
             shown.print(time.strftime("%Y-%m-%d %H:%M:%S"), highlight=False)
             shown.print(picture)
-            if is_over:
+            if is_over or not is_read(shown.file):
                 return
             time.sleep(every)
     with Live(console=shown, auto_refresh=False) as live:
         while True:
             picture, is_over = look()
             live.update(picture, refresh=True)
-            if is_over:
+            if is_over or not is_read(shown.file):
                 return
             time.sleep(every)
