@@ -2,6 +2,6 @@
 
 DONE = 0  # or ended by `sweeps stop`
 FELL_SHORT = 3  # the budget is used, and at least half of the trained trials failed or none can be picked
-# By SIGINT or SIGTERM, or since the machines are in the way: data, a disk, storage, nodes or the ledger's database are away. What
-# schedulers of clusters read as "try again later" (EX_TEMPFAIL).
+# By SIGINT, SIGTERM or SIGHUP, or since the machines are in the way: data, a disk, storage, nodes, the ledger's database or Ray
+# itself are away. What schedulers of clusters read as "try again later" (EX_TEMPFAIL).
 STOPPED = 75

@@ -1,5 +1,7 @@
 """`sweeps run` and `sweeps resume`."""
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -139,6 +141,11 @@ def conclude(context: click.Context, start: Callable[[], SweepEnd]) -> None:
         click.echo(line)
     for line in end.notices():
         click.echo(line, err=True)
+    if end.outcome.is_lost:
+        # Python's own end would wait for what Ray's core waits for.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.exit_code)
     context.exit(end.exit_code)
 
 

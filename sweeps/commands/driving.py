@@ -22,8 +22,9 @@ from sweeps.checks.makers import spec_from
 from sweeps.commands.cut_short import cut_short_told
 from sweeps.commands.ending import end_told
 from sweeps.execution.remote import check_storage
-from sweeps.execution.signals import sigterm_ignored
+from sweeps.execution.signals import ending_ignored
 from sweeps.execution.task import DEFAULT_TRAIN
+from sweeps.exit_codes import STOPPED
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
@@ -85,7 +86,7 @@ class SweepEnd:
                 f"{aside} of {len(outcome.trials)} trials were failed by the machines, not by their configurations, and spent no "
                 f"budget; `sweeps resume {outcome.name}` tries them again"
             )
-        if outcome.interrupted is not None or outcome.stop_requested or outcome.is_stalled:
+        if outcome.interrupted is not None or outcome.is_lost or outcome.stop_requested or outcome.is_stalled:
             lines.append(f"{outcome.reason}; {resume}`")
         elif outcome.reason is not None:
             option = "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
@@ -225,7 +226,7 @@ def drive(
         progress: whether to show what happens: a table that moves in a terminal or a notebook, else a line per event.
 
     Returns:
-        How it ended; also after SIGINT, SIGTERM or `sweeps stop`.
+        How it ended; also after SIGINT, SIGTERM, SIGHUP, `sweeps stop` or the end of Ray.
 
     Raises:
         CutShortError: the ledger's database or a disk went away.
@@ -267,9 +268,9 @@ def drive(
                     listener=listener,
                     admitted=admitted,
                 )
-            if outcome.interrupted is not None:
+            if outcome.exit_code == STOPPED:
                 # Launchers ask more than once; what is left to do is short.
-                ending.enter_context(sigterm_ignored())
+                ending.enter_context(ending_ignored())
             # Why the sweep ended counts more than that its report could not be written.
             with cut_short_told(how, why=outcome.reason):
                 paths = write_report(ledger, store, spec.name)

@@ -39,6 +39,7 @@ def run(
 
     It runs in this process, on Ray. Ctrl-C, or interrupting a notebook's kernel, ends it early with every checkpoint kept, and
     `resume` goes on; a second one ends it at once. In any thread but the main one no signal is heard; `sweeps stop` ends it there.
+    When Ray's own processes die, the sweep ends in the same order, but Ray ends this process too within a minute.
 
     Args:
         sweep: path of a sweep file, the same as plain data, or what `load_spec` returned.

@@ -13,6 +13,8 @@ os.environ.update(
     {
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        # Whatever still asks Ray after the end of a connection must not start another one.
+        "RAY_ENABLE_AUTO_CONNECT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -32,6 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from segda.errors import ConfigError, DeviceError
 from segda.guests import importable_folders, make_importable
 from sweeps.execution.coordinator import Listener
+from sweeps.execution.ray_processes import RayLostError, RayWatch
 from sweeps.file.spec import ResourcesConfig, SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.planning.machines import Machines, here, request_of
@@ -54,17 +57,20 @@ def _hide_gpus(hidden: bool) -> dict[str, dict[str, str]]:
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[RayWatch]:
     """Connect to Ray, or start it on this machine; a connection of the caller's is used and left alone.
 
     With a connection from here, trials without a GPU see none. The caller of `ray.init` sees to that with a `runtime_env`, or by
     what the nodes were started with: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1.
 
+    Yields:
+        Tells whether Ray is there.
+
     Raises:
         ConfigError: there is no cluster at the address, or it wants another token.
     """
     if ray.is_initialized():
-        yield
+        yield RayWatch()
         return
     try:
         ray.init(
@@ -83,10 +89,14 @@ def connected(address: str | None) -> Iterator[None]:
         raise ConfigError(
             f"cannot connect to {where}: {reason}; check --address, or leave it out to use this machine{token}"
         ) from error
+    watch = RayWatch()
     try:
-        yield
+        yield watch
     finally:
-        ray.shutdown()
+        if watch.look() is None:
+            ray.shutdown()
+        else:
+            watch.abandon()
 
 
 def check_admission(resources: ResourcesConfig, *, gpus: float) -> None:
@@ -202,26 +212,34 @@ def idle_node(
         ConfigError: the cluster cannot be reached.
         DeviceError: no node can ever run a trial.
     """
-    with connected(address):
+    with connected(address) as watch:
         nodes = _nodes()
         if gpus is None:
             is_without = spec.resources.gpus == "auto" and not any(node.get("GPU", 0) for node in nodes)
             gpus = 0.0 if is_without else spec.resources.num_gpus
         check_admission(spec.resources, gpus=gpus)
-        idle = _IdleNode(spec.resources, gpus=gpus, say=say, check=check)
+        idle = _IdleNode(spec.resources, watch=watch, gpus=gpus, say=say, check=check)
         try:
             yield Machines(nodes=tuple(nodes), call=idle.call, look=idle.look)
         finally:
-            idle.release()
+            if watch.lost is None:
+                idle.release()
 
 
 class _IdleNode:
     """The node on which a sweep is measured: of those that can run its trials, one whose GPUs have the least memory."""
 
     def __init__(
-        self, resources: ResourcesConfig, *, gpus: float, say: Callable[[str], None], check: Callable[[], None]
+        self,
+        resources: ResourcesConfig,
+        *,
+        watch: RayWatch,
+        gpus: float,
+        say: Callable[[str], None],
+        check: Callable[[], None],
     ) -> None:
         self._resources = resources
+        self._watch = watch
         self._gpus = gpus
         self._say = say
         self._check = check
@@ -279,6 +297,8 @@ class _IdleNode:
         began = time.monotonic()
         while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
             self._check()
+            if self._watch.look() is not None:
+                raise RayLostError(self._watch.lost)
             if waiting is not None and time.monotonic() - began > _SAY_WAITING_AFTER:
                 self._say(waiting)
                 waiting = None
@@ -287,6 +307,8 @@ class _IdleNode:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
+            if self._watch.look() is not None:
+                raise RayLostError(self._watch.lost) from error
             reason = " ".join(str(error).split())[:200]
             raise DeviceError(f"the process or node that measures is lost ({reason}); start again") from error
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from sweeps.execution.coordinator import Coordinator, Listener, Wait
 from sweeps.execution.guests import guests_of, note_guests
 from sweeps.execution.long_waits import LongWaits
 from sweeps.execution.lost_workers import classify_loss, describe_loss, error_of
+from sweeps.execution.ray_processes import RayLostError, RayWatch
 from sweeps.execution.signals import Signals
 from sweeps.execution.task import DEFAULT_TRAIN, Task
 from sweeps.execution.worker import run_task
@@ -50,6 +52,7 @@ from sweeps.selection.shortfall import shortfall_of
 from sweeps.store import Store
 from sweeps.trial import TrialRecord, TrialState
 
+_POLL_SECONDS = 0.2  # between two looks at Ray
 _CLEANUP_SECONDS = 60  # that a stopped trial may take before its worker counts as stuck
 
 
@@ -62,6 +65,8 @@ class SweepOutcome:
         trials: all its trials, ordered by number.
         is_done: whether nothing is left to do.
         interrupted: the signal that ended it early, if any.
+        is_lost: whether the end of Ray's own processes ended it, or what was left of it; this process too is ended by Ray then,
+            within a minute.
         stop_requested: whether `sweeps stop` ended it early.
         is_stalled: whether the machines are in the way of what is left to do.
         reason: why it ended before it was done, one line.
@@ -72,6 +77,7 @@ class SweepOutcome:
     trials: tuple[TrialRecord, ...]
     is_done: bool = True
     interrupted: signal.Signals | None = None
+    is_lost: bool = False
     stop_requested: bool = False
     is_stalled: bool = False
     reason: str | None = None
@@ -83,7 +89,8 @@ class SweepOutcome:
 
         0 also after `sweeps stop`: whoever starts programs again that were interrupted must not undo what a person wanted.
         """
-        if self.interrupted is not None or self.is_stalled:
+        is_ended = self.interrupted is not None or (self.is_lost and not self.stop_requested)
+        if is_ended or self.is_stalled:
             return exit_codes.STOPPED
         return exit_codes.DONE if self.shortfall is None else exit_codes.FELL_SHORT
 
@@ -115,8 +122,8 @@ def run_sweep(
             trials, and its search accepts those that are there.
 
     Returns:
-        How it ended; SIGINT, SIGTERM and `sweeps stop` end it early with its running trials queued again, and so does an outage
-        that lasts (`sweeps.execution.outage`).
+        How it ended; SIGINT, SIGTERM, SIGHUP, `sweeps stop` and the end of Ray end it early with its running trials queued again,
+        and so does an outage that lasts (`sweeps.execution.outage`).
 
     Raises:
         ConfigError: another process runs the sweep, the cluster cannot be reached, or no architecture meets the constraints.
@@ -139,12 +146,15 @@ def run_sweep(
 
         try:
             with signals.ending_at_once():
-                connection.enter_context(connected(address))
+                watch = connection.enter_context(connected(address))
                 signals.listen()  # Ray takes SIGTERM for itself when it starts
                 allotment = _allotment(spec, ledger, listener, check)
                 check_admission(spec.resources, gpus=allotment.gpus)
                 fingerprint(sample_config(spec))
                 profiles = profiles_of(spec, ledger, listener, gpus=allotment.gpus, check=check)
+        except RayLostError as error:
+            signals.lost = str(error)
+            return _leave(spec.name, ledger=ledger, lease=lease, signals=signals)
         except KeyboardInterrupt:
             if signals.is_hard or _asked_to_end(lease, signals) is None:
                 raise
@@ -168,7 +178,7 @@ def run_sweep(
         state = SweepState.FAILED
         try:
             if stopper.reason is None:
-                _execute(coordinator, stopper, Capacity(coordinator))
+                signals.lost = _execute(coordinator, stopper, Capacity(coordinator), watch)
             state = stopper.state
             if state is SweepState.STALLED:
                 coordinator.note(str(stopper.reason), STALLED)
@@ -178,6 +188,7 @@ def run_sweep(
             state = SweepState.INTERRUPTED
             raise
         finally:
+            coordinator.closing = True
             # If another process has taken over, the ledger refuses this, and that process' files are left alone.
             coordinator.release(stopper.reason or "its driver failed")
             ledger.update_sweep(spec.name, state=state)
@@ -189,6 +200,7 @@ def run_sweep(
             trials=trials,
             is_done=coordinator.is_done,
             interrupted=None if lease.stop_requested else signals.by,
+            is_lost=signals.lost is not None,
             stop_requested=lease.stop_requested,
             is_stalled=state is SweepState.STALLED,
             reason=stopper.reason,
@@ -197,10 +209,10 @@ def run_sweep(
 
 
 def _asked_to_end(lease: Lease, signals: Signals) -> str | None:
-    """Return what asks the sweep to end, or None; a person's wish counts more than that of a machine."""
+    """Return what ends the sweep whatever it has left, or None; a person's wish counts more than that of a machine."""
     if lease.stop_requested:
         return "stopped by `sweeps stop`"
-    return None if signals.by is None else f"stopped by {signals.by.name}"
+    return signals.lost if signals.by is None else f"stopped by {signals.by.name}"
 
 
 def _leave(name: str, *, ledger: Ledger, lease: Lease, signals: Signals) -> SweepOutcome:
@@ -214,6 +226,7 @@ def _leave(name: str, *, ledger: Ledger, lease: Lease, signals: Signals) -> Swee
         trials=tuple(ledger.trials(name)),
         is_done=False,
         interrupted=None if lease.stop_requested else signals.by,
+        is_lost=signals.lost is not None,
         stop_requested=lease.stop_requested,
         reason=_asked_to_end(lease, signals),
     )
@@ -254,7 +267,29 @@ def _measure_again(coordinator: Coordinator, stopper: "_Stopper", listener: List
         profiles_of(spec, coordinator.ledger, listener, gpus=gpus, is_patient=False, check=check)
 
 
-def _execute(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity) -> None:
+def _execute(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity, watch: RayWatch) -> str | None:
+    """Let Tune run trials until the sweep is to end, and return None; or what is lost of Ray, as soon as it is.
+
+    In a thread of its own, because Tune may be deep in a call then from which it does not return.
+    """
+    failures: list[BaseException] = []
+
+    def execute() -> None:
+        try:
+            _tune(coordinator, stopper, capacity)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=execute, name="tune", daemon=True)
+    thread.start()
+    while thread.is_alive() and watch.look() is None:
+        thread.join(_POLL_SECONDS)
+    if watch.look() is None and failures:
+        raise failures[0]
+    return watch.lost
+
+
+def _tune(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity) -> None:
     resources, gpus = coordinator.spec.resources, coordinator.allotment.gpus
     folder = coordinator.store.executor(coordinator.spec.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,7 +301,7 @@ def _execute(coordinator: Coordinator, stopper: "_Stopper", capacity: Capacity) 
         ),
         tune_config=tune.TuneConfig(
             search_alg=_Proposer(coordinator, capacity, stopper),
-            scheduler=_Scheduler(coordinator),
+            scheduler=_Scheduler(coordinator, stopper),
             num_samples=-1,
             # A new process per trial gives all GPU memory back; on the CPU it would only cost the imports.
             reuse_actors=not gpus,
@@ -330,9 +365,10 @@ class _Proposer(Searcher):  # type: ignore[misc]
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     """Tune tells it what workers say; it tells the coordinator and hands its decisions back."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, stopper: "_Stopper") -> None:
         super().__init__()
         self._coordinator = coordinator
+        self._stopper = stopper
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         message = result.get("message")
@@ -346,13 +382,15 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._coordinator.on_lost(trial.config["number"], trial.config["attempt"], "it ended without a last message")
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        if self._stopper.reason is not None:
+            return  # what ends the sweep may have ended the worker too; its trial is put back without a mark
         error = error_of(trial)
         self._coordinator.on_lost(
             trial.config["number"], trial.config["attempt"], describe_loss(error), failure=classify_loss(error)
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_coordinator"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_coordinator", "_stopper")}
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]

@@ -1,4 +1,7 @@
-"""How a process that drives a sweep is asked to end: SIGINT from a terminal, SIGTERM from whoever takes its machine back."""
+"""How a process that drives a sweep is asked to end: SIGINT from a terminal, SIGTERM from whoever takes its machine back.
+
+SIGHUP comes when the terminal goes away and asks for the same; `nohup` keeps it away.
+"""
 
 import contextlib
 import signal
@@ -8,10 +11,11 @@ from types import FrameType
 from typing import Any, Self
 
 _LISTEN_SECONDS = 0.005
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """Hears SIGINT and SIGTERM while a `with` block runs; in any thread but the main one it hears nothing.
+    """Hears SIGINT, SIGTERM and SIGHUP while a `with` block runs; in any thread but the main one it hears nothing.
 
     The first one asks the sweep to end with its trials put back. Launchers ask more than once: a repeated SIGTERM changes nothing.
     A second SIGINT is a person who does not want to wait: it raises KeyboardInterrupt.
@@ -19,12 +23,14 @@ class Signals:
     Attributes:
         by: the signal that asks the sweep to end, if any.
         is_hard: whether there was a second SIGINT.
+        lost: what the sweep cannot go on without, if whoever holds this has found it to be gone; one line.
     """
 
     def __init__(self) -> None:
         """Hear nothing yet."""
         self.by: signal.Signals | None = None
         self.is_hard = False
+        self.lost: str | None = None
         self._ends_at_once = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -39,7 +45,9 @@ class Signals:
     def listen(self) -> None:
         """Hear the signals from now on, also those that somebody else has taken for himself meanwhile."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *_ENDING):
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # by `nohup`
                 handler = signal.signal(number, self._on_signal)
                 self._before.setdefault(number, handler)
 
@@ -90,13 +98,14 @@ class Signals:
 
 
 @contextlib.contextmanager
-def sigterm_ignored() -> Iterator[None]:
-    """Let nobody end the block by SIGTERM; in any thread but the main one nothing is changed."""
+def ending_ignored() -> Iterator[None]:
+    """Let nobody end the block by SIGTERM or SIGHUP; in any thread but the main one nothing is changed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

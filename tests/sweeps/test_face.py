@@ -13,7 +13,7 @@ import sweeps
 from segda.errors import ConfigError
 from segda.progress import Output
 from sweeps.commands.driving import drive
-from sweeps.execution.signals import sigterm_ignored
+from sweeps.execution.signals import ending_ignored
 from sweeps.failures import FailureClass
 from sweeps.file.spec import SweepSpec
 from sweeps.reports.notebook import NotebookView
@@ -257,7 +257,7 @@ def test_sigterm_is_ignored_for_a_while_only():
 
     original = signal.signal(signal.SIGTERM, handler)
     try:
-        with sigterm_ignored():
+        with ending_ignored():
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:

@@ -18,6 +18,23 @@ def test_the_first_signal_is_noted_and_the_handlers_are_given_back():
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_a_terminal_that_goes_away_ends_the_sweep_like_a_launcher():
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.by is signal.SIGHUP
+
+
+def test_a_sweep_under_nohup_outlives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.by is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_only_a_second_sigint_interrupts():
     with Signals() as signals:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
