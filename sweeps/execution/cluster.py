@@ -1,8 +1,11 @@
 """The Ray cluster: how to reach it, what it has, and a node of it for oneself."""
 
 import contextlib
+import errno
 import math
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -48,6 +51,7 @@ _HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 _TOKEN = (
     "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN, or the file that has it in RAY_AUTH_TOKEN_PATH"
 )
+_ROOM_BYTES = 10_000_000  # for Ray's logs and sockets
 _POLL_SECONDS = 0.5  # between two looks whether to go on waiting
 _SAY_WAITING_AFTER = 10.0  # seconds; a process on an idle node takes some to start
 
@@ -68,6 +72,7 @@ def connected(address: str | None) -> Iterator[RayWatch]:
 
     Raises:
         ConfigError: there is no cluster at the address, or it wants another token.
+        OSError: Ray's folder is on a disk that is full.
     """
     if ray.is_initialized():
         yield RayWatch()
@@ -82,7 +87,9 @@ def connected(address: str | None) -> Iterator[RayWatch]:
         )
     except ray.exceptions.AuthenticationError as error:
         raise ConfigError(f"Ray has no token to show: {error.message}; {_TOKEN}") from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of a start that failed Ray raises anything, down to a bare Exception
+        if address is None:
+            _check_room(error)
         reason = " ".join(str(error).split())[:200]
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         token = f". A cluster that wants a token also answers nobody else: {_TOKEN}" if address else ""
@@ -97,6 +104,13 @@ def connected(address: str | None) -> Iterator[RayWatch]:
             ray.shutdown()
         else:
             watch.abandon()
+
+
+def _check_room(error: Exception) -> None:
+    """Raise what the system says of a full disk if Ray, which does not, found no room for its logs and sockets."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < _ROOM_BYTES:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for Ray", folder) from error
 
 
 def check_admission(resources: ResourcesConfig, *, gpus: float) -> None:

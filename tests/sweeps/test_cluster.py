@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,3 +150,21 @@ class TestStandingCluster:
         assert answers["said_of_choice"] == [
             "measures on GPU of 24 GiB, which has the least memory; the cluster has GPU of 80 GiB too"
         ]
+
+
+@pytest.mark.parametrize(
+    ("free", "kind", "said"),
+    [
+        (4096, OSError, "No space left on device for Ray"),
+        (10**9, ConfigError, "cannot connect to Ray on this machine: timed out"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_told_by_its_cause(monkeypatch, free, kind, said):
+    def start(**_):
+        raise Exception("timed out")  # as Ray does
+
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", start)
+    monkeypatch.setattr(cluster.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(kind, match=said), cluster.connected(None):
+        pass
