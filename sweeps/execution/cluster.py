@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 # Ray and Tune read these when they are imported or started.
@@ -37,6 +38,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from segda.errors import ConfigError, DeviceError
 from segda.guests import importable_folders, make_importable
 from sweeps.execution.coordinator import Listener
+from sweeps.execution.ray_folder import ray_folder
+from sweeps.execution.ray_head import check_head
 from sweeps.execution.ray_processes import RayLostError, RayWatch
 from sweeps.file.spec import ResourcesConfig, SweepSpec
 from sweeps.ledger.database import Ledger
@@ -77,6 +80,23 @@ def connected(address: str | None) -> Iterator[RayWatch]:
     if ray.is_initialized():
         yield RayWatch()
         return
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            _init(None, folder=stack.enter_context(ray_folder()))
+        else:
+            check_head(address)
+            _init(address)
+        watch = RayWatch()
+        try:
+            yield watch
+        finally:
+            if watch.look() is None:
+                ray.shutdown()
+            else:
+                watch.abandon()
+
+
+def _init(address: str | None, *, folder: Path | None = None) -> None:
     try:
         ray.init(
             address=address or "local",
@@ -84,6 +104,7 @@ def connected(address: str | None) -> Iterator[RayWatch]:
             log_to_driver=False,
             logging_level="ERROR",
             runtime_env=_hide_gpus(True),
+            _temp_dir=None if folder is None else str(folder),
         )
     except ray.exceptions.AuthenticationError as error:
         raise ConfigError(f"Ray has no token to show: {error.message}; {_TOKEN}") from error
@@ -96,14 +117,6 @@ def connected(address: str | None) -> Iterator[RayWatch]:
         raise ConfigError(
             f"cannot connect to {where}: {reason}; check --address, or leave it out to use this machine{token}"
         ) from error
-    watch = RayWatch()
-    try:
-        yield watch
-    finally:
-        if watch.look() is None:
-            ray.shutdown()
-        else:
-            watch.abandon()
 
 
 def _check_room(error: Exception) -> None:

@@ -15,9 +15,10 @@ from sweeps.execution import cluster
 CONNECT = """
 import sys
 from segda.errors import ConfigError
-from sweeps.execution.cluster import connected
+from sweeps.execution import cluster
+cluster.check_head = lambda address: None
 try:
-    with connected("127.0.0.1:1"):
+    with cluster.connected("127.0.0.1:1"):
         pass
 except ConfigError as error:
     print(error)
@@ -48,6 +49,7 @@ def test_a_cluster_that_does_not_answer_may_want_another_token(monkeypatch):
 
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster.ray, "init", refuse)
+    monkeypatch.setattr(cluster, "check_head", lambda address: None)
     with (
         pytest.raises(ConfigError, match=r"at far:1: Failed .* wants a token .* RAY_AUTH_TOKEN_PATH"),
         cluster.connected("far:1"),

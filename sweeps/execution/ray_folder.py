@@ -1,0 +1,65 @@
+"""A folder of its own for the Ray that a driver starts: sockets need a short path, and `/tmp/ray` may be somebody else's."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from segda.errors import ConfigError
+
+_PREFIX = "sweeps-ray-"
+_LOCK = "driver"
+_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+_LONGEST_SOCKET = 107  # characters that Linux takes
+_IN_FOLDER = len("/sweeps-ray-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.10")
+
+
+@contextlib.contextmanager
+def ray_folder() -> Iterator[Path]:
+    """Make a folder that only this user can read, and delete it at the end; also those whose drivers were killed.
+
+    Raises:
+        ConfigError: no place for it can be written and has a short path.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = _make()
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        # As long as its driver lives, nobody else can lock it.
+        stack.enter_context(_locked(folder / _LOCK))
+        for other in folder.parent.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError), _locked(other / _LOCK, create=False):
+                shutil.rmtree(other, ignore_errors=True)
+        yield folder
+
+
+def _make() -> Path:
+    tried = []
+    for place in dict.fromkeys((os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), *_PLACES)):
+        if not place:
+            continue
+        if len(str(Path(place).absolute())) + _IN_FOLDER > _LONGEST_SOCKET:
+            tried.append(f"{place} is too long")
+            continue
+        try:
+            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place)).absolute()
+        except OSError as error:
+            tried.append(f"{place}: {error.strerror}")
+    longest = _LONGEST_SOCKET - _IN_FOLDER
+    raise ConfigError(
+        f"Ray needs a folder that can be written, with a path of at most {longest} characters ({'; '.join(tried)}); name one "
+        "in the variable RAY_TMPDIR"
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, create: bool = True) -> Iterator[None]:
+    """Hold the lock of a file; raises OSError if another process has it."""
+    descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
