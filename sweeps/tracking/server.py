@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from sqlalchemy.exc import SQLAlchemyError
 
 from segda.errors import SegdaError
@@ -38,6 +39,7 @@ _BATCH_PARAMS = 100
 _Entry = TypeVar("_Entry", Metric, Param, RunTag)
 _TABLES_LOCK = 0x3F10  # any number that all programs agree on
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432}
+_SOCKS_PORT = 1080  # of proxies of that kind
 
 
 class TrackingError(SegdaError):
@@ -136,9 +138,14 @@ def check_port(uri: str) -> None:
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme not in _PORTS:
         return
+    # A server that only a proxy can reach is asked there, as MLflow's client will do.
+    proxy = select_proxy(uri, get_environ_proxies(uri)) if scheme in ("http", "https") else None
+    if proxy is not None:
+        uri = prepend_scheme_if_needed(proxy, "http")
+        scheme = uri.partition(":")[0]
     host, port = _listener(uri, is_database=scheme == "postgresql")
     if host:
-        socket.create_connection((host, port or _PORTS[scheme]), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((host, port or _PORTS.get(scheme, _SOCKS_PORT)), timeout=_CONNECT_SECONDS).close()
 
 
 def _listener(uri: str, *, is_database: bool) -> tuple[str | None, int | None]:
