@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segda.datasets.cache import DecodedSplit
 from segda.errors import ConfigError
+from segda.sockets import choose_socket_folder
 from segda.transforms import Augmentation, build_recipe
 from segda.types import IMAGE_MEAN, IMAGE_STD, Pixels
 
@@ -260,6 +261,7 @@ def _from_workers(
         return
     # Forking a process that runs threads (CUDA, Ray, MLflow) can deadlock the child, hence a server that forks for it. It
     # imports the libraries once for all workers.
+    choose_socket_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     loader = DataLoader(
