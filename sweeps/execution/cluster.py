@@ -5,7 +5,6 @@ import errno
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -109,8 +108,8 @@ def _init(address: str | None, *, folder: Path | None = None) -> None:
     except ray.exceptions.AuthenticationError as error:
         raise ConfigError(f"Ray has no token to show: {error.message}; {_TOKEN}") from error
     except Exception as error:  # of a start that failed Ray raises anything, down to a bare Exception
-        if address is None:
-            _check_room(error)
+        if folder is not None:
+            _check_room(folder, error)
         reason = " ".join(str(error).split())[:200]
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         token = f". A cluster that wants a token also answers nobody else: {_TOKEN}" if address else ""
@@ -119,11 +118,10 @@ def _init(address: str | None, *, folder: Path | None = None) -> None:
         ) from error
 
 
-def _check_room(error: Exception) -> None:
+def _check_room(folder: Path, error: Exception) -> None:
     """Raise what the system says of a full disk if Ray, which does not, found no room for its logs and sockets."""
-    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if shutil.disk_usage(folder).free < _ROOM_BYTES:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for Ray", folder) from error
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for Ray", str(folder)) from error
 
 
 def check_admission(resources: ResourcesConfig, *, gpus: float) -> None:
