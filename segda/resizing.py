@@ -2,7 +2,8 @@
 
 A label takes the class that covers most of that area. Taking one pixel of it instead is noisy for thin classes, and OpenCV's
 `INTER_NEAREST` takes the corner's, which shifts labels against images by up to half an output pixel (a third, where three pixels
-become one) and, with flips, to both sides.
+become one) and, with flips, to both sides. Enlarged again, CamVid's labels at 120 x 160 score 0.917 mIoU on the files by area,
+0.916 by the center's pixel and 0.875 by the corner's, at 180 x 240 0.940, 0.928 and 0.928 (`benchmarks/label_resizing.py`).
 """
 
 from dataclasses import dataclass
