@@ -224,7 +224,7 @@ class TrainConfig(_Part):
 
     @model_validator(mode="after")
     def _heads_are_apart(self) -> Self:
-        if self.optimizer.head_lr_factor != 1 and MODELS[self.model.name].trunk is None:
+        if self.optimizer.head_lr_factor != 1 and MODELS[self.model.name].trunk_module is None:
             raise LocatedError(
                 ("optimizer", "head_lr_factor"),
                 f"{self.model.name} has no trunk beside which heads would learn at another rate; leave it out, and change lr",

@@ -51,8 +51,8 @@ class Segmenter(nn.Module, ABC):
         Config: the network's settings.
         num_auxiliary: how many auxiliary outputs it has in training mode.
         training_only: names of the submodules that evaluation never runs, e.g. auxiliary heads; neither counted nor shipped.
-        trunk: name of the submodule whose weights were trained before, beside which all others are heads with a learning rate of
-            their own (`optimizer.head_lr_factor`); None: there is none.
+        trunk_module: name of the submodule whose weights were trained before, beside which all others are heads with a learning
+            rate of their own (`optimizer.head_lr_factor`); None: there is none.
         config: what it was built from.
         num_classes: number of train ids.
     """
@@ -60,7 +60,7 @@ class Segmenter(nn.Module, ABC):
     Config: ClassVar[type[ModelConfig]]
     num_auxiliary: ClassVar[int] = 0
     training_only: ClassVar[tuple[str, ...]] = ()
-    trunk: ClassVar[str | None] = None
+    trunk_module: ClassVar[str | None] = None
 
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Keep the settings; subclasses build their layers with random weights.
@@ -87,8 +87,8 @@ class Segmenter(nn.Module, ABC):
 
     def trunk_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters of the trunk, if there is one."""
-        if self.trunk is not None:
-            yield from self.get_submodule(self.trunk).parameters()
+        if self.trunk_module is not None:
+            yield from self.get_submodule(self.trunk_module).parameters()
 
     def refuse_one_image(self, image: Tensor) -> None:
         """Refuse to train on one image; for networks that normalize pooled features, of which one image has one value.

@@ -127,7 +127,7 @@ class BiSeNetV1(Segmenter):
     Config: ClassVar[type[ModelConfig]] = BiSeNetV1Config
     num_auxiliary: ClassVar[int] = 2
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads",)
-    trunk: ClassVar[str | None] = "backbone"
+    trunk_module: ClassVar[str | None] = "backbone"
 
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network, see `Segmenter.__init__`; everything but the trunk gets Kaiming initialization."""

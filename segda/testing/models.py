@@ -116,9 +116,10 @@ def check_gradients(kind: type[Segmenter], config: ModelConfig) -> None:
     """Every parameter is trained; without auxiliary outputs every one but those of `training_only`. A trunk leaves heads."""
     network = _build(kind, config)
     parts = dict(network.named_children())
-    _hold(kind.trunk is None or kind.trunk in parts, f"trunk must name one of {', '.join(parts)}, it is {kind.trunk!r}")
-    trunk = sum(1 for _ in network.trunk_parameters())
-    _hold(trunk < sum(1 for _ in network.parameters()), f"the trunk {kind.trunk} must leave parameters to heads")
+    trunk = kind.trunk_module
+    _hold(trunk is None or trunk in parts, f"trunk_module must name one of {', '.join(parts)}, it is {trunk!r}")
+    in_trunk = sum(1 for _ in network.trunk_parameters())
+    _hold(in_trunk < sum(1 for _ in network.parameters()), f"the trunk {trunk} must leave parameters to heads")
     output = network(_images(3, 64, 96))
     weights = torch.randn_like(output.logits)
     total = torch.stack([(scores * weights).sum() for scores in (output.logits, *output.auxiliary)]).sum()

@@ -63,6 +63,7 @@ GUESTS = """
         margin: int = 0
         label: int = 1
         weight: float = 0.2
+        of: float = 1.0
 
     seen = []
 
@@ -89,7 +90,7 @@ GUESTS = """
             for image in images:
                 image = image[: len(image) - config.images_left_out, :, config.margin :]
                 label = self.colors(image)
-                weight = torch.where(label == 0, config.weight, 0.6)
+                weight = torch.where(label == 0, torch.tensor(config.weight) / config.of, 0.6)
                 yield PseudoLabel(torch.where(label == 1, config.label, label), weight)
 """
 
@@ -417,11 +418,16 @@ def test_labels_and_weights_arrive_augmented_like_their_images(
     weight = torch.cat([target.pseudo_label.weight for target in targets])
     assert weight.dtype == torch.float32
     assert set(label.unique().tolist()) == {0, 1, IGNORE_INDEX}
-    assert torch.equal(weight[label == 0], torch.full_like(weight[label == 0], 51 / 255))  # 0.2, of 255ths
-    assert torch.equal(weight[label == 1], torch.full_like(weight[label == 1], 153 / 255))
+    of_classes = weight[label == 0], weight[label == 1]
+    written = 51 / 255, 153 / 255  # 0.2 and 0.6 of 255ths
     if augmentation == "nadir":  # which moves pixels and mixes none
         assert torch.equal(label, guests.Weighted.colors(image))
+        for found, expected in zip(of_classes, written, strict=True):
+            assert torch.equal(found, torch.full_like(found, expected))
     else:
+        # Where pixels mix their weights do too, and the padding's is 0.
+        assert [float(found.median()) for found in of_classes] == pytest.approx(written)
+        assert float(weight.max()) == pytest.approx(written[1])
         padded = (label == IGNORE_INDEX) & (weight == 0)
         assert padded.any()
         assert float(image[padded[:, None].expand_as(image)].abs().max()) < 0.02  # the mean color
@@ -435,7 +441,7 @@ def test_labels_and_weights_arrive_augmented_like_their_images(
         ({"label": 7}, r"pseudo_labels gave labels other than 0\.\.6 and 255 for none"),
         ({"label": -1}, r"pseudo_labels gave labels other than 0\.\.6 and 255 for none"),
         ({"weight": 1.1}, r"pseudo_labels gave weights outside of \[0, 1\]"),
-        ({"weight": float("nan")}, r"pseudo_labels gave weights outside of \[0, 1\]"),
+        ({"weight": 0.0, "of": 0.0}, r"pseudo_labels gave weights outside of \[0, 1\]"),
     ],
 )
 def test_a_method_that_labels_wrongly_is_told_and_leaves_nothing_half_written(configure, tmp_path, settings, message):

@@ -103,7 +103,7 @@ def test_networks_that_differ_in_a_field_of_their_own_share_no_cost(make_spec):
     found = reachable(make_spec(base=base, search={"model.width": [4, 8]}))
     device = Device(kind="cpu", name="some processor", threads=1)
     assert len({profile_key(architecture, device) for architecture in found}) == 2
-    narrow, wide = (measure(architecture, describe_device("cpu", 1)) for architecture in found)
+    narrow, wide = (measure(architecture, describe_device("cpu", 1)).metrics for architecture in found)
     assert (narrow["num_parameters"], wide["num_parameters"]) == (28 * 4 + 11 * 5, 28 * 8 + 11 * 9)
 
 
