@@ -7,6 +7,7 @@ need no state beyond the step: the sample of a step, and what is drawn for it, i
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -179,7 +180,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     with _errors_of(path):
         state = read_torch_file(path)
-    if not isinstance(state, dict) or "format" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise DamagedCheckpointError(f"{path} is not a checkpoint of segda: expected a file written by `segda train`")
     if state["format"] != FORMAT:
         raise DamagedCheckpointError(
@@ -242,6 +243,10 @@ def restore_checkpoint(
             f"the run folder holds a checkpoint of another configuration ({written.fingerprint()}, now {config.fingerprint()}); "
             "use another folder or delete this one"
         )
+    if not 0 <= state["step"] <= config.steps:
+        raise DamagedCheckpointError(
+            f"{where} is at step {state['step']}, which a run of {config.steps} has not; delete it to train again"
+        )
     problems = misfits(state["method"], method.state_dict(), of="this method", are_finite=False)
     if problems:
         raise DamagedCheckpointError(f"{where} does not fit its configuration: {problems}; delete it to train again")
@@ -266,7 +271,9 @@ def _restored(
 ) -> Kept:
     method.load_state_dict(state["method"])
     for group, optimizer in optimizers.items():
+        built = optimizer.param_groups
         optimizer.load_state_dict(state["optimizers"][group])
+        _check_settings(optimizer, built, group)
         _check_moments(optimizer, group)
     scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["random"]["cpu"])
@@ -280,6 +287,13 @@ def _restored(
         interval=Interval(**state["interval"]),
         round=state["round"],
     )
+
+
+def _check_settings(optimizer: Optimizer, built: Sequence[Mapping[str, Any]], group: str) -> None:
+    for kept, own in zip(optimizer.param_groups, built, strict=True):
+        for name, value in own.items():
+            if isinstance(value, float) and not (isinstance(kept.get(name), float | int) and math.isfinite(kept[name])):
+                raise ValueError(f"{name} of {group} is no number")
 
 
 def _check_moments(optimizer: Optimizer, group: str) -> None:

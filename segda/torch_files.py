@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from segda.config_problems import shortened
 from segda.device_errors import is_out_of_memory
 
 _CHUNK = 1 << 20
@@ -75,7 +76,7 @@ def misfits(state: Mapping[Any, Any], expected: Mapping[str, Any], *, of: str, a
         'bias is missing; weight has shape [2] instead of [3]'
     """
     problems = [f"{name} is missing" for name in expected if name not in state]
-    problems += [f"{name} is not a part of {of}" for name in state if name not in expected]
+    problems += [f"{shortened(str(name))} is not a part of {of}" for name in state if name not in expected]
     for name, wanted in expected.items():
         if name in state:
             problem = _misfit(state[name], wanted, is_finite=are_finite)
@@ -95,15 +96,18 @@ def _misfit(value: Any, wanted: Any, *, is_finite: bool) -> str:
         return "is sparse, quantized or without values instead of a plain tensor"
     if (value.is_complex(), value.is_floating_point()) != (wanted.is_complex(), wanted.is_floating_point()):
         return f"is of type {value.dtype} instead of {wanted.dtype}"
-    if is_finite and not value.isfinite().all() and wanted.isfinite().all():
+    # As it will be stored: of the smallest types PyTorch cannot tell.
+    if is_finite and not value.to(wanted.dtype).isfinite().all() and wanted.isfinite().all():
         return "holds NaN or infinity"
     return ""
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    if path.exists() and not path.is_file():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))  # a pipe would be waited for
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():  # which would be waited for
+        raise OSError(errno.EINVAL, "Is a pipe or a device")
     with path.open("rb") as file:
         try:
             yield file

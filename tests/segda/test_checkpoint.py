@@ -111,6 +111,7 @@ NO_CHECKPOINTS = {
     "module": lambda state: nn.Linear(2, 2),
     "code": lambda state: state | {"step": print},
     "format as text": replaced(format="2"),
+    "format as tensor": lambda state: state | {"format": torch.zeros(2)},
     "later format": replaced(format=3),
     "only a format": lambda state: {"format": 2},
     "numbered": lambda state: {"format": 2} | dict(enumerate(state.values())),
@@ -151,8 +152,29 @@ OTHER_WEIGHTS = {
 NOT_FINITE = {
     "nan": with_weight(lambda weights, name: weights.update({name: weights[name] * float("nan")})),
     "infinity": with_weight(lambda weights, name: weights.update({name: weights[name] / 0})),
+    "nan of eight bits": with_weight(
+        lambda weights, name: weights.update({name: (weights[name] * float("nan")).to(torch.float8_e4m3fn)})
+    ),
 }
+
+
+def with_setting(**values):
+    """Change the settings of the optimizer."""
+
+    def changed(state):
+        kept = state["optimizers"]["segmenter"]
+        groups = [group | values for group in kept["param_groups"]]
+        return state | {"optimizers": {"segmenter": kept | {"param_groups": groups}}}
+
+    return changed
+
+
 NO_STATE = {
+    "step before the first": replaced(step=-5),
+    "step after the last": replaced(step=5),
+    "learning rate as text": with_setting(initial_lr="x"),
+    "learning rate missing": with_setting(initial_lr=None),
+    "learning rate not finite": with_setting(initial_lr=float("nan")),
     "optimizer of another group": lambda state: state | {"optimizers": {"other": state["optimizers"]["segmenter"]}},
     "optimizer empty": replaced(optimizers={"segmenter": {}}),
     "optimizer without moments": lambda state: (
