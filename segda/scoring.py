@@ -21,6 +21,7 @@ from segda.validators import VALIDATORS, PixelSample, validator_metric
 PRESENT_SHARE = 0.01
 FORGOTTEN_SHARE = 0.001
 NUM_EXAMPLES = 4
+RESULT = "result.json"
 
 
 class Scorer:
@@ -146,7 +147,7 @@ class Scorer:
                 for name, metrics in scored.items()
             },
         }
-        write_json(folder / "result.json", result)
+        write_json(folder / RESULT, result)
 
     def _write_examples(self, folder: Path) -> None:
         """Draw image, label and prediction of a few evenly spaced images of each domain."""

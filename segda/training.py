@@ -24,6 +24,7 @@ from segda.files import expanded, remove_unfinished, write_json, write_text
 from segda.gradients import images_at_once
 from segda.processes import assembled
 from segda.progress import Update, notices, progress_bar
+from segda.scoring import RESULT
 from segda.splits import Splits, data_fingerprint, open_splits
 from segda.team import Team
 from segda.training_run import OnStep, TrainingRun
@@ -213,7 +214,7 @@ def _record(run: TrainingRun, *, resumed: bool) -> None:
     else:
         write_json(run.folder / "config.json", run.config.model_dump(mode="json"))
     guests = describe_guests(run.config)
-    described = (_read_environment(environment) if resumed else {}) or describe_environment(run.device) | guests
+    described = (_read_kept(environment) if resumed else {}) or describe_environment(run.device) | guests
     for name, value in guests.items():
         if described.get(name) != value:
             log.warning(
@@ -223,10 +224,12 @@ def _record(run: TrainingRun, *, resumed: bool) -> None:
     if resumed:
         # The run may have ended after its checkpoint was written and before this was.
         _write_reports(run)
+        if run.step == run.config.steps and not _read_kept(run.folder / RESULT):
+            run.score(final=True)
 
 
-def _read_environment(path: Path) -> dict[str, Any]:
-    """Read what a run began with; empty if that is not known any more, which is no reason to lose the run."""
+def _read_kept(path: Path) -> dict[str, Any]:
+    """Read what a run wrote beside its checkpoint; empty if that is lost, which is no reason to lose the run."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -234,7 +237,7 @@ def _read_environment(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        log.warning("%s is damaged: it says from now on what the run goes on with", path)
+        log.warning("%s is damaged and is written again, as the run is now", path)
         return {}
     return found
 

@@ -74,6 +74,7 @@ def train_command(
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.cli.overrides import changes_of
     from segda.loading import load_config
+    from segda.scoring import RESULT
     from segda.training import train
 
     if steps is not None:
@@ -81,7 +82,7 @@ def train_command(
     config = load_config(config_file, changes=changes_of(assignments), data_roots=roots)
     folder = folder or Path("runs") / f"{config_file.stem}-{config.fingerprint()}"
     train(config, folder=folder, micro_batch=micro_batch, processes=processes)
-    _print_result(json.loads((folder / "result.json").read_text()), folder)
+    _print_result(json.loads((folder / RESULT).read_text()), folder)
 
 
 def _print_result(result: Mapping[str, Any], folder: Path) -> None:

@@ -209,6 +209,17 @@ def test_a_run_that_ended_right_after_its_checkpoint_writes_down_its_report_when
     assert json.loads(line)["step"] == 1
 
 
+@pytest.mark.parametrize("left", [None, "", "[]"])
+def test_a_run_whose_result_was_lost_after_its_end_writes_it_again(scenes, tmp_path, left):
+    config = configure(scenes, tmp_path / "cache", steps=1)
+    train(config, Reports(), folder=tmp_path / "run")
+    result = tmp_path / "run" / "result.json"
+    whole = json.loads(result.read_text())
+    result.unlink() if left is None else result.write_text(left)
+    train(config, Reports(), folder=tmp_path / "run", acknowledged=1)
+    assert json.loads(result.read_text()) == whole
+
+
 def test_target_training_labels_filled_with_garbage_change_nothing(scenes, tmp_path):
     """The wall: adaptation never opens them, so even unreadable files do no harm."""
     copy = generate_scenes(tmp_path / "scenes", size=SIZE, train=6, val=3, seed=1)
