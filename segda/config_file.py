@@ -178,7 +178,7 @@ def _composed(text: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else mark.line + 1
         raise _NotUsable(line, f"not valid YAML: {error.problem or error.context}") from error
-    except ValueError as error:  # escapes that stand for no character, versions of thousands of digits
+    except (ValueError, OverflowError) as error:  # escapes that stand for no character, versions of thousands of digits
         raise _NotUsable(loader.line + 1, f"not valid YAML: {error}") from error
     except RecursionError as error:
         raise _NotUsable(1, "not usable: the values are nested too deeply") from error

@@ -160,6 +160,7 @@ def test_a_wrong_value_is_told_in_one_line_with_its_line_number(write, text, mes
         ("a: 1\n---\nb: 2\n", "2: not valid YAML: but found another document"),
         ("a: 1\nb: '\x07'\n", "2: not valid YAML: character 7 is not allowed"),
         ('a: "\\U00110000"\n', "1: not valid YAML: chr() arg not in range(0x110000)"),
+        ('a: "\\UFFFFFFFF"\n', "1: not valid YAML: Python int too large to convert to C int"),
         ('a: "\\0"\n', r"1: a text must have no control characters, got '\x00'; remove it"),
         ('a: "\\ud800"\n', r"1: a text must have no control characters, got '\ud800'; remove it"),
         ('"a\\nb": 1\n', r"1: a key must be one line of at most 300 characters, got 'a\nb'"),
