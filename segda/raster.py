@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from torch import nn
 
 from segda.datasets.bands import ImageBands, image_bands
+from segda.datasets.listing import UnreachableError, reach
 from segda.errors import ConfigError, CorruptSampleError
 from segda.files import replacing
 from segda.pictures import ByteArray, Palette, color_table
@@ -126,6 +127,10 @@ def predict_raster(
         CorruptSampleError: if the raster cannot be read or has other bands.
         OutOfMemoryError: if a batch of windows does not fit on the device.
     """
+    try:
+        reach(source)  # a pipe would be waited for
+    except UnreachableError as error:
+        raise CorruptSampleError(f"{source} {error}") from error
     if destination.exists() and destination.samefile(source):
         raise ConfigError(f"the prediction would replace its own input {source}; choose another output")
     if batch_size < 1:
@@ -133,7 +138,7 @@ def predict_raster(
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is a fine input
         try:
-            with rasterio.open(source) as reader:
+            with rasterio.open(source.absolute()) as reader:  # a name with a colon would be an address
                 bands = image_bands(reader, source)
                 rows = tile_axis(reader.height, window=window, overlap=overlap)
                 columns = tile_axis(reader.width, window=window, overlap=overlap)

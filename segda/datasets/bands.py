@@ -1,13 +1,15 @@
 """Which bands of a TIFF are red, green and blue: what the file says of them, for training and prediction alike.
 
 - Bands tagged red, green and blue are these, wherever they stand. GDAL tags the bands of an RGB file so, and those of other files
-  where whoever wrote them said it. Where no band has such a tag, descriptions that are just these words count.
+  where whoever wrote them said it. Where no band has such a tag, descriptions with one of these words count: Red, Band 4 (red), r.
 - Without either, the first three bands are red, green and blue, if nothing is said of them.
 - A single band with a color table shows the table's colors.
 - Everything else is refused: a part of the tags, one of them twice, descriptions that contradict tags, the first three bands tagged
-  as something else. Descriptions such as B04 are not used: which color that is depends on the satellite.
+  or described as something else (infrared, red edge). Numbers such as B04 are not used: which color that is depends on the
+  satellite.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,11 @@ from segda.errors import CorruptSampleError
 from segda.types import Pixels
 
 _COLORS = ("red", "green", "blue")
+_LETTERS = {color[0]: color for color in _COLORS}
+# What makes another band of a red or blue one, or is one.
+_OTHERS = frozenset(
+    {"coastal", "edge", "infrared", "nir", "pan", "panchromatic", "rededge", "swir", "thermal", "yellow"}
+)
 _UNTAGGED = (ColorInterp.undefined, ColorInterp.gray)  # what GDAL says of bands of which the file says nothing
 
 
@@ -74,15 +81,18 @@ def image_bands(reader: Any, path: Path) -> ImageBands:
             f"image {path}: expected bands red, green and blue, got {reader.count} band(s); convert it to RGB"
         )
     tagged = _found([tag.name for tag in tags], what="tags", path=path)
-    described = _found([(text or "").strip().lower() for text in reader.descriptions], what="descriptions", path=path)
+    words = [_said(text or "") for text in reader.descriptions]
+    described = _found(words, what="descriptions", path=path)
     if tagged and described and tagged != described:
         raise CorruptSampleError(
             f"{path}: its tags say that red, green and blue are the bands {_listed(tagged)}, its descriptions say "
             f"{_listed(described)}; correct one of them, e.g. with `rio edit-info --colorinterp`"
         )
-    if (tagged or described) is None and not all(tag in _UNTAGGED for tag in tags[:3]):
+    is_told = any(tag not in _UNTAGGED for tag in tags[:3]) or any(words[:3])
+    if (tagged or described) is None and is_told:
+        came = ", ".join(word or tag.name for word, tag in zip(words, tags, strict=True))
         raise CorruptSampleError(
-            f"{path}: expected bands red, green and blue, got {', '.join(tag.name for tag in tags)}; "
+            f"{path}: expected bands red, green and blue, got {came}; "
             "convert it to RGB, or correct what it says with `rio edit-info --colorinterp`"
         )
     return ImageBands(tagged or described or (1, 2, 3), alpha=alpha)
@@ -94,6 +104,19 @@ def color_table_of(reader: Any, band: int) -> Pixels:
     for value, color in reader.colormap(band).items():
         table[value] = color[:3]
     return table
+
+
+def _said(description: str) -> str:
+    """Return the color that the description of a band names, or a word for another kind of band; empty if it says neither.
+
+    Example:
+        >>> [_said(text) for text in ("B", "B4 (Red)", "Near infrared", "vegetation red edge", "Band 1")]
+        ['blue', 'red', 'infrared', 'edge', '']
+    """
+    text = description.strip().lower()
+    words = re.findall(r"[a-z]+", _LETTERS.get(text, text))
+    found = [word for word in words if word in _OTHERS] or [word for word in words if word in _COLORS]
+    return found[0] if found else ""
 
 
 def _found(names: Sequence[str], *, what: str, path: Path) -> tuple[int, ...] | None:

@@ -91,7 +91,7 @@ def _open_tiff(path: Path) -> Iterator[Any]:
         with _WARNING_FILTERS, warnings.catch_warnings():
             # A tile cut out of a larger raster often has no coordinates; segmentation needs none.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            raster = rasterio.open(path)
+            raster = rasterio.open(path.absolute())  # a name with a colon would be an address
         with raster:
             yield raster
     except RasterioError as error:

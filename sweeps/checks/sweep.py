@@ -152,7 +152,9 @@ def _check_heads(spec: SweepSpec, space: SearchSpace) -> None:
     for item in space.parameters:
         for name in _names_beside(item, spec, space, "model") if item.path == HEAD_LR_FACTOR else ():
             if MODELS[name].trunk_module is None:
-                with_trunk = ", ".join(model for model in sorted(_reachable(spec, "model")) if MODELS[model].trunk_module)
+                with_trunk = ", ".join(
+                    model for model in sorted(_reachable(spec, "model")) if MODELS[model].trunk_module
+                )
                 raise LocatedError(
                     ("search", item.path),
                     f"{name} has no trunk beside which heads would learn at another rate; "

@@ -1,5 +1,7 @@
+import os
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,3 +302,17 @@ def test_rasters_of_a_folder_are_predicted_as_rasters(tmp_path):
     with rasterio.open(tmp_path / "out" / "a.tif") as reader:
         assert reader.crs == CRS
         assert np.array_equal(reader.read(1), predict_image(PixelwiseSegmenter().eval(), image))
+
+
+def test_a_pipe_is_refused_and_a_colon_in_a_name_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.tif")
+    with pytest.raises(CorruptSampleError, match=r"pipe\.tif is not a file but a pipe"):
+        predict_raster(nn.Identity(), Path("pipe.tif"), Path("out.tif"), palette=PALETTE)
+    named = Path("http:a.tif")
+    with rasterio.open(
+        tmp_path / "plain.tif", "w", driver="GTiff", height=4, width=4, count=3, dtype="uint8"
+    ) as raster:
+        raster.write(np.full((3, 4, 4), 7, np.uint8))
+    Path("plain.tif").rename(named)
+    assert read_image(named)[0, 0].tolist() == [7, 7, 7]

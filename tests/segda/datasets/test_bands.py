@@ -51,7 +51,10 @@ def test_without_tags_the_first_three_bands_are_taken(tmp_path: Path, count: int
     assert read_image(path)[0, 0].tolist() == RGB
 
 
-@pytest.mark.parametrize("words", [["blue", "green", "red"], ["Blue", " GREEN", "Red "]])
+@pytest.mark.parametrize(
+    "words",
+    [["blue", "green", "red"], ["Blue", " GREEN", "Red "], ["b", "G", "r"], ["B2 (blue)", "green_band", "Band 4: RED"]],
+)
 def test_descriptions_count_where_nothing_is_tagged(tmp_path: Path, words: list[str | None]) -> None:
     path = write(tmp_path / "a.tif", ["undefined"] * 3, descriptions=words, levels=[30, 90, 200])
     assert read_image(path)[0, 0].tolist() == RGB
@@ -76,6 +79,8 @@ def test_numbers_of_a_satellite_say_nothing(tmp_path: Path) -> None:
         (["alpha", "undefined", "undefined", "undefined"], None, r"got alpha, undefined"),
         (["cyan", "undefined", "undefined"], None, r"got cyan"),
         (["undefined"] * 3, ["nir", "red", "green"], r"its descriptions are nir, red, green"),
+        (["undefined"] * 3, ["NIR1", "Band 2", None], r"got nir, undefined, undefined"),
+        (["undefined"] * 3, ["red edge", "green", "blue"], r"its descriptions are edge, green, blue"),
         (["red", "green", "blue"], ["nir", "red", "green"], r"its descriptions are nir, red, green"),
         (["red", "green", "blue"], ["blue", "green", "red"], r"are the bands 1, 2, 3, its descriptions say 3, 2, 1"),
         (["gray", "undefined"], None, r"got 2 band"),
