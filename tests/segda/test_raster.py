@@ -310,9 +310,7 @@ def test_a_pipe_is_refused_and_a_colon_in_a_name_is_no_address(tmp_path, monkeyp
     with pytest.raises(CorruptSampleError, match=r"pipe\.tif is not a file but a pipe"):
         predict_raster(nn.Identity(), Path("pipe.tif"), Path("out.tif"), palette=PALETTE)
     named = Path("http:a.tif")
-    with rasterio.open(
-        tmp_path / "plain.tif", "w", driver="GTiff", height=4, width=4, count=3, dtype="uint8"
-    ) as raster:
+    kind = {"driver": "GTiff", "height": 4, "width": 4, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / named, "w", **kind, transform=TRANSFORM) as raster:
         raster.write(np.full((3, 4, 4), 7, np.uint8))
-    Path("plain.tif").rename(named)
     assert read_image(named)[0, 0].tolist() == [7, 7, 7]
