@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import psutil
 import sqlalchemy as sa
 
+from segda.config_problems import shortened
 from segda.errors import ConfigError
 from segda.masking import masked, reason
 
@@ -21,6 +23,7 @@ RECONNECT_SECONDS = 120.0
 # A checkpoint that found no room is removed again, and so are Ray's temporary files: a full disk may have room a moment later.
 FULL_SECONDS = 20.0
 _PAUSE_SECONDS = 0.5
+_LONGEST_ADDRESS = 200  # characters of one that messages repeat
 # Their locks are not reliable, and SQLite loses data without locks (https://www.sqlite.org/faq.html, question 5).
 _NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -148,3 +151,45 @@ def _is_full(error: sa.exc.DBAPIError) -> bool:
 
 def _line(error: sa.exc.DBAPIError) -> str:
     return reason(error.orig or error)
+
+
+def address(location: Path | str) -> tuple[sa.URL, str]:
+    """Return where a ledger is, and the same for people, without a password.
+
+    Raises:
+        ConfigError: it can lie nowhere, or something else than a file is there.
+    """
+    is_url = isinstance(location, str) and "://" in location
+    try:
+        url = database_url(str(location)) if is_url else sa.URL.create("sqlite", database=str(location))
+        is_sqlite = url.get_backend_name() == "sqlite"
+        str(location).encode()  # a name that is no text reaches no database
+    except ConfigError:
+        raise
+    except (ValueError, sa.exc.ArgumentError) as error:
+        raise ConfigError("what is given for the ledger is no address; name a file or a database") from error
+    shown = shortened(masked(str(location)), longest=_LONGEST_ADDRESS)
+    if is_sqlite and url.database in (None, "", ":memory:"):
+        raise ConfigError(f"the ledger {shown} would be gone with its process; name a file or a database")
+    if is_sqlite and not _may_be_file(Path(str(url.database))):
+        raise ConfigError(f"cannot open the ledger {shown}: no file can be there; name another file or database")
+    return url, shown
+
+
+def _may_be_file(path: Path) -> bool:
+    """Return whether a path is that of a file or of nothing yet; whoever opens a pipe waits for its other end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def no_ledger(shown: str) -> ConfigError:
+    """Return the error for a ledger that is not there.
+
+    Args:
+        shown: its place, for people.
+    """
+    return ConfigError(f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store")

@@ -7,9 +7,8 @@ locks do not work over network file systems; several machines share a PostgreSQL
 """
 
 import dataclasses
-import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,33 +17,26 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from segda.config_problems import shortened
 from segda.errors import ConfigError
 from segda.files import make_private_folder, touch_private
-from segda.masking import masked, reason
+from segda.masking import reason
 from segda.names import nearest
 from sweeps.failures import FailureClass
-from sweeps.ledger.connection import check_file_system, database_url, survives_restart
+from sweeps.ledger.connection import address, check_file_system, no_ledger, survives_restart
 from sweeps.ledger.plain import read
 from sweeps.ledger.proofs import (
     TRIAL_ROW,
-    Proof,
     next_chain,
     prove_profile,
     prove_sweep,
     prove_trial,
     read_proofs,
 )
+from sweeps.ledger.queries import Queries, is_trial, unknown_sweep, unknown_trial
 from sweeps.ledger.reading import engine_to_read
 from sweeps.ledger.records import (
-    Event,
     Point,
     SweepInfo,
-    SweepRecord,
-    event_record,
-    glance,
-    point_record,
-    sweep_record,
     trial_record,
 )
 from sweeps.ledger.tables import (
@@ -71,7 +63,6 @@ _TRIAL_CHANGES = frozenset(_RECORD_FIELDS) - _IDENTITY
 _SWEEP_CHANGES = frozenset({"spec", "parent_run_id", "state", "seconds", "stop_requested"})
 _INFO_CHANGES = frozenset(item.name for item in dataclasses.fields(SweepInfo))
 _NO_INFO = SweepInfo()
-_LONGEST_ADDRESS = 200  # characters of one that messages repeat
 
 
 class LeaseLostError(ConfigError):
@@ -86,13 +77,12 @@ class LeaseLostError(ConfigError):
         super().__init__(f"another process has taken over sweep {sweep!r}; this one has ended without harm")
 
 
-class Ledger:
+class Ledger(Queries):
     """Sweeps, trials, points, events, profiles and packings in one database.
 
     All methods may be called from any thread. Open it with `Ledger.open`, close it with `close()` or a `with` block.
 
     Attributes:
-        has_server: whether its database is a server, which may be away for a while.
         holders: sweep -> holder of the lease under which this process drives it, kept by `sweeps.ledger.lease.Lease`. What changes
             such a sweep raises `LeaseLostError` once another process has the lease; sweeps that are not named are written freely.
     """
@@ -103,9 +93,8 @@ class Ledger:
         Args:
             engine: SQLAlchemy engine.
         """
-        self.has_server = engine.dialect.name != "sqlite"
+        super().__init__(engine)
         self.holders: dict[str, str] = {}
-        self._reader = engine
         self._writer = engine.execution_options(sqlite_begin="IMMEDIATE")
 
     @classmethod
@@ -122,10 +111,10 @@ class Ledger:
         """
         shown = str(location)
         try:
-            url, shown = _address(location)
+            url, shown = address(location)
             is_sqlite = url.get_backend_name() == "sqlite"
             if is_sqlite and not create and not Path(str(url.database)).is_file():
-                raise _no_ledger(shown)
+                raise no_ledger(shown)
             if is_sqlite and url.database:
                 check_file_system(Path(url.database))
                 make_private_folder(Path(url.database).parent)
@@ -166,16 +155,16 @@ class Ledger:
         """
         shown = str(location)
         try:
-            url, shown = _address(location)
+            url, shown = address(location)
             if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-                raise _no_ledger(shown)
+                raise no_ledger(shown)
             ledger = cls(engine_to_read(url))
         except (ImportError, sa.exc.ArgumentError) as error:
             raise ConfigError(f"cannot open the ledger {shown}: {error}; name another file or database") from error
         try:
             with ledger.reading() as connection:
                 if not has_schema(connection, shown):
-                    raise _no_ledger(shown)
+                    raise no_ledger(shown)
         except (sa.exc.DBAPIError, OSError) as error:
             ledger.close()
             why = reason(getattr(error, "orig", None) or error)
@@ -196,12 +185,6 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Run a block in one transaction that only reads."""
-        with self._reader.begin() as connection:
-            yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -265,26 +248,6 @@ class Ledger:
                 connection.execute(SWEEP.delete().where(SWEEP.c.name == name))
 
     @survives_restart
-    def sweep(self, name: str) -> SweepRecord:
-        """Return a sweep.
-
-        Raises:
-            ConfigError: there is none of that name.
-        """
-        with self.reading() as connection:
-            row = connection.execute(sa.select(SWEEP).where(SWEEP.c.name == name)).mappings().first()
-            if row is None:
-                raise unknown_sweep(connection, name)
-            return sweep_record(row)
-
-    @survives_restart
-    def sweeps(self) -> list[SweepRecord]:
-        """Return all sweeps, oldest first."""
-        with self.reading() as connection:
-            rows = connection.execute(sa.select(SWEEP).order_by(SWEEP.c.created, SWEEP.c.name)).mappings()
-            return [sweep_record(row) for row in rows]
-
-    @survives_restart
     def update_sweep(self, name: str, /, **changes: Any) -> None:
         """Change fields of a sweep.
 
@@ -340,7 +303,7 @@ class Ledger:
         row = {name: getattr(record, name) for name in _RECORD_FIELDS}
         row["created"] = record.created or time.time()
         with self.changing(record.sweep) as connection:
-            query = sa.select(TRIAL.c.key, TRIAL.c.created).where(_is_trial(record.sweep, record.number))
+            query = sa.select(TRIAL.c.key, TRIAL.c.created).where(is_trial(record.sweep, record.number))
             found = connection.execute(query).first()
             if found is not None and record.created and tuple(found) == (record.key, record.created):
                 return  # ours: the answer to an earlier call was lost
@@ -358,78 +321,6 @@ class Ledger:
             chain = next_chain(connection, record.sweep, record.number, added=begins_with)
             files = _files_of_origin(connection, record)
             prove_trial(connection, added, points=chain, data=data, code=code, files=files)
-
-    @survives_restart
-    def find_complete(self, key: str) -> TrialRecord | None:
-        """Return the oldest fully trained trial of any sweep that computed the same thing, or None.
-
-        Args:
-            key: its identity, see `sweeps.trial.trial_key`.
-        """
-        query = (
-            sa.select(TRIAL)
-            .where(TRIAL.c.key == key, TRIAL.c.state == TrialState.COMPLETE, TRIAL.c.reused.is_(None))
-            .order_by(TRIAL.c.created)
-        )
-        with self.reading() as connection:
-            row = connection.execute(query).mappings().first()
-            return None if row is None else trial_record(row)
-
-    @survives_restart
-    def trial(self, sweep: str, number: int) -> TrialRecord:
-        """Return a trial.
-
-        Raises:
-            ConfigError: the sweep or the trial does not exist.
-        """
-        with self.reading() as connection:
-            row = connection.execute(sa.select(TRIAL).where(_is_trial(sweep, number))).mappings().first()
-            if row is None:
-                raise _unknown_trial(connection, sweep, number)
-            return trial_record(row)
-
-    @survives_restart
-    def trials(self, sweep: str, numbers: Collection[int] | None = None) -> list[TrialRecord]:
-        """Return the trials of a sweep, ordered by number; none for an unknown sweep.
-
-        Args:
-            sweep: the sweep.
-            numbers: those to return; unset: all.
-        """
-        query = sa.select(TRIAL).where(TRIAL.c.sweep == sweep).order_by(TRIAL.c.number)
-        if numbers is not None:
-            query = query.where(TRIAL.c.number.in_(numbers))
-        with self.reading() as connection:
-            return [trial_record(row) for row in connection.execute(query).mappings()]
-
-    @survives_restart
-    def glances(self, sweep: str, *, metric: str) -> list[TrialRecord]:
-        """Return the trials of a sweep without what makes them large, for who counts and compares thousands of them.
-
-        Args:
-            sweep: the sweep.
-            metric: the only one that `metrics` and `profile` of the records have, if the trial has it.
-
-        Returns:
-            Records ordered by number; `params` and `config` are empty.
-        """
-        small = [column for column in TRIAL.c if column.name not in ("params", "config", "metrics", "profile")]
-        figures = [
-            sa.type_coerce(column, sa.JSON)[metric].label(column.name) for column in (TRIAL.c.metrics, TRIAL.c.profile)
-        ]
-        query = sa.select(*small, *figures).where(TRIAL.c.sweep == sweep).order_by(TRIAL.c.number)
-        with self.reading() as connection:
-            return [glance(row, metric) for row in connection.execute(query).mappings()]
-
-    @survives_restart
-    def counts(self) -> dict[str, dict[TrialState, int]]:
-        """Return how many trials each sweep has in each state."""
-        query = sa.select(TRIAL.c.sweep, TRIAL.c.state, sa.func.count()).group_by(TRIAL.c.sweep, TRIAL.c.state)
-        found: dict[str, dict[TrialState, int]] = {}
-        with self.reading() as connection:
-            for sweep, state, count in connection.execute(query):
-                found.setdefault(sweep, {})[TrialState(state)] = count
-        return found
 
     @survives_restart
     def update_trial(self, sweep: str, number: int, /, *, attempt: int | None = None, **changes: Any) -> TrialRecord:
@@ -451,9 +342,9 @@ class Ledger:
         """
         _check_changes(changes, _TRIAL_CHANGES, "trial")
         with self.changing(sweep) as connection:
-            found = connection.execute(sa.select(TRIAL.c.attempt).where(_is_trial(sweep, number))).first()
+            found = connection.execute(sa.select(TRIAL.c.attempt).where(is_trial(sweep, number))).first()
             if found is None:
-                raise _unknown_trial(connection, sweep, number)
+                raise unknown_trial(connection, sweep, number)
             if attempt is not None and attempt != found.attempt:
                 raise LeaseLostError(sweep)
             return _change_trial(connection, sweep, number, changes)
@@ -474,10 +365,10 @@ class Ledger:
             ConfigError: the sweep or the trial does not exist, or the trial is finished.
         """
         with self.changing(sweep) as connection:
-            query = sa.select(TRIAL.c.attempt, TRIAL.c.state, TRIAL.c.started).where(_is_trial(sweep, number))
+            query = sa.select(TRIAL.c.attempt, TRIAL.c.state, TRIAL.c.started).where(is_trial(sweep, number))
             row = connection.execute(query).first()
             if row is None:
-                raise _unknown_trial(connection, sweep, number)
+                raise unknown_trial(connection, sweep, number)
             if TrialState(row.state).is_finished:
                 raise ConfigError(
                     f"trial {number} of sweep {sweep!r} is {row.state}; a finished trial is not run again"
@@ -506,18 +397,12 @@ class Ledger:
             LeaseLostError: somebody else has started another attempt.
         """
         with self.changing(sweep) as connection:
-            row = connection.execute(sa.select(TRIAL).where(_is_trial(sweep, number))).mappings().first()
+            row = connection.execute(sa.select(TRIAL).where(is_trial(sweep, number))).mappings().first()
             if row is None:
-                raise _unknown_trial(connection, sweep, number)
+                raise unknown_trial(connection, sweep, number)
             if attempt != row["attempt"]:
                 raise LeaseLostError(sweep)
             prove_trial(connection, row, files=dict(files))
-
-    @survives_restart
-    def proofs(self, sweep: str) -> dict[int, Proof]:
-        """Return what is kept to prove the trials of a sweep by, also of those that are not there any more."""
-        with self.reading() as connection:
-            return read_proofs(connection, TRIAL_ROW, sweep)
 
     # Points
 
@@ -555,10 +440,10 @@ class Ledger:
             _check_changes(changes, _TRIAL_CHANGES, "trial")
         values = {name: float(value) for name, value in metrics.items()}
         with self.changing(sweep) as connection:
-            query = sa.select(TRIAL.c.attempt, TRIAL.c.step, TRIAL.c.metrics).where(_is_trial(sweep, number))
+            query = sa.select(TRIAL.c.attempt, TRIAL.c.step, TRIAL.c.metrics).where(is_trial(sweep, number))
             row = connection.execute(query).first()
             if row is None:
-                raise _unknown_trial(connection, sweep, number)
+                raise unknown_trial(connection, sweep, number)
             same = sa.and_(POINT.c.sweep == sweep, POINT.c.number == number, POINT.c.step == step)
             if row.attempt != attempt or connection.execute(sa.select(POINT.c.id).where(same)).first() is not None:
                 return None
@@ -569,88 +454,6 @@ class Ledger:
             changes |= {"metrics": newest, "step": max(step, row.step)}
             chain = next_chain(connection, sweep, number, added=[point])
             return _change_trial(connection, sweep, number, changes, points=chain)
-
-    @survives_restart
-    def points(self, sweep: str, number: int | None = None, *, steps: Collection[int] | None = None) -> list[Point]:
-        """Return the reports of a trial, or of all trials, ordered by trial and step.
-
-        Args:
-            sweep: the sweep.
-            number: the trial; unset: all.
-            steps: those that are wanted; unset: all.
-        """
-        query = sa.select(POINT).where(POINT.c.sweep == sweep).order_by(POINT.c.number, POINT.c.step)
-        if number is not None:
-            query = query.where(POINT.c.number == number)
-        if steps is not None:
-            query = query.where(POINT.c.step.in_(steps))
-        with self.reading() as connection:
-            return [point_record(row) for row in connection.execute(query).mappings()]
-
-    @survives_restart
-    def curves(self, sweep: str, metric: str) -> dict[int, list[tuple[int, float]]]:
-        """Return what trials reported of one metric: number -> (step, value) by step; nothing of those without it.
-
-        Args:
-            sweep: the sweep.
-            metric: its name.
-        """
-        value = sa.type_coerce(POINT.c.metrics, sa.JSON)[metric]
-        query = sa.select(POINT.c.number, POINT.c.step, value).where(POINT.c.sweep == sweep)
-        found: dict[int, list[tuple[int, float]]] = {}
-        with self.reading() as connection:
-            for number, step, figure in connection.execute(query.order_by(POINT.c.number, POINT.c.step)):
-                if figure is not None:
-                    found.setdefault(number, []).append((step, float(figure)))
-        return found
-
-    @survives_restart
-    def report_times(self, sweep: str, kind: str) -> dict[int, list[float]]:
-        """Return when the trials reported that events of a kind are about: number -> seconds since 1970.
-
-        Args:
-            sweep: the sweep.
-            kind: of the events.
-        """
-        about = sa.select(EVENT.c.number).where(EVENT.c.sweep == sweep, EVENT.c.kind == kind)
-        query = sa.select(POINT.c.number, POINT.c.timestamp).where(POINT.c.sweep == sweep, POINT.c.number.in_(about))
-        found: dict[int, list[float]] = {}
-        with self.reading() as connection:
-            for number, timestamp in connection.execute(query):
-                found.setdefault(number, []).append(timestamp)
-        return found
-
-    @survives_restart
-    def last_reports(self, sweep: str, numbers: Collection[int]) -> dict[int, float]:
-        """Return when trials last reported, seconds since 1970; nothing of those that have not.
-
-        Args:
-            sweep: the sweep.
-            numbers: the trials.
-        """
-        query = (
-            sa.select(POINT.c.number, sa.func.max(POINT.c.timestamp))
-            .where(POINT.c.sweep == sweep, POINT.c.number.in_(numbers))
-            .group_by(POINT.c.number)
-        )
-        with self.reading() as connection:
-            return {number: float(timestamp) for number, timestamp in connection.execute(query)}
-
-    @survives_restart
-    def points_after(self, sweep: str, cursor: int, *, limit: int) -> list[Point]:
-        """Return the reports that arrived after another one.
-
-        Args:
-            sweep: the sweep.
-            cursor: `Point.id` of the last one seen; 0 for the beginning.
-            limit: largest number of reports to return.
-
-        Returns:
-            Reports in order of arrival.
-        """
-        query = sa.select(POINT).where(POINT.c.sweep == sweep, POINT.c.id > cursor).order_by(POINT.c.id)
-        with self.reading() as connection:
-            return [point_record(row) for row in connection.execute(query.limit(limit)).mappings()]
 
     # Events
 
@@ -686,38 +489,7 @@ class Ledger:
                 )
             )
 
-    @survives_restart
-    def events(self, sweep: str) -> list[Event]:
-        """Return what happened to a sweep, in order of arrival."""
-        query = sa.select(EVENT).where(EVENT.c.sweep == sweep).order_by(EVENT.c.id)
-        with self.reading() as connection:
-            return [event_record(row) for row in connection.execute(query).mappings()]
-
-    @survives_restart
-    def last_event(self, sweep: str, kinds: Collection[str]) -> Event | None:
-        """Return the newest event of any of some kinds, or None.
-
-        Args:
-            sweep: the sweep.
-            kinds: of the event.
-        """
-        query = sa.select(EVENT).where(EVENT.c.sweep == sweep, EVENT.c.kind.in_(kinds)).order_by(EVENT.c.id.desc())
-        with self.reading() as connection:
-            row = connection.execute(query.limit(1)).mappings().first()
-            return None if row is None else event_record(row)
-
     # Profiles
-
-    @survives_restart
-    def profile(self, key: str) -> dict[str, float] | None:
-        """Return the remembered efficiency of an architecture on a device, or None.
-
-        Args:
-            key: identity of architecture, input, device and precision.
-        """
-        with self.reading() as connection:
-            row = connection.execute(sa.select(PROFILE.c.metrics).where(PROFILE.c.key == key)).first()
-            return None if row is None else dict(row.metrics)
 
     @survives_restart
     def put_profile(self, key: str, metrics: Mapping[str, float]) -> None:
@@ -739,17 +511,6 @@ class Ledger:
     # Packings
 
     @survives_restart
-    def packing(self, key: str) -> int | None:
-        """Return how many trials share a GPU, as found earlier, or None.
-
-        Args:
-            key: identity of configurations and GPU.
-        """
-        with self.reading() as connection:
-            found: int | None = connection.execute(sa.select(PACKING.c.per_gpu).where(PACKING.c.key == key)).scalar()
-            return found
-
-    @survives_restart
     def put_packing(self, key: str, per_gpu: int) -> None:
         """Remember how many trials share a GPU; a newer answer replaces it.
 
@@ -765,52 +526,11 @@ class Ledger:
             )
 
 
-def _address(location: Path | str) -> tuple[sa.URL, str]:
-    """Return where a ledger is, and the same for people, without a password.
-
-    Raises:
-        ConfigError: it can lie nowhere, or something else than a file is there.
-    """
-    is_url = isinstance(location, str) and "://" in location
-    try:
-        url = database_url(str(location)) if is_url else sa.URL.create("sqlite", database=str(location))
-        is_sqlite = url.get_backend_name() == "sqlite"
-        str(location).encode()  # a name that is no text reaches no database
-    except ConfigError:
-        raise
-    except (ValueError, sa.exc.ArgumentError) as error:
-        raise ConfigError("what is given for the ledger is no address; name a file or a database") from error
-    shown = shortened(masked(str(location)), longest=_LONGEST_ADDRESS)
-    if is_sqlite and url.database in (None, "", ":memory:"):
-        raise ConfigError(f"the ledger {shown} would be gone with its process; name a file or a database")
-    if is_sqlite and not _may_be_file(Path(str(url.database))):
-        raise ConfigError(f"cannot open the ledger {shown}: no file can be there; name another file or database")
-    return url, shown
-
-
-def _may_be_file(path: Path) -> bool:
-    """Return whether a path is that of a file or of nothing yet; whoever opens a pipe waits for its other end."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-def _no_ledger(shown: str) -> ConfigError:
-    return ConfigError(f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store")
-
-
-def _is_trial(sweep: str, number: int) -> sa.ColumnElement[bool]:
-    return sa.and_(TRIAL.c.sweep == sweep, TRIAL.c.number == number)
-
-
 def _change_trial(
     connection: Connection, sweep: str, number: int, changes: Mapping[str, Any], **proven: Any
 ) -> TrialRecord:
     """Change fields of a trial that exists, and of its proof; return it as it is then."""
-    update = TRIAL.update().where(_is_trial(sweep, number)).values(**changes).returning(TRIAL)
+    update = TRIAL.update().where(is_trial(sweep, number)).values(**changes).returning(TRIAL)
     row = connection.execute(update).mappings().one()
     prove_trial(connection, row, **proven)
     return trial_record(row)
@@ -833,19 +553,3 @@ def _check_changes(changes: Mapping[str, Any], allowed: frozenset[str], what: st
             )
     if not changes:
         raise TypeError(f"no change given; can change: {', '.join(sorted(allowed))}")
-
-
-def unknown_sweep(connection: Connection, name: str) -> ConfigError:
-    """Return the error for a sweep that is not there."""
-    known = list(connection.execute(sa.select(SWEEP.c.name).order_by(SWEEP.c.created)).scalars())
-    listed = f"there are: {', '.join(known)}" if known else "there is none yet"
-    return ConfigError(f"no sweep {name!r} in the ledger{nearest(name, known)}; {listed}")
-
-
-def _unknown_trial(connection: Connection, sweep: str, number: int) -> ConfigError:
-    """Return the error for a trial that is not there."""
-    if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == sweep)).first() is None:
-        return unknown_sweep(connection, sweep)
-    last = connection.execute(sa.select(sa.func.max(TRIAL.c.number)).where(TRIAL.c.sweep == sweep)).scalar()
-    have = "it has none yet" if last is None else f"it has 0 to {last}"
-    return ConfigError(f"no trial {number} in sweep {sweep!r}; {have}")

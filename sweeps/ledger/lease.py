@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from segda.errors import ConfigError
 from sweeps.labels import ago
 from sweeps.ledger.connection import survives_restart
-from sweeps.ledger.database import Ledger, unknown_sweep
+from sweeps.ledger.database import Ledger
 from sweeps.ledger.process import Process
+from sweeps.ledger.queries import unknown_sweep
 from sweeps.ledger.records import SweepRecord, sweep_record
 from sweeps.ledger.tables import SWEEP
 
