@@ -14,9 +14,9 @@ from segda.datasets.listing import IMAGE_SUFFIXES, TIFF_SUFFIXES, in_words, list
 from segda.datasets.reading import read_image
 from segda.device import Precision
 from segda.errors import ConfigError, DatasetNotFoundError
-from segda.files import expanded, replacing
+from segda.files import expanded
 from segda.models import Segmenter
-from segda.pictures import Palette, color_table, overlay
+from segda.pictures import Palette, color_table, overlay, write_png
 from segda.prediction import CPU, Progress, SeenSize, predict_image, seen_size
 from segda.progress import progress_bar
 from segda.raster import predict_raster
@@ -177,10 +177,10 @@ def predict_file(
     image = read_image(source)
     prediction = predict_image(segmenter, image, size=size, device=device, dtype=dtype)
     if with_overlay:  # first: a prediction that exists then says that its overlay does too
-        _write_png(Image.fromarray(overlay(image, prediction, palette)), overlay_path(destination))
+        write_png(overlay_path(destination), Image.fromarray(overlay(image, prediction, palette)))
     indexed = Image.fromarray(prediction)
     indexed.putpalette(color_table(palette).tobytes())  # turns gray into palette mode and keeps the ids
-    _write_png(indexed, destination)
+    write_png(destination, indexed)
 
 
 def predict_folder(
@@ -289,8 +289,3 @@ def overlay_path(prediction: Path) -> Path:
         'a_overlay.png'
     """
     return prediction.with_name(f"{prediction.stem}_overlay.png")
-
-
-def _write_png(image: Image.Image, destination: Path) -> None:
-    with replacing(destination) as partial:
-        image.save(partial, format="PNG")

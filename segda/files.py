@@ -13,10 +13,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
 from segda.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -184,9 +180,3 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write plain data as indented JSON, completely or not at all; see `write_text`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    """Write an RGB picture, uint8 [H, W, 3], as PNG, completely or not at all."""
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")

@@ -1,11 +1,13 @@
 """Pictures for people: label maps in class colors, rows of examples, predictions laid over images."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from segda.files import replacing
 from segda.types import IGNORE_INDEX
 
 ByteArray = npt.NDArray[np.uint8]
@@ -173,3 +175,9 @@ def _captions(names: Sequence[str], *, cell: int, width: int) -> ByteArray:
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_FONT_SIZE)
+
+
+def write_png(path: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG, completely or not at all; see `segda.files.replacing`."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
-from segda.files import write_json, write_png
+from segda.files import write_json
 from segda.inference import class_scores, label_shares, predictions, score_split
 from segda.methods import Method
 from segda.metrics import SegmentationMetrics
-from segda.pictures import example_grid
+from segda.pictures import example_grid, write_png
 from segda.splits import Splits, splits_fingerprint
 from segda.validators import VALIDATORS, PixelSample, validator_metric
 
@@ -172,4 +173,4 @@ class Scorer:
                 palette=self.dataset.palette,
                 classes=self.dataset.classes,
             )
-            write_png(folder / f"examples_{name}.png", picture)
+            write_png(folder / f"examples_{name}.png", Image.fromarray(picture))

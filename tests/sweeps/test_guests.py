@@ -24,6 +24,7 @@ from sweeps.ledger.records import Device
 from sweeps.planning.profiles import Architecture, profile_key
 from sweeps.selection.choice import criteria_of, select
 from sweeps.tracking import MlflowClient
+from sweeps.tracking.limits import Refusals
 from sweeps.tracking.reading import RecordedRun
 from sweeps.tracking.trial_run import send_files
 from sweeps.trial import TrialState
@@ -239,7 +240,8 @@ def test_the_run_of_a_trial_in_mlflow_says_which_guests_it_was_trained_with(conf
     (tmp_path / "environment.json").write_text(json.dumps(described))
     client = MlflowClient(f"sqlite:///{mlflow_store.mlflow}")
     run_id = client.create_run("0").info.run_id
-    assert "environment.json" in send_files(client, run_id, trial(0), folder=tmp_path, known=["environment.json"])
+    known = ["environment.json"]
+    assert "environment.json" in send_files(client, run_id, trial(0), folder=tmp_path, known=known, refusals=Refusals())
     tags = {key: value for key, value in client.get_run(run_id).data.tags.items() if key.startswith("guest/")}
     assert tags == {key: value for key, value in described.items() if value is not None}
     assert tags["guest/shy_recorded:Shy/module"] == "shy_recorded"

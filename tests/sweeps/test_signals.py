@@ -19,9 +19,13 @@ def test_the_first_signal_is_noted_and_the_handlers_are_given_back():
 
 
 def test_a_terminal_that_goes_away_ends_the_sweep_like_a_launcher():
-    with Signals() as signals:
-        signal.raise_signal(signal.SIGHUP)
-        assert signals.by is signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.by is signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_sweep_under_nohup_outlives_its_terminal():
