@@ -37,7 +37,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from segda.errors import ConfigError, DeviceError
 from segda.guests import importable_folders, make_importable
 from sweeps.execution.coordinator import Listener
-from sweeps.execution.ray_folder import ray_folder
+from sweeps.execution.ray_folder import ensure_token, ray_folder
 from sweeps.execution.ray_head import check_head
 from sweeps.execution.ray_processes import RayLostError, RayWatch
 from sweeps.file.spec import ResourcesConfig, SweepSpec
@@ -81,6 +81,7 @@ def connected(address: str | None) -> Iterator[RayWatch]:
         return
     with contextlib.ExitStack() as stack:
         if address is None:
+            ensure_token()
             _init(None, folder=stack.enter_context(ray_folder()))
         else:
             check_head(address)

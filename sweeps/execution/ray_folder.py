@@ -1,10 +1,11 @@
-"""A folder of its own for the Ray that a driver starts: sockets need a short path, and `/tmp/ray` may be somebody else's."""
+"""Places of the Ray that a driver starts: sockets need a short path, `/tmp/ray` may be somebody else's, there may be no home."""
 
 import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def ray_folder() -> Iterator[Path]:
             with contextlib.suppress(OSError), _locked(other / _LOCK, create=False):
                 shutil.rmtree(other, ignore_errors=True)
         yield folder
+
+
+def ensure_token() -> None:
+    """Give this process and its children a token of their own where the home folder, in which Ray keeps one, cannot be written."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(parents=True, exist_ok=True)
+        is_ours = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    except (OSError, RuntimeError):  # the latter: nobody knows where the home is
+        is_ours = False
+    if not is_ours:
+        os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex  # as Ray makes them
 
 
 def _make() -> Path:

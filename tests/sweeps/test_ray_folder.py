@@ -1,12 +1,13 @@
 """Where the Ray that a driver starts keeps its sockets and logs."""
 
+import os
 import stat
 
 import pytest
 
 from segda.errors import ConfigError
 from sweeps.execution import ray_folder as module
-from sweeps.execution.ray_folder import ray_folder
+from sweeps.execution.ray_folder import ensure_token, ray_folder
 
 
 @pytest.fixture
@@ -43,3 +44,24 @@ def test_a_place_that_is_too_long_or_cannot_be_written_is_passed_over(places, mo
     monkeypatch.setattr(module, "_PLACES", ())
     with pytest.raises(ConfigError, match=r"is too long; .*none: No such file or directory.*RAY_TMPDIR"), ray_folder():
         pytest.fail("there is no such folder")
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null"])
+def test_without_a_home_to_write_to_processes_share_a_token(monkeypatch, home):
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "restored at the end")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    ensure_token()
+    token = os.environ["RAY_AUTH_TOKEN"]
+    assert len(token) == 32
+    ensure_token()
+    assert os.environ["RAY_AUTH_TOKEN"] == token
+
+
+def test_a_home_keeps_the_token(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "restored at the end")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    ensure_token()
+    assert "RAY_AUTH_TOKEN" not in os.environ
