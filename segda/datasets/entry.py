@@ -79,6 +79,9 @@ def verify_entry(folder: Path, *, names: tuple[str, ...], size: tuple[int, int],
     status = (folder / _RECORD).stat()
     identity = (folder, status.st_ino, status.st_mtime_ns)
     if identity not in _verified:
+        for path in folder.iterdir():
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise ValueError(f"{path.name} is no file")
         for name, expected in _read(folder).checksums.items():
             if checksum(folder / name) != expected:
                 raise ValueError(f"{name} has changed")

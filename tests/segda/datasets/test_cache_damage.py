@@ -58,6 +58,11 @@ def into_folder(path: Path) -> None:
     path.mkdir()
 
 
+def into_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def saved(path: Path, array: object) -> None:
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=True)
@@ -72,6 +77,8 @@ IMAGES, LABELS, RECORD = "images.npy", "labels.npy", "entry.json"
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "zeros": lambda folder: saved(folder / IMAGES, np.zeros((3, 6, 8, 3), np.uint8)),
     "zeros as labels": lambda folder: saved(folder / LABELS, np.zeros((3, 6, 8), np.uint8)),
+    "a pipe": lambda folder: into_pipe(folder / IMAGES),
+    "a record that is a pipe": lambda folder: into_pipe(folder / RECORD),
     "a turned bit": lambda folder: turned(folder / IMAGES, 200),
     "a turned bit in the last label": lambda folder: turned(folder / LABELS, -1),
     "a turned bit in the shape": lambda folder: turned(folder / IMAGES, 60),
