@@ -232,7 +232,8 @@ def _remove_leftovers(folder: Path) -> None:
         # Moved aside first: what others have mapped stays as it is, and a network's file system removes it later.
         aside = folder.with_name(f"{folder.name}{_BUILDING}{secrets.token_hex(4)}")
         folder.rename(aside)
-        aside.unlink() if aside.is_symlink() or aside.is_file() else shutil.rmtree(aside, ignore_errors=True)
+        is_folder = aside.is_dir() and not aside.is_symlink()
+        shutil.rmtree(aside, ignore_errors=True) if is_folder else aside.unlink()
     for leftover in folder.parent.glob(f"*{_BUILDING}*"):
         built = folder.with_name(leftover.name.partition(_BUILDING)[0])
         if built == folder:

@@ -105,6 +105,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "record of a file elsewhere": lambda folder: changed(folder / RECORD, checksums={"../images.npy": 0}),
     "record a folder": lambda folder: into_folder(folder / RECORD),
     "a file as entry": lambda folder: replaced_by(folder, Path.touch),
+    "a pipe as entry": lambda folder: replaced_by(folder, os.mkfifo),
     "a dangling link as entry": lambda folder: replaced_by(folder, lambda path: path.symlink_to("/nowhere/entry")),
     "an empty folder as entry": lambda folder: replaced_by(folder, Path.mkdir),
 }
