@@ -60,7 +60,7 @@ def read_stored_label(path: Path) -> tuple[Pixels, Pixels | None]:
     """
     if path.suffix.lower() in TIFF_SUFFIXES:
         with _open_tiff(path) as raster:
-            if raster.compression is Compression.jpeg:
+            if raster.compression is Compression.jpeg or "MAX_Z_ERROR" in raster.tags(ns="IMAGE_STRUCTURE"):
                 raise _lossy(path)
             if raster.count != 1:
                 return image_bands(raster, path).read(raster), None
@@ -80,7 +80,9 @@ def read_stored_label(path: Path) -> tuple[Pixels, Pixels | None]:
 
 
 def _lossy(path: Path) -> CorruptSampleError:
-    return CorruptSampleError(f"label {path}: JPEG changes values; labels must be stored without loss, as PNG or TIFF")
+    return CorruptSampleError(
+        f"label {path}: JPEG and LERC with an error change values; labels must be stored without loss, as PNG or TIFF"
+    )
 
 
 @contextmanager

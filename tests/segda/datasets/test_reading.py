@@ -129,7 +129,7 @@ def test_labels_stored_with_loss_are_refused(tmp_path: Path, name: str) -> None:
         )
     else:
         Image.new("L", (8, 8), 1).save(tmp_path / name, format="JPEG")
-    with pytest.raises(CorruptSampleError, match=f"{name}: JPEG changes values"):
+    with pytest.raises(CorruptSampleError, match=f"{name}: JPEG and LERC"):
         read_stored_label(tmp_path / name)
 
 
@@ -138,3 +138,18 @@ def test_sizes_that_differ_are_both_told(tmp_path: Path) -> None:
     Image.new("L", (8, 5)).save(tmp_path / "b.png")
     with pytest.raises(CorruptSampleError, match=r"a.png is 8x6 pixels but its label .*b.png is 8x5"):
         DATASETS["loveda"].read(Sample("a", tmp_path / "a.png", tmp_path / "b.png"), with_label=True)
+
+
+def test_a_label_whose_compression_may_change_classes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "label.tif"
+    kind = {"driver": "GTiff", "height": 8, "width": 8, "count": 1, "dtype": "uint8", "compress": "lerc"}
+    for error, is_lossy in ((0, False), (2, True)):
+        with rasterio.open(
+            path, "w", **kind, max_z_error=error, transform=rasterio.Affine(1, 0, 5, 0, -1, 5)
+        ) as raster:
+            raster.write(np.arange(64, dtype=np.uint8).reshape(1, 8, 8))
+        if is_lossy:
+            with pytest.raises(CorruptSampleError, match="without loss"):
+                read_stored_label(path)
+        else:
+            assert read_stored_label(path)[0][0].tolist() == list(range(8))
