@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segda.config import TrainConfig
-from segda.config_problems import error_of
+from segda.config_problems import validated
 from segda.datasets import DATASETS
 from segda.device_errors import is_device_failure, is_out_of_memory
 from segda.errors import DamagedCheckpointError, WeightsError
@@ -310,11 +310,7 @@ def _device(method: nn.Module) -> torch.device:
 
 
 def _config_of(state: Mapping[str, Any], where: str) -> TrainConfig:
-    plain = json.loads(state["config"])
-    try:
-        return TrainConfig.model_validate(plain)
-    except ValidationError as error:
-        raise error_of(error, TrainConfig, plain, where=where) from error
+    return validated(TrainConfig, json.loads(state["config"]), where=where)
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:

@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -14,6 +14,7 @@ from segda.errors import ConfigError
 from segda.names import nearest
 
 Location = tuple[str | int, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
 _LONGEST_VALUE = 60  # characters of a wrong value that a message repeats
 _LONGEST_TEXT = 600  # characters of what is said of one problem, which may list what is known
 
@@ -123,6 +124,23 @@ def first_problem(error: ValidationError, model: type[BaseModel], data: Any) -> 
         data: what it was validated from.
     """
     return min(problems_of(error, model, data), key=lambda problem: problem.is_missing)
+
+
+def validated(model: type[_Model], data: Any, *, where: str) -> _Model:
+    """Return data that came from no file as a configuration.
+
+    Args:
+        model: class of the configuration.
+        data: what it is made of.
+        where: what the data are, put before the message.
+
+    Raises:
+        ConfigError: they make none; one line.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise error_of(error, model, data, where=where) from error
 
 
 def error_of(error: ValidationError, model: type[BaseModel], data: Any, *, where: str) -> ConfigError:

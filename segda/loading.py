@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from segda.config import DomainConfig, NetworkConfig, TrainConfig
 from segda.config_file import read_document, validate
-from segda.config_problems import error_of, shortened
+from segda.config_problems import shortened, validated
 from segda.errors import ConfigError
 from segda.files import expanded
 from segda.guests import make_importable_beside
@@ -102,10 +102,7 @@ def _changed(data: dict[str, Any], changes: Mapping[str, Any], kind: type[_Confi
         where = f"{where} with {shortened(listed, longest=_LONGEST_CHANGES)}"
         for key, value in wanted.items():
             _put(data, key, value, where=where)
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise error_of(error, kind, data, where=where) from error
+    return validated(kind, data, where=where)
 
 
 def _put(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from segda.config_file import read_document, validate
-from segda.config_problems import LocatedError, Problem, error_of
+from segda.config_problems import LocatedError, Problem, validated
 from segda.datasets import DATASETS
 from segda.errors import ConfigError
 from segda.files import expanded
@@ -82,12 +80,9 @@ def spec_from(plain: Mapping[str, Any], *, where: str) -> SweepSpec:
     Raises:
         ConfigError: they describe no sweep; one line.
     """
-    data = dict(plain)
+    spec = validated(SweepSpec, dict(plain), where=where)
     try:
-        spec = SweepSpec.model_validate(data)
         check_spec(spec)
-    except ValidationError as error:
-        raise error_of(error, SweepSpec, data, where=where) from error
     except LocatedError as error:
         raise ConfigError(f"{where}: {Problem(error.location, error.text)}") from error
     return spec

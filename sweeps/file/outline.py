@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from segda.config_problems import error_of
+from segda.config_problems import validated
 from sweeps.file.space import Searched, SearchSpace
 
 
@@ -60,8 +60,4 @@ def outline_of(plain: Mapping[str, Any], *, where: str) -> Outline:
     Raises:
         ConfigError: they describe no sweep; one line.
     """
-    data = dict(plain)
-    try:
-        return Outline.model_validate(data)
-    except ValidationError as error:
-        raise error_of(error, Outline, data, where=where) from error
+    return validated(Outline, dict(plain), where=where)

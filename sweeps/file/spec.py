@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from segda.config import MOST_SEEDS, TrainConfig
-from segda.config_problems import LocatedError, Problem, error_of, first_problem
+from segda.config_problems import LocatedError, Problem, first_problem, validated
 from segda.methods import METHODS
 from segda.named import ConfigOf
 from segda.tunable import Scalar
@@ -247,11 +247,7 @@ class SweepSpec(Part):
         Raises:
             ConfigError: the parameters do not make a configuration.
         """
-        plain = self.plain_config(params, seed=seed)
-        try:
-            return TrainConfig.model_validate(plain)
-        except ValidationError as error:
-            raise error_of(error, TrainConfig, plain, where=f"sweep {self.name}") from error
+        return validated(TrainConfig, self.plain_config(params, seed=seed), where=f"sweep {self.name}")
 
     def worker_config(self, config: TrainConfig, *, gpus: float) -> TrainConfig:
         """Return a trial's training configuration for the process that trains it.

@@ -14,11 +14,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from pydantic import ValidationError
 
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
-from segda.config_problems import error_of
+from segda.config_problems import validated
 from segda.masking import masked, reason
 from sweeps.tracking.server import FAILURES, TrackingError, look_at
 
@@ -138,10 +137,7 @@ def _check_trained(run: Run, files: Mapping[str, Path]) -> None:
 
 
 def _config(plain: Mapping[str, Any], run_id: str) -> TrainConfig:
-    try:
-        return TrainConfig.model_validate(plain)
-    except ValidationError as error:
-        raise error_of(error, TrainConfig, plain, where=f"run {run_id}") from error
+    return validated(TrainConfig, plain, where=f"run {run_id}")
 
 
 def _read(files: Mapping[str, Path], name: str) -> dict[str, Any]:
