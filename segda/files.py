@@ -125,17 +125,22 @@ def touch_private(path: Path, *, shared_as: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, waiting: str) -> Iterator[None]:
+def locked(path: Path, *, waiting: str | None = None) -> Iterator[None]:
     """Hold an exclusive lock that the system releases even if this process is killed.
 
     Args:
         path: the lock's file, made if it is missing. It stays: whoever deletes one while another process opens it lets two in.
-        waiting: what to log if another process holds it.
+        waiting: what to log if another process holds it; unset: it is not waited for.
+
+    Raises:
+        BlockingIOError: another process holds it, and it is not waited for.
     """
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if waiting is None:
+                raise
             log.info("%s", waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

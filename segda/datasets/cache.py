@@ -6,7 +6,6 @@ never written to again: one that is damaged is replaced. Of several processes th
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -239,11 +238,8 @@ def _remove_leftovers(folder: Path) -> None:
         if built == folder:
             shutil.rmtree(leftover, ignore_errors=True)
             continue
-        with _lock_of(built).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its builder is alive
+        # Whose builder is alive stays.
+        with suppress(BlockingIOError), locked(_lock_of(built)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 

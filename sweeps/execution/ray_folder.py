@@ -1,7 +1,6 @@
 """Places of the Ray that a driver starts: sockets need a short path, `/tmp/ray` may be somebody else's, there may be no home."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segda.errors import ConfigError
+from segda.files import locked
 
 _PREFIX = "sweeps-ray-"
 _LOCK = "driver"
@@ -29,10 +29,11 @@ def ray_folder() -> Iterator[Path]:
         folder = _make()
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         # As long as its driver lives, nobody else can lock it.
-        stack.enter_context(_locked(folder / _LOCK))
-        for other in folder.parent.glob(f"{_PREFIX}*"):
-            with contextlib.suppress(OSError), _locked(other / _LOCK, create=False):
-                shutil.rmtree(other, ignore_errors=True)
+        stack.enter_context(locked(folder / _LOCK))
+        # One without a lock belongs to a driver that is about to make it.
+        for lock in folder.parent.glob(f"{_PREFIX}*/{_LOCK}"):
+            with contextlib.suppress(OSError), locked(lock):
+                shutil.rmtree(lock.parent, ignore_errors=True)
         yield folder
 
 
@@ -67,14 +68,3 @@ def _make() -> Path:
         f"Ray needs a folder that can be written, with a path of at most {longest} characters ({'; '.join(tried)}); name one "
         "in the variable RAY_TMPDIR"
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, create: bool = True) -> Iterator[None]:
-    """Hold the lock of a file; raises OSError if another process has it."""
-    descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
