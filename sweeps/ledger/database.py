@@ -541,7 +541,7 @@ def _files_of_origin(connection: Connection, record: TrialRecord) -> Mapping[str
     if record.reused is None:
         return {}
     sweep, _, number = record.reused.rpartition("/")
-    found = read_proofs(connection, TRIAL_ROW, sweep).get(int(number))
+    found = read_proofs(connection, TRIAL_ROW, sweep, number=int(number)).get(int(number))
     return {} if found is None else found.files
 
 

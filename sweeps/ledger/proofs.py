@@ -128,17 +128,21 @@ def _prove(connection: Connection, kind: str, name: str, row: sa.RowMapping, *, 
     )
 
 
-def read_proofs(connection: Connection, kind: str, name: str) -> dict[int, Proof]:
+def read_proofs(connection: Connection, kind: str, name: str, *, number: int | None = None) -> dict[int, Proof]:
     """Return what is kept about rows, by number; nothing in a ledger that no version with proofs has written to.
 
     Args:
         connection: any.
         kind: of the rows.
         name: sweep, or key of an architecture's figures.
+        number: of the only row that is wanted; unset: all.
     """
     if not sa.inspect(connection).has_table(PROOF.name):
         return {}
-    rows = connection.execute(sa.select(PROOF).where(PROOF.c.kind == kind, PROOF.c.name == name)).mappings()
+    query = sa.select(PROOF).where(PROOF.c.kind == kind, PROOF.c.name == name)
+    if number is not None:
+        query = query.where(PROOF.c.number == number)
+    rows = connection.execute(query).mappings()
     return {
         row["number"]: Proof(row["digest"], row["points"], row["data"], row["code"], row["files"] or {}) for row in rows
     }
