@@ -108,9 +108,8 @@ class Retries:
         self._processes = resources.processes
         self._clock = clock
         self._counts = FailuresInARow(events, last_report=last_report)
-        self._reports_before: dict[
-            int, int
-        ] = {}  # trial -> reports of anybody before the first of its failures in a row
+        # Trial -> reports of anybody before the first of its failures in a row.
+        self._reports_before: dict[int, int] = {}
         self._pauses: dict[int, float] = {}  # trial -> when it may be tried again
 
     def answer(self, record: TrialRecord, failure: FailureClass, error: str) -> Answer:
