@@ -1,6 +1,7 @@
 """Files that are there completely or not at all, and only while their folder is ours."""
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -101,6 +102,16 @@ def expanded(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{path}: the home folder that ~ stands for is not known; write the path out") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_private_folder(folder: Path) -> None:

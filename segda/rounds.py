@@ -24,7 +24,7 @@ from segda.datasets.cache import DecodedSplit
 from segda.datasets.loaders import evaluation_batches, normalize
 from segda.device import autocast
 from segda.errors import DamagedCheckpointError
-from segda.files import replacing, write_json
+from segda.files import replacing, sha256_of, write_json
 from segda.methods import Method
 from segda.types import IGNORE_INDEX, PseudoLabel
 
@@ -118,7 +118,7 @@ def make_round(
     record = {
         "labeled": labeled,
         "images": target.fingerprint,
-        "digests": {kind: _digest(_path(folder, number, kind)) for kind in writers},
+        "digests": {kind: sha256_of(_path(folder, number, kind)) for kind in writers},
     }
     write_json(_record(folder, number), record)
     return _opened(target, folder, number, record)
@@ -138,7 +138,7 @@ def find_round(target: DecodedSplit, folder: Path, *, number: int, digest: str) 
     """
     try:
         record = json.loads(_record(folder, number).read_text())
-        present = {kind: _digest(_path(folder, number, kind)) for kind in record["digests"]}
+        present = {kind: sha256_of(_path(folder, number, kind)) for kind in record["digests"]}
         found = record | {"digests": present, "images": target.fingerprint}
     # What was not written by this module makes its reader raise nearly anything; a disk that fails says nothing about the files.
     except (FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError, RecursionError):
@@ -239,11 +239,6 @@ def _opened(target: DecodedSplit, folder: Path, number: int, record: dict[str, A
 
 def _joint(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _path(folder: Path, number: int, kind: _Kind) -> Path:

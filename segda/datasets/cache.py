@@ -30,7 +30,7 @@ from segda.datasets.array_file import ArrayFile
 from segda.datasets.base import Sample, SegmentationDataset, check_image_exists, check_label_exists
 from segda.datasets.entry import IMAGES, LABELS, open_entry, verify_entry, write_entry
 from segda.errors import CacheError, ConfigError, CorruptSampleError, DatasetNotFoundError, SegdaError
-from segda.files import expanded, locked
+from segda.files import expanded, locked, sha256_of
 from segda.names import nearest
 from segda.resizing import resize_image, resize_label
 from segda.types import Pixels
@@ -296,7 +296,6 @@ def _build(
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise CorruptSampleError(f"{path} cannot be read ({error.strerror}); complete the data set") from error

@@ -3,10 +3,10 @@
 Left out is what is no result: traces of attempts, files in the making, and the maps of rounds that a training goes on from.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from segda.files import sha256_of
 from segda.rounds import is_round_file
 from sweeps.execution.attempts import ATTEMPT
 from sweeps.execution.remote import DAMAGED
@@ -34,8 +34,7 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_LENGTH]
+    return sha256_of(path)[:_LENGTH]
 
 
 def _results(folder: Path) -> Iterator[Path]:

@@ -397,7 +397,7 @@ def test_a_disk_that_fails_is_no_damage_of_the_maps(configure, tmp_path, monkeyp
     def fail(path: Path) -> str:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr(rounds, "_digest", fail)
+    monkeypatch.setattr(rounds, "sha256_of", fail)
     with pytest.raises(OSError, match="Input/output error"):
         train(config, Reports(), folder=tmp_path)
 

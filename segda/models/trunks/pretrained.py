@@ -1,6 +1,5 @@
 """ImageNet weights for the trunks: found in an installed package or on disk, or downloaded once, and checked."""
 
-import hashlib
 import importlib.util
 import logging
 import os
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from segda.errors import WeightsError
+from segda.files import sha256_of
 from segda.models.trunks.base import PublishedWeights, Trunk
 from segda.torch_files import misfits, read_torch_file
 
@@ -152,8 +152,8 @@ def _check_digest(path: Path, *, promised: str | None = None) -> None:
     promised = promised or _promised_digest(path)
     if promised is None:
         return
-    with _disk_errors(path), path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with _disk_errors(path):
+        digest = sha256_of(path)
     if not digest.startswith(promised):
         raise WeightsError(
             f"{path} should have a SHA-256 that starts with {promised}, but it starts with {digest[: len(promised)]}: the file is "
