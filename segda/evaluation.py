@@ -15,10 +15,9 @@ from segda.errors import ConfigError
 from segda.inference import score_split
 from segda.loading import with_roots
 from segda.metrics import SegmentationMetrics
-from segda.models import Segmenter
 from segda.progress import notices, progress_bar
 from segda.splits import open_split
-from segda.trained import make_ready
+from segda.trained import Trained, make_ready
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +82,7 @@ class Evaluation(Mapping[str, SegmentationMetrics]):
 
 
 def evaluate(
-    trained: Path | str | Segmenter,
+    trained: Trained,
     config: TrainConfig | None = None,
     *,
     splits: Sequence[str] | None = None,
@@ -97,7 +96,7 @@ def evaluate(
     Images are scored at the height and width of the configuration. Where somebody watches, a progress bar is drawn.
 
     Args:
-        trained: path of a checkpoint, or a segmenter.
+        trained: path of a checkpoint, paths of several, whose mean of probabilities is scored, or a segmenter.
         config: says which data; None: the checkpoint's own.
         splits: `source/<split>` or `target/<split>`; None: source/val and the split of both domains that results are reported on.
         data_roots: name of a data set -> its folder; else the configuration's, else the variable SEGDA_<NAME>_ROOT.

@@ -15,12 +15,11 @@ from segda.datasets.reading import read_image
 from segda.device import Precision
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.files import expanded
-from segda.models import Segmenter
 from segda.pictures import Palette, color_table, overlay, write_png
 from segda.prediction import CPU, Progress, SeenSize, predict_image, seen_size
 from segda.progress import progress_bar
 from segda.raster import predict_raster
-from segda.trained import make_ready
+from segda.trained import Trained, make_ready
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class FolderResult:
 
 
 def predict_files(
-    trained: Path | str | Segmenter,
+    trained: Trained,
     source: Path | str,
     destination: Path | str,
     *,
@@ -56,7 +55,7 @@ def predict_files(
     """Predict an image file, a GeoTIFF of any size, or a folder of them. Where somebody watches, a progress bar is drawn.
 
     Args:
-        trained: path of a checkpoint, or a segmenter.
+        trained: path of a checkpoint, paths of several, of whose probabilities the mean counts, or a segmenter.
         source: PNG, JPEG or TIFF file, or a folder of such files.
         destination: for an image, a PNG of train ids with a palette; for a TIFF, a TIFF of train ids with color table and
             coordinates, 255 where the source has no data; for a folder, a folder, where what is there is skipped.

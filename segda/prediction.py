@@ -16,10 +16,9 @@ from segda.datasets.reading import read_image
 from segda.device import Precision, autocast
 from segda.device_errors import is_out_of_memory
 from segda.errors import ConfigError, OutOfMemoryError
-from segda.models import Segmenter
 from segda.pictures import ByteArray
 from segda.resizing import resize_image
-from segda.trained import make_ready
+from segda.trained import Trained, make_ready
 
 Progress = Callable[[int, int], None]  # (done, total) windows or files
 SeenSize = Literal["native", "train"] | tuple[int, int]  # what a network sees of an image; height and width in pixels
@@ -29,7 +28,7 @@ SMALLEST_SIDE = 32  # pixels; the deepest feature map of the networks is 1/32 of
 
 
 def predict(
-    trained: Path | str | Segmenter,
+    trained: Trained,
     image: ByteArray | Path | str,
     *,
     config: TrainConfig | None = None,
@@ -40,7 +39,7 @@ def predict(
     """Predict the class of every pixel of one image with a trained network.
 
     Args:
-        trained: path of a checkpoint, or a segmenter.
+        trained: path of a checkpoint, paths of several, of whose probabilities the mean counts, or a segmenter.
         image: RGB, uint8 [H, W, 3], or the path of a PNG or JPEG.
         config: with a segmenter, what it was trained with.
         size: what the network sees: `native`, `train` (the size of the training configuration) or (height, width). The prediction

@@ -1,5 +1,6 @@
 """A trained network as whoever uses it has it: as the path of its checkpoint, or in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,12 @@ from segda.checkpoint import load_segmenter
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
+from segda.ensemble import Ensemble
 from segda.errors import ConfigError
 from segda.files import expanded
 from segda.models import Segmenter
+
+Trained = Path | str | Segmenter | Sequence[Path | str]  # of several checkpoints the mean of their probabilities counts
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,19 @@ class TrainedNetwork:
     dtype: torch.dtype
 
 
-def make_ready(
-    trained: Path | str | Segmenter, config: TrainConfig | None, *, device: str, precision: Precision
-) -> TrainedNetwork:
+def make_ready(trained: Trained, config: TrainConfig | None, *, device: str, precision: Precision) -> TrainedNetwork:
     """Return a trained network on its device.
 
     Args:
-        trained: path of a checkpoint, or a segmenter, which is moved.
+        trained: path of a checkpoint or paths of several, which then segment together, or a segmenter, which is moved.
         config: says data sets, classes and size; None: the checkpoint's.
         device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
         precision: arithmetic of convolutions.
 
     Raises:
-        ConfigError: a segmenter came without a configuration, or the configuration has other classes than the checkpoint's.
-        WeightsError: the checkpoint is missing, damaged or none.
+        ConfigError: a segmenter came without a configuration, the configuration has other classes than a checkpoint's, or
+            checkpoints were trained for different things.
+        WeightsError: a checkpoint is missing, damaged or none.
         DeviceError: the device does not exist.
     """
     chosen = resolve_device(device)
@@ -55,10 +58,53 @@ def make_ready(
                 "a segmenter does not know what it was trained with; give `config` too, or the checkpoint's path"
             )
         return TrainedNetwork(trained.to(chosen).eval(), config, chosen, dtype)
-    path = expanded(trained)
-    segmenter, own = load_segmenter(path)
-    if config is not None:
-        has, wanted = (DATASETS[each.data.source.dataset].classes for each in (own, config))
-        if has != wanted:
-            raise ConfigError(f"{path} knows the classes {', '.join(has)}, the configuration has {', '.join(wanted)}")
-    return TrainedNetwork(segmenter.to(chosen), config or own, chosen, dtype)
+    paths = [expanded(path) for path in ([trained] if isinstance(trained, Path | str) else trained)]
+    if not paths:
+        raise ConfigError("no checkpoint was given; give the path of one or more")
+    loaded = [load_segmenter(path) for path in paths]
+    for path, (_, own) in zip(paths, loaded, strict=True):
+        if config is not None:
+            check_classes(path, own, config)
+        _check_together(path, own, paths[0], loaded[0][1])
+    segmenters = [segmenter for segmenter, _ in loaded]
+    segmenter = segmenters[0] if len(segmenters) == 1 else Ensemble(segmenters)
+    return TrainedNetwork(segmenter.to(chosen), config or loaded[0][1], chosen, dtype)
+
+
+def check_classes(path: Path, own: TrainConfig, config: TrainConfig) -> None:
+    """Refuse a checkpoint that knows other classes than a configuration has.
+
+    Args:
+        path: of the checkpoint, for the message.
+        own: what it was trained with.
+        config: what it is used with.
+
+    Raises:
+        ConfigError: names both.
+    """
+    has, wanted = (DATASETS[each.data.source.dataset].classes for each in (own, config))
+    if has != wanted:
+        raise ConfigError(f"{path} knows the classes {', '.join(has)}, the configuration has {', '.join(wanted)}")
+
+
+def _check_together(path: Path, own: TrainConfig, first_path: Path, first: TrainConfig) -> None:
+    """Refuse checkpoints whose mean says nothing: of other classes, or trained between other domains or at another size."""
+    for what, wanted, found in zip(_PURPOSE, _purpose(first), _purpose(own), strict=True):
+        if found != wanted:
+            raise ConfigError(
+                f"checkpoints that are used together must be trained for the same thing: {first_path} has the {what} {wanted}, "
+                f"{path} has {found}; leave one of them out"
+            )
+
+
+_PURPOSE = ("classes", "source", "target", "image size")
+
+
+def _purpose(config: TrainConfig) -> tuple[str, ...]:
+    data = config.data
+    return (
+        ", ".join(DATASETS[data.source.dataset].classes),
+        f"{data.source.dataset}/{data.source.domain}",
+        f"{data.target.dataset}/{data.target.domain}",
+        f"{data.height}x{data.width}",
+    )

@@ -10,7 +10,9 @@ from segda.cli.output import data_root_option, device_option, output, percent, p
 
 
 @click.command("evaluate")
-@click.argument("checkpoint", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument(
+    "checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
+)
 @data_root_option
 @click.option(
     "--split",
@@ -24,7 +26,7 @@ from segda.cli.output import data_root_option, device_option, output, percent, p
 @precision_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
 def evaluate_command(
-    checkpoint: Path,
+    checkpoints: tuple[Path, ...],
     roots: Mapping[str, Path],
     split_names: tuple[str, ...],
     device: str,
@@ -33,17 +35,19 @@ def evaluate_command(
 ) -> None:
     """Score CHECKPOINT on labelled splits of its source and target domain, class by class.
 
-    Images are scored at the height and width of the training configuration.
+    Of several checkpoints the mean of their probabilities is scored; they must have been trained for the same data and size. Images
+    are scored at the height and width of the training configuration.
 
     \b
     Examples:
       segda evaluate runs/day_to_dusk-0123/checkpoint.pt --data-root camvid=data/camvid
       segda evaluate checkpoint.pt --split source/test --split target/test
+      segda evaluate runs/beta_0.01/checkpoint.pt runs/beta_0.05/checkpoint.pt runs/beta_0.09/checkpoint.pt
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.evaluation import evaluate
 
     scored = evaluate(
-        checkpoint,
+        checkpoints,
         splits=split_names or None,
         data_roots=roots,
         device=device,
@@ -54,7 +58,9 @@ def evaluate_command(
     rows.append(["images", *map(str, scored.num_images.values())])
     headings = ["IoU %", *(f"{name} (*)" if name.startswith("target/") else name for name in scored)]
     height, width = scored.size
-    title = f"{checkpoint}, {height}x{width}, {str(scored.dtype).removeprefix('torch.')}"
+    names = ", ".join(map(str, checkpoints))
+    shown = names if len(checkpoints) == 1 else f"mean of {len(checkpoints)} networks ({names})"
+    title = f"{shown}, {height}x{width}, {str(scored.dtype).removeprefix('torch.')}"
     console = output()
     console.print(plain_table(title, headings, rows))
     if any(name.startswith("target/") for name in scored):

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="INPUT", type=click.Path(exists=True, path_type=Path))
 @click.argument("destination", metavar="OUTPUT", type=click.Path(path_type=Path))
 @click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="CHECKPOINT",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Another checkpoint; the mean of all probabilities counts. May be repeated.",
+)
+@click.option(
     "--window", default=512, show_default=True, help="Rasters: side in pixels of what the network sees at once."
 )
 @click.option("--overlap", default=128, show_default=True, help="Rasters: pixels that neighboring windows share.")
@@ -37,6 +45,7 @@ def predict_command(
     checkpoint: Path,
     source: Path,
     destination: Path,
+    others: tuple[Path, ...],
     window: int,
     overlap: int,
     batch_size: int,
@@ -57,12 +66,13 @@ def predict_command(
       segda predict runs/RUN/checkpoint.pt photo.jpg classes.png --overlay
       segda predict runs/RUN/checkpoint.pt city.tif city_classes.tif --window 1024 --device cuda
       segda predict runs/RUN/checkpoint.pt frames/ predictions/ --overlay
+      segda predict runs/A/checkpoint.pt photo.jpg classes.png --with runs/B/checkpoint.pt --with runs/C/checkpoint.pt
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.datasets.listing import in_words
     from segda.file_prediction import predict_files
 
     done = predict_files(
-        checkpoint,
+        (checkpoint, *others),
         source,
         destination,
         size=_seen_size(size_text),
