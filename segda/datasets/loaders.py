@@ -117,17 +117,30 @@ def evaluation_batches(split: DecodedSplit, *, batch_size: int) -> Iterator[RawB
         yield RawBatch(torch.from_numpy(image).permute(0, 3, 1, 2), label)
 
 
-def normalize(image_u8: Tensor) -> Tensor:
+def normalize(image: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its standard deviation, on the tensor's device.
 
     Args:
-        image_u8: RGB 0..255, uint8 [B, 3, H, W].
+        image: RGB 0..255, uint8 or float [B, 3, H, W].
 
     Returns:
         float32 [B, 3, H, W] in the memory format of the input.
     """
-    scale, offset = _scale_and_offset(image_u8.device)
-    return torch.addcmul(offset, image_u8.float(), scale)
+    scale, offset = _scale_and_offset(image.device)
+    return torch.addcmul(offset, image.float(), scale)
+
+
+def denormalize(image: Tensor) -> Tensor:
+    """Undo `normalize`, on the tensor's device.
+
+    Args:
+        image: normalized, float [B, 3, H, W].
+
+    Returns:
+        RGB 0..255, float32 [B, 3, H, W] in the memory format of the input.
+    """
+    scale, offset = _scale_and_offset(image.device)
+    return (image.float() - offset) / scale
 
 
 @lru_cache(maxsize=32)

@@ -9,7 +9,7 @@ import torch
 
 from segda.datasets import DATASETS, loaders
 from segda.datasets.cache import DecodedSplit, decoded_split
-from segda.datasets.loaders import RawBatch, evaluation_batches, normalize, training_batches
+from segda.datasets.loaders import RawBatch, denormalize, evaluation_batches, normalize, training_batches
 from segda.errors import ConfigError
 from segda.transforms import RECIPES
 from segda.types import IMAGE_MEAN, IMAGE_STD
@@ -225,3 +225,13 @@ def test_batches_for_a_gpu_are_in_page_locked_memory(workers: int) -> None:
         assert batch.label is not None
         assert batch.label.is_pinned()
         assert normalize(batch.image.to("cuda", non_blocking=True)).is_cuda
+
+
+def test_denormalize_undoes_normalize_and_keeps_the_memory_format() -> None:
+    image = torch.randint(0, 256, (2, 3, 8, 10), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    raw = denormalize(normalize(image))
+    assert raw.dtype == torch.float32
+    assert raw.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(raw, image.float(), atol=1e-4, rtol=0)
+    outside = raw * 2 - 100  # as a style leaves them
+    torch.testing.assert_close(denormalize(normalize(outside)), outside, atol=1e-3, rtol=0)
