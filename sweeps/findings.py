@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sweeps.metrics import SECONDS_PER_STEP
+
 # How fast it went: another figure each time the same is trained.
-TIMES = frozenset({"train/seconds_per_step", "train/images_per_second"})
+TIMES = frozenset({SECONDS_PER_STEP, "train/images_per_second"})
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ TIMED = frozenset(
 # Scored splits; the second one needs target labels.
 SPLITS = ("source/val", "oracle/target")
 SOURCE_MIOU, TARGET_MIOU = (f"{split}/miou" for split in SPLITS)
+TARGET_MIOU_WELL, TARGET_MIOU_UNDER = f"{TARGET_MIOU}_well", f"{TARGET_MIOU}_under"
+SECONDS_PER_STEP = "train/seconds_per_step"
 # Of predictions on target images without labels.
 LARGEST_CLASS_SHARE = "target/largest_class_share"
 MISSING_CLASSES = "target/missing_classes"

@@ -101,10 +101,32 @@ def _check_seeds(spec: SweepSpec) -> None:
             raise LocatedError(("seeds", index), f"{seed} is listed twice; keep one of them")
     if spec.finalists > spec.budget.trials:
         raise LocatedError(("finalists",), f"must be at most budget.trials {spec.budget.trials}, got {spec.finalists}")
-    if spec.finalists > 1 and len(spec.seeds) == 1:
-        raise LocatedError(
-            ("finalists",), "has no effect with one training seed; list further ones under seeds, or leave it out"
-        )
+    if len(spec.seeds) == 1:
+        without_effect = {
+            "finalists": spec.finalists > 1,
+            "finalists_of_each": bool(spec.finalists_of_each),
+            "repeat_references": spec.repeat_references,
+        }
+        for field, is_given in without_effect.items():
+            if is_given:
+                raise LocatedError(
+                    (field,), "has no effect with one training seed; list further ones under seeds, or leave it out"
+                )
+    for index, path in enumerate(spec.finalists_of_each):
+        if path not in spec.search:
+            raise LocatedError(
+                ("finalists_of_each", index),
+                f"{path!r} is not searched{nearest(path, spec.search)}; name paths of search",
+            )
+        if spec.space.num_values([path]) is None:
+            raise LocatedError(
+                ("finalists_of_each", index),
+                f"{path} has no end of values; name paths that have choices, whole numbers or a step",
+            )
+        if path in spec.finalists_of_each[:index]:
+            raise LocatedError(("finalists_of_each", index), f"{path} is listed twice; keep one of them")
+    if spec.repeat_references and not spec.references:
+        raise LocatedError(("repeat_references",), "there are no references to repeat; name some, or leave it out")
 
 
 def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:

@@ -18,6 +18,7 @@ from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.causes import most_frequent_cause
 from sweeps.selection.choice import rank
+from sweeps.selection.finalists import finalists_of
 from sweeps.selection.guards import collapse
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState, code_of, trial_key
@@ -91,7 +92,7 @@ class Proposals:
         self._note = note
         self._infeasible_in_a_row = 0
         self._is_search_over = False
-        self._finalists: list[TrialRecord] | None = None
+        self._repeated: list[TrialRecord] | None = None
         infeasible(spec, profiles)
         self._check_references()
         space = spec.space
@@ -219,16 +220,27 @@ class Proposals:
         is_open = any(record.kind is not TrialKind.REPLICATE for record in self._trials.unfinished)
         if not seeds or is_open:
             return None
-        if self._finalists is None:
-            self._finalists = rank(self._trials.in_order, self._spec)[: self._spec.finalists]
+        if self._repeated is None:
+            ranked = rank(self._trials.in_order, self._spec)
+            self._repeated = [*self._references_to_repeat(), *finalists_of(ranked, self._spec)]
         known = {
             (record.parent, record.seed) for record in self._records.values() if record.kind is TrialKind.REPLICATE
         }
         for seed in seeds:
-            for finalist in self._finalists:
-                if (finalist.number, seed) not in known:
-                    return self._add(TrialKind.REPLICATE, finalist.params, seed=seed, parent=finalist.number)
+            for trial in self._repeated:
+                if (trial.number, seed) not in known:
+                    return self._add(TrialKind.REPLICATE, trial.params, seed=seed, parent=trial.number)
         return None
+
+    def _references_to_repeat(self) -> list[TrialRecord]:
+        """Return the references that are trained with the further seeds too: those that the search's own seed could train."""
+        if not self._spec.repeat_references:
+            return []
+        return [
+            record
+            for record in self._trials.in_order
+            if record.kind is TrialKind.REFERENCE and record.state is TrialState.COMPLETE
+        ]
 
     def _add(
         self,
@@ -267,7 +279,7 @@ class Proposals:
         record, points = taken or (record, [])
         self._ledger.add_trial(record, points=points, data=data, code=code)
         if kind is not TrialKind.REPLICATE:
-            self._finalists = None  # they follow from all others, which do not change any more once they have ended
+            self._repeated = None  # they follow from all others, which do not change any more once they have ended
         return Proposal(record, config)
 
     def _data(self, config: TrainConfig) -> str:

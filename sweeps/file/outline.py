@@ -41,7 +41,9 @@ class Outline(_Part):
     resources: _Resources
     search: dict[str, Annotated[Searched, BeforeValidator(_raw_search)]]
     references: dict[str, Any]
+    repeat_references: bool = False
     finalists: int
+    finalists_of_each: tuple[str, ...] = ()
     seeds: tuple[int, ...]
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
@@ -307,6 +307,18 @@ class SearchSpace:
                     product *= count
             total += product
         return total
+
+    def num_values(self, paths: Iterable[str]) -> int | None:
+        """Return how many combinations of values some parameters have at most, or None if there is no end of them.
+
+        Args:
+            paths: of the parameters; one that does not exist in every trial has a value more: none.
+        """
+        counts = [
+            (item.distribution.count(), bool(item.condition)) for item in self.parameters if item.path in set(paths)
+        ]
+        known = [count + is_conditional for count, is_conditional in counts if count is not None]
+        return math.prod(known) if len(known) == len(counts) else None
 
     def branches(self) -> Iterator[dict[str, Scalar]]:
         """Yield the possible values of the parameters that conditions name; one empty branch if there are none."""

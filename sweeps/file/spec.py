@@ -60,8 +60,8 @@ __all__ = [
 # What a sweep does and judges does not depend on these; a sweep may be resumed with others.
 _OUTSIDE_FINGERPRINT = frozenset(
     {
-        *("question", "budget", "finalists", "seeds", "references", "resources", "tracking"),
-        *("reuse", "storage", "on_end"),
+        *("question", "budget", "finalists", "finalists_of_each", "seeds", "references", "repeat_references"),
+        *("resources", "tracking", "reuse", "storage", "on_end"),
     }
 )
 
@@ -130,8 +130,16 @@ class SweepSpec(Part):
         description="how many of the best are trained again with the further seeds; one replaces a better ranked one only if it is "
         "better over at least two further seeds, so by three seeds or more in all",
     )
+    finalists_of_each: tuple[str, ...] = Field(
+        default=(),
+        description="searched paths such as method.name: finalists are so many of each combination of their values, so that "
+        "methods are compared over seeds and not only the best one is repeated",
+    )
     references: dict[str, dict[str, Scalar]] = Field(
         {}, description="name -> dotted path -> value; trained in full to read the others against, never picked"
+    )
+    repeat_references: bool = Field(
+        default=False, description="train the references with the further seeds too, so that they have intervals"
     )
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -14,7 +14,7 @@ class TrialCounts(NamedTuple):
     Attributes:
         search: proposals; at most as many as there are combinations, since none is proposed twice.
         references: fixed by the sweep file.
-        replicates: repetitions of finalists with further seeds.
+        replicates: repetitions of finalists with further seeds, and of references where the file asks for them.
     """
 
     search: int
@@ -35,4 +35,7 @@ def planned_trials(spec: "SweepSpec | Outline") -> TrialCounts:
     """
     combinations = spec.space.num_combinations()
     search = spec.budget.trials if combinations is None else min(spec.budget.trials, combinations)
-    return TrialCounts(search, len(spec.references), min(spec.finalists, search) * (len(spec.seeds) - 1))
+    groups = spec.space.num_values(spec.finalists_of_each)
+    finalists = search if groups is None else min(spec.finalists * groups, search)
+    repeated = finalists + (len(spec.references) if spec.repeat_references else 0)
+    return TrialCounts(search, len(spec.references), repeated * (len(spec.seeds) - 1))

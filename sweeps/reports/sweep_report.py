@@ -113,6 +113,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "left_out": _left_out(view),
         "most_shown": MOST_SHOWN,
         "methods": tables.method_rows(view.trials),
+        "standings": view.standings,
         "seeds": view.seed_groups,
         "compared": view.selection.comparisons if view.seed_groups else (),
         "source_miou": SOURCE_MIOU,

@@ -24,6 +24,7 @@ from sweeps.paths import value_at
 from sweeps.planning.account import account_of
 from sweeps.reports import plots, tables
 from sweeps.reports.marks import mark
+from sweeps.reports.standing_tables import StandingRow, standing_rows
 from sweeps.search.proposer import Search
 from sweeps.selection.analysis import best_by, pareto_front, uses_target_labels
 from sweeps.selection.choice import Selection, criteria_of, select
@@ -47,6 +48,7 @@ class SweepView:
         trials: its trials, by number.
         events: what happened to it.
         curves: trial number -> (step, source validation mean IoU).
+        target_curves: trial number -> (step, target mean IoU) where trainings scored the target on the way (oracle).
         results: trial number -> content of `result.json`.
         environments: trial number -> content of `environment.json`.
         folders: trial number -> folder of its files.
@@ -60,6 +62,7 @@ class SweepView:
     trials: Sequence[TrialRecord]
     events: Sequence[Event] = ()
     curves: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    target_curves: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
     results: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     environments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     folders: Mapping[int, Path] = field(default_factory=dict)
@@ -84,8 +87,9 @@ class SweepView:
 
     @cached_property
     def upper_bound(self) -> TrialRecord | None:
-        """The best network that was trained on target labels."""
-        return best_by([trial for trial in self.trials if uses_target_labels(trial)], TARGET_MIOU)
+        """The best network that was trained on target labels, by the search's own seed."""
+        bounds = [trial for trial in self.trials if uses_target_labels(trial)]
+        return best_by([trial for trial in bounds if trial.kind is not TrialKind.REPLICATE], TARGET_MIOU)
 
     @cached_property
     def shown(self) -> Sequence[TrialRecord]:
@@ -148,6 +152,18 @@ class SweepView:
         return next((group for group in self.seed_groups if group.trial is self.picked), None)
 
     @cached_property
+    def standings(self) -> list[StandingRow]:
+        """What each method and each reference is worth over seeds."""
+        return standing_rows(
+            self.trials,
+            ranked=self.selection.ranked,
+            source_only=self.source_only,
+            upper_bound=self.upper_bound,
+            curves=self.target_curves,
+            paths=self.spec.finalists_of_each,
+        )
+
+    @cached_property
     def sample(self) -> Mapping[str, Any]:
         """A full configuration for what all trials share; the sweep file's base before the first trial."""
         return self.trials[0].config if self.trials else dict(self.record.spec.get("base") or {})
@@ -206,16 +222,13 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
     trials = ledger.trials(sweep)
     _fetch_small_files(trials, store, storage=spec.storage)
     folders = {trial.number: store.trial(trial) for trial in trials}
-    reported = ledger.curves(sweep, SOURCE_MIOU)
     return SweepView(
         record=record,
         spec=spec,
         trials=trials,
         events=ledger.events(sweep),
-        curves={
-            trial.number: [(step, value) for step, value in reported.get(trial.number, ()) if math.isfinite(value)]
-            for trial in trials
-        },
+        curves=_curves(ledger, sweep, trials, SOURCE_MIOU),
+        target_curves=_curves(ledger, sweep, trials, TARGET_MIOU),
         results=_json_files(folders, "result.json"),
         environments=_json_files(folders, "environment.json"),
         folders=folders,
@@ -223,6 +236,16 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         account=account_of(ledger, store, sweep, trials=trials).rows(),
         is_driven=is_alive(record.driver, record.driver_seen),
     )
+
+
+def _curves(
+    ledger: Ledger, sweep: str, trials: Sequence[TrialRecord], metric: str
+) -> dict[int, list[tuple[int, float]]]:
+    reported = ledger.curves(sweep, metric)
+    return {
+        trial.number: [(step, value) for step, value in reported.get(trial.number, ()) if math.isfinite(value)]
+        for trial in trials
+    }
 
 
 def _fetch_small_files(trials: Sequence[TrialRecord], store: Store, *, storage: str | None) -> None:

@@ -22,7 +22,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.metrics import CRITERIA, finite, visible_metrics
 from sweeps.paths import value_at
 from sweeps.selection.analysis import is_candidate
-from sweeps.selection.finalists import settle
+from sweeps.selection.finalists import finalists_of, settle
 from sweeps.selection.guards import Guard
 from sweeps.selection.reasons import choice_reason, nothing_reason
 from sweeps.selection.seeds import Paired
@@ -98,7 +98,7 @@ def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | N
         return Selection(criterion, None, nothing_reason(records, rejected), rejected)
     metric = CRITERIA[criterion]
     verdict = settle(
-        ranked[: spec.finalists],
+        finalists_of(ranked, spec),
         records,
         metric=metric,
         collapsed=_guard(records, criterion),

@@ -8,10 +8,13 @@ they may be is for the sweep's constraints to say, and what they are worth for i
 A finalist that collapsed or diverged with a further seed gives way to those that did not, whatever its figures.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from segda.tunable import Scalar
 from sweeps.failures import FailureClass
+from sweeps.file.spec import SweepSpec
 from sweeps.metrics import finite
 from sweeps.selection.seeds import Paired, paired, repetitions
 from sweeps.trial import TrialRecord, TrialState
@@ -31,6 +34,26 @@ class Verdict:
     picked: TrialRecord
     comparisons: tuple[Paired, ...]
     unstable: tuple[tuple[int, str], ...]
+
+
+def finalists_of(ranked: Sequence[TrialRecord], spec: SweepSpec) -> list[TrialRecord]:
+    """Return the trials that are trained again with the further seeds.
+
+    Args:
+        ranked: candidates, best first.
+        spec: says how many, and of what each.
+
+    Returns:
+        Best first; the first so many of all, or of each combination of values of `finalists_of_each`.
+    """
+    chosen: list[TrialRecord] = []
+    counts: Counter[tuple[Scalar | None, ...]] = Counter()
+    for trial in ranked:
+        group = tuple(trial.params.get(path) for path in spec.finalists_of_each)
+        if counts[group] < spec.finalists:
+            counts[group] += 1
+            chosen.append(trial)
+    return chosen
 
 
 def settle(

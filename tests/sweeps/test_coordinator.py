@@ -713,6 +713,22 @@ def test_the_best_trials_are_trained_again_with_the_other_seeds(coordinate, make
     assert len({record.key for record in ledger.trials("demo")}) == 5
 
 
+def test_references_are_trained_with_the_other_seeds_too_where_the_file_asks_for_it(coordinate, make_spec, ledger):
+    spec = make_spec(
+        references={"lower": {"optimizer.lr": 0.01}, "upper": {"method.name": "target_only", "optimizer.lr": 0.01}},
+        repeat_references=True,
+        seeds=[0, 1, 2],
+        budget={"trials": 2, "concurrency": 1},
+    )
+    coordinator = coordinate(spec)
+    while not isinstance(task := coordinator.next_task(), Wait):
+        complete(coordinator, task, 0.5 + task.number / 100)
+    replicates = [record for record in ledger.trials("demo") if record.kind is TrialKind.REPLICATE]
+    assert [(record.parent, record.seed) for record in replicates] == [(0, 1), (1, 1), (3, 1), (0, 2), (1, 2), (3, 2)]
+    assert [record.config["method"]["name"] for record in replicates[:2]] == ["source_only", "target_only"]
+    assert coordinate(spec).next_task() is Wait.DONE
+
+
 def test_finalists_wait_for_the_references_that_they_are_measured_by(coordinate, make_spec, ledger):
     """The source-only network ends last and shows that the leader lost what supervision gives for free."""
     spec = make_spec(

@@ -5,6 +5,7 @@ from records import PROFILE, replicate, trial
 
 from sweeps.failures import FailureClass
 from sweeps.selection.choice import select
+from sweeps.selection.finalists import finalists_of
 from sweeps.selection.seeds import advantage_holds, paired
 from sweeps.trial import TrialState
 
@@ -155,3 +156,16 @@ def test_a_comparison_turned_round_is_its_opposite():
     there, back = paired(1, 2, figures), paired(2, 1, figures)
     assert there.difference.mean == pytest.approx(0.15) == -back.difference.mean
     assert (there.holds, back.holds) == (True, False)
+
+
+def test_the_best_of_each_method_is_repeated_though_another_method_has_all_the_best(make_spec):
+    search = {"method.name": ["dacs", "source_only"], "optimizer.lr": {"low": 0.01, "high": 0.1}}
+    spec = make_spec(search=search, finalists_of_each=["method.name"], finalists=1, seeds=[0, 1])
+    ranked = [
+        trial(0, 0.7, params={"method.name": "dacs"}),
+        trial(1, 0.6, params={"method.name": "dacs"}),
+        trial(2, 0.5, params={"method.name": "source_only"}),
+        trial(3, 0.4, params={"method.name": "source_only"}),
+    ]
+    assert [item.number for item in finalists_of(ranked, spec)] == [0, 2]
+    assert [item.number for item in finalists_of(ranked, make_spec(finalists=3, seeds=[0, 1]))] == [0, 1, 2]

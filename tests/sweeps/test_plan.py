@@ -178,6 +178,16 @@ def test_a_finite_space_has_no_more_trials_than_combinations(make_spec):
     )
     assert planned_trials(spec) == (4, 0, 3)
     assert planned_trials(timed(make_spec, seeds=[0, 1])) == (9, 0, 1)
+    both = {"upper": {"method.name": "target_only"}, "lower": {"method.name": "source_only"}}
+    of_each = timed(
+        make_spec,
+        search=FOUR,
+        seeds=[0, 1, 2],
+        finalists_of_each=["batch_size"],
+        references=both,
+        repeat_references=True,
+    )
+    assert planned_trials(of_each) == (4, 2, (2 + 2) * 2)
     found = estimate(spec, tried(spec))
     assert (found.trials, found.steps) == (7, (7 * 90, 7 * 90))
     assert verdicts(spec, found) == ["budget.hours 0.1 is enough"]

@@ -12,6 +12,7 @@ from rich.console import Console
 from segda.errors import ConfigError
 from sweeps.failures import FailureClass
 from sweeps.ledger.lease import Lease
+from sweeps.ledger.records import Point
 from sweeps.reports import plots
 from sweeps.reports import text as report_text
 from sweeps.reports.markdown import markdown_block, markdown_code
@@ -213,6 +214,7 @@ def test_a_trial_in_micro_batches_is_marked_in_every_table_that_it_enters(pages)
         "Repetitions over seeds",
         "Distance between the domains",
         "Methods",
+        "What each method is worth",
         "All trials",
     }
     assert "**Trial 1†.**" in pages[1]
@@ -550,3 +552,51 @@ def test_names_questions_and_errors_of_others_change_no_page_and_no_terminal(led
 def test_a_sweep_file_with_backticks_stays_one_block():
     assert markdown_block("a: '```'\n", "yaml") == "````yaml\na: '```'\n````"
     assert markdown_code("`") == "`` ` ``"
+
+
+def test_what_each_method_is_worth_is_told_over_seeds_and_beside_the_choices_of_an_oracle(
+    ledger, store, make_spec, begun
+):
+    search = {"method.name": ["dacs", "source_only"], "optimizer.lr": {"low": 0.01, "high": 0.1}}
+    upper = {"upper": {"method.name": "target_only", "optimizer.lr": 0.01}}
+    begun(
+        make_spec(
+            search=search, references=upper, repeat_references=True, seeds=[0, 1, 2], finalists_of_each=["method.name"]
+        )
+    )
+    speed = {"source_only": 0.1, "dacs": 0.25, "target_only": 0.1}
+
+    def made(record_of, number, source, target, method, **changes):
+        metrics = {"train/seconds_per_step": speed[method], "oracle/target/miou_under": target / 2}
+        arguments = (number, changes.pop("parent"), source) if record_of is replicate else (number, source)
+        record = record_of(*arguments, target, method=method, metrics=metrics, **changes)
+        points = [(50, {"oracle/target/miou": target + 0.1}), (100, record.metrics)]
+        ledger.add_trial(record, points=[Point(0, number, step, 0.0, metrics) for step, metrics in points])
+        return record
+
+    bound = made(trial, 0, 0.5, 0.60, "target_only", kind=TrialKind.REFERENCE, name="upper")
+    plain = made(trial, 1, 0.6, 0.30, "source_only")
+    made(trial, 2, 0.5, 0.45, "dacs")  # better on the target, which nothing may know
+    best = made(trial, 3, 0.7, 0.35, "dacs")
+    number = 4
+    for parent, figures in ((bound, (0.58, 0.62)), (plain, (0.28, 0.32)), (best, (0.35, 0.39))):
+        for seed, target in enumerate(figures, start=1):
+            method = parent.config["method"]["name"]
+            made(replicate, number, 0.6, target, method, parent=parent, seed=seed)
+            number += 1
+    paths = write_report(ledger, store, "demo")
+    rows = {row["method"]: row for row in table(Page(paths.html.read_text(encoding="utf-8")), "× source-only")}
+    assert list(rows) == ["reference: upper", "dacs", "source_only"]
+    row = rows["dacs"]
+    assert (row["trial"], row["nfurther seeds"]) == ("3", "2")
+    assert row["target mIoU %mean ± std, oracle"] == "37.0 ± 2.8"
+    assert row["gain over source-onlypoints, same seeds"] == "7.0 ± 0.0"
+    assert row["closed %"] == "23.3"  # (.37 - .30) / (.60 - .30)
+    assert (row["s per step"], row["× source-only"]) == ("0.25", "2.5")
+    assert row["underrepresented classes %"] == "18.5"
+    assert row["target mIoU %search seed, oracle"] == "35.0"
+    assert row["best checkpoint %oracle choice"] == "47.0"
+    assert row["best of the search %oracle choice"] == "45.0"
+    assert rows["source_only"]["gain over source-onlypoints, same seeds"] == "–"
+    text = paths.markdown.read_text(encoding="utf-8")
+    assert "| dacs | 3 | 2 | 37.0 ± 2.8 |" in text

@@ -202,6 +202,9 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("seeds: [3, 1]", "seeds: [3, 3]", "27: seeds[1]: 3 is listed twice"),
         ("seeds: [3, 1]", "finalists: 13", "27: finalists: must be at most budget.trials 12, got 13"),
         ("seeds: [3, 1]", "finalists: 3", "27: finalists: has no effect with one training seed; list further ones under seeds"),
+        ("seeds: [3, 1]", "finalists_of_each: [batch_size]", "27: finalists_of_each: has no effect with one training seed"),
+        ("seeds: [3, 1]", "repeat_references: true", "27: repeat_references: has no effect with one training seed"),
+        ("seeds: [3, 1]", "seeds: [3, 1]\nfinalists_of_each: [method.nme]", "28: finalists_of_each[0]: 'method.nme' is not searched"),
         ("seeds: [3, 1]", "resources: {processes: 3}", "27: resources.processes: batch_size 4 cannot be shared by 3 processes"),
         ("seeds: [3, 1]", "resources: {custom: {GPU: 1}}", "27: resources.custom.GPU: is no custom resource; say cpus and gpus"),
         ("seeds: [3, 1]", "resources: {gpus: 1.5}", "27: resources.gpus: must be whole beyond 1, got 1.5"),
@@ -475,3 +478,8 @@ def test_the_schema_knows_what_can_be_searched():
     assert not {"seed", "steps", "data.source.root"} & set(paths)
     assert set(schema["required"]) == {"name", "base", "search", "budget"}
     json.dumps(schema)
+
+
+def test_references_are_repeated_only_where_there_are_some(make_spec):
+    with pytest.raises(LocatedError, match="there are no references to repeat"):
+        make_spec(seeds=[0, 1], repeat_references=True)

@@ -1,0 +1,154 @@
+"""What each method is worth: its choice over seeds, beside what a choice with target labels would have given."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sweeps.file.fields import METHOD
+from sweeps.labels import format_value, method_name
+from sweeps.metrics import SECONDS_PER_STEP, TARGET_MIOU, TARGET_MIOU_UNDER, TARGET_MIOU_WELL, finite
+from sweeps.selection.analysis import best_by
+from sweeps.selection.seeds import MeanInterval, mean_interval, repetitions
+from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+Curves = Mapping[int, Sequence[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class StandingRow:
+    """One method, or one reference.
+
+    All figures but the costs are made from target labels; the choice of the trial is not.
+
+    Attributes:
+        label: method, or name of the reference.
+        trial: the best of the method by the sweep's criterion.
+        seeds: further training seeds that finished.
+        search_seed: target mean IoU with the seed that chose it, in [0, 1].
+        target: the same over the further seeds; None without any.
+        gain: over source-only training, seed by seed over the further seeds that both have; None without any.
+        closed: share of the distance from source-only training to the upper bound, of the means over further seeds.
+        well: target mean IoU of the well represented classes over the further seeds, or with the search's without any.
+        under: the same of the under-represented classes.
+        best_checkpoint: the best target mean IoU of any report, mean over the same seeds as `target`; None where trainings scored
+            the target at their end only.
+        best_of_search: the best target mean IoU of any of the method's search trials with the search's seed.
+        seconds_per_step: of training.
+        relative_cost: the same relative to source-only training.
+    """
+
+    label: str
+    trial: TrialRecord
+    seeds: tuple[int, ...]
+    search_seed: float | None
+    target: MeanInterval | None
+    gain: MeanInterval | None
+    closed: float | None
+    well: float | None
+    under: float | None
+    best_checkpoint: float | None
+    best_of_search: float | None
+    seconds_per_step: float | None
+    relative_cost: float | None
+
+
+def standing_rows(
+    trials: Sequence[TrialRecord],
+    *,
+    ranked: Iterable[int],
+    source_only: TrialRecord | None,
+    upper_bound: TrialRecord | None,
+    curves: Curves,
+    paths: Sequence[str] = (),
+) -> list[StandingRow]:
+    """Return what each method and each reference is worth, the best target figure first.
+
+    Args:
+        trials: records of one sweep.
+        ranked: numbers of the candidates that qualify, best first by the sweep's criterion.
+        source_only: the network without adaptation: gains and costs are relative to it.
+        upper_bound: the network trained on target labels: all of the distance.
+        curves: trial number -> (step, target mean IoU) of its reports.
+        paths: searched paths besides the method whose values are compared, as `finalists_of_each` names them.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    members: dict[str, TrialRecord] = {}
+    for number in ranked:
+        members.setdefault(_group(by_number[number], paths), by_number[number])
+    for trial in trials:
+        if trial.kind is TrialKind.REFERENCE and trial.state is TrialState.COMPLETE:
+            members[f"reference: {trial.name}"] = trial
+    floor = _counted(source_only, trials)
+    low, high = _mean(floor, TARGET_MIOU), _mean(_counted(upper_bound, trials), TARGET_MIOU)
+    unit = finite(source_only.metrics, SECONDS_PER_STEP) if source_only else None
+    rows = []
+    for label, trial in members.items():
+        counted = _counted(trial, trials)
+        target = _values(counted, TARGET_MIOU)
+        further = target if counted != [trial] else {}
+        searched = [other for other in trials if other.kind is TrialKind.SEARCH and _group(other, paths) == label]
+        best = best_by(searched, TARGET_MIOU)
+        seconds = finite(trial.metrics, SECONDS_PER_STEP)
+        rows.append(
+            StandingRow(
+                label=label,
+                trial=trial,
+                seeds=tuple(further),
+                search_seed=finite(trial.metrics, TARGET_MIOU),
+                target=mean_interval(list(further.values())) if further else None,
+                gain=_gain(further, _values(floor, TARGET_MIOU)) if trial is not source_only else None,
+                closed=_closed(_mean(counted, TARGET_MIOU), low, high),
+                well=_mean(counted, TARGET_MIOU_WELL),
+                under=_mean(counted, TARGET_MIOU_UNDER),
+                best_checkpoint=_best_checkpoint(counted, curves),
+                best_of_search=finite(best.metrics, TARGET_MIOU) if best else None,
+                seconds_per_step=seconds,
+                relative_cost=seconds / unit if seconds and unit else None,
+            )
+        )
+    return sorted(rows, key=lambda row: -(row.target.mean if row.target else row.search_seed or 0))
+
+
+def _group(trial: TrialRecord, paths: Sequence[str]) -> str:
+    """Return what a trial's row is called: its method, and what else is compared."""
+    others = [
+        f"{path.rpartition('.')[2]} {format_value(trial.params[path])}"
+        for path in paths
+        if path in trial.params and path != METHOD
+    ]
+    return ", ".join([method_name(trial), *others])
+
+
+def _counted(trial: TrialRecord | None, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trainings in full with further seeds by seed; without any the trial itself, if there is one."""
+    if trial is None:
+        return []
+    return [other for other in repetitions(trial.number, trials) if other.state is TrialState.COMPLETE] or [trial]
+
+
+def _values(trials: Iterable[TrialRecord], metric: str) -> dict[int, float]:
+    """Return seed -> figure."""
+    return {trial.seed: value for trial in trials if (value := finite(trial.metrics, metric)) is not None}
+
+
+def _mean(trials: Iterable[TrialRecord], metric: str) -> float | None:
+    values = _values(trials, metric).values()
+    return math.fsum(values) / len(values) if values else None
+
+
+def _closed(mean: float | None, low: float | None, high: float | None) -> float | None:
+    if mean is None or low is None or high is None or high <= low:
+        return None
+    return (mean - low) / (high - low)
+
+
+def _gain(figures: Mapping[int, float], floor: Mapping[int, float]) -> MeanInterval | None:
+    differences = [figures[seed] - floor[seed] for seed in figures if seed in floor]
+    return mean_interval(differences) if differences else None
+
+
+def _best_checkpoint(trials: Iterable[TrialRecord], curves: Curves) -> float | None:
+    best = [
+        max(value for _, value in curves[trial.number]) for trial in trials if len(curves.get(trial.number, ())) > 1
+    ]
+    return math.fsum(best) / len(best) if best else None
