@@ -9,14 +9,16 @@ from torch import Tensor
 
 from segda.config import TrainConfig
 from segda.datasets.cache import DecodedSplit
-from segda.datasets.loaders import RawBatch, normalize, training_batches
+from segda.datasets.loaders import UNCLAIMED, RawBatch, normalize, training_batches
 from segda.draws import Draws
 from segda.methods import Method, StepInput
 from segda.rounds import FULL_WEIGHT, Round
 from segda.splits import Splits
 from segda.team import Team
-from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
+from segda.transforms import RECIPES
+from segda.types import IGNORE_INDEX, LabeledBatch, PseudoLabel, UnlabeledBatch
 
+_LABELED, _TARGET, _FEW_SHOT = range(3)
 Raw = tuple[RawBatch | None, RawBatch | None, RawBatch | None]  # labeled, target, few-shot; None where there is none
 
 
@@ -40,6 +42,7 @@ class Feed:
         self._splits = splits
         self._team = team
         self._needs_target = method.needs_target
+        self._pads = RECIPES[config.data.augmentation].pads
         self._loaders = ExitStack()
         self._round: Round | None = None
         self._raw: Iterator[Raw] = iter(())
@@ -57,9 +60,9 @@ class Feed:
         target = self._splits.target if round is None else round.target
         # Three independent streams of draws.
         self._raw = zip(
-            self._stream(self._splits.labeled, step, stream=0),
-            self._stream(target if self._needs_target else None, step, stream=1),
-            self._stream(self._splits.few_shot, step, stream=2),
+            self._stream(self._splits.labeled, step, stream=_LABELED),
+            self._stream(target if self._needs_target else None, step, stream=_TARGET),
+            self._stream(self._splits.few_shot, step, stream=_FEW_SHOT),
             strict=False,
         )
         self.is_open = True
@@ -107,6 +110,7 @@ class Feed:
             rank=self._team.rank,
             ranks=self._team.size,
             pinned=self._team.device.type == "cuda",
+            marks_padding=stream == _TARGET and self._pads,
         )
         return self._loaders.enter_context(closing(batches))
 
@@ -123,9 +127,14 @@ class Feed:
     def _target(self, batch: RawBatch | None) -> UnlabeledBatch:
         if batch is None:
             return UnlabeledBatch(torch.empty(0, 3, *self._config.data.train_size, device=self._team.device))
-        if self._round is None:
-            return UnlabeledBatch(self._image(batch))
+        label = None if batch.label is None else self._label(batch)
+        valid = None
+        if label is not None and self._pads:
+            valid = label != IGNORE_INDEX
+            label = label.masked_fill(label == UNCLAIMED, IGNORE_INDEX)
+        if self._round is None or label is None:
+            return UnlabeledBatch(self._image(batch), valid=valid)
         weight = None
         if batch.weight is not None:
             weight = batch.weight.to(self._team.device, non_blocking=True).float() / FULL_WEIGHT
-        return UnlabeledBatch(self._image(batch), PseudoLabel(self._label(batch), weight))
+        return UnlabeledBatch(self._image(batch), PseudoLabel(label, weight), valid)

@@ -50,10 +50,13 @@ class UnlabeledBatch(NamedTuple):
         image: normalized, float [B, 3, H, W].
         pseudo_label: what the method said of these images at the beginning of the present round, augmented like them; None before
             the first round, and for methods without rounds.
+        valid: which pixels show something of an image, bool [B, H, W]: augmentation may pad. None: all do. What is predicted
+            elsewhere is about nothing, and no method learns from it.
     """
 
     image: Tensor
     pseudo_label: PseudoLabel | None = None
+    valid: Tensor | None = None
 
 
 class SegmentationOutput(NamedTuple):

@@ -24,8 +24,9 @@ from segda.datasets.cache import DecodedSplit
 from segda.errors import ConfigError
 from segda.sockets import choose_socket_folder
 from segda.transforms import Augmentation, build_recipe
-from segda.types import IMAGE_MEAN, IMAGE_STD, Pixels
+from segda.types import IGNORE_INDEX, IMAGE_MEAN, IMAGE_STD, Pixels
 
+UNCLAIMED = 254  # in labels that tell padding, which is void, from pixels of an image without a label
 _PREFETCHED_BATCHES = 4
 
 
@@ -56,6 +57,7 @@ def training_batches(
     rank: int = 0,
     ranks: int = 1,
     pinned: bool = False,
+    marks_padding: bool = False,
 ) -> Generator[RawBatch, None, None]:
     """Yield augmented batches; every epoch is a new permutation, and a batch may reach over the end of an epoch.
 
@@ -71,6 +73,8 @@ def training_batches(
         rank: which part of each batch to yield, from 0.
         ranks: equal parts that each batch is cut into. Readers of all parts together see what one reader of whole batches sees.
         pinned: whether a GPU will fetch the batches: they lie in page-locked memory then. That takes CUDA.
+        marks_padding: whether labels, which a split without any has too then, tell what recipes pad: void is padding alone, and
+            pixels of an image without a label are `UNCLAIMED`.
 
     Returns:
         A generator. Closing it, or reading it to its end, ends thread and processes.
@@ -91,7 +95,7 @@ def training_batches(
             "parts are counted from 0 and their number divides batch_size"
         )
     height, width = size
-    draws = _Draws(split, build_recipe(recipe, height=height, width=width), seed=seed)
+    draws = _Draws(split, build_recipe(recipe, height=height, width=width), seed=seed, marks_padding=marks_padding)
     batches = _BatchNumbers(batch_size, range(start_step, start_step + steps), rank, ranks)
     if workers:
         return _from_workers(draws, batches, workers, pinned=pinned)
@@ -163,8 +167,9 @@ class _Drawn(NamedTuple):
 class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
     """The stream of draws, by number."""
 
-    def __init__(self, split: DecodedSplit, augmentation: Augmentation, *, seed: int) -> None:
+    def __init__(self, split: DecodedSplit, augmentation: Augmentation, *, seed: int, marks_padding: bool) -> None:
         self._split = split
+        self._marks_padding = marks_padding
         self._augmentation = augmentation
         self._seed = seed
         self._epoch = -1
@@ -186,8 +191,10 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
         """Return a label, uint8 [H, W]; with its weights as a second channel, to be augmented alike, where there are some."""
         labels, weights = self._split.labels, self._split.weights
         if labels is None:
-            return None
+            return np.full(self._split.images.shape[1:3], UNCLAIMED, dtype=np.uint8) if self._marks_padding else None
         label = np.asarray(labels[index])
+        if self._marks_padding:
+            label = np.where(label == IGNORE_INDEX, np.uint8(UNCLAIMED), label)
         return label if weights is None else np.stack([label, weights[index]], axis=2)
 
 

@@ -60,10 +60,10 @@ class StepInput(NamedTuple):
         pseudo = self.target.pseudo_label
         if pseudo is not None:
             pseudo = PseudoLabel(cut(pseudo.label), None if pseudo.weight is None else cut(pseudo.weight))
-        few = self.few_shot
+        few, valid = self.few_shot, self.target.valid
         return StepInput(
             labeled=LabeledBatch(cut(self.labeled.image), cut(self.labeled.label)),
-            target=UnlabeledBatch(cut(self.target.image), pseudo),
+            target=UnlabeledBatch(cut(self.target.image), pseudo, None if valid is None else cut(valid)),
             few_shot=None if few is None else LabeledBatch(cut(few.image), cut(few.label)),
             progress=self.progress,
             draws=self.draws.part(first),
@@ -79,10 +79,13 @@ class StepOutput(NamedTuple):
             belongs at the end.
         logs: name -> loss, or a detached scalar on the device; the loop reads them when it reports. Losses are those of the whole
             batch then, scalars are averaged over its parts.
+        pseudo_label: what an averaged teacher says of the target images, with probabilities as weights, if the method has asked
+            one: a method on top of this one need not ask it again.
     """
 
     losses: Mapping[str, Loss]
     logs: Mapping[str, Loss | Tensor]
+    pseudo_label: PseudoLabel | None = None
 
 
 class Method(nn.Module, ABC):

@@ -8,19 +8,23 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segda.batch_norm import forward_domains
-from segda.losses import Loss, SegmentationLoss, mean
+from segda.losses import Loss, SegmentationLoss
 from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
-from segda.methods.mixing import draw_pasted, paste
-from segda.methods.teacher import make_teacher, move_teacher
-from segda.transforms.photometric import SMALLEST_SIGMA, augment_strongly
-from segda.tunable import Range
-from segda.types import SegmentationOutput
+from segda.methods.mixing import draw_box, draw_pasted, paste
+from segda.methods.strong import StrongConfig, strongly
+from segda.methods.teacher import confident_share, label_with, make_teacher, move_teacher
+from segda.tunable import Choice, Range
+from segda.types import IGNORE_INDEX, SegmentationOutput
 
 
-class DacsConfig(TwoDomainConfig):
+class DacsConfig(StrongConfig, TwoDomainConfig):
     """Settings of `Dacs`; defaults are those of the authors' code."""
 
     name: Literal["dacs"] = "dacs"
+    mix: Annotated[Literal["classmix", "cutmix"], Choice("classmix", "cutmix")] = Field(
+        "classmix",
+        description="what is pasted: the pixels of half of the source label's classes, or a box of half the area",
+    )
     alpha: Annotated[float, Range(0.9, 0.999)] = Field(
         0.99, ge=0, lt=1, description="share of the teacher's weights that stays in each step, once warmed up"
     )
@@ -30,25 +34,6 @@ class DacsConfig(TwoDomainConfig):
     lambda_mix: Annotated[float, Range(0.1, 10.0, log=True)] = Field(
         1.0, ge=0, description="weight of the loss on mixed images"
     )
-    jitter: Annotated[float, Range(0.05, 0.5)] = Field(
-        0.25,
-        ge=0,
-        le=0.5,
-        description="color jitter of mixed images: factors on brightness, contrast and saturation from 1 -+ this, hue within this "
-        "many turns",
-    )
-    jitter_probability: Annotated[float, Range(0.0, 1.0)] = Field(
-        0.8, ge=0, le=1, description="share of the mixed images whose colors are jittered"
-    )
-    blur_sigma: Annotated[float, Range(0.5, 3.0)] = Field(
-        1.15,
-        gt=SMALLEST_SIGMA,
-        le=8,
-        description=f"largest standard deviation in pixels of the mixed images' Gaussian blur; the smallest is {SMALLEST_SIGMA}",
-    )
-    blur_probability: Annotated[float, Range(0.0, 1.0)] = Field(
-        0.5, ge=0, le=1, description="share of the mixed images that are blurred"
-    )
 
 
 class Dacs(Method):
@@ -56,9 +41,9 @@ class Dacs(Method):
 
     q    = argmax teacher(x_target)                                   the teacher sees the target without jitter and blur
     w    = share of the batch's pixels with max softmax(teacher(x_target)) >= tau
-    mask = pixels of half of the classes of a source label            (ClassMix)
+    mask = pixels of half of the classes of a source label            (ClassMix; or a box of half the area, CutMix)
     x, y = augmented(source where mask, else target), label where mask, else q
-    L    = L_seg(source) + lambda_mix * mean over all pixels of (1 where mask, else w) * CE(x, y)
+    L    = L_seg(source) + lambda_mix * mean over labelled pixels of (1 where mask, else w) * CE(x, y)
 
     After each update the teacher's weights and BatchNorm statistics move towards the segmenter's (`segda.methods.teacher`); it
     stays in evaluation mode. The segmenter is what is scored and kept, as in the authors' code.
@@ -69,7 +54,8 @@ class Dacs(Method):
     Source: Tranheden, Olsson, Pinto and Svensson, DACS: Domain Adaptation via Cross-domain Mixed Sampling, WACV 2021,
     arXiv:2007.08702. Deviations, with reasons:
 
-    - void is no class to paste (`segda.methods.mixing`); so every pixel of a mixed image has a label;
+    - void is no class to paste (`segda.methods.mixing`), though a box may hold some. That, and what the recipe `data.augmentation`
+      pads of target images, has no label and counts nowhere, w included; their crops are never padded;
     - their teacher runs in training mode, normalizing by the batch, and its statistics are never read. In evaluation mode, with
       statistics that are averaged too, a pseudo-label depends on its image alone, also in micro-batches and over processes;
     - whether an image is jittered or blurred is drawn for each by itself, and for the whole batch in their code, so that its draws
@@ -100,8 +86,8 @@ class Dacs(Method):
 
     def training_step(self, step: StepInput) -> StepOutput:
         """Return the losses on source and mixed images; see `Method.training_step`."""
-        pseudo_label, confidence = self._pseudo_label(step.target.image)
-        pasted, mixed_image, mixed_label = self._mix(step, pseudo_label)
+        pseudo_label = label_with(self.teacher, step.target)
+        pasted, mixed_image, mixed_label = self._mix(step, pseudo_label.label)
         source_output, mixed_output = forward_domains(
             self.segmenter,
             step.labeled.image,
@@ -109,12 +95,13 @@ class Dacs(Method):
             mixing=self.config.batch_norm,
             target_auxiliary=self.loss.auxiliary_weight > 0,
         )
-        confident = (confidence >= self.config.tau).sum()
         loss_seg = self.loss(source_output, step.labeled.label)
-        loss_mix = mixed_loss(mixed_output, mixed_label, pasted, confident, auxiliary_weight=self.loss.auxiliary_weight)
+        share = confident_share(pseudo_label, self.config.tau)
+        loss_mix = mixed_loss(mixed_output, mixed_label, pasted, share, auxiliary_weight=self.loss.auxiliary_weight)
         return StepOutput(
             losses={"segmenter": loss_seg + self.config.lambda_mix * loss_mix},
-            logs={"loss_seg": loss_seg, "loss_mix": loss_mix, "confident": mean(confident, confidence.numel())},
+            logs={"loss_seg": loss_seg, "loss_mix": loss_mix, "confident": share},
+            pseudo_label=pseudo_label,
         )
 
     def after_step(self) -> None:
@@ -123,60 +110,52 @@ class Dacs(Method):
         self.moves += 1
 
     @torch.no_grad()
-    def _pseudo_label(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the teacher's classes, int64 [B, H, W], and their probabilities, float [B, H, W]."""
-        confidence, pseudo_label = self.teacher(image, auxiliary=False).logits.float().softmax(1).max(1)
-        return pseudo_label, confidence
-
-    @torch.no_grad()
     def _mix(self, step: StepInput, pseudo_label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what is pasted, bool [B, H, W]; the mixed images, augmented; and their labels."""
-        source, target, config = step.labeled, step.target, self.config
-        generators = [step.draws.generator(number, "classmix") for number in range(len(source.label))]
-        pasted = draw_pasted(source.label, num_classes=self.num_classes, generators=generators)
-        image = augment_strongly(
-            paste(pasted, source.image, target.image),
-            jitter=config.jitter,
-            jitter_probability=config.jitter_probability,
-            largest_sigma=config.blur_sigma,
-            blur_probability=config.blur_probability,
-            generator=step.draws.generator,
-        )
+        source, target = step.labeled, step.target
+        generators = [step.draws.generator(number, self.config.mix) for number in range(len(source.label))]
+        if self.config.mix == "classmix":
+            pasted = draw_pasted(source.label, num_classes=self.num_classes, generators=generators)
+        else:
+            height, width = source.label.shape[1:]
+            pasted = draw_box((height, width), generators=generators, device=source.label.device)
+        image = strongly(paste(pasted, source.image, target.image), self.config, generator=step.draws.generator)
         return pasted, image, paste(pasted, source.label, pseudo_label)
 
 
 def mixed_loss(
-    output: SegmentationOutput, label: Tensor, pasted: Tensor, confident: Tensor, *, auxiliary_weight: float
+    output: SegmentationOutput, label: Tensor, pasted: Tensor, share: Loss, *, auxiliary_weight: float
 ) -> Loss:
-    """Return the mean over all pixels of the cross-entropy, pixels with a pseudo-label weighing w.
+    """Return the mean over labelled pixels of the cross-entropy, pixels with a pseudo-label weighing w.
 
-    w = confident / pixels is a share of the whole batch, so it appears in the formula and in none of the sums:
-    L = (sum over pasted pixels + w * sum over the others) / pixels.
+    w is a share of the whole batch, so it appears in the formula and in none of the sums:
+    L = (sum over pasted pixels + w * sum over the others) / labelled pixels.
 
     Args:
         output: on mixed images, logits float [B, C, H, W] each.
-        label: train ids of all pixels, int64 [B, H, W].
+        label: train ids, int64 [B, H, W]; `IGNORE_INDEX` where there is none.
         pasted: which are of the source, bool [B, H, W].
-        confident: number of the target images' pixels whose pseudo-label is confident, pasted over or not; integer scalar.
+        share: w, of the target images' pixels that the images show those whose pseudo-label is confident, pasted over or not.
         auxiliary_weight: of each auxiliary output, >= 0.
 
     Returns:
-        A loss >= 0, in nats; without confident pixels that of the source's pixels alone.
+        A loss >= 0, in nats; without confident pixels that of the source's pixels alone, and zero without any label.
     """
     entropy = _cross_entropy(output.logits, label)
     for logits in output.auxiliary:
         entropy = entropy + auxiliary_weight * _cross_entropy(logits, label)
     of_source, of_target = (entropy * pasted).sum(), (entropy * ~pasted).sum()
-    counts = torch.stack([confident, torch.full_like(confident, label.numel())])
-    return Loss(torch.cat([torch.stack([of_source, of_target]).double(), counts.double()]), _weighted)
+    labeled = (label != IGNORE_INDEX).sum()
 
+    def weighted(sums: Tensor) -> Tensor:
+        of_source, of_target, labeled = sums[:3]
+        loss: Tensor = (of_source + share.formula(sums[3:]) * of_target) / torch.where(labeled > 0, labeled, 1.0)
+        return loss
 
-def _weighted(sums: Tensor) -> Tensor:
-    of_source, of_target, confident, pixels = sums
-    loss: Tensor = (of_source + confident / pixels * of_target) / pixels
-    return loss
+    own = torch.stack([of_source.double(), of_target.double(), labeled.double()])
+    return Loss(torch.cat([own, share.sums]), weighted)
 
 
 def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(logits.float(), label, reduction="none")
+        return F.cross_entropy(logits.float(), label, ignore_index=IGNORE_INDEX, reduction="none")

@@ -1,8 +1,11 @@
-"""ClassMix: what a source image shows of some of its classes is pasted onto a target image.
+"""ClassMix and CutMix: what a source image shows of some of its classes, or in a box, is pasted onto a target image.
 
-Source: Olsson et al., ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning, WACV 2021, arXiv:2007.07936;
-between domains: Tranheden et al., DACS, WACV 2021, arXiv:2007.08702. Deviation: void is never a class. The authors' code counts its
-id like any other, draws it, and pastes pixels without a label over pixels that have a pseudo-label.
+Source of ClassMix: Olsson et al., ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning, WACV 2021,
+arXiv:2007.07936; between domains: Tranheden et al., DACS, WACV 2021, arXiv:2007.08702. Deviation: void is never a class. The
+authors' code counts its id like any other, draws it, and pastes pixels without a label over pixels that have a pseudo-label.
+
+Source of CutMix: French et al., Semi-supervised semantic segmentation needs strong, varied perturbations, BMVC 2020,
+arXiv:1906.01916, which pastes between unlabelled images; here the box comes from a source image, as the classes of DACS do.
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,8 @@ import torch
 from torch import Tensor
 
 from segda.types import IGNORE_INDEX
+
+_BOX_SHARE = 0.5  # of the image's area
 
 
 def draw_pasted(label: Tensor, *, num_classes: int, generators: Sequence[torch.Generator]) -> Tensor:
@@ -37,6 +42,32 @@ def draw_pasted(label: Tensor, *, num_classes: int, generators: Sequence[torch.G
     drawn = rank < (shown.sum(1, keepdim=True) + 1) // 2
     with_void = torch.cat([drawn, drawn.new_zeros(len(drawn), 1)], dim=1)
     return with_void.gather(1, index).view_as(label)
+
+
+def draw_box(size: tuple[int, int], *, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """Draw a box for each image that covers half of it.
+
+    Its height is H * 0.5 ** u with u ~ U(0, 1), so that the logarithm of the aspect ratio is uniform; its width is what makes its
+    area half of the image's, up to half a column; its place is uniform inside of the image.
+
+    Args:
+        size: H and W.
+        generators: of each image, on the CPU; B of them.
+        device: of the result.
+
+    Returns:
+        bool [B, H, W]: the pixels to paste.
+    """
+    height, width = size
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    boxes = []
+    for generator in generators:
+        exponent, down, right = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        tall = max(1, round(height * _BOX_SHARE**exponent))
+        wide = max(1, min(width, round(_BOX_SHARE * height * width / tall)))
+        top, left = int(down * (height - tall + 1)), int(right * (width - wide + 1))
+        boxes.append((rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide))
+    return torch.stack(boxes)
 
 
 def paste(pasted: Tensor, source: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from segda.losses import Loss, mean
+from segda.types import IGNORE_INDEX, PseudoLabel, UnlabeledBatch
+
 
 def make_teacher(segmenter: nn.Module) -> nn.Module:
     """Return a frozen copy of a segmenter, in evaluation mode.
@@ -55,6 +58,33 @@ def move_teacher(teacher: nn.Module, segmenter: nn.Module, *, moves: Tensor, alp
             kept.lerp_(new, share.to(kept.dtype))
         else:
             kept.copy_(new)
+
+
+@torch.no_grad()
+def label_with(teacher: nn.Module, target: UnlabeledBatch) -> PseudoLabel:
+    """Return what a teacher says of target images.
+
+    Args:
+        teacher: in evaluation mode.
+        target: images float [B, 3, H, W].
+
+    Returns:
+        The most probable classes, `IGNORE_INDEX` where an image was padded, and their probabilities as weights, float32 [B, H, W].
+    """
+    confidence, label = teacher(target.image, auxiliary=False).logits.float().softmax(1).max(1)
+    return PseudoLabel(label if target.valid is None else label.masked_fill(~target.valid, IGNORE_INDEX), confidence)
+
+
+def confident_share(pseudo_label: PseudoLabel, tau: float) -> Loss:
+    """Return the share of labelled pixels whose probability is at least tau: of a batch, however it is cut; zero without any.
+
+    Args:
+        pseudo_label: of `label_with`.
+        tau: probability.
+    """
+    assert pseudo_label.weight is not None
+    labeled = pseudo_label.label != IGNORE_INDEX
+    return mean((labeled & (pseudo_label.weight >= tau)).sum(), labeled.sum())
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -62,8 +62,13 @@ class MethodCase:
         )
         return built.train()
 
-    def step(self, number: int = 0) -> StepInput:
-        """Return a batch for a method like this: images whose color tells the class, so that there is something to learn."""
+    def step(self, number: int = 0, *, padded: bool = False) -> StepInput:
+        """Return a batch for a method like this: images whose color tells the class, so that there is something to learn.
+
+        Args:
+            number: of the step.
+            padded: whether parts of the target images show nothing, as augmentation may have it.
+        """
         generator = torch.Generator().manual_seed(number % 4)
         colors = torch.randn(NUM_CLASSES, 3, generator=torch.Generator().manual_seed(9))
 
@@ -84,7 +89,13 @@ class MethodCase:
         has_rounds = bool(self.build().round_starts())
         shifted_label[1, 6:] = IGNORE_INDEX
         weight = torch.rand(BATCH_SIZE, 32, 32, generator=generator)
-        target = UnlabeledBatch(shifted, PseudoLabel(shifted_label, weight) if has_rounds else None)
+        valid = None
+        if padded:
+            valid = torch.ones_like(shifted_label, dtype=torch.bool)
+            valid[0, 5:], valid[2, :, :9] = False, False  # parts of the batch differ
+            shifted = shifted.masked_fill(~valid.unsqueeze(1), 0)
+            shifted_label = shifted_label.masked_fill(~valid, IGNORE_INDEX)
+        target = UnlabeledBatch(shifted, PseudoLabel(shifted_label, weight) if has_rounds else None, valid)
         return StepInput(
             labeled=LabeledBatch(image, label),
             target=target if self.method.needs_target else UnlabeledBatch(shifted[:0]),
@@ -193,15 +204,16 @@ def check_parts_equal_the_whole(case: MethodCase) -> None:
     A mean over some pixels that is not written as a sum and a count fails here.
     """
     whole, parts = (
-        _computed(case.build(normalized=False), _parts(case.step(), number)) for number in (1, BATCH_SIZE // 2)
+        _computed(case.build(normalized=False), _parts(case.step(padded=True), number))
+        for number in (1, BATCH_SIZE // 2)
     )
     _assert_equal(parts, whole, "in two parts")
 
 
 def check_two_ranks_equal_the_whole(case: MethodCase) -> None:
     """Gradients, losses and logs are those of the whole batch when two processes share it, batch normalization included."""
-    whole = _computed(case.build(), [case.step()])
-    parts = _parts(case.step(), 2)
+    whole = _computed(case.build(), [case.step(padded=True)])
+    parts = _parts(case.step(padded=True), 2)
     methods = [case.build() for _ in parts]  # one after the other: threads share the seed
     with tempfile.TemporaryDirectory() as place:
 

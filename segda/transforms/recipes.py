@@ -18,11 +18,13 @@ class Step:
         text: what it does, for people.
         transform: name of a class of `segda.transforms.operations` or else of albumentations, or the dotted name of another one.
         arguments: keyword arguments of that class.
+        pads: whether it may leave pixels that show nothing of the image; labels are void there.
     """
 
     text: str
     transform: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    pads: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Recipe:
 
     purpose: str
     steps: tuple[Step, ...] = ()
+
+    @property
+    def pads(self) -> bool:
+        """Whether some pixels may show nothing of the image."""
+        return any(step.pads for step in self.steps)
 
     def description(self) -> str:
         """Return the purpose and every step with its numbers on one line."""
@@ -75,6 +82,7 @@ _SCALE_CROP = Step(
     "scale by one of 0.5, 1, 1.25, 1.5, 1.75, 2, then crop, padded with the mean color and void",
     "ScaleCrop",
     {"scales": (0.5, 1.0, 1.25, 1.5, 1.75, 2.0)},
+    pads=True,
 )
 
 # aug1 to aug5 are the rows of table III of the BiSeNet adaptation report (`none` is its base row), numbers as printed.

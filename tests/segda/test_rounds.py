@@ -421,6 +421,7 @@ def test_labels_and_weights_arrive_augmented_like_their_images(
     of_classes = weight[label == 0], weight[label == 1]
     written = 51 / 255, 153 / 255  # 0.2 and 0.6 of 255ths
     if augmentation == "nadir":  # which moves pixels and mixes none
+        assert all(target.valid is None for target in targets)
         assert torch.equal(label, guests.Weighted.colors(image))
         for found, expected in zip(of_classes, written, strict=True):
             assert torch.equal(found, torch.full_like(found, expected))
@@ -430,7 +431,20 @@ def test_labels_and_weights_arrive_augmented_like_their_images(
         assert float(weight.max()) == pytest.approx(written[1])
         padded = (label == IGNORE_INDEX) & (weight == 0)
         assert padded.any()
+        assert torch.equal(torch.cat([target.valid for target in targets]), ~padded)
         assert float(image[padded[:, None].expand_as(image)].abs().max()) < 0.02  # the mean color
+
+
+def test_padding_is_known_before_the_first_round_too(guests, configure, tmp_path):
+    method = {"name": "guests_of_rounds:Weighted", "starts": [0.9]}
+    train(configure(method=method, augmentation="scale_crop", crop=64, steps=3), Reports(), folder=tmp_path / "run")
+    first = guests.seen[0]
+    assert first.pseudo_label is None
+    valid = torch.cat([target.valid for target in guests.seen])
+    image = torch.cat([target.image for target in guests.seen])
+    assert 0.1 < float(valid.float().mean()) < 0.99
+    assert float(image.masked_fill(valid[:, None], 0).abs().max()) < 0.02  # the mean color
+    assert float(image.abs().amax(1)[valid].median()) > 0.02
 
 
 @pytest.mark.parametrize(

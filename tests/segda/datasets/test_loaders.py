@@ -9,7 +9,14 @@ import torch
 
 from segda.datasets import DATASETS, loaders
 from segda.datasets.cache import DecodedSplit, decoded_split
-from segda.datasets.loaders import RawBatch, denormalize, evaluation_batches, normalize, training_batches
+from segda.datasets.loaders import (
+    UNCLAIMED,
+    RawBatch,
+    denormalize,
+    evaluation_batches,
+    normalize,
+    training_batches,
+)
 from segda.errors import ConfigError
 from segda.transforms import RECIPES
 from segda.types import IMAGE_MEAN, IMAGE_STD
@@ -235,3 +242,30 @@ def test_denormalize_undoes_normalize_and_keeps_the_memory_format() -> None:
     torch.testing.assert_close(raw, image.float(), atol=1e-4, rtol=0)
     outside = raw * 2 - 100  # as a style leaves them
     torch.testing.assert_close(denormalize(normalize(outside)), outside, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_padding_is_told_from_pixels_without_a_label(labels: bool) -> None:
+    """The image of every pixel that is not marked is the sample's own color."""
+    split = make_split(6, height=32, width=40, labels=labels)
+    if split.labels is not None:
+        split.labels[:, :16] = 255  # nothing is claimed there
+    batches = draw(split, recipe="scale_crop", size=(32, 40), steps=20, marks_padding=True)
+    seen = set()
+    for batch in batches:
+        assert batch.label is not None
+        for image, label in zip(batch.image, batch.label, strict=True):
+            shown = label != 255
+            own = int(image[0][shown].median())
+            assert (image[0][shown].int() - own).abs().max() <= 1
+            assert (image[0][~shown] == round(IMAGE_MEAN[0])).all()
+            seen |= set(label[shown].tolist()) - ({own} if labels else set())
+    assert seen == {UNCLAIMED}
+    assert any((batch.label == 255).any() for batch in batches)
+    assert not any((batch.label == 255).all() for batch in batches)
+
+
+def test_labels_are_as_they_were_where_padding_is_not_asked_for() -> None:
+    assert draw(make_split(6, labels=False))[0].label is None
+    unmarked = draw(make_split(6), recipe="scale_crop", steps=3)
+    assert not any((batch.label == UNCLAIMED).any() for batch in unmarked)

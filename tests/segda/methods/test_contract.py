@@ -24,6 +24,7 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "adversarial-joint-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "joint", "levels": "multi"}),
     "self_training-joint-statistics": MethodCase(METHODS["self_training"], {"batch_norm": "joint"}),
     "dacs-confident": MethodCase(METHODS["dacs"], {"tau": 0.25, "lambda_mix": 0.5}),
+    "dacs-cutmix": MethodCase(METHODS["dacs"], {"tau": 0.3, "mix": "cutmix"}),
     "dacs-source-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "source"}),
     "dacs-joint-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "joint", "alpha": 0.5}),
 }

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from segda.batch_norm import running_averages_kept
+from segda.losses import mean
 from segda.methods import METHODS, StepInput
 from segda.methods.dacs import mixed_loss
-from segda.methods.mixing import draw_pasted
+from segda.methods.mixing import draw_box, draw_pasted
 from segda.testing.methods import BATCH_SIZE, NUM_CLASSES, MethodCase, make_optimizers, run_steps
 from segda.types import IGNORE_INDEX, SegmentationOutput
 
@@ -34,27 +35,36 @@ def expected_loss(method: nn.Module, step: StepInput, *, tau: float, auxiliary_w
     """Return the mixed loss and w, with the networks given and everything else of its own."""
     with torch.no_grad():
         probs = np.exp(log_probs(method.teacher(step.target.image).logits.double().numpy()))
-    confident = (probs.max(1) >= tau).mean()
-    label = step.labeled.label.numpy()
-    generators = [step.draws.generator(number, "classmix") for number in range(len(label))]
-    mask = draw_pasted(step.labeled.label, num_classes=NUM_CLASSES, generators=generators).numpy()
+    label, pseudo_label, shown = step.labeled.label.numpy(), probs.argmax(1), np.ones(probs[:, 0].shape, dtype=bool)
+    if step.target.valid is not None:
+        shown = step.target.valid.numpy()
+        pseudo_label = np.where(shown, pseudo_label, IGNORE_INDEX)
+    confident = (probs.max(1) >= tau)[shown].mean()
+    generators = [step.draws.generator(number, method.config.mix) for number in range(len(label))]
+    if method.config.mix == "classmix":
+        mask = draw_pasted(step.labeled.label, num_classes=NUM_CLASSES, generators=generators).numpy()
+    else:
+        mask = draw_box(label.shape[1:], generators=generators, device=torch.device("cpu")).numpy()
     image = np.where(mask[:, None], step.labeled.image.numpy(), step.target.image.numpy())
-    mixed_label = np.where(mask, label, probs.argmax(1))
-    assert (mixed_label != IGNORE_INDEX).all()
+    mixed_label = np.where(mask, label, pseudo_label)
     with running_averages_kept(method.segmenter):
         output = method.segmenter(torch.from_numpy(image))
-    entropy = cross_entropy(output.logits, mixed_label)
+    has_label = mixed_label != IGNORE_INDEX
+    index = np.where(has_label, mixed_label, 0)
+    entropy = cross_entropy(output.logits, index)
     for logits in output.auxiliary:
-        entropy = entropy + auxiliary_weight * cross_entropy(logits, mixed_label)
-    return float((np.where(mask, 1.0, confident) * entropy).mean()), float(confident)
+        entropy = entropy + auxiliary_weight * cross_entropy(logits, index)
+    return float((np.where(mask, 1.0, confident) * entropy)[has_label].mean()), float(confident)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("mix", ["classmix", "cutmix"])
 @pytest.mark.parametrize("tau", [0.0, 0.25, 1.0])
-def test_a_step_is_the_paper_s(tau):
-    used = case(tau=tau, **PLAIN)
+def test_a_step_is_the_paper_s_and_neither_void_nor_padding_counts(tau, mix, padded):
+    used = case(tau=tau, mix=mix, **PLAIN)
     method = used.build()
     run_steps(used, method, make_optimizers(method), range(10))
-    step = used.step(10)
+    step = used.step(10, padded=padded)
     expected, confident = expected_loss(method, step, tau=tau, auxiliary_weight=1.0)
     assert (0 < confident < 1) == (tau == 0.25)
     output = method.train().training_step(step)
@@ -77,7 +87,7 @@ def test_lambda_mix_zero_is_source_only_but_for_statistics():
 def mixed(confident: int, *, logits: torch.Tensor, pasted: torch.Tensor) -> torch.Tensor:
     label = torch.zeros(pasted.shape, dtype=torch.int64)
     output = SegmentationOutput(logits, (), logits)
-    return mixed_loss(output, label, pasted, torch.tensor(confident), auxiliary_weight=1.0).value
+    return mixed_loss(output, label, pasted, mean(torch.tensor(confident), label.numel()), auxiliary_weight=1.0).value
 
 
 def test_without_confident_pixels_the_loss_is_that_of_the_pasted_ones_and_zero_without_these():
@@ -105,6 +115,15 @@ def test_a_source_without_labels_and_a_teacher_without_confidence_leave_a_loss_o
     assert loss.item() == 0
     loss.backward()
     assert all(p.grad is None or not p.grad.any() for p in method.segmenter.parameters())
+
+
+def test_a_target_that_is_all_padding_leaves_what_was_pasted():
+    used = case(tau=0.0)
+    step = used.step()
+    step = step._replace(target=step.target._replace(valid=torch.zeros(BATCH_SIZE, 32, 32, dtype=torch.bool)))
+    output = used.build().training_step(step)
+    assert output.logs["confident"].value.item() == 0
+    assert 0 < output.logs["loss_mix"].value.item() < 10
 
 
 def test_no_gradient_reaches_the_teacher():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from segda.methods.mixing import draw_pasted, paste
+from segda.methods.mixing import draw_box, draw_pasted, paste
 from segda.types import IGNORE_INDEX
 
 NUM_CLASSES = 6
@@ -93,3 +93,32 @@ def test_mixed_images_keep_the_memory_format():
     first, second = (torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last) for _ in range(2))
     mixed = paste(torch.rand(2, 8, 8) > 0.5, first, second)
     assert mixed.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_box_covers_half_of_the_image_and_is_drawn_anywhere_in_many_shapes():
+    height, width, count = 36, 48, 400
+    boxes = draw_box((height, width), generators=generators(count), device=torch.device("cpu")).numpy()
+    assert boxes.shape == (count, height, width)
+    heights, tops = [], []
+    for box in boxes:
+        rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
+        assert box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()  # a rectangle
+        assert box.sum() == len(rows) * len(columns)
+        assert abs(box.sum() - height * width / 2) <= len(rows) / 2
+        heights.append(len(rows))
+        tops.append(rows[0])
+    # The logarithm of the height is uniform between those of a half and of the whole.
+    exponents = np.log(np.array(heights) / height) / np.log(0.5)
+    assert exponents.mean() == pytest.approx(0.5, abs=0.05)
+    assert exponents.std() == pytest.approx(np.sqrt(1 / 12), abs=0.03)
+    assert min(tops) == 0
+    assert max(tops) > height // 3
+    assert boxes.any(0).all()
+
+
+def test_a_box_depends_on_its_own_generator_alone_and_fits_images_of_odd_sizes():
+    for size in ((1, 1), (3, 5), (33, 7)):
+        both = draw_box(size, generators=generators(3), device=torch.device("cpu"))
+        alone = draw_box(size, generators=generators(3)[2:], device=torch.device("cpu"))
+        assert torch.equal(both[2:], alone)
+        assert both.any()
