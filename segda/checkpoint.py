@@ -2,7 +2,7 @@
 
 A checkpoint is one file of tensors and plain data, readable with `torch.load(weights_only=True)`: method (segmenter,
 discriminators, everything that is a module), optimizers, gradient scaler, random states, step, the history of reports, what was
-logged since the last one, the round whose pseudo-labels are in use, and the configuration as JSON. Loaders and a method's draws
+logged since the last one, the round that goes on, and the configuration as JSON. Loaders and a method's draws
 need no state beyond the step: the sample of a step, and what is drawn for it, is a function of seed and step.
 """
 
@@ -126,7 +126,7 @@ def save_checkpoint(
         scaler: gradient scaler, enabled or not.
         history: reports so far: step, time, metrics.
         interval: what was logged since the last one.
-        round: number and digest of the round whose pseudo-labels are in use, or None (`segda.rounds`).
+        round: number and digest of the round that goes on, or None (`segda.rounds`).
     """
     device = _device(method)
     state = {

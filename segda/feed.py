@@ -1,7 +1,7 @@
 """What the steps of a run are fed with: images and labels from three streams of draws, put together on the device."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
 import torch
@@ -53,15 +53,17 @@ class Feed:
 
         Args:
             step: number of updates made.
-            round: whose pseudo-labels come with the target images, if there is one.
+            round: that goes on, if one does: its pseudo-labels come with the target images, and it says which images are drawn.
         """
         self.close()
         self._round = round
-        target = self._splits.target if round is None else round.target
+        target, drawn_target, drawn_source = self._splits.target, None, None
+        if round is not None:
+            target, drawn_target, drawn_source = round.target, round.drawn_target, round.drawn_source
         # Three independent streams of draws.
         self._raw = zip(
-            self._stream(self._splits.labeled, step, stream=_LABELED),
-            self._stream(target if self._needs_target else None, step, stream=_TARGET),
+            self._stream(self._splits.labeled, step, stream=_LABELED, drawn=drawn_source),
+            self._stream(target if self._needs_target else None, step, stream=_TARGET, drawn=drawn_target),
             self._stream(self._splits.few_shot, step, stream=_FEW_SHOT),
             strict=False,
         )
@@ -92,9 +94,12 @@ class Feed:
             few_shot=None if few_shot is None else self._labeled(few_shot),
             progress=step / self._config.steps,
             draws=Draws(seed=self._config.seed, step=step, first=self._team.rank * own_part),
+            round=0 if self._round is None else self._round.number,
         )
 
-    def _stream(self, split: DecodedSplit | None, step: int, *, stream: int) -> Iterator[RawBatch | None]:
+    def _stream(
+        self, split: DecodedSplit | None, step: int, *, stream: int, drawn: Sequence[int] | None = None
+    ) -> Iterator[RawBatch | None]:
         if split is None:
             return itertools.repeat(None)
         data = self._config.data
@@ -111,6 +116,7 @@ class Feed:
             ranks=self._team.size,
             pinned=self._team.device.type == "cuda",
             marks_padding=stream == _TARGET and self._pads,
+            drawn=drawn,
         )
         return self._loaders.enter_context(closing(batches))
 
@@ -132,7 +138,7 @@ class Feed:
         if label is not None and self._pads:
             valid = label != IGNORE_INDEX
             label = label.masked_fill(label == UNCLAIMED, IGNORE_INDEX)
-        if self._round is None or label is None:
+        if label is None or self._round is None or self._round.target.labels is None:
             return UnlabeledBatch(self._image(batch), valid=valid)
         weight = None
         if batch.weight is not None:

@@ -47,7 +47,7 @@ class TrainingRun:
         scaler: of the loss, for float16.
         gradients: computes those of a step.
         feed: what the steps read.
-        round: whose pseudo-labels are in use; None before the first, and for methods without rounds.
+        round: that goes on; None before the first, and for methods without rounds.
         checkpoint: where `save` writes.
     """
 
@@ -186,7 +186,7 @@ class TrainingRun:
             f"train/{name}": float(global_mean(value).item()) / interval.steps for name, value in interval.sums.items()
         }
         if self.round is not None:
-            metrics["train/pseudo_labeled"] = self.round.labeled
+            metrics |= {f"train/{name}": share for name, share in self.round.shares.items()}
         metrics["train/lr"] = config.optimizer.lr * self._factor(until - 1)
         metrics["train/seconds_per_step"] = interval.seconds / interval.steps
         streams = 1 + self.method.needs_target + self.method.needs_few_shot
@@ -210,16 +210,18 @@ class TrainingRun:
             return
         self.feed.close()  # its loaders read the maps of the round before
         is_resumed = self._kept_round is not None and self._kept_round[0] == number
+        began = time.perf_counter()
         if not is_resumed:
             # The checkpoint that is written now holds the sums of one rank.
             self._interval.sums = {name: global_mean(value) for name, value in self._interval.sums.items()}
+            with torch.no_grad():
+                self.method.begin_round(number)
         if self.team.rank == 0:
             if self._kept_round is not None and is_resumed:
-                self.round = find_round(self.splits.target, self.folder, number=number, digest=self._kept_round[1])
+                self.round = find_round(self.splits, self.folder, number=number, digest=self._kept_round[1])
             else:
-                began = time.perf_counter()
                 self.round = make_round(
-                    self.method, self.splits.target, self.folder, number=number, device=self.device, dtype=self.dtype
+                    self.method, self.splits, self.folder, number=number, device=self.device, dtype=self.dtype
                 )
                 self._spend(time.perf_counter() - began)
                 # A run that is resumed before its next report goes on from here: it would need the maps of earlier rounds
@@ -227,7 +229,7 @@ class TrainingRun:
                 self.save()
         self.team.start_together()
         if self.team.rank > 0:
-            self.round = open_round(self.splits.target, self.folder, number=number)
+            self.round = open_round(self.splits, self.folder, number=number)
         self.feed.open(self.step, round=self.round)
 
     def _make_steps(self, until: int, on_step: OnStep | None) -> None:
@@ -255,7 +257,7 @@ class TrainingRun:
         self._spend(time.perf_counter() - began)
 
     def _spend(self, seconds: float) -> None:
-        """Count time: a training pays for its updates and for labelling the target."""
+        """Count time: a training pays for its updates and for the beginnings of its rounds."""
         self.seconds += seconds
         self._interval.seconds += seconds
 

@@ -58,6 +58,7 @@ def training_batches(
     ranks: int = 1,
     pinned: bool = False,
     marks_padding: bool = False,
+    drawn: Sequence[int] | None = None,
 ) -> Generator[RawBatch, None, None]:
     """Yield augmented batches; every epoch is a new permutation, and a batch may reach over the end of an epoch.
 
@@ -75,6 +76,7 @@ def training_batches(
         pinned: whether a GPU will fetch the batches: they lie in page-locked memory then. That takes CUDA.
         marks_padding: whether labels, which a split without any has too then, tell what recipes pad: void is padding alone, and
             pixels of an image without a label are `UNCLAIMED`.
+        drawn: numbers of the samples to draw, ascending, as if the split had no others; None: all.
 
     Returns:
         A generator. Closing it, or reading it to its end, ends thread and processes.
@@ -82,7 +84,8 @@ def training_batches(
     Raises:
         ConfigError: the split is empty, or a number is out of range.
     """
-    if not split.names:
+    samples = np.arange(len(split.names)) if drawn is None else np.asarray(drawn, dtype=np.int64)
+    if not len(samples):
         raise ConfigError("no batches can be drawn from an empty split; choose another split or data set")
     if batch_size < 1 or start_step < 0 or steps < 0 or workers < 0 or seed < 0:
         raise ConfigError(
@@ -95,7 +98,13 @@ def training_batches(
             "parts are counted from 0 and their number divides batch_size"
         )
     height, width = size
-    draws = _Draws(split, build_recipe(recipe, height=height, width=width), seed=seed, marks_padding=marks_padding)
+    draws = _Draws(
+        split,
+        build_recipe(recipe, height=height, width=width),
+        samples=samples,
+        seed=seed,
+        marks_padding=marks_padding,
+    )
     batches = _BatchNumbers(batch_size, range(start_step, start_step + steps), rank, ranks)
     if workers:
         return _from_workers(draws, batches, workers, pinned=pinned)
@@ -167,20 +176,29 @@ class _Drawn(NamedTuple):
 class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
     """The stream of draws, by number."""
 
-    def __init__(self, split: DecodedSplit, augmentation: Augmentation, *, seed: int, marks_padding: bool) -> None:
+    def __init__(
+        self,
+        split: DecodedSplit,
+        augmentation: Augmentation,
+        *,
+        samples: npt.NDArray[np.int64],
+        seed: int,
+        marks_padding: bool,
+    ) -> None:
         self._split = split
         self._marks_padding = marks_padding
         self._augmentation = augmentation
+        self._samples = samples  # numbers of those that are drawn
         self._seed = seed
         self._epoch = -1
         self._permutation: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __getitem__(self, draw: int) -> tuple[Pixels, Pixels | None]:
         images = self._split.images
-        epoch, position = divmod(draw, len(self._split.names))
+        epoch, position = divmod(draw, len(self._samples))
         if epoch != self._epoch:
             rng = np.random.default_rng((self._seed, epoch))
-            self._epoch, self._permutation = epoch, rng.permutation(len(self._split.names))
+            self._epoch, self._permutation = epoch, rng.permutation(self._samples)
         index = int(self._permutation[position])
         # The third number keeps the seeds of augmentation apart from those of the permutations.
         own_seed = int(np.random.SeedSequence((self._seed, draw, 1)).generate_state(1)[0])

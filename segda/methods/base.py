@@ -39,8 +39,9 @@ class StepInput(NamedTuple):
         labeled: supervised batch, of the source domain unless the method's `supervision` says otherwise.
         target: unlabelled batch of the target domain, without images if the method's `needs_target` is false.
         few_shot: the few labelled target images, if the method `needs_few_shot`; as many as `labeled` has, repeated in turn.
-        progress: share of the training that has passed, in [0, 1): all that a method knows of time.
+        progress: share of the training that has passed, in [0, 1).
         draws: where random draws come from; nothing else may be drawn from.
+        round: number of the round that goes on, from 1; 0 before the first one, and for methods without rounds.
     """
 
     labeled: LabeledBatch
@@ -48,6 +49,7 @@ class StepInput(NamedTuple):
     few_shot: LabeledBatch | None
     progress: float
     draws: Draws
+    round: int = 0
 
     def parts(self, size: int) -> list["StepInput"]:
         """Cut the batch into parts of `size` images of each domain; the last one may be smaller."""
@@ -67,6 +69,7 @@ class StepInput(NamedTuple):
             few_shot=None if few is None else LabeledBatch(cut(few.image), cut(few.label)),
             progress=self.progress,
             draws=self.draws.part(first),
+            round=self.round,
         )
 
 
@@ -93,10 +96,11 @@ class Method(nn.Module, ABC):
 
     It is a module, so that an averaged teacher or a discriminator is moved, saved and resumed with it. Parameters that no optimizer
     moves (a teacher's) belong to no group and have `requires_grad` off. It sees no optimizer, device, logger, file or label of the
-    target; `progress` is all it knows of time, and `draws` all that it draws from.
+    target; `progress` and `round` are all it knows of time, and `draws` all that it draws from.
 
     `training_step` may be called for parts of a batch, twice for each, and on several processes at once: it changes nothing of the
-    method but what BatchNorm keeps by itself. What changes from step to step lives in buffers and changes in `after_step`.
+    method but what BatchNorm keeps by itself. What changes from step to step lives in buffers and changes in `after_step`, what
+    changes from round to round changes in `begin_round`.
 
     Attributes:
         Config: the method's settings; weights of loss terms are named `lambda_...`.
@@ -105,12 +109,15 @@ class Method(nn.Module, ABC):
         needs_target: whether unlabelled target images are used; if not, the target batch holds no images.
         needs_few_shot: whether a few labelled target images are used; the run's configuration says which, and its results are
             marked as having used target labels.
+        draws_labeled_only: whether target images whose pseudo-label is void everywhere are left out of a round's draws. If no image
+            has a label, all are drawn, and losses on pseudo-labels must be zero.
     """
 
     Config: ClassVar[type[MethodConfig]]
     supervision: ClassVar[Literal["source", "target"]] = "source"
     needs_target: ClassVar[bool] = True
     needs_few_shot: ClassVar[bool] = False
+    draws_labeled_only: ClassVar[bool] = False
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Keep the parts that all methods share.
@@ -147,13 +154,26 @@ class Method(nn.Module, ABC):
         """Run once after the optimizers' update, e.g. to move an averaged teacher."""
 
     def round_starts(self) -> tuple[float, ...]:
-        """Return at which shares of the training target images get new pseudo-labels, ascending in [0, 1); by default never.
+        """Return at which shares of the training rounds begin, ascending in [0, 1); by default never.
 
-        In a training of few steps rounds may begin at the same step; only the last of them takes place then.
+        A method with rounds overrides at least one of `begin_round`, `pseudo_labels` and `choose_source`, which the loop calls in
+        this order at the beginning of each. In a training of few steps rounds may begin at the same step; only the last of them
+        takes place then.
         """
         return ()
 
-    def pseudo_labels(self, images: Iterable[Tensor], *, number: int) -> Iterator[PseudoLabel]:
+    def begin_round(self, number: int) -> None:
+        """Change what changes from round to round, such as the weights of a frozen copy of the segmenter.
+
+        The loop calls this on every process, without gradients. What it leaves is saved with the round: a run that is resumed in
+        the middle of it does not begin it again. Parameters and buffers are changed in place, because optimizers and processes hold
+        them, and as their values and the number say: rounds may have been left out, and nothing may be drawn.
+
+        Args:
+            number: of the round, from 1.
+        """
+
+    def pseudo_labels(self, images: Iterable[Tensor], *, number: int) -> Iterator[PseudoLabel] | None:
         """Label the target's training images at the beginning of a round.
 
         The loop writes down what comes, finds it again after a restart, and gives it back with the images (`UnlabeledBatch`). It
@@ -164,8 +184,22 @@ class Method(nn.Module, ABC):
                 times.
             number: of the round, from 1.
 
-        Yields:
+        Returns:
             The pseudo-labels of each batch, at the images' size; with weights in every batch or in none. Weights are kept in
-            255ths.
+            255ths. None, as by default: this round has no pseudo-labels.
         """
-        raise TypeError(f"{type(self).__name__} begins rounds and does not say what the target is labelled as in them")
+        return None
+
+    def choose_source(self, images: Iterable[Tensor], *, number: int) -> Tensor | None:
+        """Choose which of the images that arrive as `StepInput.labeled` the steps of a round draw from.
+
+        The loop writes down the choice as it does pseudo-labels, and calls this in the same way: nothing of the method may change.
+
+        Args:
+            images: batches of all these training images in order, normalized float [B, 3, H, W]; can be gone through several times.
+            number: of the round, from 1.
+
+        Returns:
+            Which images to draw, bool [N], at least one. None, as by default: all.
+        """
+        return None

@@ -35,6 +35,18 @@ def make_teacher(segmenter: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
+def copy_weights(teacher: nn.Module, segmenter: nn.Module) -> None:
+    """Make a teacher equal to the segmenter, statistics of batch normalization included.
+
+    Args:
+        teacher: of `make_teacher`; changed in place.
+        segmenter: stays as it is.
+    """
+    for kept, new in zip(_tensors(teacher), _tensors(segmenter), strict=True):
+        kept.copy_(new)
+
+
+@torch.no_grad()
 def move_teacher(teacher: nn.Module, segmenter: nn.Module, *, moves: Tensor, alpha: float) -> None:
     """Move a teacher towards the segmenter.
 

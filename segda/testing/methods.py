@@ -41,13 +41,15 @@ class MethodCase:
     Attributes:
         method: the class.
         settings: beyond the defaults of its `Config`.
+        round: number of the round that the method is in, if it has rounds; 0: before the first one.
     """
 
     method: type[Method]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    round: int = 1
 
     def build(self, seed: int = 0, *, normalized: bool = True) -> Method:
-        """Return the method around a toy network, in training mode.
+        """Return the method around a toy network, in training mode and in its round.
 
         Args:
             seed: of the initial weights.
@@ -60,6 +62,8 @@ class MethodCase:
             loss=SegmentationLoss("cross_entropy"),
             num_classes=NUM_CLASSES,
         )
+        if self.round and built.round_starts():
+            begin_round(built, self.round)
         return built.train()
 
     def step(self, number: int = 0, *, padded: bool = False) -> StepInput:
@@ -86,7 +90,8 @@ class MethodCase:
         few, few_label = images()
         few_label[0, :20] = IGNORE_INDEX
         shifted, few = shifted * 0.5 + 0.3, few * 0.5 + 0.3
-        has_rounds = bool(self.build().round_starts())
+        round = self.round if self.build().round_starts() else 0
+        has_labels = round > 0 and self.method.pseudo_labels is not Method.pseudo_labels
         shifted_label[1, 6:] = IGNORE_INDEX
         weight = torch.rand(BATCH_SIZE, 32, 32, generator=generator)
         valid = None
@@ -95,13 +100,14 @@ class MethodCase:
             valid[0, 5:], valid[2, :, :9] = False, False  # parts of the batch differ
             shifted = shifted.masked_fill(~valid.unsqueeze(1), 0)
             shifted_label = shifted_label.masked_fill(~valid, IGNORE_INDEX)
-        target = UnlabeledBatch(shifted, PseudoLabel(shifted_label, weight) if has_rounds else None, valid)
+        target = UnlabeledBatch(shifted, PseudoLabel(shifted_label, weight) if has_labels else None, valid)
         return StepInput(
             labeled=LabeledBatch(image, label),
             target=target if self.method.needs_target else UnlabeledBatch(shifted[:0]),
             few_shot=LabeledBatch(few, few_label) if self.method.needs_few_shot else None,
             progress=min(number, 39) / 40,
             draws=Draws(seed=0, step=number),
+            round=round,
         )
 
 
@@ -261,18 +267,40 @@ def check_resumed_equals_uninterrupted(case: MethodCase) -> None:
         )
 
 
-def check_rounds_label_every_image(case: MethodCase) -> None:
-    """A method with rounds labels all images, twice in the same way, and changes nothing of itself."""
-    method = case.build().eval()
+def check_rounds_begin_in_place(case: MethodCase) -> None:
+    """A method with rounds begins one as its state says and in no other way, and keeps the tensors that optimizers hold."""
+    method = case.build()
     starts = method.round_starts()
     assert list(starts) == sorted(starts), f"round_starts must ascend, got {starts}"
     assert all(0 <= start < 1 for start in starts), f"round_starts must be in [0, 1), got {starts}"
     if not starts:
         return
+    run_steps(case, method, make_optimizers(method), range(2))
+    again = copy.deepcopy(method)
+    held = {name: id(tensor) for name, tensor in (*method.named_parameters(), *method.named_buffers())}
+    for kept, seed in ((method, 1), (again, 2)):
+        torch.manual_seed(seed)
+        begin_round(kept, len(starts))
+    now = {name: id(tensor) for name, tensor in (*method.named_parameters(), *method.named_buffers())}
+    assert now == held, "begin_round replaced parameters or buffers; change them in place, as with copy_"
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), (
+            f"begin_round left another {name} when it was called on a copy; it may depend on parameters, buffers and number alone"
+        )
+
+
+def check_rounds_label_every_image(case: MethodCase) -> None:
+    """A method with rounds and pseudo-labels labels all images, twice in the same way, and changes nothing of itself."""
+    method = case.build().eval()
+    if not method.round_starts():
+        return
     images = [case.step(number).target.image[: BATCH_SIZE - number] for number in range(3)]
     before = {name: value.clone() for name, value in method.state_dict().items()}
     with torch.inference_mode():
-        first, again = (list(method.pseudo_labels(images, number=1)) for _ in range(2))
+        labeled = [method.pseudo_labels(images, number=max(case.round, 1)) for _ in range(2)]
+        first, again = ([] if labels is None else list(labels) for labels in labeled)
+    if None in labeled:
+        return
     for name, value in method.state_dict().items():
         assert torch.equal(value, before[name]), f"pseudo_labels changed {name}; of several processes only one calls it"
     assert len(first) == len(images), f"pseudo_labels must yield once per batch, gave {len(first)} for {len(images)}"
@@ -290,6 +318,27 @@ def check_rounds_label_every_image(case: MethodCase) -> None:
         if pseudo.weight is not None:
             assert pseudo.weight.shape == size, f"weights must have the images' size {size}, got {pseudo.weight.shape}"
             assert ((pseudo.weight >= 0) & (pseudo.weight <= 1)).all(), "weights must be in [0, 1]"
+
+
+def check_rounds_choose_source_images(case: MethodCase) -> None:
+    """A method that chooses source images chooses some, twice the same, and changes nothing of itself."""
+    method = case.build().eval()
+    if not method.round_starts():
+        return
+    images = [case.step(number).labeled.image[: BATCH_SIZE - number] for number in range(3)]
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    with torch.inference_mode():
+        chosen, again = (method.choose_source(images, number=max(case.round, 1)) for _ in range(2))
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, before[name]), f"choose_source changed {name}; of several processes only one calls it"
+    if chosen is None:
+        return
+    assert chosen.dtype == torch.bool, f"choose_source must give bool, got {chosen.dtype}"
+    count = sum(map(len, images))
+    assert chosen.shape == (count,), f"choose_source must give one value for each of {count} images, got {chosen.shape}"
+    assert chosen.any(), "choose_source must choose at least one image"
+    assert again is not None, "choose_source chose other images when it was called again"
+    assert torch.equal(chosen, again), "choose_source chose other images when it was called again"
 
 
 def check_training_lowers_the_supervised_loss(case: MethodCase) -> None:
@@ -311,7 +360,9 @@ METHOD_CHECKS: dict[str, Callable[[MethodCase], None]] = {
         check_two_ranks_equal_the_whole,
         check_same_seed_gives_same_weights,
         check_resumed_equals_uninterrupted,
+        check_rounds_begin_in_place,
         check_rounds_label_every_image,
+        check_rounds_choose_source_images,
         check_training_lowers_the_supervised_loss,
     )
 }
@@ -320,6 +371,12 @@ METHOD_CHECKS: dict[str, Callable[[MethodCase], None]] = {
 def make_optimizers(method: Method) -> dict[str, Optimizer]:
     """Return an optimizer for each group."""
     return {group: torch.optim.Adam(parameters, lr=3e-3) for group, parameters in method.parameter_groups().items()}
+
+
+@torch.no_grad()
+def begin_round(method: Method, number: int) -> None:
+    """Begin a round as the loop does, but for labels and choices."""
+    method.begin_round(number)
 
 
 def run_steps(case: MethodCase, method: Method, optimizers: Mapping[str, Optimizer], steps: range) -> list[float]:

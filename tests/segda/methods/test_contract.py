@@ -6,10 +6,13 @@ import torch
 from segda.losses import mean
 from segda.methods import METHODS, Method, MethodConfig, StepInput, StepOutput
 from segda.methods.self_training import SelfTraining
+from segda.methods.teacher import make_teacher
 from segda.testing.methods import (
     METHOD_CHECKS,
     MethodCase,
     check_parts_equal_the_whole,
+    check_rounds_begin_in_place,
+    check_rounds_choose_source_images,
     check_rounds_label_every_image,
     check_two_ranks_equal_the_whole,
 )
@@ -27,6 +30,14 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "dacs-cutmix": MethodCase(METHODS["dacs"], {"tau": 0.3, "mix": "cutmix"}),
     "dacs-source-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "source"}),
     "dacs-joint-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "joint", "alpha": 0.5}),
+}
+
+# A method with rounds may do something else before the first one and in the last one.
+CASES |= {
+    f"{name}-in-round-{number}": MethodCase(case.method, case.settings, round=number)
+    for name, case in CASES.items()
+    for number in (0, len(case.build().round_starts()))
+    if case.build().round_starts() and number != case.round
 }
 
 
@@ -83,3 +94,41 @@ def test_labels_that_change_the_method_or_miss_images_are_caught():
         check_rounds_label_every_image(MethodCase(Counting))
     with pytest.raises(AssertionError, match="pseudo-labels must have the images' size"):
         check_rounds_label_every_image(MethodCase(Forgetful))
+
+
+class Replacing(SelfTraining):
+    """Wrong on purpose: the frozen copy of each round is a new module."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.teacher = make_teacher(self.segmenter)
+
+    def begin_round(self, number):
+        self.teacher = make_teacher(self.segmenter)
+
+
+class Drawing(SelfTraining):
+    """Wrong on purpose: a round begins with something that was drawn, and no other process draws the same."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_buffer("noise", torch.zeros(()))
+
+    def begin_round(self, number):
+        self.noise.normal_()
+
+
+class Choosing(SelfTraining):
+    """Wrong on purpose: a choice of no image."""
+
+    def choose_source(self, images, *, number):
+        return torch.zeros(sum(map(len, images)), dtype=torch.bool)
+
+
+def test_rounds_that_replace_draw_or_choose_nothing_are_caught():
+    with pytest.raises(AssertionError, match="begin_round replaced parameters or buffers"):
+        check_rounds_begin_in_place(MethodCase(Replacing))
+    with pytest.raises(AssertionError, match="begin_round left another noise"):
+        check_rounds_begin_in_place(MethodCase(Drawing))
+    with pytest.raises(AssertionError, match="choose_source must choose at least one image"):
+        check_rounds_choose_source_images(MethodCase(Choosing))
