@@ -33,6 +33,8 @@ __all__ = ["OnStep", "Report", "TrainResult", "data_fingerprint", "train"]
 
 log = logging.getLogger(__name__)
 
+REPORTS = "metrics.jsonl"  # in the run folder: one report a line
+
 Report = Callable[[int, Mapping[str, float], Path], None]
 
 
@@ -244,7 +246,7 @@ def _read_kept(path: Path) -> dict[str, Any]:
 
 def _write_reports(run: TrainingRun) -> None:
     """Write the reports so far as one JSON object per line."""
-    write_text(run.folder / "metrics.jsonl", "".join(json.dumps(kept) + "\n" for kept in run.history))
+    write_text(run.folder / REPORTS, "".join(json.dumps(kept) + "\n" for kept in run.history))
 
 
 def _advance_and_report(run: TrainingRun, report: Report, on_step: OnStep | None) -> None:

@@ -73,9 +73,10 @@ def train_command(
       segda train day_to_dusk.yaml --set device=cuda --processes 2 --micro-batch 2
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.cli.overrides import changes_of
+    from segda.discriminator_health import discriminator_trouble
     from segda.loading import load_config
     from segda.scoring import RESULT
-    from segda.training import train
+    from segda.training import REPORTS, train
 
     if steps is not None:
         assignments = (*assignments, f"steps={steps}")
@@ -83,6 +84,10 @@ def train_command(
     folder = folder or Path("runs") / f"{config_file.stem}-{config.fingerprint()}"
     train(config, folder=folder, micro_batch=micro_batch, processes=processes)
     _print_result(json.loads((folder / RESULT).read_text()), folder)
+    reports = [json.loads(line)["metrics"] for line in (folder / REPORTS).read_text().splitlines()]
+    trouble = discriminator_trouble(reports)
+    if trouble is not None:
+        output().print(f"{trouble[0].upper()}{trouble[1:]}.", highlight=False, soft_wrap=True)
 
 
 def _print_result(result: Mapping[str, Any], folder: Path) -> None:

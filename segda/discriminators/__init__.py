@@ -1,16 +1,20 @@
 """Domain discriminators: which domain does this segmentation come from?
 
-Every one maps class probabilities float [B, C, H, W] to domain logits float [B, 1, H // 32, W // 32] (each halving
-rounds down) through five layers of kernel 4, stride 2, padding 1 with LeakyReLU(0.2) between them. They differ in how
-the layers' kernels are factorized, and so in parameters and multiply-accumulates. Counts below are for 19 classes,
-512 x 1024.
+Every one maps class probabilities float [B, C, H, W], or other maps of as many channels, to domain logits
+float [B, 1, H // stride, W // stride] (each halving rounds down) through layers with LeakyReLU(0.2) between them;
+`multi_class_light` has C logits in the place of one. They differ in how many layers there are and in how the layers' kernels are
+factorized, and so in parameters and multiply-accumulates. Counts below are for 19 classes, 512 x 1024; `sees` is the side in
+pixels of the neighborhood that one output judges.
 
-| name | kernel | parameters | G MACs |
-| --- | --- | --- | --- |
-| fcd | dense (Tsai et al., CVPR 2018) | 2,781,121 | 15.44 |
-| tfd | Tucker, at rank 0.5 / 0.1 | 1,389,603 / 278,846 | 8.54 / 1.87 |
-| cp | canonical polyadic, at rank 0.5 / 0.1 | 1,391,090 / 279,162 | 14.95 / 2.99 |
-| dwd | depthwise, then pointwise | 191,364 | 1.07 |
+| name | kernels | stride | sees | parameters | G MACs |
+| --- | --- | --- | --- | --- | --- |
+| fcd | dense (Tsai et al., CVPR 2018) | 32 | 94 | 2,781,121 | 15.44 |
+| tfd | Tucker, at rank 0.5 / 0.1 | 32 | 94 | 1,389,603 / 278,846 | 8.54 / 1.87 |
+| cp | canonical polyadic, at rank 0.5 / 0.1 | 32 | 94 | 1,391,090 / 279,162 | 14.95 / 2.99 |
+| dwd | depthwise, then pointwise | 32 | 94 | 191,364 | 1.07 |
+| multi_class_light | as dwd, one layer less | 16 | 46 | 55,446 | 0.81 |
+| light_light | as dwd, two layers less | 8 | 22 | 13,316 | 0.52 |
+| pixel | dense, without strides | 1 | 5 | 84,993 | 44.5 |
 """
 
 from segda.catalog import Catalog, subclass_of
@@ -18,6 +22,9 @@ from segda.discriminators.base import Discriminator
 from segda.discriminators.cp import CP
 from segda.discriminators.dwd import DWD
 from segda.discriminators.fcd import FCD
+from segda.discriminators.light_light import LightLight
+from segda.discriminators.multi_class_light import MultiClassLight
+from segda.discriminators.pixel import Pixel
 from segda.discriminators.tfd import TFD
 
 DISCRIMINATORS: Catalog[type[Discriminator]] = Catalog(
@@ -28,6 +35,9 @@ DISCRIMINATORS: Catalog[type[Discriminator]] = Catalog(
         "tfd": TFD,
         "dwd": DWD,
         "cp": CP,
+        "multi_class_light": MultiClassLight,
+        "light_light": LightLight,
+        "pixel": Pixel,
     },
     check=subclass_of(Discriminator),
 )
@@ -42,7 +52,7 @@ def build_discriminator(name: str, *, num_classes: int, rank: float = 0.5) -> Di
         rank: fraction of the dense parameters, in (0, 1]; only read by those with `has_rank`.
 
     Returns:
-        A module that maps probabilities float [B, num_classes, H, W] to domain logits float [B, 1, H // 32, W // 32].
+        A module that maps class maps float [B, num_classes, H, W] to domain logits; see `Discriminator.forward`.
 
     Raises:
         ConfigError: unknown name, fewer than two classes or a rank outside of (0, 1].
@@ -51,4 +61,15 @@ def build_discriminator(name: str, *, num_classes: int, rank: float = 0.5) -> Di
     return kind(num_classes, rank=rank) if kind.has_rank else kind(num_classes)
 
 
-__all__ = ["CP", "DISCRIMINATORS", "DWD", "FCD", "TFD", "Discriminator", "build_discriminator"]
+__all__ = [
+    "CP",
+    "DISCRIMINATORS",
+    "DWD",
+    "FCD",
+    "TFD",
+    "Discriminator",
+    "LightLight",
+    "MultiClassLight",
+    "Pixel",
+    "build_discriminator",
+]

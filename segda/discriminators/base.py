@@ -10,25 +10,28 @@ from torch import Tensor, nn
 from segda.errors import ConfigError
 
 KERNEL = 4
-_WIDTHS = (64, 128, 256, 512, 1)
-_SMALLEST_SIDE = 2 ** len(_WIDTHS)
 
 
 class Discriminator(nn.Module, ABC):
-    """Five strided layers with LeakyReLU between them; subclasses say what a layer is.
+    """Layers with LeakyReLU(0.2) between them; subclasses say what a layer is, and how many there are.
 
     Attributes:
         has_rank: whether the kernels are factorized at a rank that the caller chooses; the others do not read it.
+        hidden: channels between the layers, of which there is one more.
+        stride: of the layers together, and the smallest side of an input.
     """
 
     has_rank: ClassVar[bool] = False
+    hidden: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
+    stride: ClassVar[int] = 32
 
-    def __init__(self, num_classes: int, *, rank: float = 0.5) -> None:
+    def __init__(self, num_classes: int, *, rank: float = 0.5, outputs: int = 1) -> None:
         """Stack the layers.
 
         Args:
             num_classes: channels of the input.
             rank: parameters of a layer as a fraction of the dense layer's, in (0, 1].
+            outputs: channels of the output.
 
         Raises:
             ConfigError: fewer than two classes, or a rank outside of (0, 1].
@@ -38,15 +41,14 @@ class Discriminator(nn.Module, ABC):
             raise ConfigError(f"a discriminator's rank is a fraction of the dense parameters in (0, 1], got {rank}")
         if num_classes < 2:
             raise ConfigError(f"a discriminator of segmentations needs at least 2 classes, got {num_classes}")
-        channels = (num_classes, *_WIDTHS)
         parts: list[nn.Module] = []
-        for in_channels, out_channels in pairwise(channels):
+        for in_channels, out_channels in pairwise((num_classes, *self.hidden)):
             parts += [self.layer(in_channels, out_channels, rank=rank), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*parts[:-1])
+        self.layers = nn.Sequential(*parts, self.last_layer(self.hidden[-1], outputs, rank=rank))
 
     @abstractmethod
     def layer(self, in_channels: int, out_channels: int, *, rank: float) -> nn.Module:
-        """Build one layer of kernel 4, stride 2, padding 1.
+        """Build one layer, of kernel 4, stride 2 and padding 1 if `stride` and `hidden` are as here.
 
         Args:
             in_channels: channels of its input.
@@ -54,25 +56,29 @@ class Discriminator(nn.Module, ABC):
             rank: share of the dense parameters to keep; read by those with `has_rank`.
         """
 
-    def forward(self, probs: Tensor) -> Tensor:
+    def last_layer(self, in_channels: int, out_channels: int, *, rank: float) -> nn.Module:
+        """Build the layer that says the domain; like the others, unless a subclass says otherwise."""
+        return self.layer(in_channels, out_channels, rank=rank)
+
+    def forward(self, maps: Tensor) -> Tensor:
         """Judge segmentations.
 
         Args:
-            probs: softmax over classes, float [B, num_classes, H, W], H and W at least 32.
+            maps: one map per class, such as its probabilities, float [B, num_classes, H, W], H and W at least `stride`.
 
         Returns:
-            Domain logits float [B, 1, H // 32, W // 32].
+            Domain logits float [B, outputs, H // stride, W // stride]; what they say is in `segda.losses.adversarial`.
 
         Raises:
-            ConfigError: an input too small for five halvings.
+            ConfigError: an input smaller than the stride.
         """
-        height, width = probs.shape[-2:]
-        if min(height, width) < _SMALLEST_SIDE:
+        height, width = maps.shape[-2:]
+        if min(height, width) < self.stride:
             raise ConfigError(
-                f"a discriminator halves its input five times and needs at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} "
-                f"pixels, got {height} x {width}; give it the probabilities at the size of the image"
+                f"a discriminator of stride {self.stride} needs at least {self.stride} x {self.stride} pixels, got "
+                f"{height} x {width}; give it the maps at the size of the image"
             )
-        logits: Tensor = self.layers(probs)
+        logits: Tensor = self.layers(maps)
         return logits
 
 

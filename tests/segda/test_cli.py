@@ -80,6 +80,14 @@ def test_training_writes_the_run_folder_and_prints_every_split(segda, trained):
     assert "target labels" in output
 
 
+def test_a_discriminator_without_a_signal_is_told_of_at_the_end(segda, trained, tmp_path):
+    words = ["--set", "method.name=adversarial", "--set", "method.discriminator=light_light"]
+    words += ["--set", "discriminator_optimizer.lr=1e-12", "--folder", tmp_path / "run"]
+    code, output, _ = segda("train", trained.config, *words, "--data-root", f"loveda={trained.root}")
+    assert code == 0
+    assert "The discriminator was at chance at its only report and never better" in output
+
+
 def test_a_finished_run_is_not_trained_again(segda, trained):
     before = trained.checkpoint.stat().st_mtime_ns
     assert segda("train", trained.config, "--folder", trained.folder, "--data-root", f"loveda={trained.root}").code == 0

@@ -5,11 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segda.discriminators import CP, DISCRIMINATORS, DWD, FCD, TFD, build_discriminator
+from segda.discriminators import CP, DISCRIMINATORS, FCD, TFD, build_discriminator
 from segda.discriminators.cp import cp_rank
 from segda.discriminators.tfd import tucker_ranks
 from segda.efficiency import count_macs
 from segda.errors import ConfigError
+from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, adversarial_loss, domain_accuracy
 
 
 def count(module: nn.Module) -> int:
@@ -23,35 +24,62 @@ def random_probs(num_classes: int = 19, side: int = 64, seed: int = 0) -> Tensor
     return functional.interpolate(coarse, scale_factor=8, mode="nearest").softmax(dim=1)
 
 
+# name: stride, side of the neighborhood of one output, parameters by number of classes
+PUBLISHED = {
+    "fcd": (32, 94, {19: 2_781_121, 12: 2_773_953, 7: 2_768_833}),
+    "tfd": (32, 94, {}),
+    "cp": (32, 94, {}),
+    "dwd": (32, 94, {19: 191_364, 12: 190_797, 7: 190_392}),
+    "multi_class_light": (16, 46, {19: 55_446}),
+    "light_light": (8, 22, {19: 13_316}),
+    "pixel": (1, 5, {19: 84_993}),
+}
+
+
+def test_every_discriminator_has_a_line_in_the_table_of_published_figures() -> None:
+    assert set(PUBLISHED) == set(DISCRIMINATORS)
+
+
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (65, 127), (176, 240)])
-def test_the_output_is_one_logit_per_32_pixels(name: str, height: int, width: int) -> None:
+def test_the_output_is_one_logit_per_stride(name: str, height: int, width: int) -> None:
     with torch.device("meta"):
         discriminator = build_discriminator(name, num_classes=5)
+    stride = PUBLISHED[name][0]
 
     logits = discriminator(torch.empty(2, 5, height, width, device="meta"))
 
-    assert logits.shape == (2, 1, height // 32, width // 32)
+    assert discriminator.stride == stride
+    assert logits.shape == (2, 5 if name == "multi_class_light" else 1, height // stride, width // stride)
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
-def test_an_input_below_32_pixels_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="at least 32 x 32 pixels, got 31 x 64"):
-        build_discriminator(name, num_classes=5)(torch.zeros(1, 5, 31, 64))
+def test_an_output_sees_as_many_pixels_as_published(name: str) -> None:
+    torch.manual_seed(0)
+    discriminator = build_discriminator(name, num_classes=3).double()
+    maps = torch.randn(1, 3, 192, 192, dtype=torch.float64, requires_grad=True)
+    logits = discriminator(maps)
+
+    logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()
+
+    assert maps.grad is not None
+    seen = maps.grad[0].abs().sum(0) > 0
+    assert (seen.any(0).sum(), seen.any(1).sum()) == (PUBLISHED[name][1],) * 2
 
 
-@pytest.mark.parametrize("num_classes", [7, 12, 19])
-def test_the_dense_discriminator_has_the_published_layers(num_classes: int) -> None:
-    widths = (num_classes, 64, 128, 256, 512, 1)
-    expected = sum(i * o * 16 + o for i, o in pairwise(widths))
-
-    assert count(FCD(num_classes)) == expected
-    assert num_classes != 19 or expected == 2_781_121
+@pytest.mark.parametrize("name", [name for name in DISCRIMINATORS if name != "pixel"])
+def test_an_input_smaller_than_the_stride_is_refused(name: str) -> None:
+    stride = PUBLISHED[name][0]
+    with pytest.raises(ValueError, match=f"needs at least {stride} x {stride} pixels, got {stride - 1} x 64"):
+        build_discriminator(name, num_classes=5)(torch.zeros(1, 5, stride - 1, 64))
 
 
-@pytest.mark.parametrize(("num_classes", "expected"), [(19, 191_364), (12, 190_797), (7, 190_392)])
-def test_the_depthwise_discriminator_has_the_published_number_of_parameters(num_classes: int, expected: int) -> None:
-    assert count(DWD(num_classes)) == expected
+@pytest.mark.parametrize(
+    ("name", "num_classes", "expected"),
+    [(name, classes, number) for name, (_, _, counts) in PUBLISHED.items() for classes, number in counts.items()],
+)
+def test_the_number_of_parameters_is_the_published_one(name: str, num_classes: int, expected: int) -> None:
+    assert count(build_discriminator(name, num_classes=num_classes)) == expected
 
 
 # A complete Tucker decomposition also has two 4x4 factors over kernel positions in each of the five layers.
@@ -101,11 +129,18 @@ def test_multiply_accumulates_at_512_x_1024_equal_the_published_ones() -> None:
     # A sixteenth of the area in each, because all layers are convolutions.
     macs = {
         name: 16 * count_macs(build_discriminator(name, num_classes=19, rank=rank), input_shape=(1, 19, 128, 256))
-        for name, rank in (("fcd", 1.0), ("dwd", 1.0), ("tfd", 0.5), ("cp", 0.1))
+        for name, rank in (
+            *((name, 1.0) for name in DISCRIMINATORS if name not in ("tfd", "cp")),
+            ("tfd", 0.5),
+            ("cp", 0.1),
+        )
     }
 
     assert macs["fcd"] == pytest.approx(15.44e9, rel=1e-3)
     assert macs["dwd"] == pytest.approx(1.068e9, rel=1e-3)
+    assert macs["multi_class_light"] == pytest.approx(0.805e9, rel=1e-3)
+    assert macs["light_light"] == pytest.approx(0.519e9, rel=1e-3)
+    assert macs["pixel"] == pytest.approx(44.5e9, rel=1e-3)
     assert macs["cp"] == pytest.approx(2.99e9, rel=1e-3)
     assert macs["tfd"] < 0.6 * macs["fcd"]
 
@@ -161,17 +196,15 @@ def test_a_discriminator_learns_to_tell_confident_from_uncertain(name: str) -> N
     uncertain = torch.full_like(confident, 0.2)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
 
-    for _ in range(25):
+    for _ in range(50):
         optimizer.zero_grad()
-        loss = (
-            functional.softplus(-discriminator(confident)).mean() + functional.softplus(discriminator(uncertain)).mean()
-        )
-        loss.backward()
+        said = discriminator(confident), discriminator(uncertain)
+        loss = adversarial_loss(said[0], TARGET_DOMAIN) + adversarial_loss(said[1], SOURCE_DOMAIN)
+        loss.value.backward()
         optimizer.step()
 
-    with torch.no_grad():
-        assert (discriminator(confident) > 0).all()
-        assert (discriminator(uncertain) < 0).all()
+    assert domain_accuracy(discriminator(confident), TARGET_DOMAIN).value > 0.95
+    assert domain_accuracy(discriminator(uncertain), SOURCE_DOMAIN).value > 0.95
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
@@ -198,7 +231,9 @@ def test_only_factorized_discriminators_read_the_rank() -> None:
     assert {name for name, (few, many) in sizes.items() if few < many} == {
         name for name, kind in DISCRIMINATORS.items() if kind.has_rank
     }
-    assert {name for name, (few, many) in sizes.items() if few == many} == {"fcd", "dwd"}
+    assert {name for name, (few, many) in sizes.items() if few == many} == {
+        name for name, kind in DISCRIMINATORS.items() if not kind.has_rank
+    }
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from segda.losses.adversarial import ADVERSARIAL_KINDS, SOURCE_DOMAIN, TARGET_DOMAIN, adversarial_loss
+from segda.losses.adversarial import (
+    ADVERSARIAL_KINDS,
+    SOURCE_DOMAIN,
+    TARGET_DOMAIN,
+    adversarial_loss,
+    domain_accuracy,
+)
 
 every_kind = pytest.mark.parametrize("kind", ADVERSARIAL_KINDS)
 every_domain = pytest.mark.parametrize("domain", [SOURCE_DOMAIN, TARGET_DOMAIN])
@@ -12,6 +18,12 @@ every_domain = pytest.mark.parametrize("domain", [SOURCE_DOMAIN, TARGET_DOMAIN])
 
 def _reference(domain_logits, domain, kind):
     x = domain_logits.double().numpy()
+    if x.shape[1] > 1:
+        one_hot = np.eye(x.shape[1])[domain][None, :, None, None]
+        if kind == "least_squares":
+            return ((x - one_hot) ** 2).sum(1).mean()
+        probs = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+        return -np.log((probs * one_hot).sum(1)).mean()
     if kind == "least_squares":
         return ((x - domain) ** 2).mean()
     said_target = 1 / (1 + np.exp(-x))
@@ -20,8 +32,9 @@ def _reference(domain_logits, domain, kind):
 
 @every_kind
 @every_domain
-def test_the_loss_equals_its_float64_form(kind, domain):
-    domain_logits = 2 * torch.randn(2, 1, 5, 7, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_the_loss_equals_its_float64_form(kind, domain, outputs):
+    domain_logits = 2 * torch.randn(2, outputs, 5, 7, generator=torch.Generator().manual_seed(0))
     loss = adversarial_loss(domain_logits, domain, kind=kind).value.item()
     assert loss == pytest.approx(_reference(domain_logits, domain, kind), rel=1e-6)
 
@@ -32,6 +45,33 @@ def test_one_step_moves_the_logits_towards_the_wanted_domain(kind):
         domain_logits = torch.full((1, 1, 2, 2), 0.5, requires_grad=True)
         adversarial_loss(domain_logits, domain, kind=kind).value.backward()
         assert (-sign * domain_logits.grad > 0).all()
+
+
+@every_kind
+@every_domain
+def test_outputs_that_stand_for_no_domain_are_pushed_down(kind, domain):
+    domain_logits = torch.full((1, 5, 2, 2), 0.5, requires_grad=True)
+    adversarial_loss(domain_logits, domain, kind=kind).value.backward()
+    lowered = domain_logits.grad > 0
+    assert not lowered[:, domain].any()
+    assert lowered.sum() == 4 * lowered[:, domain].numel()
+
+
+@every_kind
+@every_domain
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_accuracy_is_the_share_of_outputs_on_the_right_side(kind, domain, outputs):
+    scores = 0.4 + torch.randn(3, outputs, 6, 5, generator=torch.Generator().manual_seed(1))
+    x = scores.double().numpy()
+    border = 0.5 if kind == "least_squares" else 0.0
+    says_target = x[:, 0] > border if outputs == 1 else x[:, 1] > x[:, 0]
+
+    accuracy = domain_accuracy(scores, domain, kind=kind)
+
+    assert accuracy.value.item() == pytest.approx((says_target == (domain == TARGET_DOMAIN)).mean())
+    assert not accuracy.sums.requires_grad
+    undecided = torch.full((1, 1, 2, 2), border)
+    assert domain_accuracy(undecided, domain, kind=kind).value == 0.5
 
 
 def test_an_undecided_discriminator_costs_ln_2_and_a_quarter():

@@ -23,6 +23,13 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "adversarial-least-squares": MethodCase(METHODS["adversarial"], {"kind": "least_squares", "discriminator": "dwd"}),
     "adversarial-tfd": MethodCase(METHODS["adversarial"], {"discriminator": "tfd", "rank": 0.25}),
     "adversarial-cp": MethodCase(METHODS["adversarial"], {"discriminator": "cp", "rank": 0.1}),
+    "adversarial-multi-class": MethodCase(
+        METHODS["adversarial"], {"discriminator": "multi_class_light", "levels": "multi"}
+    ),
+    "adversarial-information": MethodCase(
+        METHODS["adversarial"],
+        {"input": "self_information", "scaled_information": True, "discriminator": "light_light"},
+    ),
     "adversarial-source-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "source"}),
     "adversarial-joint-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "joint", "levels": "multi"}),
     "self_training-joint-statistics": MethodCase(METHODS["self_training"], {"batch_norm": "joint"}),
