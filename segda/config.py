@@ -122,6 +122,17 @@ class DataConfig(_Part):
         return self
 
     @property
+    def unscored(self) -> frozenset[int]:
+        """Train ids that are left out of the mean IoU: those that source or target leave out."""
+        return DATASETS[self.source.dataset].unscored | DATASETS[self.target.dataset].unscored
+
+    @property
+    def scorings(self) -> dict[str, frozenset[int]]:
+        """Further means that are reported, e.g. `16` for `miou_16`, and the train ids left out of them."""
+        found = {**DATASETS[self.source.dataset].scorings, **DATASETS[self.target.dataset].scorings}
+        return {name: self.unscored | left_out for name, left_out in found.items()}
+
+    @property
     def train_size(self) -> tuple[int, int]:
         """Height and width in pixels of a training image."""
         return self.crop_height or self.height, self.crop_width or self.width

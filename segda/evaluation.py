@@ -14,7 +14,7 @@ from segda.device import Precision
 from segda.errors import ConfigError
 from segda.inference import score_split
 from segda.loading import with_roots
-from segda.metrics import SegmentationMetrics
+from segda.metrics import SegmentationMetrics, mean_iou
 from segda.progress import notices, progress_bar
 from segda.splits import open_split
 from segda.trained import Trained, make_ready
@@ -32,6 +32,7 @@ class Evaluation(Mapping[str, SegmentationMetrics]):
         num_images: split -> how many images it has.
         classes: name of each train id.
         unscored: train ids left out of the mean IoU.
+        scorings: further sets of scored classes, e.g. `16` -> train ids left out of their mean.
         size: height and width in pixels that images were scored at.
         dtype: what convolutions computed in.
     """
@@ -40,6 +41,7 @@ class Evaluation(Mapping[str, SegmentationMetrics]):
     num_images: Mapping[str, int]
     classes: tuple[str, ...]
     unscored: frozenset[int]
+    scorings: Mapping[str, frozenset[int]]
     size: tuple[int, int]
     dtype: torch.dtype
 
@@ -66,6 +68,8 @@ class Evaluation(Mapping[str, SegmentationMetrics]):
             ("mean class accuracy", "mean_class_accuracy"),
         ):
             found[name] = [getattr(scores, attribute) for scores in self.scores.values()]
+        for name, left_out in self.scorings.items():
+            found[f"mIoU {name}"] = [mean_iou(scores.iou_per_class, left_out) for scores in self.scores.values()]
         return found
 
     def frame(self) -> "pd.DataFrame":
@@ -125,7 +129,7 @@ def evaluate(
                 network.segmenter,
                 split,
                 num_classes=len(dataset.classes),
-                unscored=dataset.unscored,
+                unscored=config.data.unscored,
                 device=network.device,
                 dtype=network.dtype,
                 batch_size=batch_size,
@@ -135,7 +139,8 @@ def evaluate(
         scores=scores,
         num_images={name: len(split) for name, split in opened.items()},
         classes=dataset.classes,
-        unscored=dataset.unscored,
+        unscored=config.data.unscored,
+        scorings=config.data.scorings,
         size=(config.data.height, config.data.width),
         dtype=network.dtype,
     )

@@ -1,6 +1,7 @@
 """Segmentation quality from one confusion matrix over a whole split."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +120,18 @@ class ConfusionMatrix:
             mean_class_accuracy=_mean(recall[scored]),
             confusion=confusion,
         )
+
+
+def mean_iou(iou_per_class: Sequence[float], unscored: frozenset[int]) -> float:
+    """Return the mean IoU in [0, 1] over some of the classes, of those that appear in label or prediction.
+
+    The IoUs stay those over all classes: what is confused with a class that is left out still counts as an error.
+
+    Args:
+        iou_per_class: by train id, NaN for a class that appears in neither.
+        unscored: train ids that are left out.
+    """
+    return _mean(np.array([iou for train_id, iou in enumerate(iou_per_class) if train_id not in unscored]))
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

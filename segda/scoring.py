@@ -13,7 +13,7 @@ from segda.datasets.cache import DecodedSplit
 from segda.files import write_json
 from segda.inference import class_scores, label_shares, predictions, score_split
 from segda.methods import Method
-from segda.metrics import SegmentationMetrics
+from segda.metrics import SegmentationMetrics, mean_iou
 from segda.pictures import example_grid, write_png
 from segda.splits import Splits, splits_fingerprint
 from segda.validators import VALIDATORS, PixelSample, validator_metric
@@ -80,7 +80,7 @@ class Scorer:
             self.method.segmenter,
             split,
             num_classes=self.num_classes,
-            unscored=self.dataset.unscored,
+            unscored=self.config.data.unscored,
             device=self.device,
             dtype=self.dtype,
         )
@@ -90,10 +90,19 @@ class Scorer:
         for split, result in scored.items():
             metrics[f"{split}/miou"] = result.miou
             metrics[f"{split}/pixel_accuracy"] = result.pixel_accuracy
+            metrics |= {f"{split}/{name}": miou for name, miou in self._further_means(result).items()}
             for name, iou in zip(self.dataset.classes, result.iou_per_class, strict=True):
                 if not np.isnan(iou):
                     metrics[f"{split}/iou/{name}"] = iou
         return metrics
+
+    def _further_means(self, result: SegmentationMetrics) -> dict[str, float]:
+        """Return the means over other sets of classes that the data sets are reported by, e.g. `miou_16`."""
+        means = {
+            f"miou_{name}": mean_iou(result.iou_per_class, left_out)
+            for name, left_out in self.config.data.scorings.items()
+        }
+        return {name: miou for name, miou in means.items() if not np.isnan(miou)}
 
     def _target_figures(self) -> dict[str, float]:
         """Describe the predictions on unlabelled target images: whether the network forgets classes, and the validators."""
@@ -128,6 +137,7 @@ class Scorer:
             "uses_target_labels": self.method.supervision == "target",
             "few_shot": list(self.splits.few_shot.names) if self.splits.few_shot is not None else [],
             "classes": list(self.dataset.classes),
+            "unscored": [self.dataset.classes[train_id] for train_id in sorted(self.config.data.unscored)],
             "size": [self.config.data.height, self.config.data.width],
             "precision": str(self.dtype).removeprefix("torch."),
             "data_fingerprint": splits_fingerprint(self.splits),
@@ -137,6 +147,7 @@ class Scorer:
                 name: {
                     "num_images": sizes[name],
                     "miou": metrics.miou,
+                    **self._further_means(metrics),
                     "pixel_accuracy": metrics.pixel_accuracy,
                     "mean_class_accuracy": metrics.mean_class_accuracy,
                     "iou": {

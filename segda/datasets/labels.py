@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segda.datasets.reading import read_stored_label
 from segda.errors import CorruptSampleError
@@ -69,11 +71,7 @@ class LabelCode:
         """Return the train id of each stored value, given the number that it stands for."""
         if not self.ids:
             raise CorruptSampleError(f"label {path}: expected colors, got class indices; {self.advice}")
-        strange = [number for number in number_of.values() if number not in self.ids]
-        if strange:
-            raise CorruptSampleError(
-                f"label {path}: unknown id {', '.join(map(str, strange[:5]))}; allowed are {_ranges(sorted(self.ids))}"
-            )
+        _check_known([number for number in number_of.values() if number not in self.ids], self.ids, path)
         return {value: self.ids[number] for value, number in number_of.items()}
 
     def _by_table(self, stored: Pixels, table: Pixels, path: Path) -> Mapping[int, int]:
@@ -125,6 +123,35 @@ class LabelCode:
         table = np.zeros(1 << 24, dtype=np.uint8)
         table[_packed(np.array(list(self.colors), dtype=np.uint8))] = np.arange(1, len(self.colors) + 1)
         return table
+
+
+def train_ids(stored: npt.NDArray[np.unsignedinteger[Any]], ids: Mapping[int, int], path: Path) -> Pixels:
+    """Translate stored numbers.
+
+    Args:
+        stored: unsigned integers [H, W].
+        ids: stored number -> train id or `IGNORE_INDEX`.
+        path: the label file, for the message.
+
+    Returns:
+        Train ids uint8 [H, W], 255 is void.
+
+    Raises:
+        CorruptSampleError: a number is no class's.
+    """
+    used = np.flatnonzero(np.bincount(stored.ravel())).tolist()
+    _check_known([number for number in used if number not in ids], ids, path)
+    decoded = np.full(max(used, default=0) + 1, IGNORE_INDEX, dtype=np.uint8)
+    decoded[used] = [ids[number] for number in used]
+    result: Pixels = decoded[stored]
+    return result
+
+
+def _check_known(strange: Sequence[int], ids: Mapping[int, int], path: Path) -> None:
+    if strange:
+        raise CorruptSampleError(
+            f"label {path}: unknown id {', '.join(map(str, strange[:5]))}; allowed are {_ranges(sorted(ids))}"
+        )
 
 
 def _packed(rgb: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.uint32]]:

@@ -169,7 +169,12 @@ def find_images(folder: Path) -> dict[str, Path]:
 
 
 def find_labels(
-    folder: Path, images: Mapping[str, Path], *, usual: str = "{name}.png", marks: Sequence[str] = ("",)
+    folder: Path,
+    images: Mapping[str, Path],
+    *,
+    usual: str = "{name}.png",
+    marks: Sequence[str] = ("",),
+    others: Sequence[str] = (),
 ) -> dict[str, Path]:
     """Return where the label of each image is or should be: under its name, perhaps with a mark, with any suffix of an image.
 
@@ -180,12 +185,15 @@ def find_labels(
         images: name -> image, all that there are.
         usual: name of the label that is expected where there is none.
         marks: what may follow the image's name in that of its label.
+        others: how names of files end that lie beside labels and are none, e.g. a colored copy.
 
     Raises:
         CorruptSampleError: the image of a label is missing, or an image has two labels.
     """
     found: dict[str, Path] = {}
     for stem, path in files_by_name(folder).items():
+        if stem.endswith(tuple(others)):
+            continue
         mark = next((mark for mark in marks if stem.endswith(mark) and stem.removesuffix(mark) in images), None)
         if mark is None:
             raise CorruptSampleError(

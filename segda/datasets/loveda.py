@@ -4,6 +4,7 @@ Tiles of 1024 x 1024 pixels at 0.3 m; seven classes, of which background is a re
 store 0 = no data, 1..7 = classes. The published test split has no labels, hence results are reported on `val`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,6 +30,8 @@ _CODE = LabelCode(
     colors={(0, 0, 0): IGNORE_INDEX} | {color: train_id for train_id, color in enumerate(PALETTE)},
 )
 
+_COUNTS = {("urban", "train"): 1156, ("rural", "train"): 1366, ("urban", "val"): 677, ("rural", "val"): 992}
+
 
 class LoveDA(SegmentationDataset):
     """LoveDA with the domains urban and rural."""
@@ -44,6 +47,10 @@ class LoveDA(SegmentationDataset):
     )
     url: ClassVar[str] = "https://github.com/Junjue-Wang/LoveDA"
     layout: ClassVar[str] = LAYOUT
+    steps: ClassVar[tuple[str, ...]] = (
+        "fetch Train.zip, Val.zip and Test.zip by the links in the README of the repository (Zenodo needs no account)",
+        "unpack them into the root: Train, Val and Test then lie side by side",
+    )
 
     def splits(self, domain: str) -> tuple[str, ...]:
         """Return train, val and test; test is published without labels."""
@@ -61,3 +68,7 @@ class LoveDA(SegmentationDataset):
     def decode_label(self, path: Path) -> Pixels:
         """Read a label: stored 0 becomes void (255), stored 1..7 become 0..6; class colors are read too, black as void."""
         return _CODE.read(path)
+
+    def published_counts(self, root: Path) -> Mapping[tuple[str, str], int]:
+        """Return the counts of train and val; for test only the sum is published."""
+        return _COUNTS

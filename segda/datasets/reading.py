@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from PIL import Image, UnidentifiedImageError
 from rasterio.enums import ColorInterp, Compression
@@ -38,7 +39,7 @@ def read_image(path: Path) -> Pixels:
         CorruptSampleError: the file is missing, truncated, of another pixel type or not clearly RGB.
     """
     if path.suffix.lower() in TIFF_SUFFIXES:
-        with _open_tiff(path) as raster:
+        with _open_raster(path) as raster:
             return image_bands(raster, path).read(raster)
     image = _read_pillow(path)
     if image.mode not in ("RGB", "RGBA", "P"):
@@ -59,8 +60,8 @@ def read_stored_label(path: Path) -> tuple[Pixels, Pixels | None]:
         CorruptSampleError: the file is missing, truncated, stored with loss, or has other bands or not 8 bits.
     """
     if path.suffix.lower() in TIFF_SUFFIXES:
-        with _open_tiff(path) as raster:
-            if raster.compression is Compression.jpeg or "MAX_Z_ERROR" in raster.tags(ns="IMAGE_STRUCTURE"):
+        with _open_raster(path) as raster:
+            if _is_lossy(raster):
                 raise _lossy(path)
             if raster.count != 1:
                 return image_bands(raster, path).read(raster), None
@@ -79,6 +80,31 @@ def read_stored_label(path: Path) -> tuple[Pixels, Pixels | None]:
     return np.asarray(image, dtype=np.uint8), table
 
 
+def read_first_channel(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Read the first channel of a label file with all its bits, which readers for pictures cut to eight.
+
+    Args:
+        path: PNG or TIFF of 8 or 16 bits, with any number of channels; red is the first of RGB.
+
+    Returns:
+        uint8 or uint16 [H, W], as it is stored.
+
+    Raises:
+        CorruptSampleError: the file is missing, truncated, stored with loss or of another kind.
+    """
+    with _open_raster(path) as raster:
+        if raster.driver not in ("PNG", "GTiff") or _is_lossy(raster):
+            raise _lossy(path)
+        if raster.dtypes[0] not in ("uint8", "uint16"):
+            raise CorruptSampleError(f"label {path}: expected 8 or 16 bits per channel, got {raster.dtypes[0]}")
+        channel: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] = raster.read(1)
+        return channel
+
+
+def _is_lossy(raster: Any) -> bool:
+    return raster.compression is Compression.jpeg or "MAX_Z_ERROR" in raster.tags(ns="IMAGE_STRUCTURE")
+
+
 def _lossy(path: Path) -> CorruptSampleError:
     return CorruptSampleError(
         f"label {path}: JPEG and LERC with an error change values; labels must be stored without loss, as PNG or TIFF"
@@ -86,8 +112,8 @@ def _lossy(path: Path) -> CorruptSampleError:
 
 
 @contextmanager
-def _open_tiff(path: Path) -> Iterator[Any]:
-    """Open a TIFF; errors of reading it name the file."""
+def _open_raster(path: Path) -> Iterator[Any]:
+    """Open a TIFF or PNG; errors of reading it name the file."""
     _check_exists(path)
     try:
         with _WARNING_FILTERS, warnings.catch_warnings():
@@ -97,8 +123,9 @@ def _open_tiff(path: Path) -> Iterator[Any]:
         with raster:
             yield raster
     except RasterioError as error:
+        kind = "TIFF" if path.suffix.lower() in TIFF_SUFFIXES else "PNG"
         raise CorruptSampleError(
-            f"{path} cannot be read as TIFF ({error}); it may be truncated: copy it again"
+            f"{path} cannot be read as {kind} ({error}); it may be truncated: copy it again"
         ) from error
 
 

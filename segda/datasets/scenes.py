@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -253,10 +253,15 @@ class Scenes(LoveDA):
         f"{{Train,Val}}/{{Urban,Rural}}/{{images_png,masks_png}}/<number>.png (or .tif) and {_MANIFEST}, "
         "as `segda datasets make scenes <root>` writes it"
     )
+    steps: ClassVar[tuple[str, ...]] = ("make it: `segda datasets make scenes <root>`",)
 
     def splits(self, domain: str) -> tuple[str, ...]:
         """Return train and val; both have labels."""
         return _SPLITS
+
+    def published_counts(self, root: Path) -> Mapping[tuple[str, str], int]:
+        """Return nothing: as many tiles as were asked for."""
+        return {}
 
     def samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
         """Return the tiles of a split in the order of their numbers.

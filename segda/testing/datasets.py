@@ -135,7 +135,7 @@ def check_missing_image(case: DatasetCase, folder: Path) -> None:
             lambda root=root: _read_all(case.dataset, root, domain=domain, split=split),  # type: ignore[misc]
             kind=SegdaError,
         )
-        assert image.stem in text, f"the error must name {image.stem}, it says: {text}"
+        assert samples[0].name in text, f"the error must name {samples[0].name}, it says: {text}"
 
 
 def _read_all(dataset: SegmentationDataset, root: Path, *, domain: str, split: str) -> None:

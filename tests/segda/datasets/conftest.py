@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,6 +83,68 @@ def build_original(root: Path) -> Path:
     return root
 
 
+def build_cityscapes(root: Path) -> Path:
+    for split, cities in {"train": ("aachen", "bochum"), "val": ("lindau",), "test": ("berlin",)}.items():
+        for city in cities:
+            for number in range(2):
+                name = f"{city}_00000{number}_000019"
+                write_image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", seed=number)
+                folder = root / "gtFine" / split / city
+                # Labels of the test split lie there as well, and say nothing.
+                ids = list(range(34)) if split != "test" else [0]
+                write_label(folder / f"{name}_gtFine_labelIds.png", ids)
+                write_label(folder / f"{name}_gtFine_labelTrainIds.png", [0])
+                write_label(folder / f"{name}_gtFine_instanceIds.png", [0])
+                write_image(folder / f"{name}_gtFine_color.png")
+                (folder / f"{name}_gtFine_polygons.json").write_text("{}")
+    return root
+
+
+def write_indexed(path: Path, ids: list[int], table: list[tuple[int, int, int]]) -> np.ndarray:
+    """Write a PNG of ids with a color table."""
+    pixels = np.resize(np.asarray(ids, dtype=np.uint8), (HEIGHT, WIDTH))
+    image = Image.fromarray(pixels)
+    image.putpalette([part for color in table for part in color])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return pixels
+
+
+def build_gta5(root: Path) -> Path:
+    from segda.datasets.cityscapes import IDS, PALETTE
+
+    # As published: several ids are black, and the colors of others are those of the 19 classes.
+    table = [PALETTE[IDS[number]] if IDS[number] != 255 else (0, 0, 0) for number in range(35)]
+    for number in (1, 2, 90, 15188, 20803, 24966):
+        write_image(root / "images" / f"{number:05d}.png", seed=number)
+        write_indexed(root / "labels" / f"{number:05d}.png", list(range(35)), table)
+    return root
+
+
+def write_deep(path: Path, channels: np.ndarray) -> None:
+    """Write a PNG of 16 bits per channel, uint16 [H, W, 3] in the order red, green, blue."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), channels[..., ::-1].astype(np.uint16))
+
+
+def build_synthia(root: Path) -> Path:
+    for number in (0, 1, 90, 9399):
+        write_image(root / "RGB" / f"{number:07d}.png", seed=number)
+        ids = np.resize(np.arange(23), (HEIGHT, WIDTH))
+        objects = np.resize(np.arange(1000, 1040), (HEIGHT, WIDTH))
+        write_deep(root / "GT" / "LABELS" / f"{number:07d}.png", np.stack([ids, objects, objects * 0], axis=2))
+        write_image(root / "GT" / "COLOR" / f"{number:07d}.png")
+    return root
+
+
+def build_idda(root: Path) -> Path:
+    for number in range(12):
+        write_image(root / "rgb" / f"@{number}@.jpg", seed=number)
+        red = np.resize(np.arange(27, dtype=np.uint8), (HEIGHT, WIDTH))
+        write_label(root / "labels" / f"@{number}@.png", np.stack([red, red * 0 + 7, red * 0 + 9], axis=2))
+    return root
+
+
 def build_loveda(root: Path) -> Path:
     for split, numbers in {"Train": (2, 10, 9), "Val": (30, 4), "Test": (50,)}.items():
         for domain in ("Urban", "Rural"):
@@ -118,8 +181,12 @@ def miniature(tmp_path: Path) -> Callable[[str], Path]:
     builders = {
         "camvid": build_segnet,
         "camvid12": build_color_folders,
+        "cityscapes": build_cityscapes,
+        "gta5": build_gta5,
+        "idda": build_idda,
         "loveda": build_loveda,
         "scenes": build_loveda,
+        "synthia": build_synthia,
     }
 
     def build(name: str) -> Path:
