@@ -8,6 +8,7 @@ from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig
 from segda.methods.dacs import Dacs
 from segda.methods.joint import Joint
+from segda.methods.min_entropy import MinEntropy
 from segda.methods.self_training import SelfTraining
 from segda.methods.source_only import SourceOnly
 from segda.methods.target_only import TargetOnly
@@ -17,6 +18,7 @@ BUILT_IN: dict[str, type[Method]] = {
     "target_only": TargetOnly,
     "adversarial": Adversarial,
     "joint": Joint,
+    "min_entropy": MinEntropy,
     "self_training": SelfTraining,
     "dacs": Dacs,
 }

@@ -32,6 +32,9 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     ),
     "adversarial-source-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "source"}),
     "adversarial-joint-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "joint", "levels": "multi"}),
+    "min_entropy-auxiliary": MethodCase(
+        METHODS["min_entropy"], {"lambda_ent": 0.5, "lambda_ent_auxiliary": 0.1, "prior_share": 0.9}
+    ),
     "self_training-joint-statistics": MethodCase(METHODS["self_training"], {"batch_norm": "joint"}),
     "dacs-confident": MethodCase(METHODS["dacs"], {"tau": 0.25, "lambda_mix": 0.5}),
     "dacs-cutmix": MethodCase(METHODS["dacs"], {"tau": 0.3, "mix": "cutmix"}),

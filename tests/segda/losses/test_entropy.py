@@ -1,0 +1,102 @@
+"""Losses without a label against forms of their own in NumPy and float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from segda.losses.class_prior import class_prior
+from segda.losses.entropy import divergence_from_uniform, entropy, entropy_pixels
+from segda.types import IGNORE_INDEX
+
+CLASSES = 5
+
+
+def scores(seed: int = 0, *, scale: float = 3.0) -> torch.Tensor:
+    return scale * torch.randn(2, CLASSES, 6, 7, generator=torch.Generator().manual_seed(seed))
+
+
+def softmax(logits: torch.Tensor) -> np.ndarray:
+    plain = logits.detach().double().numpy()
+    raised = np.exp(plain - plain.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
+
+
+def where() -> torch.Tensor:
+    return torch.rand(2, 6, 7, generator=torch.Generator().manual_seed(1)) < 0.6
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_entropy_is_the_mean_over_pixels_in_shares_of_the_largest(some):
+    logits, counted = scores(), where() if some else torch.ones(2, 6, 7, dtype=torch.bool)
+    probs = softmax(logits)
+    expected = -(probs * np.log(probs)).sum(1)[counted.numpy()].mean() / np.log(CLASSES)
+    assert entropy(logits, counted if some else None).value.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_divergence_from_uniform_is_that_of_kullback_and_leibler(some):
+    logits, counted = scores(), where() if some else torch.ones(2, 6, 7, dtype=torch.bool)
+    probs = softmax(logits)
+    pixels = ((1 / CLASSES) * (np.log(1 / CLASSES) - np.log(probs))).sum(1)
+    got = divergence_from_uniform(logits, counted if some else None).value.item()
+    assert got == pytest.approx(pixels[counted.numpy()].mean(), rel=1e-6)
+
+
+def test_entropy_is_one_where_nothing_is_decided_and_zero_where_all_is():
+    undecided, decided = torch.zeros(1, CLASSES, 2, 2), torch.zeros(1, CLASSES, 2, 2)
+    decided[:, 3] = 1e4
+    assert entropy_pixels(undecided) == pytest.approx(torch.ones(1, 2, 2))
+    assert torch.equal(entropy_pixels(decided), torch.zeros(1, 2, 2))
+    assert divergence_from_uniform(undecided).value.item() == pytest.approx(0, abs=1e-6)
+    assert divergence_from_uniform(decided).value.item() > 1000
+
+
+def test_descending_decides_predictions_and_the_divergence_undoes_it():
+    """The signs."""
+    for loss, way in ((entropy, -1), (divergence_from_uniform, -1)):
+        logits = scores(scale=0.5).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(logits).value, logits)
+        moved = logits + way * 20 * gradient
+        largest = [float(torch.from_numpy(softmax(item)).amax(1).mean()) for item in (logits, moved)]
+        assert (largest[1] > largest[0]) == (loss is entropy)
+
+
+def test_without_a_pixel_that_counts_all_are_zero_with_a_gradient_of_zero():
+    logits, nothing = scores().requires_grad_(), torch.zeros(2, 6, 7, dtype=torch.bool)
+    label = torch.randint(0, CLASSES, (2, 6, 7))
+    for loss in (
+        entropy(logits, nothing),
+        divergence_from_uniform(logits, nothing),
+        class_prior(logits, label, nothing, share=0.5),
+        class_prior(logits, torch.full_like(label, IGNORE_INDEX), share=0.5),
+    ):
+        assert loss.value.item() == 0
+        (gradient,) = torch.autograd.grad(loss.value, logits)
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("some", [False, True])
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_a_prior_asks_for_what_classes_lack_of_a_share_of_their_frequency(share, some):
+    logits, counted = scores(), where() if some else torch.ones(2, 6, 7, dtype=torch.bool)
+    label = torch.randint(0, 3, (3, 8, 8), generator=torch.Generator().manual_seed(2))
+    label[0, :4], label[1] = IGNORE_INDEX, 1
+    known = label.numpy()[label.numpy() != IGNORE_INDEX]
+    frequency = np.bincount(known, minlength=CLASSES) / len(known)
+    predicted = softmax(logits).transpose(0, 2, 3, 1)[counted.numpy()].mean(0)
+    expected = np.maximum(0, share * frequency - predicted).sum()
+    assert (expected > 0) == (share == 0.9)
+    got = class_prior(logits, label, counted if some else None, share=share).value.item()
+    assert got == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_a_prior_asks_for_nothing_of_classes_that_are_frequent_enough_or_absent_from_the_source():
+    logits = scores().requires_grad_()
+    with torch.no_grad():
+        logits[:, 0] += 20  # all pixels are of class 0
+    label = torch.tensor([0, 0, 0, 1]).view(1, 2, 2)
+    loss = class_prior(logits, label, share=0.5)
+    assert loss.value.item() == pytest.approx(0.5 * 0.25, abs=1e-3)  # what class 1 lacks; class 0 may have more
+    (gradient,) = torch.autograd.grad(loss.value, logits)
+    assert bool((gradient[:, 1] < 0).all())  # descending gives it to class 1
+    assert bool((gradient[:, 0] > 0).all())
