@@ -93,7 +93,7 @@ GUESTS = """
 
         def training_step(self, step):
             seen.append(step)
-            losses, logs = super().training_step(step)
+            losses, logs, _ = super().training_step(step)
             logits, wanted = (net(step.target.image).logits for net in (self.segmenter, self.teacher))
             loss_target = mean((logits - wanted.detach()).abs().sum(), logits.numel())
             if step.target.pseudo_label is not None:
@@ -608,13 +608,17 @@ def test_labels_and_weights_arrive_augmented_like_their_images(
         assert float(image[padded[:, None].expand_as(image)].abs().max()) < 0.02  # the mean color
 
 
-def test_padding_is_known_before_the_first_round_too(guests, configure, tmp_path):
-    method = {"name": "guests_of_rounds:Weighted", "starts": [0.9]}
+@pytest.mark.parametrize(
+    "method",
+    [{"name": "guests_of_rounds:Weighted", "starts": [0.9]}, {"name": STAGED, "starts": [0.0], "labeled": None}],
+    ids=["before-the-first", "without-labels"],
+)
+def test_padding_is_known_before_the_first_round_and_in_rounds_without_labels_too(guests, configure, tmp_path, method):
     train(configure(method=method, augmentation="scale_crop", crop=64, steps=3), Reports(), folder=tmp_path / "run")
-    first = guests.seen[0]
-    assert first.pseudo_label is None
-    valid = torch.cat([target.valid for target in guests.seen])
-    image = torch.cat([target.image for target in guests.seen])
+    targets = [step.target for step in guests.seen]
+    assert all(target.pseudo_label is None for target in targets)
+    valid = torch.cat([target.valid for target in targets])
+    image = torch.cat([target.image for target in targets])
     assert 0.1 < float(valid.float().mean()) < 0.99
     assert float(image.masked_fill(valid[:, None], 0).abs().max()) < 0.02  # the mean color
     assert float(image.abs().amax(1)[valid].median()) > 0.02
