@@ -1,7 +1,9 @@
 """Batch normalization with two domains: what statistics images are normalized by, in training and afterwards."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -15,7 +17,13 @@ from segda.types import SegmentationOutput
 # has them.
 MIN_IMAGES_AT_ONCE = 4
 
+# The mean of a channel varies from image to image: its error falls with the root of their number, and this many suffice.
+FEWEST_POOLED = 64
+_UBNA_BATCHES = 50
+
 Mixing = Literal["separate", "source", "joint"]
+Variance = Literal["linear", "mixture"]
+Schedule = Literal["average", "ubna"]
 
 
 def forward_domains(
@@ -67,7 +75,7 @@ def forward_domains(
 @contextmanager
 def running_averages_kept(module: nn.Module) -> Iterator[None]:
     """Keep the running averages of every batch normalization inside a module as they are, also in training mode."""
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = _tracked(module)
     for layer in layers:
         layer.track_running_stats = False
     try:
@@ -77,38 +85,114 @@ def running_averages_kept(module: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
+def batch_weights(schedule: Schedule, *, images: int, batch_size: int) -> list[float]:
+    """Return how much each batch counts in statistics that are collected batch by batch; they sum to 1.
+
+    Args:
+        schedule: `average`: as many batches as it takes to see every image, all alike. `ubna`: 50 batches, number k of which (from
+            0) moves what was collected before by eta_k = 0.1 * exp(-0.08 * k); the earlier ones count more.
+        images: there are.
+        batch_size: images per batch.
+    """
+    if schedule == "average":
+        batches = math.ceil(images / batch_size)
+        return [1 / batches] * batches
+    momenta = [0.1 * math.exp(-0.08 * number) for number in range(_UBNA_BATCHES)]
+    weights = [eta * math.prod(1 - later for later in momenta[k + 1 :]) for k, eta in enumerate(momenta)]
+    return [weight / sum(weights) for weight in weights]
+
+
+# What is left of the source's statistics after all of UBNA's moves is 1 minus this.
+UBNA_SHARE = 1 - math.prod(1 - 0.1 * math.exp(-0.08 * number) for number in range(_UBNA_BATCHES))
+
+
 @torch.no_grad()
-def blend_statistics(segmenter: nn.Module, images: Iterable[Tensor], *, share: float) -> None:
+def blend_statistics(
+    segmenter: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    share: float,
+    weights: Sequence[float],
+    images: int,
+    variance: Variance = "linear",
+    part: nn.Module | None = None,
+) -> None:
     """Move the statistics that evaluation uses towards those of other images, without labels.
 
-    mean = (1 - share) * mean + share * mean of the images, and the same of the variance. Share 1 is AdaBN (Li et al., Revisiting
-    Batch Normalization for Practical Domain Adaptation, arXiv:1603.04779). Variances are blended linearly as in the papers on
-    partial blends (e.g. Schneider et al., NeurIPS 2020, arXiv:2006.16971), though the variance of a mixture has a further term.
+    With m, v those of the layer, m', v' those of the images and a = share:
+    m <- (1 - a) * m + a * m'
+    v <- (1 - a) * v + a * v'                                  (linear)
+    v <- (1 - a) * v + a * v' + a * (1 - a) * (m - m')^2       (mixture)
 
-    The statistics of the images are the averages over batches of what each layer sees in training mode, where the layers before it
-    normalize by batch. Pooled branches see one value per image there.
+    Share 1 is AdaBN (Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, arXiv:1603.04779); a smaller one
+    is what Schneider et al., NeurIPS 2020, arXiv:2006.16971 and other papers on partial blends do, all linearly. The further term
+    is that of values of which the share a comes from the images and the rest from before. UBNA (Klingner et al., Unsupervised
+    BatchNorm Adaptation, arXiv:2011.08502) is the share `UBNA_SHARE`, 0.731, with the weights of its schedule, on the trunk alone,
+    which is the encoder of its networks: its moving averages with a momentum that decays leave the same statistics, since batches
+    are normalized by themselves meanwhile.
+
+    The statistics of the images are the weighted averages over batches of what each layer sees in training mode, where the layers
+    before it normalize by batch. Layers on pooled maps have one value per image, whose mean and variance a few images do not tell:
+    they follow only where there are `FEWEST_POOLED` images, and keep normalizing as in evaluation otherwise.
 
     Args:
         segmenter: changed in place; its mode is restored.
-        images: batches of at least two images, normalized float [B, 3, H, W]; layers on pooled maps want more.
+        batches: of at least two images, normalized float [B, 3, H, W]; as many as there are weights are taken.
         share: of the images' statistics, in [0, 1].
+        weights: of each batch; see `batch_weights`.
+        images: how many different ones the batches are made from.
+        variance: how variances are blended.
+        part: of the segmenter, whose statistics alone move; None: all of it.
     """
-    layers = [layer for layer in segmenter.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-    if share == 0 or not layers:
+    if share == 0:
         return
+    supply = iter(batches)
+    first = next(supply)
+    layers = _tracked(segmenter if part is None else part)
+    if images < FEWEST_POOLED:
+        pooled = _on_pooled_maps(segmenter, first)
+        layers = [layer for layer in layers if layer not in pooled]
     kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     momenta = [layer.momentum for layer in layers]
     was_training = segmenter.training
     segmenter.train()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the average of all batches
-    for batch in images:
+    for layer in _tracked(segmenter):
+        layer.train(layer in layers)
+    collected = 0.0
+    for weight, batch in zip(weights, chain([first], supply), strict=False):
+        collected += weight
+        for layer in layers:
+            layer.momentum = weight / collected  # the first one replaces what was there
         segmenter(batch, auxiliary=False)
     segmenter.train(was_training)
     for layer, before, momentum in zip(layers, kept, momenta, strict=True):
         layer.momentum = momentum
         seen = dict(layer.named_buffers())
+        between = (before["running_mean"] - seen["running_mean"]).square()
         for name in ("running_mean", "running_var"):
             seen[name].copy_(before[name].lerp(seen[name], share))
+        if variance == "mixture":
+            seen["running_var"].add_(between, alpha=share * (1 - share))
         seen["num_batches_tracked"].copy_(before["num_batches_tracked"])
+
+
+def _tracked(module: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+
+
+def _on_pooled_maps(segmenter: nn.Module, image: Tensor) -> set[_BatchNorm]:
+    """Return the normalizations that see one value per image and channel."""
+    found: set[_BatchNorm] = set()
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(layer, _BatchNorm) and inputs[0].shape[2:].numel() == 1:
+            found.add(layer)
+
+    was_training = segmenter.training
+    segmenter.eval()
+    with ExitStack() as hooks:
+        for layer in _tracked(segmenter):
+            hooks.callback(layer.register_forward_pre_hook(look).remove)
+        segmenter(image, auxiliary=False)
+    segmenter.train(was_training)
+    return found

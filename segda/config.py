@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
+from segda.batch_norm import Schedule, Variance
 from segda.config_problems import LocatedError
 from segda.datasets import DATASETS
 from segda.losses import LOSSES
@@ -200,7 +201,21 @@ class TrainConfig(_Part):
         0.0,
         ge=0,
         le=1,
-        description="share of target statistics that BatchNorm's are blended with after training, without labels; 1: AdaBN",
+        description="share of target statistics that BatchNorm's are blended with after training, without labels; 1: AdaBN, 0.731: "
+        "UBNA's",
+    )
+    target_batch_norm_variance: Annotated[Variance, Choice("linear", "mixture")] = Field(
+        "linear",
+        description="whether the blend's variance lacks (linear, as published) or has (mixture) the part that the distance of the "
+        "two means makes; used where target_batch_norm is not 0 or 1",
+    )
+    target_batch_norm_schedule: Annotated[Schedule, Choice("average", "ubna")] = Field(
+        "average",
+        description="target statistics are the plain average over all images, or one over 50 batches with UBNA's decaying weights; "
+        "used where target_batch_norm is not 0",
+    )
+    target_batch_norm_layers: Annotated[Literal["all", "trunk"], Choice("all", "trunk")] = Field(
+        "all", description="which layers are blended; UBNA: trunk. Used where target_batch_norm is not 0"
     )
     report_every: int = Field(
         100,
@@ -239,6 +254,15 @@ class TrainConfig(_Part):
             raise LocatedError(
                 ("optimizer", "head_lr_factor"),
                 f"{self.model.name} has no trunk beside which heads would learn at another rate; leave it out, and change lr",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blended_trunk_is_there(self) -> Self:
+        if self.target_batch_norm_layers == "trunk" and MODELS[self.model.name].trunk_module is None:
+            raise LocatedError(
+                ("target_batch_norm_layers",),
+                f"{self.model.name} has no trunk to blend alone; leave it out, or say all",
             )
         return self
 

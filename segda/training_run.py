@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from segda.allocator import keep_freed_memory
-from segda.batch_norm import MIN_IMAGES_AT_ONCE, blend_statistics
+from segda.batch_norm import MIN_IMAGES_AT_ONCE, batch_weights, blend_statistics
 from segda.checkpoint import Interval, restore_checkpoint, save_checkpoint
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
-from segda.datasets.loaders import evaluation_batches, normalize
+from segda.datasets.loaders import normalize, training_batches
 from segda.device import autocast, resolve_precision
 from segda.distributed import global_mean
 from segda.errors import TrainingDivergedError
@@ -25,7 +25,7 @@ from segda.feed import Feed
 from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
 from segda.methods import METHODS, Method
-from segda.models import build_segmenter
+from segda.models import MODELS, build_segmenter
 from segda.optim import build_optimizer, poly_factor, set_learning_rate
 from segda.rounds import Round, find_round, forget_rounds, make_round, open_round, round_steps
 from segda.scoring import Scorer
@@ -263,15 +263,36 @@ class TrainingRun:
 
     def _blend_statistics(self) -> None:
         """Move BatchNorm's statistics towards the target's, if the configuration asks for it; on every rank alike."""
-        images = (
-            normalize(batch.image.to(self.device, non_blocking=True))
-            for batch in evaluation_batches(
-                self.splits.target, batch_size=max(self.config.batch_size, MIN_IMAGES_AT_ONCE)
+        config, target = self.config, self.splits.target
+        if config.target_batch_norm == 0:
+            return
+        size = max(config.batch_size, MIN_IMAGES_AT_ONCE)
+        weights = batch_weights(config.target_batch_norm_schedule, images=len(target), batch_size=size)
+        segmenter = self.method.segmenter
+        trunk = str(MODELS[config.model.name].trunk_module)
+        # Drawn as in training: in a video's order the images of a batch are alike, and their variance is too small.
+        with closing(
+            training_batches(
+                target,
+                recipe="none",
+                size=(config.data.height, config.data.width),
+                batch_size=size,
+                seed=config.seed,
+                steps=len(weights),
+                pinned=self.device.type == "cuda",
             )
-            if len(batch.image) > 1
-        )
-        with autocast(self.device, self.dtype):
-            blend_statistics(self.method.segmenter, images, share=self.config.target_batch_norm)
+        ) as batches:
+            images = (normalize(batch.image.to(self.device, non_blocking=True)) for batch in batches)
+            with autocast(self.device, self.dtype):
+                blend_statistics(
+                    segmenter,
+                    images,
+                    share=config.target_batch_norm,
+                    weights=weights,
+                    images=len(target),
+                    variance=config.target_batch_norm_variance,
+                    part=segmenter.get_submodule(trunk) if config.target_batch_norm_layers == "trunk" else None,
+                )
 
     def update(self, factor: float) -> None:
         """Move all groups by their gradients, and clear these.

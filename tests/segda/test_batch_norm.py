@@ -1,6 +1,7 @@
 """Batch normalization with two domains: which images it normalizes by, and which its running averages follow."""
 
 import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segda.batch_norm import blend_statistics, forward_domains
+from segda.batch_norm import FEWEST_POOLED, UBNA_SHARE, batch_weights, blend_statistics, forward_domains
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.testing.methods import ToySegmenter
 from segda.training import train
+from segda.types import SegmentationOutput
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -87,35 +89,109 @@ def test_gradients_flow_through_all_mixings():
     assert norms["joint"] != pytest.approx(norms["separate"], rel=1e-3)
 
 
+def halves_seen(segmenter: ToySegmenter, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and unbiased variance of each half of the images at the normalization, float64 [2, channels]."""
+    features = segmenter.trunk[0](target).detach().double().numpy()
+    halves = features.reshape(2, 2, *features.shape[1:]).transpose(0, 2, 1, 3, 4).reshape(2, 8, -1)
+    return halves.mean(-1), halves.var(-1, ddof=1)
+
+
+@pytest.mark.parametrize("variance", ["linear", "mixture"])
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_blend_moves_the_statistics_by_its_share(share):
+def test_a_blend_moves_the_statistics_by_its_share(share, variance):
     source, target = images()
     segmenter = network()
     for _ in range(3):
         segmenter(source)
     segmenter.eval()
     before = copy.deepcopy(segmenter.trunk[1])
-    blend_statistics(segmenter, [target[:2], target[2:]], share=share)
-    features = segmenter.trunk[0](target).detach().double().numpy()
-    halves = features.reshape(2, 2, *features.shape[1:])
-    mean = halves.mean(axis=(0, 1, 3, 4))
-    variance = np.stack([half.transpose(1, 0, 2, 3).reshape(8, -1).var(axis=1, ddof=1) for half in halves]).mean(axis=0)
+    blend_statistics(segmenter, [target[:2], target[2:]], share=share, weights=[0.7, 0.3], images=4, variance=variance)
+    means, variances = halves_seen(segmenter, target)
+    mean, spread = 0.7 * means[0] + 0.3 * means[1], 0.7 * variances[0] + 0.3 * variances[1]
+    old_mean, old_spread = before.running_mean.double().numpy(), before.running_var.double().numpy()
+    expected = (1 - share) * old_spread + share * spread
+    if variance == "mixture":
+        expected = expected + share * (1 - share) * (mean - old_mean) ** 2
     layer = segmenter.trunk[1]
-    for got, kept, target_value in (
-        (layer.running_mean, before.running_mean, mean),
-        (layer.running_var, before.running_var, variance),
-    ):
-        np.testing.assert_allclose(got.numpy(), (1 - share) * kept.numpy() + share * target_value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.running_mean, (1 - share) * old_mean + share * mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.running_var, expected, rtol=1e-4, atol=1e-5)
     assert layer.momentum == before.momentum
     assert layer.num_batches_tracked == before.num_batches_tracked
     assert not segmenter.training
+
+
+def test_the_variance_of_a_mixture_has_the_distance_of_the_means_in_it():
+    """Means 0 and 2, variances 1 and 0.25, share 0.3: 0.775 linearly, 1.615 of values that are mixed so."""
+    values = np.random.default_rng(0).normal(size=200_000)
+    mixed = np.concatenate([values[:140_000], 2 + 0.5 * values[140_000:]])
+    assert mixed.var() == pytest.approx(1.615, abs=0.02)
+    for variance, expected in (("linear", 0.775), ("mixture", 1.615)):
+        layer = nn.BatchNorm2d(1)
+        target = torch.from_numpy(2 + 0.5 * values[:20_000]).float().view(2, 1, 100, 100)
+        segmenter = nn.Module()
+        segmenter.layer = layer
+        segmenter.forward = lambda image, *, auxiliary, layer=layer: layer(image)
+        blend_statistics(segmenter, [target], share=0.3, weights=[1.0], images=2, variance=variance)
+        assert layer.running_var.item() == pytest.approx(expected, abs=0.02)
+
+
+def test_ubna_leaves_0_269_of_the_source_and_counts_early_batches_more():
+    assert pytest.approx(0.2692, abs=1e-4) == 1 - UBNA_SHARE
+    weights = batch_weights("ubna", images=7, batch_size=4)
+    assert len(weights) == 50
+    assert sum(weights) == pytest.approx(1)
+    # The published form: statistics that move by a momentum that decays.
+    mean, values = 5.0, np.random.default_rng(0).normal(size=50)
+    for number, value in enumerate(values):
+        momentum = 0.1 * np.exp(-0.08 * number)
+        mean = (1 - momentum) * mean + momentum * value
+    assert mean == pytest.approx((1 - UBNA_SHARE) * 5.0 + UBNA_SHARE * float(np.dot(weights, values)))
+    assert batch_weights("average", images=7, batch_size=4) == [0.5, 0.5]
+
+
+class Pooling(ToySegmenter):
+    """A network that normalizes pooled maps as well, under a name that says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thing = nn.BatchNorm2d(8)
+
+    def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
+        output = super().forward(image, auxiliary=auxiliary)
+        gate = self.thing(output.features.mean((2, 3), keepdim=True)).sigmoid().mean()
+        return output._replace(logits=output.logits * gate)
+
+
+@pytest.mark.parametrize("count", [4, FEWEST_POOLED - 1, FEWEST_POOLED])
+def test_layers_on_pooled_maps_follow_where_there_are_enough_images(count):
+    source, target = images()
+    segmenter = Pooling().train()
+    segmenter(source)
+    before = copy.deepcopy(segmenter)
+    blend_statistics(segmenter, [target], share=0.5, weights=[1.0], images=count)
+    moved = {
+        name for name, value in segmenter.state_dict().items() if not torch.equal(value, before.state_dict()[name])
+    }
+    expected = {"trunk.1.running_mean", "trunk.1.running_var"}
+    assert moved == (expected | {"thing.running_mean", "thing.running_var"} if count == FEWEST_POOLED else expected)
+    assert all(module.training for module in segmenter.modules())
+
+
+def test_a_blend_of_a_part_leaves_the_other_layers_alone():
+    source, target = images()
+    segmenter = Pooling().train()
+    segmenter(source)
+    before = copy.deepcopy(segmenter.trunk)
+    blend_statistics(segmenter, [target], share=0.5, weights=[1.0], images=1000, part=segmenter.thing)
+    assert all(torch.equal(got, kept) for got, kept in zip(segmenter.trunk.buffers(), before.buffers(), strict=True))
+    assert not torch.equal(segmenter.thing.running_mean, torch.zeros(8))
 
 
 def test_a_blend_leaves_weights_alone():
     _, target = images()
     segmenter = network()
     weights = [parameter.clone() for parameter in segmenter.parameters()]
-    blend_statistics(segmenter, [target], share=1.0)
+    blend_statistics(segmenter, [target], share=1.0, weights=[1.0], images=4)
     assert all(torch.equal(got, kept) for got, kept in zip(segmenter.parameters(), weights, strict=True))
     assert segmenter.training
 
@@ -168,7 +244,29 @@ def test_adversarial_without_weight_and_with_source_statistics_is_source_only_bi
 
 def test_a_run_blends_statistics_after_training_alone(scenes, tmp_path):
     plain = segmenter_of(scenes, tmp_path / "plain")
-    blended = segmenter_of(scenes, tmp_path / "blended", target_batch_norm=1.0)
-    other = {name for name in plain if not torch.equal(plain[name], blended[name])}
-    assert other
-    assert all(name.endswith(("running_mean", "running_var")) for name in other)
+    ends = [plain]
+    for number, changes in enumerate(
+        (
+            {"target_batch_norm": 1.0},
+            {"target_batch_norm": 0.5},
+            {"target_batch_norm": 0.5, "target_batch_norm_variance": "mixture"},
+            {"target_batch_norm": 0.5, "target_batch_norm_schedule": "ubna", "target_batch_norm_layers": "trunk"},
+        )
+    ):
+        blended = segmenter_of(scenes, tmp_path / f"blended-{number}", **changes)
+        other = {name for name in plain if not torch.equal(plain[name], blended[name])}
+        assert other
+        assert all(name.endswith(("running_mean", "running_var")) for name in other)
+        of_trunk = {name for name in other if name.startswith("segmenter.backbone.")}
+        assert of_trunk
+        assert (of_trunk == other) == ("target_batch_norm_layers" in changes)
+        # Four images tell nothing of what is pooled.
+        assert not any(".refine_" in name for name in other)
+        ends.append(blended)
+    for one, two in itertools.combinations(ends, 2):
+        assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_trunk_that_is_not_there_cannot_be_blended_alone(scenes, tmp_path):
+    with pytest.raises(ValueError, match="fast_scnn has no trunk to blend alone"):
+        segmenter_of(scenes, tmp_path, model={"name": "fast_scnn"}, target_batch_norm_layers="trunk")
