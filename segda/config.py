@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 from segda.batch_norm import Schedule, Variance
 from segda.config_problems import LocatedError
 from segda.datasets import DATASETS
-from segda.losses import LOSSES
+from segda.losses import LOSSES, USUAL_LOSS, LossConfig
 from segda.methods import METHODS
 from segda.methods.base import MethodConfig
 from segda.models import MODELS, USUAL_MODEL, ModelConfig
@@ -68,19 +68,45 @@ class FewShotConfig(_Part):
         le=MOST_SEEDS,
         description="of the draw; apart from the run's seed, so that repetitions use the same images",
     )
+    per: Literal["image", "scene"] = Field(
+        "image",
+        description="whether so many images are drawn in all, or of each scene or sequence that the data set knows",
+    )
     names: tuple[str, ...] | None = Field(None, min_length=1, description="names of the images, instead of a draw")
 
     @model_validator(mode="after")
     def _names_are_counted(self) -> Self:
         if self.names is None:
             return self
-        if "seed" in self.model_fields_set:
+        if "seed" in self.model_fields_set or self.per == "scene":
             raise ValueError("names leave nothing to draw; give names, or images and seed")
         if len(set(self.names)) != len(self.names):
             raise ValueError("an image is named twice; name each once")
         if "images" in self.model_fields_set and self.images != len(self.names):
             raise ValueError(f"{len(self.names)} names for {self.images} images; leave images out")
         return self
+
+
+class SamplingConfig(_Part):
+    """Which images of the labelled domain come into a batch."""
+
+    name: Annotated[Literal["uniform", "rare_class"], Choice("uniform", "rare_class")] = Field(
+        "uniform",
+        description="all equally often, each once in an epoch; or by a class that they contain, rare classes more often",
+    )
+    ratio: Annotated[float, Range(2.0, 20.0, log=True)] = Field(
+        5.0,
+        ge=1,
+        le=1e6,
+        description="how much more often rare_class draws the rarest class than the most frequent one",
+    )
+    min_share: float = Field(
+        0.003,
+        ge=0,
+        lt=1,
+        description="share of an image's labelled pixels that a class must have for rare_class to draw the image for it (DAFormer: "
+        "3000 of 1280 x 720)",
+    )
 
 
 class DataConfig(_Part):
@@ -93,6 +119,13 @@ class DataConfig(_Part):
     few_shot: FewShotConfig | None = Field(
         None,
         description="target training images whose labels may be used, by methods that need a few; their results say so",
+    )
+    sampling: SamplingConfig = Field(SamplingConfig(), description="which labelled images come into a batch")
+    under_represented: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="classes of miou_under, the others are those of miou_well; unset: the half with the fewest pixels in the "
+        "source's training labels",
     )
     height: int = Field(ge=32, le=_MOST_PIXELS, description="height in pixels that images are decoded to and scored at")
     width: int = Field(ge=32, le=_MOST_PIXELS, description="width in pixels that images are decoded to and scored at")
@@ -122,6 +155,24 @@ class DataConfig(_Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _under_represented_are_classes(self) -> Self:
+        if self.under_represented is None:
+            return self
+        dataset = DATASETS[self.source.dataset]
+        scored = [name for train_id, name in enumerate(dataset.classes) if train_id not in dataset.unscored]
+        for name in self.under_represented:
+            if name not in scored:
+                raise LocatedError(
+                    ("under_represented",),
+                    f"{self.source.dataset} has no scored class {name!r}{nearest(name, scored)}; it has: {', '.join(scored)}",
+                )
+        if len(set(self.under_represented)) != len(self.under_represented):
+            raise LocatedError(("under_represented",), "a class is named twice; name each once")
+        if len(self.under_represented) == len(scored):
+            raise LocatedError(("under_represented",), "holds every class; leave out those that are well represented")
+        return self
+
     @property
     def unscored(self) -> frozenset[int]:
         """Train ids that are left out of the mean IoU: those that source or target leave out."""
@@ -137,15 +188,6 @@ class DataConfig(_Part):
     def train_size(self) -> tuple[int, int]:
         """Height and width in pixels of a training image."""
         return self.crop_height or self.height, self.crop_width or self.width
-
-
-class LossConfig(_Part):
-    """The supervised loss."""
-
-    name: Annotated[str, OneOf(LOSSES), Choice(*LOSSES)] = Field("cross_entropy", description="loss on logits")
-    auxiliary_weight: Annotated[float, Range(0.1, 1.0)] = Field(
-        1.0, ge=0, description="weight alpha of the auxiliary heads (seed report, eq. 4)"
-    )
 
 
 class DiscriminatorOptimizerConfig(_Part):
@@ -187,7 +229,9 @@ class TrainConfig(_Part):
     data: DataConfig
     model: AnyModel = MODELS[USUAL_MODEL].Config(name=USUAL_MODEL)
     method: Annotated[SerializeAsAny[MethodConfig], ConfigOf(METHODS)]
-    loss: LossConfig = LossConfig()
+    loss: Annotated[SerializeAsAny[LossConfig], ConfigOf(LOSSES, usual=USUAL_LOSS)] = LOSSES[USUAL_LOSS].Config(
+        name=USUAL_LOSS
+    )
     optimizer: Annotated[SerializeAsAny[OptimizerConfig], ConfigOf(OPTIMIZERS, usual=USUAL_OPTIMIZER)] = OPTIMIZERS[
         USUAL_OPTIMIZER
     ].Config(name=USUAL_OPTIMIZER)

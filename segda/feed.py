@@ -10,6 +10,7 @@ from torch import Tensor
 from segda.config import TrainConfig
 from segda.datasets.cache import DecodedSplit
 from segda.datasets.loaders import UNCLAIMED, RawBatch, normalize, training_batches
+from segda.datasets.sampling import RareClasses
 from segda.draws import Draws
 from segda.methods import Method, StepInput
 from segda.rounds import FULL_WEIGHT, Round
@@ -29,7 +30,9 @@ class Feed:
         is_open: whether there is something to read.
     """
 
-    def __init__(self, config: TrainConfig, splits: Splits, team: Team, *, method: type[Method]) -> None:
+    def __init__(
+        self, config: TrainConfig, splits: Splits, team: Team, *, method: type[Method], rare: RareClasses | None
+    ) -> None:
         """Keep what is read; nothing is opened yet.
 
         Args:
@@ -37,12 +40,14 @@ class Feed:
             splits: its decoded images.
             team: the processes that share each batch.
             method: says which images it needs.
+            rare: draws the labelled images; None: all equally often.
         """
         self._config = config
         self._splits = splits
         self._team = team
         self._needs_target = method.needs_target
         self._pads = RECIPES[config.data.augmentation].pads
+        self._rare = rare
         self._loaders = ExitStack()
         self._round: Round | None = None
         self._raw: Iterator[Raw] = iter(())
@@ -117,6 +122,7 @@ class Feed:
             pinned=self._team.device.type == "cuda",
             marks_padding=stream == _TARGET and self._pads,
             drawn=drawn,
+            rare=self._rare if stream == _LABELED else None,
         )
         return self._loaders.enter_context(closing(batches))
 

@@ -1,6 +1,7 @@
 """What a run is told about itself: scores during training, and the record that it leaves at the end."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
+from segda.datasets.statistics import class_counts, rarest_half
 from segda.files import write_json
 from segda.inference import class_scores, label_shares, predictions, score_split
 from segda.methods import Method
@@ -75,6 +77,15 @@ class Scorer:
         self._write_examples(folder)
         return self._metrics(scored) | self._target_figures()
 
+    @cached_property
+    def under_represented(self) -> frozenset[int]:
+        """Train ids of the scored classes that are under-represented."""
+        given = self.config.data.under_represented
+        if given is not None:
+            return frozenset(map(self.dataset.classes.index, given))
+        counts = class_counts(self.splits.source, num_classes=self.num_classes)
+        return frozenset(rarest_half(counts, unscored=self.config.data.unscored))
+
     def _evaluate(self, split: DecodedSplit) -> SegmentationMetrics:
         return score_split(
             self.method.segmenter,
@@ -97,11 +108,11 @@ class Scorer:
         return metrics
 
     def _further_means(self, result: SegmentationMetrics) -> dict[str, float]:
-        """Return the means over other sets of classes that the data sets are reported by, e.g. `miou_16`."""
-        means = {
-            f"miou_{name}": mean_iou(result.iou_per_class, left_out)
-            for name, left_out in self.config.data.scorings.items()
-        }
+        """Return the means over other sets of classes: those that the data sets are reported by, and by how rare they are."""
+        unscored, under = self.config.data.unscored, self.under_represented
+        everything = frozenset(range(self.num_classes))
+        sets = {**self.config.data.scorings, "well": unscored | under, "under": everything - under}
+        means = {f"miou_{name}": mean_iou(result.iou_per_class, left_out) for name, left_out in sets.items()}
         return {name: miou for name, miou in means.items() if not np.isnan(miou)}
 
     def _target_figures(self) -> dict[str, float]:
@@ -138,6 +149,8 @@ class Scorer:
             "few_shot": list(self.splits.few_shot.names) if self.splits.few_shot is not None else [],
             "classes": list(self.dataset.classes),
             "unscored": [self.dataset.classes[train_id] for train_id in sorted(self.config.data.unscored)],
+            "under_represented": [self.dataset.classes[train_id] for train_id in sorted(self.under_represented)],
+            "class_weights": self._class_weights(),
             "size": [self.config.data.height, self.config.data.width],
             "precision": str(self.dtype).removeprefix("torch."),
             "data_fingerprint": splits_fingerprint(self.splits),
@@ -160,6 +173,11 @@ class Scorer:
             },
         }
         write_json(folder / RESULT, result)
+
+    def _class_weights(self) -> dict[str, float] | None:
+        """Return how much pixels of each class count in the supervised loss; None if all count alike."""
+        weights = self.method.loss.class_weight
+        return None if weights is None else dict(zip(self.dataset.classes, weights.tolist(), strict=True))
 
     def _write_examples(self, folder: Path) -> None:
         """Draw image, label and prediction of a few evenly spaced images of each domain."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segda.config import DomainConfig, TrainConfig
+from segda.config import DomainConfig, FewShotConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.base import resolve_root
 from segda.datasets.cache import DecodedSplit, decoded_split
@@ -24,6 +24,7 @@ class Splits(NamedTuple):
     source_test: DecodedSplit | None
     oracle: DecodedSplit | None  # the target's labelled split; read for reports only
     few_shot: DecodedSplit | None  # the few target training images whose labels a few-shot method may use
+    source: DecodedSplit  # the source's training images, in whose labels classes are counted; `labeled`, but for upper bounds
 
 
 def open_split(
@@ -93,15 +94,17 @@ def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
     target_report = DATASETS[target.dataset].report_split
     if config.oracle != "never" and target_report not in DATASETS[target.dataset].splits(target.domain):
         raise ConfigError(f"target domain {target.domain} of {target.dataset} has no labelled split; set oracle: never")
-    supervised = source if METHODS[config.method.name].supervision == "source" else target
     has_test = source_report != "val" and source_report in source_splits
+    source_train = split(source, "train", labels=True)
+    on_source = METHODS[config.method.name].supervision == "source"
     return Splits(
-        labeled=split(supervised, "train", labels=True),
+        labeled=source_train if on_source else split(target, "train", labels=True),
         target=split(target, "train", labels=False),
         source_val=split(source, "val", labels=True),
         source_test=split(source, source_report, labels=True) if has_test else None,
         oracle=split(target, target_report, labels=True) if config.oracle != "never" else None,
         few_shot=_few_shot(config, progress=progress),
+        source=source_train,
     )
 
 
@@ -110,17 +113,44 @@ def _few_shot(config: TrainConfig, *, progress: bool) -> DecodedSplit | None:
     few, target = config.data.few_shot, config.data.target
     if few is None:
         return None
-    names = few.names
-    if names is None:
-        dataset = DATASETS[target.dataset]
-        found = dataset.samples(resolve_root(target.dataset, target.root), domain=target.domain, split="train")
-        if few.images > len(found):
-            raise ConfigError(
-                f"few_shot asks for {few.images} images, the training split of {target.domain} in {target.dataset} has {len(found)}"
-            )
-        chosen = np.random.default_rng(few.seed).choice(len(found), few.images, replace=False)
-        names = tuple(found[index].name for index in sorted(chosen))
+    names = few.names or _drawn(few, target)
     return open_split(config, target, "train", with_labels=True, samples=names, progress=progress)
+
+
+def _drawn(few: FewShotConfig, target: DomainConfig) -> tuple[str, ...]:
+    """Draw the few images: as many as wanted in all, or of each scene."""
+    dataset = DATASETS[target.dataset]
+    found = dataset.samples(resolve_root(target.dataset, target.root), domain=target.domain, split="train")
+    names = [sample.name for sample in found]
+    if few.per == "image":
+        where = f"the training split of {target.domain} in {target.dataset}"
+        return _drawn_of(names, few.images, rng=np.random.default_rng(few.seed), where=where)
+    scenes: dict[str, list[str]] = {}
+    for name in names:
+        scene = dataset.scene(name)
+        if scene is None:
+            raise ConfigError(
+                f"few_shot asks for images per scene, and {target.dataset} does not say which scene {name} is of; "
+                "use per: image, or give names"
+            )
+        scenes.setdefault(scene, []).append(name)
+    # Each scene has draws of its own, so that another one more or less changes nothing for it.
+    drawn = [
+        _drawn_of(
+            members,
+            few.images,
+            rng=np.random.default_rng((few.seed, *scene.encode())),
+            where=f"scene {scene} in the training split of {target.domain} in {target.dataset}",
+        )
+        for scene, members in scenes.items()
+    ]
+    return tuple(name for part in drawn for name in part)
+
+
+def _drawn_of(names: Sequence[str], number: int, *, rng: np.random.Generator, where: str) -> tuple[str, ...]:
+    if number > len(names):
+        raise ConfigError(f"few_shot asks for {number} images, {where} has {len(names)}")
+    return tuple(names[index] for index in sorted(rng.choice(len(names), number, replace=False)))
 
 
 def what_is_read(config: TrainConfig) -> str:

@@ -6,10 +6,13 @@ The only place with `optimizer.step()`.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from segda.allocator import keep_freed_memory
@@ -18,12 +21,15 @@ from segda.checkpoint import Interval, restore_checkpoint, save_checkpoint
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.loaders import normalize, training_batches
+from segda.datasets.sampling import RareClasses
+from segda.datasets.statistics import class_counts
 from segda.device import autocast, resolve_precision
 from segda.distributed import global_mean
 from segda.errors import TrainingDivergedError
 from segda.feed import Feed
 from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
+from segda.losses.class_weights import class_weights
 from segda.methods import METHODS, Method
 from segda.models import MODELS, build_segmenter
 from segda.optim import build_optimizer, poly_factor, set_learning_rate
@@ -88,7 +94,7 @@ class TrainingRun:
             # in single precision, what they pool was rounded to bfloat16: at batch 2 the gradient's cosine to the one in single
             # precision is 0.91, and 0.8 at worst.
             self.dtype = torch.float32
-        num_classes = len(DATASETS[config.data.source.dataset].classes)
+        self.num_classes = num_classes = len(DATASETS[config.data.source.dataset].classes)
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.round: Round | None = None
@@ -106,7 +112,7 @@ class TrainingRun:
         self.method: Method = METHODS[config.method.name](
             segmenter,
             config=config.method,
-            loss=SegmentationLoss(config.loss.name, auxiliary_weight=config.loss.auxiliary_weight),
+            loss=SegmentationLoss(class_weight=self._class_weight(), **config.loss.model_dump()),
             num_classes=num_classes,
         )
         self.method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -123,7 +129,23 @@ class TrainingRun:
         )
         self.seconds = 0.0
         self._round_steps = round_steps(self.method, steps=config.steps)
-        self.feed = Feed(config, splits, team, method=type(self.method))
+        self.feed = Feed(config, splits, team, method=type(self.method), rare=self._rare_classes())
+        self._scorer = Scorer(config, splits, self.method, device=device, dtype=self.dtype)
+
+    @cached_property
+    def _label_counts(self) -> NDArray[np.int64]:
+        """Pixels of each class in the labels that the supervised stream is trained on, int64 [N, C]."""
+        return class_counts(self.splits.labeled, num_classes=self.num_classes)
+
+    def _class_weight(self) -> NDArray[np.float64] | None:
+        weighting = self.config.loss.class_weights
+        return None if weighting == "none" else class_weights(self._label_counts, weighting)
+
+    def _rare_classes(self) -> RareClasses | None:
+        sampling = self.config.data.sampling
+        if sampling.name == "uniform":
+            return None
+        return RareClasses(self._label_counts, ratio=sampling.ratio, min_share=sampling.min_share)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
@@ -319,7 +341,6 @@ class TrainingRun:
 
     def score(self, *, final: bool) -> dict[str, float]:
         """Evaluate what is due at this report; the last one writes result and pictures too."""
-        scorer = Scorer(self.config, self.splits, self.method, device=self.device, dtype=self.dtype)
         if not final:
-            return scorer.interim()
-        return scorer.final(self.folder, step=self.step, seconds=self.seconds)
+            return self._scorer.interim()
+        return self._scorer.final(self.folder, step=self.step, seconds=self.seconds)

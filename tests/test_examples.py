@@ -18,10 +18,10 @@ from segda.cli_errors import run_cli
 from segda.datasets import DATASETS
 from segda.datasets.scenes import generate_scene
 from segda.loading import load_config
-from segda.losses import LOSSES
 from segda.methods import METHODS
 from segda.models import MODELS
 from segda.testing.datasets import DATASET_CHECKS, DatasetCase
+from segda.testing.losses import LOSS_CHECKS, LossCase
 from segda.testing.methods import METHOD_CHECKS, MethodCase
 from segda.testing.models import check_segmenter, configurations
 from segda.testing.runs import RUN_CHECKS, RunCase
@@ -92,6 +92,11 @@ def test_the_data_set_keeps_the_contract(check: str, two_towns: Path, tmp_path: 
     DATASET_CHECKS[check](DatasetCase(DATASETS["two_towns:TwoTowns"], two_towns), tmp_path)
 
 
+@pytest.mark.parametrize("check", LOSS_CHECKS)
+def test_the_loss_keeps_the_contract(check: str) -> None:
+    LOSS_CHECKS[check](LossCase("focal:focal"))
+
+
 def test_the_loss_is_that_of_the_paper() -> None:
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=(2, 5, 4, 3)), rng.integers(0, 5, (2, 4, 3))
@@ -100,17 +105,17 @@ def test_the_loss_is_that_of_the_paper() -> None:
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     p = np.take_along_axis(probs, np.where(label == 255, 0, label)[:, None], axis=1)[:, 0]
     pixels = np.where(label == 255, 0.0, -((1 - p) ** 2) * np.log(p))
-    focal = LOSSES["focal:focal"]
+    case = LossCase("focal:focal")
     given = torch.tensor(logits, dtype=torch.float32), torch.tensor(label)
-    assert focal(*given, None).value.item() == pytest.approx(pixels.sum() / (label != 255).sum(), rel=1e-5)
+    assert case.of(*given).value.item() == pytest.approx(pixels.sum() / (label != 255).sum(), rel=1e-5)
     expected = (pixels * weight).sum() / (label != 255).sum()
-    assert focal(*given, torch.tensor(weight)).value.item() == pytest.approx(expected, rel=1e-5)
+    assert case.of(*given, weight=torch.tensor(weight)).value.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_has_a_finite_gradient_where_a_pixel_is_sure_or_void() -> None:
     logits = torch.tensor([[50.0, -50.0, 0.0], [-50.0, 50.0, 0.0]]).reshape(1, 2, 1, 3).requires_grad_()
     label = torch.tensor([[[0, 0, 255]]])
-    LOSSES["focal:focal"](logits, label, None).value.backward()
+    LossCase("focal:focal").of(logits, label).value.backward()
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0, 0, 0, 1] < 0  # towards the labelled class
     assert (logits.grad[..., 2] == 0).all()

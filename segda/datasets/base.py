@@ -123,6 +123,14 @@ class SegmentationDataset(ABC):
             CorruptSampleError: the file cannot be read or holds a value that the data set does not know.
         """
 
+    def scene(self, sample_name: str) -> str | None:
+        """Return which scene or sequence a sample belongs to, e.g. a drive or a city; None: the data set cannot tell.
+
+        Args:
+            sample_name: name of a sample.
+        """
+        return None
+
     def decode_image(self, path: Path) -> Pixels:
         """Read an image file.
 

@@ -164,6 +164,10 @@ class CamVid(SegmentationDataset):
             return samples
         return [sample for sample in samples if sample.name.startswith(_DUSK_SEQUENCE) == (domain == "dusk")]
 
+    def scene(self, sample_name: str) -> str | None:
+        """Return the drive that a frame was filmed on: 0001TP, 0006R0, 0016E5 or Seq05VD."""
+        return sample_name.partition("_")[0]
+
     def decode_label(self, path: Path) -> Pixels:
         """Read a label: SegNet's indices with 11 as void (255), original colors merged into SegNet's classes, SegNet's colors."""
         return _SEGNET.read(path)

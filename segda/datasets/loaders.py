@@ -1,8 +1,8 @@
 """Batches from decoded splits: for training an endless, repeatable stream of draws; for scoring the split in order.
 
 Training draws are stateless. The n-th draw of a stream is fixed by (seed, n): which sample it is by the permutation of its
-epoch, how it is augmented by its own random seed. So a run that goes on at step s draws what it would have drawn, and the
-number of loader processes changes nothing.
+epoch or by a class that it contains (`segda.datasets.sampling`), how it is augmented by its own random seed. So a run that goes
+on at step s draws what it would have drawn, and the number of loader processes changes nothing.
 """
 
 import multiprocessing
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segda.datasets.cache import DecodedSplit
+from segda.datasets.sampling import ATTEMPTS, RareClasses
 from segda.errors import ConfigError
 from segda.sockets import choose_socket_folder
 from segda.transforms import Augmentation, build_recipe
@@ -59,6 +60,7 @@ def training_batches(
     pinned: bool = False,
     marks_padding: bool = False,
     drawn: Sequence[int] | None = None,
+    rare: RareClasses | None = None,
 ) -> Generator[RawBatch, None, None]:
     """Yield augmented batches; every epoch is a new permutation, and a batch may reach over the end of an epoch.
 
@@ -77,6 +79,7 @@ def training_batches(
         marks_padding: whether labels, which a split without any has too then, tell what recipes pad: void is padding alone, and
             pixels of an image without a label are `UNCLAIMED`.
         drawn: numbers of the samples to draw, ascending, as if the split had no others; None: all.
+        rare: draws the samples, which then repeat within an epoch; None: every sample comes once in an epoch.
 
     Returns:
         A generator. Closing it, or reading it to its end, ends thread and processes.
@@ -104,6 +107,7 @@ def training_batches(
         samples=samples,
         seed=seed,
         marks_padding=marks_padding,
+        rare=None if rare is None else rare.among(samples),
     )
     batches = _BatchNumbers(batch_size, range(start_step, start_step + steps), rank, ranks)
     if workers:
@@ -184,17 +188,20 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
         samples: npt.NDArray[np.int64],
         seed: int,
         marks_padding: bool,
+        rare: RareClasses | None,
     ) -> None:
         self._split = split
         self._marks_padding = marks_padding
         self._augmentation = augmentation
         self._samples = samples  # numbers of those that are drawn
         self._seed = seed
+        self._rare = rare
         self._epoch = -1
         self._permutation: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __getitem__(self, draw: int) -> tuple[Pixels, Pixels | None]:
-        images = self._split.images
+        if self._rare is not None:
+            return self._with_rare_class(draw, self._rare)
         epoch, position = divmod(draw, len(self._samples))
         if epoch != self._epoch:
             rng = np.random.default_rng((self._seed, epoch))
@@ -202,8 +209,27 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
         index = int(self._permutation[position])
         # The third number keeps the seeds of augmentation apart from those of the permutations.
         own_seed = int(np.random.SeedSequence((self._seed, draw, 1)).generate_state(1)[0])
+        return self._augmented(index, seed=own_seed)
+
+    def _with_rare_class(self, draw: int, rare: RareClasses) -> tuple[Pixels, Pixels]:
+        """Return an image for a class, augmented anew until enough of the class is left; the best of some attempts otherwise."""
+        index, train_id = rare.draw(np.random.default_rng((self._seed, draw, 2)))
+        enough, most, best = rare.enough(index, train_id), -1, None
+        for attempt in range(ATTEMPTS):
+            own_seed = int(np.random.SeedSequence((self._seed, draw, 1, attempt)).generate_state(1)[0])
+            image, label = self._augmented(index, seed=own_seed)
+            assert label is not None
+            pixels = int(np.count_nonzero(label == train_id))
+            if pixels > most:
+                most, best = pixels, (image, label)
+            if pixels >= enough:
+                break
+        assert best is not None
+        return best
+
+    def _augmented(self, index: int, *, seed: int) -> tuple[Pixels, Pixels | None]:
         # Views of the memory map: only the pixels that the recipe keeps are ever read.
-        return self._augmentation(np.asarray(images[index]), self._label(index), seed=own_seed)
+        return self._augmentation(np.asarray(self._split.images[index]), self._label(index), seed=seed)
 
     def _label(self, index: int) -> Pixels | None:
         """Return a label, uint8 [H, W]; with its weights as a second channel, to be augmented alike, where there are some."""

@@ -1,62 +1,76 @@
 """Losses on logits, and the supervised loss over a network's main and auxiliary outputs."""
 
-from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
-from segda.catalog import Catalog, function
-from segda.errors import ConfigError
+from segda.catalog import Catalog
+from segda.config_problems import validated
 from segda.losses.additive import Loss, mean, total
-from segda.losses.cross_entropy import cross_entropy
-from segda.losses.dice import dice, dice_published
+from segda.losses.base import LossConfig, SupervisedLoss, supervised_loss
+from segda.losses.cross_entropy import CrossEntropy
+from segda.losses.dice import CrossEntropyDice, Dice, PublishedDice
+from segda.losses.focal import Focal
+from segda.losses.ohem import Ohem
 from segda.types import SegmentationOutput
 
-# (logits float [B, C, H, W], label int64 [B, H, W], weight of each pixel or None) -> loss.
-SupervisedLoss = Callable[[Tensor, Tensor, Tensor | None], Loss]
+__all__ = ["LOSSES", "USUAL_LOSS", "Loss", "LossConfig", "SegmentationLoss", "SupervisedLoss", "mean", "total"]
 
-__all__ = ["LOSSES", "Loss", "SegmentationLoss", "SupervisedLoss", "mean", "total"]
-
-LOSSES: Catalog[SupervisedLoss] = Catalog(
+LOSSES: Catalog[type[SupervisedLoss]] = Catalog(
     "loss",
     group="segda.losses",
     built_in={
-        "cross_entropy": cross_entropy,
-        "dice": dice,
-        "dice_published": dice_published,
+        "cross_entropy": CrossEntropy,
+        "dice": Dice,
+        "dice_published": PublishedDice,
+        "cross_entropy_dice": CrossEntropyDice,
+        "focal": Focal,
+        "ohem": Ohem,
     },
-    check=function,
+    check=supervised_loss,
 )
 
+# What a configuration that names no loss means.
+USUAL_LOSS = "cross_entropy"
 
-class SegmentationLoss:
+
+class SegmentationLoss(nn.Module):
     """Supervised loss: main output plus `auxiliary_weight` times the sum over auxiliary outputs.
 
     Source: eq. 4 of the BiSeNet adaptation report, L = l(main) + alpha * sum_i l(auxiliary_i), alpha = 1 there.
 
+    It is a module without parameters, so that the weights of classes go to the device with the method that holds it. They are no
+    part of what is saved: whoever goes on with a training makes them again from the same labels.
+
     Attributes:
-        name: key of `LOSSES`.
+        settings: of the loss.
         auxiliary_weight: alpha; zero skips the auxiliary outputs.
+        class_weight: of each class, float32 [C]; None: all alike.
     """
 
-    def __init__(self, name: str, *, auxiliary_weight: float = 1.0) -> None:
+    class_weight: Tensor | None
+
+    def __init__(self, name: str, *, class_weight: ArrayLike | None = None, **settings: Any) -> None:
         """Choose the loss.
 
         Args:
             name: key of `LOSSES`.
-            auxiliary_weight: alpha >= 0.
+            class_weight: of each class, [C]; None: all alike.
+            settings: of the loss's `Config`; what is left out has its default.
 
         Raises:
-            ConfigError: the name is unknown or the weight negative.
+            ConfigError: the name is unknown or a setting does not fit.
         """
-        self._loss = LOSSES[name]
-        if not auxiliary_weight >= 0:
-            raise ConfigError(
-                f"auxiliary_weight must be >= 0, got {auxiliary_weight}; use 0 to train the main output only"
-            )
-        self.name = name
-        self.auxiliary_weight = auxiliary_weight
+        super().__init__()
+        self._rule = LOSSES[name]
+        self.settings = validated(self._rule.Config, {"name": name, **settings}, where="loss")
+        self.auxiliary_weight = self.settings.auxiliary_weight
+        weights = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
+        self.register_buffer("class_weight", weights, persistent=False)
 
-    def __call__(self, output: SegmentationOutput, label: Tensor, weight: Tensor | None = None) -> Loss:
+    def forward(self, output: SegmentationOutput, label: Tensor, weight: Tensor | None = None) -> Loss:
         """Return the loss of one batch.
 
         Args:
@@ -64,8 +78,11 @@ class SegmentationLoss:
             label: train ids, int64 [B, H, W]; `IGNORE_INDEX` is void.
             weight: of each pixel, float [B, H, W] or of a shape that is broadcast to it; None: all pixels weigh the same.
         """
-        loss = self._loss(output.logits, label, weight)
+        loss = self._of(output.logits, label, weight)
         if self.auxiliary_weight > 0:
             for logits in output.auxiliary:
-                loss = loss + self.auxiliary_weight * self._loss(logits, label, weight)
+                loss = loss + self.auxiliary_weight * self._of(logits, label, weight)
         return loss
+
+    def _of(self, logits: Tensor, label: Tensor, weight: Tensor | None) -> Loss:
+        return self._rule.loss(logits, label, weight=weight, class_weight=self.class_weight, settings=self.settings)

@@ -1,15 +1,27 @@
 """Focal loss: cross-entropy that pays less attention to pixels which are already right."""
 
+from typing import Annotated, Any, ClassVar
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from segda.losses.additive import Loss, mean
+from segda.losses.additive import Loss
+from segda.losses.base import LossConfig, SupervisedLoss
+from segda.losses.pixels import mean_over_pixels, weight_of_label
+from segda.tunable import Range
 from segda.types import IGNORE_INDEX
 
 
 def focal(
-    logits: Tensor, label: Tensor, weight: Tensor | None = None, *, gamma: float = 2.0, alpha: Tensor | None = None
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    *,
+    gamma: float = 2.0,
+    alpha: Tensor | None = None,
+    class_weight: Tensor | None = None,
 ) -> Loss:
     """Return the mean over labelled pixels of alpha * (1 - p)^gamma * -ln p, p being the probability of the labelled class.
 
@@ -23,6 +35,7 @@ def focal(
         weight: factor on each pixel's loss, float [B, H, W] or of a shape that is broadcast to it; no part of the count.
         gamma: how much less what is right counts, >= 0; 0 is cross-entropy.
         alpha: factor of each class, float [C]; no part of the count. None: 1 each.
+        class_weight: how much a pixel of each class counts, float [C]; unlike `alpha` it is part of the count. None: all alike.
 
     Returns:
         A mean, >= 0, in nats; zero, with a graph behind it, when every pixel is void.
@@ -30,10 +43,8 @@ def focal(
     with torch.autocast(logits.device.type, enabled=False):
         pixels = focal_pixels(logits, label, gamma=gamma)
         if alpha is not None:
-            pixels = pixels * alpha[label.masked_fill(label == IGNORE_INDEX, 0)]
-        if weight is not None:
-            pixels = pixels * weight
-        return mean(pixels.sum(), (label != IGNORE_INDEX).sum())
+            pixels = pixels * weight_of_label(label, alpha)
+        return mean_over_pixels(pixels, label, weight, class_weight)
 
 
 def focal_pixels(logits: Tensor, label: Tensor, *, gamma: float) -> Tensor:
@@ -42,3 +53,25 @@ def focal_pixels(logits: Tensor, label: Tensor, *, gamma: float) -> Tensor:
     # Where p is 1, as at void pixels, the derivative of the power is infinite for gamma < 1, and infinity times 0 is NaN.
     wrong = (-torch.expm1(-entropy)).clamp(min=torch.finfo(entropy.dtype).tiny)
     return wrong**gamma * entropy
+
+
+class FocalConfig(LossConfig):
+    """Settings of `Focal`."""
+
+    name: str = "focal"
+    gamma: Annotated[float, Range(0.5, 5.0)] = Field(
+        2.0, ge=0, le=20, description="how much less what is right counts (Lin et al.: 2); 0 is cross-entropy"
+    )
+
+
+class Focal(SupervisedLoss):
+    """The mean of (1 - p)^gamma * -ln p; instead of the paper's alpha there are `class_weights`, as for every loss."""
+
+    Config: ClassVar[type[LossConfig]] = FocalConfig
+
+    @staticmethod
+    def loss(
+        logits: Tensor, label: Tensor, *, weight: Tensor | None, class_weight: Tensor | None, settings: Any
+    ) -> Loss:
+        """Return `focal`; see `SupervisedLoss.loss`."""
+        return focal(logits, label, weight, gamma=settings.gamma, class_weight=class_weight)

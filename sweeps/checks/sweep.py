@@ -221,8 +221,8 @@ def _check_values(spec: SweepSpec, space: SearchSpace) -> TrainConfig:
         found = _build(spec, first, at=None)
         sample = sample or found
         for item in space.parameters:
-            # Once per method, network and optimizer is enough: other parents change which parameters exist, not which values a
-            # field takes.
+            # Once per method, network, optimizer and loss is enough: other parents change which parameters exist, not which values
+            # a field takes.
             names = tuple(first.get(f"{part}.name") for part in VARIANTS)
             if item.path in branch or item.path not in first or names in tried.setdefault(item.path, set()):
                 continue
@@ -294,7 +294,7 @@ def _check_references(spec: SweepSpec) -> None:
 def _reported(sample: TrainConfig) -> list[str]:
     """Return the metrics that a training reports again and again."""
     classes = DATASETS[sample.data.source.dataset].classes
-    names = ["miou", "pixel_accuracy", *(f"iou/{name}" for name in classes)]
+    names = ["miou", "miou_well", "miou_under", "pixel_accuracy", *(f"iou/{name}" for name in classes)]
     return [f"{split}/{name}" for split in SPLITS for name in names]
 
 

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from segda.catalog import Catalog
 from segda.config import TrainConfig
+from segda.losses import LOSSES, USUAL_LOSS
 from segda.methods import METHODS
 from segda.models import MODELS, USUAL_MODEL
 from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER
@@ -17,8 +18,8 @@ from sweeps.paths import value_at
 
 METHOD, FEW_SHOT, HEAD_LR_FACTOR = "method.name", "data.few_shot", "optimizer.head_lr_factor"
 # Parts of a training configuration whose settings depend on their name, and what is meant where none is given.
-VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS, "optimizer": OPTIMIZERS}
-_USUAL = {"model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER}
+VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS, "optimizer": OPTIMIZERS, "loss": LOSSES}
+_USUAL = {"model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER, "loss": USUAL_LOSS}
 # Parts that are groups of settings, not single values.
 GROUPS = frozenset(VARIANTS) | {
     name
@@ -41,6 +42,7 @@ FIXED_FIELDS: Mapping[str, str] = {
     "data.height": _FIDELITY,
     "data.width": _FIDELITY,
     FEW_SHOT: "few-shot methods are compared on the same labels; put it under base and make a sweep for each number of them",
+    "data.under_represented": "trials are compared by the same scores; put it under base",
     "precision": _FIDELITY,
     "validators": "trials are compared by the same scores; put it under base",
     "device": _PLACE,

@@ -97,7 +97,7 @@ def test_guests_stand_where_ours_do(write):
         ("shy:Shy", "shy:Sly", "8: method.name: method 'shy:Sly': module shy ("),
         ("shy:Shy", "shy:ShyConfig", "8: method.name: method 'shy:ShyConfig' must be a subclass of segda.methods.base.Method, is"),
         ("shy:Shy", "sly:Shy", "8: method.name: method 'sly:Shy': there is no module 'sly'; put sly.py into "),
-        ("shy:half", "shy:Shy", "10: loss.name: loss 'shy:Shy' must be a function, is the class Shy"),
+        ("shy:half", "shy:Shy", "10: loss.name: loss 'shy:Shy' must be a function or a subclass of segda.losses.SupervisedLoss"),
         ("steps: 2", "steps: 2\nvalidators: [im, entropie]", "12: validators: unknown validator 'entropie' (did you mean"),
         ("steps: 2", "validators: ['shy:Shy']", "11: validators: validator 'shy:Shy' must be a function, is the class Shy"),
         ("shy:mirrored", "shy:mirror", "6: data.augmentation: augmentation recipe 'shy:mirror': module shy ("),

@@ -184,7 +184,9 @@ def test_a_training_ends_with_every_score_and_the_collapse_figures_from_one_pass
     target = DecodedSplit(images=images, labels=None, names=names, fingerprint="t")
     labels = rng.integers(0, 2, (5, 32, 32), dtype=np.uint8)
     source = DecodedSplit(images=images, labels=labels, names=names, fingerprint="s")
-    splits = Splits(labeled=source, target=target, source_val=source, source_test=None, oracle=None, few_shot=None)
+    splits = Splits(
+        labeled=source, target=target, source_val=source, source_test=None, oracle=None, few_shot=None, source=source
+    )
     domain = {"dataset": "camvid"}
     config = TrainConfig.model_validate(
         {

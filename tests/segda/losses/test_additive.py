@@ -5,40 +5,28 @@ import torch
 
 from segda.losses import LOSSES, mean, total
 from segda.losses.additive import differentiate
-from segda.types import IGNORE_INDEX
+from segda.testing.losses import LOSS_CHECKS, LossCase
+
+NO_SUM = """
+from segda.losses import mean
+from segda.losses.cross_entropy import cross_entropy
 
 
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(4, 5, 6, 7, generator=generator, dtype=torch.float64)
-    label = torch.randint(5, (4, 6, 7), generator=generator)
-    label[0, 1:] = IGNORE_INDEX  # parts with very different numbers of labelled pixels
-    label[1] = IGNORE_INDEX
-    return logits, label, torch.rand(4, 6, 7, generator=generator)
+def no_sum(logits, label, weight=None):
+    return mean(cross_entropy(logits, label, weight).value, 1)
+"""
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("check", LOSS_CHECKS.values(), ids=LOSS_CHECKS)
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_sums_of_parts_give_the_loss_and_the_gradient_of_the_whole(name, weighted):
-    logits, label, weight = batch()
-    leaf = logits.clone().requires_grad_()
-    whole = LOSSES[name](leaf, label, weight if weighted else None)
-    (expected,) = torch.autograd.grad(whole.value, leaf)
+def test_a_loss_keeps_the_contract(name, check):
+    check(LossCase(name))
 
-    leaf = logits.clone().requires_grad_()
-    parts = [
-        LOSSES[name](leaf[first : first + 1], label[first : first + 1], weight[first : first + 1] if weighted else None)
-        for first in range(4)
-    ]
-    sums = torch.stack([part.sums.detach() for part in parts]).sum(0)
-    got = torch.zeros_like(leaf)
-    for part in parts:
-        value, weights = differentiate(part, sums)
-        got += torch.autograd.grad(part.sums, leaf, weights)[0]
-        torch.testing.assert_close(value, whole.value.detach(), rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
-    alone = total([(1 / 4) * part for part in parts]).value
-    assert abs(alone.item() - whole.value.item()) > 1e-3  # the mean of means is another loss
+
+def test_a_loss_that_is_a_mean_of_parts_fails_the_check(guest_folder):
+    (guest_folder / "no_sum.py").write_text(NO_SUM)
+    with pytest.raises(AssertionError, match="the sums of the images give"):
+        LOSS_CHECKS["parts_equal_the_whole"](LossCase("no_sum:no_sum"))
 
 
 def test_losses_add_up_and_scale_like_numbers():

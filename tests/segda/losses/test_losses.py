@@ -49,13 +49,33 @@ def _dice_published_reference(probs, ids):
     return 1 - 2 * (probs * one_hot).sum() / (probs + one_hot).sum()
 
 
+def _focal_reference(probs, ids, gamma=2.0):
+    p = probs[np.arange(len(ids)), ids]
+    return (-((1 - p) ** gamma) * np.log(p)).mean()
+
+
+def _whole_reference(probs, ids):
+    return _cross_entropy_reference(probs, ids) + _dice_reference(probs, ids)
+
+
 REFERENCES = {
     "cross_entropy": _cross_entropy_reference,
     "dice": _dice_reference,
     "dice_published": _dice_published_reference,
+    "cross_entropy_dice": _whole_reference,
+    "focal": _focal_reference,
+    # With every pixel kept; which ones are kept is a matter of images and tested apart.
+    "ohem": _cross_entropy_reference,
 }
+SETTINGS = {"ohem": {"least": 1.0}}
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def loss_of(name, logits, label, weight=None, class_weight=None, **settings):
+    rule = LOSSES[name]
+    config = rule.Config(name=name, **SETTINGS.get(name, {}) | settings)
+    return rule.loss(logits, label, weight=weight, class_weight=class_weight, settings=config)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -66,14 +86,14 @@ def test_a_loss_equals_its_float64_form(name, channels_last):
         if channels_last:
             logits = logits.contiguous(memory_format=torch.channels_last)
         expected = REFERENCES[name](*_pixels(logits, label))
-        assert LOSSES[name](logits, label).value.item() == pytest.approx(expected, rel=1e-5)
+        assert loss_of(name, logits, label).value.item() == pytest.approx(expected, rel=1e-5)
 
 
 @every_loss
 def test_the_gradient_equals_finite_differences(name):
     logits, label = _batch(0, num_classes=3, size=(1, 3, 3))
     leaf = logits.clone().requires_grad_()
-    LOSSES[name](leaf, label).value.backward()
+    loss_of(name, leaf, label).value.backward()
     numeric = np.zeros(logits.shape)
     for index in itertools.product(*map(range, logits.shape)):
         for sign in (1, -1):
@@ -87,16 +107,16 @@ def test_the_gradient_equals_finite_differences(name):
 def test_a_gradient_step_lowers_the_loss(name):
     logits, label = _batch(1)
     leaf = logits.requires_grad_()
-    before = LOSSES[name](leaf, label).value
+    before = loss_of(name, leaf, label).value
     before.backward()
-    assert LOSSES[name](leaf.detach() - leaf.grad, label).value < before
+    assert loss_of(name, leaf.detach() - leaf.grad, label).value < before
 
 
 @every_loss
 def test_a_perfect_prediction_costs_nothing(name):
     _, label = _batch(2)
     certain = torch.where(label.unsqueeze(1) == torch.arange(5).view(1, -1, 1, 1), 200.0, -200.0)
-    assert LOSSES[name](certain, label).value.item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(name, certain, label).value.item() == pytest.approx(0, abs=1e-6)
 
 
 @every_loss
@@ -104,7 +124,7 @@ def test_a_perfect_prediction_costs_nothing_when_classes_are_absent(name):
     label = torch.full((2, 4, 4), 3)
     certain = torch.full((2, 7, 4, 4), -200.0)
     certain[:, 3] = 200.0
-    assert LOSSES[name](certain, label).value.item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(name, certain, label).value.item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("num_classes", [2, 7, 12])
@@ -123,15 +143,16 @@ def test_logits_at_void_pixels_change_nothing(seed):
     logits, label = _batch(seed)
     void = (label == IGNORE_INDEX).unsqueeze(1)
     other = torch.where(void, 20 * _batch(seed + 1)[0], logits)
-    for loss in LOSSES.values():
-        assert loss(other, label).value.item() == pytest.approx(loss(logits, label).value.item(), rel=1e-5)
+    for name in LOSSES:
+        expected = loss_of(name, logits, label).value.item()
+        assert loss_of(name, other, label).value.item() == pytest.approx(expected, rel=1e-5)
 
 
 @every_loss
 def test_void_pixels_get_no_gradient(name):
     logits, label = _batch(3)
     leaf = logits.requires_grad_()
-    LOSSES[name](leaf, label).value.backward()
+    loss_of(name, leaf, label).value.backward()
     void = (label == IGNORE_INDEX).unsqueeze(1).expand_as(leaf)
     assert leaf.grad[void].abs().max() == 0
     assert leaf.grad[~void].abs().max() > 0
@@ -141,7 +162,7 @@ def test_void_pixels_get_no_gradient(name):
 def test_an_all_void_batch_costs_zero_and_can_be_back_propagated(name):
     logits, label = _batch(4, void=1.1)
     leaf = logits.requires_grad_()
-    loss = LOSSES[name](leaf, label).value
+    loss = loss_of(name, leaf, label).value
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(leaf.grad, torch.zeros_like(leaf))
@@ -152,7 +173,7 @@ def test_half_precision_logits_lose_nothing_in_the_sums(name):
     logits, label = _batch(5, size=(1, 300, 300), void=0.0)
     half = logits.half()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = LOSSES[name](half, label).value
+        loss = loss_of(name, half, label).value
     assert loss.item() == pytest.approx(REFERENCES[name](*_pixels(half, label)), rel=1e-5)
 
 
@@ -193,22 +214,32 @@ def test_an_unknown_loss_names_the_nearest():
 
 
 def test_a_negative_auxiliary_weight_is_refused():
-    with pytest.raises(ConfigError, match="auxiliary_weight must be >= 0, got -1"):
+    with pytest.raises(ConfigError, match=r"loss: auxiliary_weight: must be at least 0, got -1"):
         SegmentationLoss("dice", auxiliary_weight=-1.0)
 
 
-def _weighted_reference(name, probs, ids, weight):
+def _weighted_reference(name, probs, ids, weight, of_class=None):
+    """Return a loss with weights of pixels and of classes, from the formula."""
     at_label = probs[np.arange(len(ids)), ids]
-    if name == "cross_entropy":
-        return -(weight * np.log(at_label)).sum() / len(ids)
+    of_class = np.ones(probs.shape[1]) if of_class is None else of_class
+    own = of_class[ids]
+    if name in ("cross_entropy", "ohem"):
+        return -(own * weight * np.log(at_label)).sum() / own.sum()
+    if name == "focal":
+        return -(own * weight * (1 - at_label) ** 2 * np.log(at_label)).sum() / own.sum()
     if name == "dice_published":
-        return (weight * (1 - at_label)).sum() / weight.sum()
-    scores = []
+        return (own * weight * (1 - at_label)).sum() / (own * weight).sum()
+    if name == "cross_entropy_dice":
+        parts = ("cross_entropy", "dice")
+        return sum(_weighted_reference(part, probs, ids, weight, of_class) for part in parts)
+    missing, counted = 0.0, 0.0
     for train_id in np.unique(ids):
         truth = ids == train_id
         p = probs[:, train_id]
-        scores.append(2 * (weight * p * truth).sum() / ((weight * p).sum() + (weight * truth).sum()))
-    return 1 - np.mean(scores)
+        score = 2 * (weight * p * truth).sum() / ((weight * p).sum() + (weight * truth).sum())
+        missing += of_class[train_id] * (1 - score)
+        counted += of_class[train_id]
+    return missing / counted
 
 
 @every_loss
@@ -217,10 +248,71 @@ def test_weights_act_on_pixels_as_their_float64_form_says(name):
     weight = torch.rand(label.shape, generator=torch.Generator().manual_seed(1))
     kept = weight.double().numpy()[label.numpy() != IGNORE_INDEX]
     expected = _weighted_reference(name, *_pixels(logits, label), kept)
-    assert LOSSES[name](logits, label, weight).value.item() == pytest.approx(expected, rel=1e-5)
+    assert loss_of(name, logits, label, weight).value.item() == pytest.approx(expected, rel=1e-5)
     per_image = torch.tensor([0.25, 1.0]).view(2, 1, 1)
-    spread = LOSSES[name](logits, label, per_image.expand_as(label)).value
-    assert LOSSES[name](logits, label, per_image).value.item() == pytest.approx(spread.item())
-    assert LOSSES[name](logits, label, torch.ones(1, 1, 1)).value.item() == pytest.approx(
-        LOSSES[name](logits, label).value.item(), rel=1e-6
+    spread = loss_of(name, logits, label, per_image.expand_as(label)).value
+    assert loss_of(name, logits, label, per_image).value.item() == pytest.approx(spread.item())
+    assert loss_of(name, logits, label, torch.ones(1, 1, 1)).value.item() == pytest.approx(
+        loss_of(name, logits, label).value.item(), rel=1e-6
     )
+
+
+CLASS_WEIGHT = torch.tensor([0.4, 3.0, 1.0, 9.0, 0.2])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@every_loss
+def test_class_weights_act_as_their_float64_form_says(name, weighted):
+    logits, label = _batch(7)
+    label[label == 3] = 2  # a class with a large weight and no pixel
+    weight = torch.rand(label.shape, generator=torch.Generator().manual_seed(1)) if weighted else None
+    kept = (torch.ones(label.shape) if weight is None else weight).double().numpy()[label.numpy() != IGNORE_INDEX]
+    expected = _weighted_reference(name, *_pixels(logits, label), kept, CLASS_WEIGHT.double().numpy())
+    got = loss_of(name, logits, label, weight, CLASS_WEIGHT).value.item()
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert got != pytest.approx(loss_of(name, logits, label, weight).value.item(), rel=1e-3)
+
+
+@every_loss
+def test_the_mean_divides_by_the_sum_of_class_weights_so_that_their_scale_changes_nothing(name):
+    logits, label = _batch(8)
+    once, tenfold = (loss_of(name, logits, label, None, factor * CLASS_WEIGHT).value.item() for factor in (1, 10))
+    assert once == pytest.approx(tenfold, rel=1e-5)
+
+
+@every_loss
+def test_with_class_weights_an_all_void_batch_costs_zero_where_pytorch_divides_zero_by_zero(name):
+    logits, label = _batch(4, void=1.1)
+    leaf = logits.requires_grad_()
+    loss = loss_of(name, leaf, label, None, CLASS_WEIGHT).value
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(leaf.grad, torch.zeros_like(leaf))
+
+
+def test_weighted_cross_entropy_is_pytorchs_where_that_is_defined():
+    logits, label = _batch(9)
+    expected = torch.nn.functional.cross_entropy(logits, label, CLASS_WEIGHT, ignore_index=IGNORE_INDEX)
+    assert cross_entropy(logits, label, class_weight=CLASS_WEIGHT).value.item() == pytest.approx(expected.item())
+
+
+def test_settings_of_a_loss_reach_its_formula():
+    logits, label = _batch(0)
+    output = SegmentationOutput(logits=logits, auxiliary=(), features=logits)
+    expected = _focal_reference(*_pixels(logits, label), gamma=4.0)
+    assert SegmentationLoss("focal", gamma=4.0)(output, label).value.item() == pytest.approx(expected, rel=1e-5)
+    probs, ids = _pixels(logits, label)
+    expected = _cross_entropy_reference(probs, ids) + 3 * _dice_reference(probs, ids)
+    loss = SegmentationLoss("cross_entropy_dice", lambda_dice=3.0)
+    assert loss(output, label).value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_weights_weigh_auxiliary_outputs_too_move_with_the_loss_and_are_not_saved():
+    main, label = _batch(0)
+    other, _ = _batch(1)
+    output = SegmentationOutput(logits=main, auxiliary=(other,), features=main)
+    loss = SegmentationLoss("cross_entropy", auxiliary_weight=0.5, class_weight=CLASS_WEIGHT.tolist())
+    parts = [cross_entropy(logits, label, class_weight=CLASS_WEIGHT).value.item() for logits in (main, other)]
+    assert loss(output, label).value.item() == pytest.approx(parts[0] + 0.5 * parts[1])
+    assert loss.to("meta").class_weight.is_meta
+    assert loss.state_dict() == {}
