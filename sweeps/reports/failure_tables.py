@@ -18,7 +18,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import format_value, model_label
 from sweeps.ledger.records import Event
 from sweeps.paths import value_at
-from sweeps.reports.marks import num_target_labels
+from sweeps.reports.marks import target_labels
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 CONSTRAINT = "constraint"  # outcome of an architecture that breaks one; it was never trained
@@ -256,7 +256,7 @@ def history(trial: TrialRecord) -> str:
         notes.append(f"{trial.attempt} attempts")
     if trial.micro_batch is not None:
         notes.append(f"micro-batches of {trial.micro_batch}")
-    labels = num_target_labels(trial)
+    labels = target_labels(trial)
     if labels:
-        notes.append(f"{labels} target label{'' if labels == 1 else 's'}")
+        notes.append(f"labels of {labels}")
     return ", ".join(notes)

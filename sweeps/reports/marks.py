@@ -23,7 +23,7 @@ def mark(trial: TrialRecord) -> str:
     """Return what stands beside a trial's number; empty for most trials."""
     signs = {
         FEWER_IMAGES: trial.micro_batch is not None,
-        FEW_SHOT: num_target_labels(trial) > 0,
+        FEW_SHOT: target_labels(trial) != "",
         ROUNDED: _is_rounded(trial),
         IN_COMPANY: has_doubts(trial.profile),
     }
@@ -48,12 +48,14 @@ def marks(trials: Iterable[TrialRecord]) -> dict[int, str]:
     return {trial.number: mark(trial) for trial in trials}
 
 
-def num_target_labels(trial: TrialRecord) -> int:
-    """Return how many target images a few-shot method had the labels of; 0 for the others."""
+def target_labels(trial: TrialRecord) -> str:
+    """Return which target images a few-shot method had the labels of, e.g. `5 target images`; empty for the others."""
     few = value_at(trial.config, "data.few_shot")
     if not few:
-        return 0
-    return len(few["names"]) if few.get("names") else int(few.get("images", 1))
+        return ""
+    number = len(few["names"]) if few.get("names") else int(few.get("images", 1))
+    images = f"{number} target image{'' if number == 1 else 's'}"
+    return f"{images} of each scene" if few.get("per") == "scene" else images
 
 
 def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
@@ -78,9 +80,9 @@ def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
         found[FEWER_IMAGES] = (
             f"trained with {at_once} images at once instead of {trial.config['batch_size']}: batch normalization saw fewer images"
         )
-    labels = num_target_labels(trial)
+    labels = target_labels(trial)
     if labels:
-        found[FEW_SHOT] = f"trained with the labels of {labels} target image{'' if labels == 1 else 's'}"
+        found[FEW_SHOT] = f"trained with the labels of {labels}"
     if _is_rounded(trial):
         found[ROUNDED] = (
             f"trained in {trial.config['precision']} with {trial.config['batch_size']} images at once: batch normalization of "

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from segda import splits
 from segda.config import TrainConfig
 from segda.datasets.loaders import training_batches
 from segda.datasets.scenes import generate_scenes
@@ -61,6 +63,53 @@ def test_images_are_drawn_by_their_own_seed(scenes):
     assert len(draws) > 1
 
 
+def of_camvid(root: Path, few_shot: dict[str, Any]) -> TrainConfig:
+    """Return a run on day frames as target; decoding them is left out."""
+    plain = configure(root, few_shot).model_dump()
+    plain["data"]["source"] = {"dataset": "camvid", "domain": "dusk", "root": root}
+    plain["data"]["target"] = {"dataset": "camvid", "domain": "day", "root": root}
+    return TrainConfig.model_validate(plain)
+
+
+@pytest.fixture
+def drives(tmp_path) -> Path:
+    """CamVid's layout with frames of two drives, one of dusk and one that has a single frame."""
+    for name in ("0016E5_1", "0016E5_2", "0016E5_3", "0001TP_1", "Seq05VD_f1", "Seq05VD_f2", "Seq05VD_f3"):
+        for folder, array in (("train", np.zeros((8, 8, 3))), ("trainannot", np.zeros((8, 8)))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(tmp_path / folder / f"{name}.png")
+    return tmp_path
+
+
+def drawn(config: TrainConfig) -> list[str]:
+    return list(splits._drawn(config.data.few_shot, config.data.target))
+
+
+def test_images_per_scene_are_drawn_of_each_drive(drives):
+    one = drawn(of_camvid(drives, {"images": 1, "per": "scene"}))
+    assert [name.partition("_")[0] for name in one] == ["0016E5", "Seq05VD"]
+    two = drawn(of_camvid(drives, {"images": 2, "per": "scene"}))
+    assert [name.partition("_")[0] for name in two] == ["0016E5"] * 2 + ["Seq05VD"] * 2
+    assert len(set(two)) == 4  # no image twice, as in a published list
+    assert len({tuple(drawn(of_camvid(drives, {"images": 2, "per": "scene", "seed": seed}))) for seed in range(5)}) > 1
+    # Scenes are drawn apart: without the other drive the draws of this one are the same.
+    for path in drives.glob("*/Seq05VD*"):
+        path.unlink()
+    assert drawn(of_camvid(drives, {"images": 2, "per": "scene"})) == two[:2]
+
+
+def test_too_few_images_in_a_scene_are_told_with_its_name(drives):
+    with pytest.raises(
+        ConfigError, match=r"few_shot asks for 4 images, scene 0016E5 in the training split of day .* has 3"
+    ):
+        drawn(of_camvid(drives, {"images": 4, "per": "scene"}))
+
+
+def test_a_data_set_that_knows_no_scenes_says_so(scenes):
+    with pytest.raises(ConfigError, match=r"images per scene, and scenes does not say which scene .* use per: image"):
+        names(configure(scenes, {"images": 1, "per": "scene"}))
+
+
 def test_named_images_are_those(scenes):
     known = open_splits(configure(scenes, {"images": 6})).few_shot.names
     assert names(configure(scenes, {"names": [known[4], known[1]]})) == (known[1], known[4])
@@ -87,6 +136,7 @@ def test_a_result_names_the_images_that_it_used(scenes, tmp_path):
         ({"names": ["a", "a"]}, "joint", "named twice"),
         ({"names": ["a"], "seed": 1}, "joint", "names leave nothing to draw"),
         ({"names": ["a"], "images": 2}, "joint", "1 names for 2 images"),
+        ({"names": ["a"], "per": "scene"}, "joint", "names leave nothing to draw"),
     ],
 )
 def test_what_does_not_fit_is_refused(scenes, few_shot, method, message):

@@ -118,7 +118,7 @@ def test_what_was_out_of_the_ordinary_is_noted_and_nothing_else():
     assert history(trial(0, attempt=1)) == ""
     assert history(trial(0, attempt=3, micro_batch=2)) == "3 attempts, micro-batches of 2"
     assert history(trial(0, reused="other/5")) == "result of other/5"
-    assert history(trial(0, config={"data": {"few_shot": {"images": 1, "names": None}}})) == "1 target label"
+    assert history(trial(0, config={"data": {"few_shot": {"images": 1, "names": None}}})) == "labels of 1 target image"
 
 
 def test_the_figure_stacks_kinds_of_failure_and_leaves_out_what_tells_nothing(search):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.reports.marks import explained, footnotes, mark
+from sweeps.reports.marks import explained, footnotes, mark, target_labels
 from sweeps.trial import TrialKind, TrialRecord
 
 
@@ -44,3 +44,16 @@ def test_footnotes_name_the_trials_of_each_meaning_once():
         "(trial 3).",
         "† trained with 4 images at once instead of 8: batch normalization saw fewer images (trials 1, 2).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("few_shot", "expected"),
+    [
+        (None, ""),
+        ({"images": 1}, "1 target image"),
+        ({"names": ["a", "b"]}, "2 target images"),
+        ({"images": 3, "per": "scene", "names": None}, "3 target images of each scene"),
+    ],
+)
+def test_whose_labels_were_used_is_said(few_shot, expected):
+    assert target_labels(trial(data={"few_shot": few_shot})) == expected
