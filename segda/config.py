@@ -159,8 +159,8 @@ class DataConfig(_Part):
     def _under_represented_are_classes(self) -> Self:
         if self.under_represented is None:
             return self
-        dataset = DATASETS[self.source.dataset]
-        scored = [name for train_id, name in enumerate(dataset.classes) if train_id not in dataset.unscored]
+        classes = DATASETS[self.source.dataset].classes
+        scored = [name for train_id, name in enumerate(classes) if train_id not in self.unscored]
         for name in self.under_represented:
             if name not in scored:
                 raise LocatedError(

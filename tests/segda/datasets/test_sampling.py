@@ -11,6 +11,7 @@ from segda.datasets.cache import DecodedSplit
 from segda.datasets.loaders import training_batches
 from segda.datasets.sampling import RareClasses, class_chances
 from segda.datasets.statistics import class_counts, rarest_half
+from segda.errors import ConfigError
 from segda.types import IGNORE_INDEX
 
 SHARES = np.array([0.40, 0.25, 0.15, 0.10, 0.05, 0.03, 0.02])
@@ -44,7 +45,7 @@ def test_the_published_temperature_draws_hardly_anything_but_the_rarest_classes(
 def test_absent_and_equally_frequent_classes():
     assert class_chances(np.array([5, 0, 5]), ratio=10.0).tolist() == [0.5, 0.0, 0.5]
     assert class_chances(np.array([0, 7]), ratio=10.0).tolist() == [0.0, 1.0]
-    with pytest.raises(ValueError, match="no image has a labelled pixel"):
+    with pytest.raises(ConfigError, match="no image has a labelled pixel"):
         RareClasses(np.zeros((3, 2), dtype=np.int64), ratio=5.0, min_share=0.0)
 
 
@@ -72,6 +73,16 @@ def test_where_no_image_has_enough_of_a_class_those_that_have_it_at_all_are_draw
     assert rare.enough(0, 2) == 1
     assert rare.enough(3, 1) == 50  # half of a tenth of 1000 pixels
     assert rare.enough(3, 2) == 10  # half of what there is
+
+
+def test_a_round_that_chooses_images_draws_of_those_alone():
+    rare = RareClasses(COUNTS, ratio=8.0, min_share=0.01)
+    part = rare.among(np.array([0, 2]))
+    drawn = {part.draw(np.random.default_rng(number)) for number in range(300)}
+    assert drawn == {(0, 0), (2, 0), (0, 1), (2, 1), (0, 2)}  # the speck is all that they have of class 2
+    without = rare.among(np.array([2]))
+    assert without.chances[2] == 0
+    assert without.chances[1] / without.chances[0] == pytest.approx(rare.chances[1] / rare.chances[0])
 
 
 def split_of(labels):
