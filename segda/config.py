@@ -23,6 +23,7 @@ from segda.named import ConfigOf, OneOf
 from segda.names import nearest
 from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER, AdamConfig, OptimizerConfig
 from segda.transforms import RECIPES
+from segda.transforms.styles import NO_STYLE, STYLES, StyleConfig
 from segda.tunable import Choice, Range
 from segda.validators import USUAL_VALIDATORS, VALIDATORS
 
@@ -133,6 +134,10 @@ class DataConfig(_Part):
     crop_width: int | None = Field(None, ge=32, description="width of training crops; unset: whole images")
     augmentation: Annotated[str, OneOf(RECIPES), Choice(*RECIPES)] = Field(
         "none", description="recipe applied to images and labels of both domains while training"
+    )
+    style: Annotated[SerializeAsAny[StyleConfig], ConfigOf(STYLES, usual=NO_STYLE)] = Field(
+        STYLES[NO_STYLE].Config(name=NO_STYLE),
+        description="the look of random unlabelled target training images, given to source training images before the recipe",
     )
     workers: int = Field(0, ge=0, le=256, description="loader processes; 0 reads in a background thread")
     cache: Path | None = Field(None, description="folder of decoded images; unset: the user's cache folder")
@@ -289,6 +294,15 @@ class TrainConfig(_Part):
         if self.data.few_shot is not None and not method.needs_few_shot:
             raise ValueError(
                 f"method {self.method.name} uses no target labels; leave data.few_shot out or choose a few-shot method"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _style_fits(self) -> Self:
+        if self.data.style.name != NO_STYLE and METHODS[self.method.name].supervision == "target":
+            raise LocatedError(
+                ("data", "style", "name"),
+                f"method {self.method.name} trains on target images, which have the target's look already; set it to {NO_STYLE}",
             )
         return self
 

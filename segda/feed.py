@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segda.config import TrainConfig
 from segda.datasets.cache import DecodedSplit
-from segda.datasets.loaders import UNCLAIMED, RawBatch, normalize, training_batches
+from segda.datasets.loaders import UNCLAIMED, RawBatch, Styling, normalize, training_batches
 from segda.datasets.sampling import RareClasses
 from segda.draws import Draws
 from segda.methods import Method, StepInput
@@ -17,6 +17,7 @@ from segda.rounds import FULL_WEIGHT, Round
 from segda.splits import Splits
 from segda.team import Team
 from segda.transforms import RECIPES
+from segda.transforms.styles import build_style
 from segda.types import IGNORE_INDEX, LabeledBatch, PseudoLabel, UnlabeledBatch
 
 _LABELED, _TARGET, _FEW_SHOT = range(3)
@@ -108,6 +109,7 @@ class Feed:
         if split is None:
             return itertools.repeat(None)
         data = self._config.data
+        style = build_style(data.style) if stream == _LABELED else None
         batches = training_batches(
             split,
             recipe=data.augmentation,
@@ -123,6 +125,7 @@ class Feed:
             marks_padding=stream == _TARGET and self._pads,
             drawn=drawn,
             rare=self._rare if stream == _LABELED else None,
+            styling=None if style is None else Styling(style, self._splits.target),
         )
         return self._loaders.enter_context(closing(batches))
 

@@ -25,6 +25,7 @@ from segda.datasets.sampling import ATTEMPTS, RareClasses
 from segda.errors import ConfigError
 from segda.sockets import choose_socket_folder
 from segda.transforms import Augmentation, build_recipe
+from segda.transforms.styles import Style
 from segda.types import IGNORE_INDEX, IMAGE_MEAN, IMAGE_STD, Pixels
 
 UNCLAIMED = 254  # in labels that tell padding, which is void, from pixels of an image without a label
@@ -45,6 +46,18 @@ class RawBatch(NamedTuple):
     weight: Tensor | None = None
 
 
+class Styling(NamedTuple):
+    """What gives the images of a stream the look of others.
+
+    Attributes:
+        style: how.
+        partners: where the look comes from, of the same size; labels are not looked at.
+    """
+
+    style: Style
+    partners: DecodedSplit
+
+
 def training_batches(
     split: DecodedSplit,
     *,
@@ -61,6 +74,7 @@ def training_batches(
     marks_padding: bool = False,
     drawn: Sequence[int] | None = None,
     rare: RareClasses | None = None,
+    styling: Styling | None = None,
 ) -> Generator[RawBatch, None, None]:
     """Yield augmented batches; every epoch is a new permutation, and a batch may reach over the end of an epoch.
 
@@ -80,15 +94,16 @@ def training_batches(
             pixels of an image without a label are `UNCLAIMED`.
         drawn: numbers of the samples to draw, ascending, as if the split had no others; None: all.
         rare: draws the samples, which then repeat within an epoch; None: every sample comes once in an epoch.
+        styling: gives whole images the look of others, each that of a random one, before the recipe; None: they keep their own.
 
     Returns:
         A generator. Closing it, or reading it to its end, ends thread and processes.
 
     Raises:
-        ConfigError: the split is empty, or a number is out of range.
+        ConfigError: a split is empty, images and partners differ in size, or a number is out of range.
     """
     samples = np.arange(len(split.names)) if drawn is None else np.asarray(drawn, dtype=np.int64)
-    if not len(samples):
+    if not len(samples) or (styling is not None and not styling.partners.names):
         raise ConfigError("no batches can be drawn from an empty split; choose another split or data set")
     if batch_size < 1 or start_step < 0 or steps < 0 or workers < 0 or seed < 0:
         raise ConfigError(
@@ -100,6 +115,11 @@ def training_batches(
             f"a batch of {batch_size} cannot be cut into {ranks} equal parts of which to read number {rank}; "
             "parts are counted from 0 and their number divides batch_size"
         )
+    if styling is not None and styling.partners.images.shape[1:] != split.images.shape[1:]:
+        raise ConfigError(
+            f"images of {split.images.shape[1]}x{split.images.shape[2]} (height x width) cannot take the look of images of "
+            f"{styling.partners.images.shape[1]}x{styling.partners.images.shape[2]}; decode both to one size"
+        )
     height, width = size
     draws = _Draws(
         split,
@@ -108,6 +128,7 @@ def training_batches(
         seed=seed,
         marks_padding=marks_padding,
         rare=None if rare is None else rare.among(samples),
+        styling=styling,
     )
     batches = _BatchNumbers(batch_size, range(start_step, start_step + steps), rank, ranks)
     if workers:
@@ -189,11 +210,13 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
         seed: int,
         marks_padding: bool,
         rare: RareClasses | None,
+        styling: Styling | None,
     ) -> None:
         self._split = split
         self._marks_padding = marks_padding
         self._augmentation = augmentation
         self._samples = samples  # numbers of those that are drawn
+        self._styling = styling
         self._seed = seed
         self._rare = rare
         self._epoch = -1
@@ -207,17 +230,18 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
             rng = np.random.default_rng((self._seed, epoch))
             self._epoch, self._permutation = epoch, rng.permutation(self._samples)
         index = int(self._permutation[position])
-        # The third number keeps the seeds of augmentation apart from those of the permutations.
+        # The third number keeps the seeds of augmentation, rare classes and style apart from each other and from the permutations'.
         own_seed = int(np.random.SeedSequence((self._seed, draw, 1)).generate_state(1)[0])
-        return self._augmented(index, seed=own_seed)
+        return self._augmented(self._image(index, draw), index, seed=own_seed)
 
     def _with_rare_class(self, draw: int, rare: RareClasses) -> tuple[Pixels, Pixels]:
         """Return an image for a class, augmented anew until enough of the class is left; the best of some attempts otherwise."""
         index, train_id = rare.draw(np.random.default_rng((self._seed, draw, 2)))
         enough, most, best = rare.enough(index, train_id), -1, None
+        whole = self._image(index, draw)
         for attempt in range(ATTEMPTS):
             own_seed = int(np.random.SeedSequence((self._seed, draw, 1, attempt)).generate_state(1)[0])
-            image, label = self._augmented(index, seed=own_seed)
+            image, label = self._augmented(whole, index, seed=own_seed)
             assert label is not None
             pixels = int(np.count_nonzero(label == train_id))
             if pixels > most:
@@ -227,9 +251,21 @@ class _Draws(Dataset[tuple[Pixels, Pixels | None]]):
         assert best is not None
         return best
 
-    def _augmented(self, index: int, *, seed: int) -> tuple[Pixels, Pixels | None]:
-        # Views of the memory map: only the pixels that the recipe keeps are ever read.
-        return self._augmentation(np.asarray(self._split.images[index]), self._label(index), seed=seed)
+    def _augmented(self, image: Pixels, index: int, *, seed: int) -> tuple[Pixels, Pixels | None]:
+        return self._augmentation(image, self._label(index), seed=seed)
+
+    def _image(self, index: int, draw: int) -> Pixels:
+        """Return an image, uint8 [H, W, 3], in the look of a random partner if it is drawn to get one."""
+        # Views of the memory map: of an image that keeps its look, only the pixels that the recipe keeps are ever read.
+        image = np.asarray(self._split.images[index])
+        if self._styling is None:
+            return image
+        style, partners = self._styling
+        rng = np.random.default_rng((self._seed, draw, 3))
+        if rng.random() >= style.config.probability:
+            return image
+        partner = np.asarray(partners.images[rng.integers(len(partners))])
+        return style(image, partner, rng=rng)
 
     def _label(self, index: int) -> Pixels | None:
         """Return a label, uint8 [H, W]; with its weights as a second channel, to be augmented alike, where there are some."""

@@ -11,16 +11,11 @@ from numpy.typing import NDArray
 from segda.errors import GuestError
 from segda.guests import is_dotted, load
 from segda.resizing import Span, majority
+from segda.transforms.pixels import look_up
 from segda.transforms.recipes import Recipe, Step
 from segda.types import IMAGE_MEAN
 
 _Image = NDArray[np.uint8]
-
-
-def _look_up(img: _Image, table: NDArray[np.floating[Any]]) -> _Image:
-    """Replace each value of uint8 [H, W, 3] by a table's, [256] for all channels or [256, 3]."""
-    rounded = np.clip(np.rint(table), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(img, rounded.reshape(1, 256, -1)))
 
 
 class LinearContrast(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations' classes are untyped
@@ -37,7 +32,7 @@ class LinearContrast(A.ImageOnlyTransform):  # type: ignore[misc] # albumentatio
 
     def apply(self, img: _Image, alpha: float, **params: Any) -> _Image:
         """Look every value of uint8 [H, W, 3] up."""
-        return _look_up(img, 127 + alpha * (np.arange(256) - 127))
+        return look_up(img, 127 + alpha * (np.arange(256) - 127))
 
 
 class Multiply(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations' classes are untyped
@@ -57,7 +52,7 @@ class Multiply(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations' cl
     def apply(self, img: _Image, factors: list[float], **params: Any) -> _Image:
         """Look every value of uint8 [H, W, 3] up in its channel's table."""
         values = np.arange(256)[:, None] * np.broadcast_to(factors, 3)
-        return _look_up(img, values)
+        return look_up(img, values)
 
 
 class AddGaussianNoise(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations' classes are untyped

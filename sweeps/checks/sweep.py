@@ -149,10 +149,10 @@ def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
             check_name(part, params[path], at=("references", name, path))
             referenced.add(str(params[path]))
     known = known_paths({part: sorted(reachable | referenced)})
-    for key in spec.base.get(part) or {}:
+    for key in value_at(spec.base, part) or {}:
         if f"{part}.{key}" not in known:
             names = [path.removeprefix(f"{part}.") for path in known if path.startswith(f"{part}.")]
-            raise LocatedError(("base", part, key), f"no {noun} of this sweep has it{nearest(key, names)}")
+            raise LocatedError(("base", *part.split("."), key), f"no {noun} of this sweep has it{nearest(key, names)}")
 
 
 def _reachable(spec: SweepSpec, part: str) -> set[str]:

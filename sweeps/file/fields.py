@@ -13,13 +13,20 @@ from segda.losses import LOSSES, USUAL_LOSS
 from segda.methods import METHODS
 from segda.models import MODELS, USUAL_MODEL
 from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER
+from segda.transforms.styles import NO_STYLE, STYLES
 from segda.tunable import Tunable
 from sweeps.paths import value_at
 
-METHOD, FEW_SHOT, HEAD_LR_FACTOR = "method.name", "data.few_shot", "optimizer.head_lr_factor"
+METHOD, FEW_SHOT, STYLE, HEAD_LR_FACTOR = "method.name", "data.few_shot", "data.style", "optimizer.head_lr_factor"
 # Parts of a training configuration whose settings depend on their name, and what is meant where none is given.
-VARIANTS: Mapping[str, Catalog[Any]] = {"method": METHODS, "model": MODELS, "optimizer": OPTIMIZERS, "loss": LOSSES}
-_USUAL = {"model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER, "loss": USUAL_LOSS}
+VARIANTS: Mapping[str, Catalog[Any]] = {
+    "method": METHODS,
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "loss": LOSSES,
+    STYLE: STYLES,
+}
+_USUAL = {"model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER, "loss": USUAL_LOSS, STYLE: NO_STYLE}
 # Parts that are groups of settings, not single values.
 GROUPS = frozenset(VARIANTS) | {
     name

@@ -156,7 +156,7 @@ def _check_path(path: Any, known: Mapping[str, Any]) -> None:
 
 
 def _declared(path: str, field: Any, base: Mapping[str, Any]) -> dict[str, Any]:
-    part, _, name = path.partition(".")
+    part, _, name = path.rpartition(".")
     if part in VARIANTS and name == "name":
         return {"choices": _candidates(part, base)}
     declared = declared_range(field)

@@ -28,7 +28,7 @@ from segda.config_problems import LocatedError, Problem, first_problem, validate
 from segda.methods import METHODS
 from segda.named import ConfigOf
 from segda.tunable import Scalar
-from sweeps.file.fields import FIXED_FIELDS, GROUPS, METHOD, PATH_FIELDS, VARIANTS, known_paths, name_of
+from sweeps.file.fields import FIXED_FIELDS, GROUPS, METHOD, PATH_FIELDS, STYLE, VARIANTS, known_paths, name_of
 from sweeps.file.parts import (
     BudgetConfig,
     Constraint,
@@ -43,7 +43,7 @@ from sweeps.file.parts import (
 from sweeps.file.search_part import SEARCH_SCHEMA, check_name, resolve_search
 from sweeps.file.space import Searched, SearchSpace
 from sweeps.metrics import CRITERIA, EFFICIENCY, Direction, is_doubtful
-from sweeps.paths import with_values
+from sweeps.paths import value_at, with_values
 from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
 from sweeps.store import FILES
@@ -166,12 +166,12 @@ class SweepSpec(Part):
         if "seed" in base:
             raise LocatedError(("seed",), f"{FIXED_FIELDS['seed']}, outside of base")
         for part in GROUPS:
-            if not isinstance(base.get(part, {}), Mapping):
-                raise LocatedError((part,), "must be a mapping `key: value`")
+            if not isinstance(value_at(base, part, {}), Mapping):
+                raise LocatedError(tuple(part.split(".")), "must be a mapping `key: value`")
         for part in VARIANTS:
             name = name_of(base, part)
             if name is not None:
-                check_name(part, name, at=(part, "name"))
+                check_name(part, name, at=(*part.split("."), "name"))
         return base
 
     @field_validator("search", mode="before")
@@ -222,15 +222,18 @@ class SweepSpec(Part):
         """Return the training configuration of a trial as unchecked plain data; see `train_config`."""
         config = with_values(self.base, {**params, "seed": seed})
         for part, known in VARIANTS.items():
-            settings, name = config.get(part), name_of(config, part)
+            settings, name = value_at(config, part), name_of(config, part)
             if isinstance(settings, dict) and name in known:
                 own = known[name].Config.model_fields
-                config[part] = {
-                    key: value for key, value in settings.items() if key in own or f"{part}.{key}" in params
-                }
+                for key in settings.keys() - own.keys():
+                    if f"{part}.{key}" not in params:
+                        del settings[key]
         method = name_of(config, "method")
-        if method in METHODS and not METHODS[method].needs_few_shot and isinstance(config.get("data"), dict):
-            config["data"].pop("few_shot", None)
+        if method in METHODS and isinstance(config.get("data"), dict):
+            if not METHODS[method].needs_few_shot:
+                config["data"].pop("few_shot", None)
+            if METHODS[method].supervision == "target" and f"{STYLE}.name" not in params:
+                config["data"].pop("style", None)
         return config
 
     def problem_with(self, params: Mapping[str, Scalar]) -> Problem | None:
@@ -246,7 +249,7 @@ class SweepSpec(Part):
         """Return the training configuration of a trial.
 
         Settings of methods and networks under `base` apply to those that have them; the others do not see them, nor do methods
-        without target labels see `data.few_shot`.
+        without target labels see `data.few_shot`, nor methods that are supervised on the target `data.style`.
 
         Args:
             params: dotted path -> value, put over `base`.

@@ -180,8 +180,9 @@ def packing_key(tasks: Sequence[CanaryTask], gpu: Gpu) -> str:
     for task in tasks:
         config = TrainConfig.model_validate(task.config)
         network = Architecture.of(config).identity()
-        # The threads too: loading and augmentation may be what limits.
-        sizes = [config.batch_size, *config.data.train_size, config.data.augmentation, config.method.name, task.threads]
+        # The threads too: loading, style and augmentation may be what limits.
+        steps = [config.data.style.name, config.data.augmentation, config.method.name]
+        sizes = [config.batch_size, *config.data.train_size, *steps, task.threads]
         what.append([network, sizes])
     text = json.dumps([VERSION, what, asdict(gpu)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from segda.datasets.cache import DecodedSplit, decoded_split
 from segda.datasets.loaders import (
     UNCLAIMED,
     RawBatch,
+    Styling,
     denormalize,
     evaluation_batches,
     normalize,
@@ -19,7 +20,8 @@ from segda.datasets.loaders import (
 )
 from segda.errors import ConfigError
 from segda.transforms import RECIPES
-from segda.types import IMAGE_MEAN, IMAGE_STD
+from segda.transforms.styles import STYLES, Style, TransferConfig, build_style
+from segda.types import IMAGE_MEAN, IMAGE_STD, Pixels
 
 
 def make_split(count: int, *, height: int = 8, width: int = 10, labels: bool = True) -> DecodedSplit:
@@ -126,7 +128,12 @@ def test_worker_processes_change_nothing(segnet: Path, tmp_path: Path) -> None:
     )
     state = torch.get_rng_state()
     recipe = sorted(set(RECIPES) - {"none"})[0]
-    in_thread, in_processes = (draw(split, recipe=recipe, size=(8, 8), start_step=1, workers=n) for n in (0, 2))
+    style = build_style(STYLES["amplitude_mix"].Config(probability=0.7))
+    assert style is not None
+    styling = Styling(style, split)
+    in_thread, in_processes = (
+        draw(split, recipe=recipe, size=(8, 8), start_step=1, workers=n, styling=styling) for n in (0, 2)
+    )
     assert_equal(in_thread, in_processes)
     assert in_processes[0].image.is_contiguous(memory_format=torch.channels_last)
     # Nor may they move the generator that the network draws from.
@@ -269,3 +276,78 @@ def test_labels_are_as_they_were_where_padding_is_not_asked_for() -> None:
     assert draw(make_split(6, labels=False))[0].label is None
     unmarked = draw(make_split(6), recipe="scale_crop", steps=3)
     assert not any((batch.label == UNCLAIMED).any() for batch in unmarked)
+
+
+class Notes(Style):
+    """Writes down where an image and its look came from, and a draw: the numbers of both are the values of their pixels."""
+
+    Config = TransferConfig
+
+    def __call__(self, source: Pixels, target: Pixels, *, rng: np.random.Generator) -> Pixels:
+        noted = source.copy()
+        noted[..., 1] = target[..., 0]
+        noted[..., 2] = rng.integers(200, 256)
+        return noted
+
+
+def noting(partners: int = 50, *, labels: bool = False, probability: float = 1.0) -> Styling:
+    split = make_split(partners, labels=labels)
+    return Styling(Notes(TransferConfig(name="notes", probability=probability)), split)
+
+
+def noted(batches: list[RawBatch]) -> list[list[int]]:
+    return [image[:, 0, 0].tolist() for batch in batches for image in batch.image]
+
+
+def test_every_image_gets_the_look_of_a_random_partner_and_keeps_its_label() -> None:
+    batches = draw(make_split(5), steps=200, styling=noting())
+    drawn = noted(batches)
+    assert [first for first, _, _ in drawn] == numbers(draw(make_split(5), steps=200))
+    assert {partner for _, partner, _ in drawn} == set(range(50))
+    assert len({draws for _, _, draws in drawn}) > 40
+    for batch in batches:
+        assert batch.label is not None
+        assert torch.equal(batch.image[:, 0], batch.label)
+
+
+def test_partners_follow_from_seed_and_draw_alone() -> None:
+    split, styling = make_split(5), noting()
+    whole = draw(split, batch_size=4, styling=styling)
+    assert_equal(whole[3:], draw(split, batch_size=4, start_step=3, steps=3, styling=styling))
+    first, second = (draw(split, batch_size=4, rank=rank, ranks=2, styling=styling) for rank in (0, 1))
+    for batch, one, other in zip(whole, first, second, strict=True):
+        assert torch.equal(batch.image, torch.cat([one.image, other.image]))
+    other_seed = noted(draw(split, batch_size=4, seed=1, styling=styling))
+    assert [partner for _, partner, _ in other_seed] != [partner for _, partner, _ in noted(whole)]
+
+
+def test_labels_of_partners_change_nothing() -> None:
+    split = make_split(5)
+    assert_equal(draw(split, styling=noting(labels=False)), draw(split, styling=noting(labels=True)))
+
+
+def test_a_share_of_the_images_keeps_its_own_look() -> None:
+    own = [
+        second == first and third == first
+        for first, second, third in noted(draw(make_split(5), steps=500, styling=noting(probability=0.3)))
+    ]
+    assert abs(np.mean(own) - 0.7) < 0.05
+    assert draw(make_split(5), styling=None)[0].image.unique().numel() <= 2
+
+
+def test_whole_images_are_styled_before_they_are_cropped() -> None:
+    class Sum(Notes):
+        def __call__(self, source: Pixels, target: Pixels, *, rng: np.random.Generator) -> Pixels:
+            assert source.shape == target.shape == (8, 10, 3)
+            return super().__call__(source, target, rng=rng)
+
+    styling = Styling(Sum(TransferConfig(name="sum")), make_split(3))
+    assert draw(make_split(5), size=(4, 4), styling=styling)[0].image.shape == (2, 3, 4, 4)
+
+
+def test_no_partners_and_partners_of_another_size_are_refused() -> None:
+    with pytest.raises(ConfigError, match="empty split"):
+        draw(make_split(5), styling=noting(0))
+    other = noting()._replace(partners=make_split(3, height=9))
+    with pytest.raises(ConfigError, match=r"images of 8x10 .* cannot take the look of images of 9x10"):
+        draw(make_split(5), styling=other)
