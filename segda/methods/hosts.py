@@ -8,6 +8,7 @@ from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig
 from segda.methods.dacs import Dacs
 from segda.methods.joint import Joint
+from segda.methods.lse import Lse
 from segda.methods.min_entropy import MinEntropy
 from segda.methods.self_training import SelfTraining
 from segda.methods.source_only import SourceOnly
@@ -21,6 +22,7 @@ BUILT_IN: dict[str, type[Method]] = {
     "min_entropy": MinEntropy,
     "self_training": SelfTraining,
     "dacs": Dacs,
+    "lse": Lse,
 }
 HOSTS: Catalog[type[Method]] = Catalog(
     "host method", group="segda.methods", built_in=BUILT_IN, check=subclass_of(Method, config=MethodConfig)
