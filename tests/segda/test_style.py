@@ -54,7 +54,7 @@ def configure(*arguments: Any, **options: Any) -> TrainConfig:
 def read(config: TrainConfig) -> Any:
     """Return the images and labels of the first two steps."""
     team = Team(rank=0, size=1, device=torch.device("cpu"))
-    feed = Feed(config, open_splits(config), team, method=METHODS[config.method.name])
+    feed = Feed(config, open_splits(config), team, method=METHODS[config.method.name], rare=None)
     feed.open(0, round=None)
     try:
         return [feed.on_device(feed.read(), step=step) for step in range(2)]
