@@ -1,10 +1,12 @@
 """How confident a prediction must be to become a pseudo-label: one threshold for all classes, or one for each.
 
-A prediction becomes a label where argmax_c p_c / k_c exceeds 1. Thresholds of its own keep a class that is always predicted with
-little confidence from vanishing among the labels, and with equal thresholds this is the plain rule.
+Class-balanced: a prediction becomes a label where argmax_c p_c / k_c exceeds 1. Thresholds of its own keep a class that is always
+predicted with little confidence from vanishing among the labels, and with equal thresholds this is the plain rule. Source: Zou et
+al., Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training, ECCV 2018, arXiv:1810.07911.
 
-Source: Zou et al., Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training, ECCV 2018,
-arXiv:1810.07911.
+Instance-adaptive: the most probable class becomes a label where its probability exceeds a threshold that follows what the images
+show, one after the other. Source: Mei et al., Instance Adaptive Self-Training for Unsupervised Domain Adaptation, ECCV 2020,
+arXiv:2008.12197.
 """
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from segda.types import IGNORE_INDEX
 
 NOTHING = 1.0  # a threshold that no probability exceeds
+ADAPTIVE_START = 0.9  # what instance-adaptive thresholds begin with
+_ADAPTIVE_MOST = 0.999  # and do not exceed
 
 # Confidences of trained networks crowd below 1, so bins are narrow there: each next one begins 0.27 % nearer to 1, down to a
 # distance of 2^-23, which is what float32 resolves. The last bin holds what is above.
@@ -92,3 +96,44 @@ def label_by_thresholds(probs: Tensor, thresholds: Tensor) -> Tensor:
     """
     ratio, label = (probs / thresholds[:, None, None]).max(dim=1)
     return torch.where(ratio > 1, label, IGNORE_INDEX)
+
+
+def adapted_thresholds(probs: Tensor, thresholds: Tensor, *, alpha: float, beta: float, gamma: float) -> Tensor:
+    """Return what thresholds become by one image.
+
+    t_c <- min(beta * t_c + (1 - beta) * q_c, 0.999), where q_c is the 100 * (1 - alpha * t_c^gamma)th percentile, linearly
+    interpolated, of the confidences of the pixels that are predicted as c, united with t_c itself. A class that is confident in an
+    image raises its threshold; where a threshold is low, gamma keeps a smaller part of the class.
+
+    Args:
+        probs: of one image, float [C, H, W].
+        thresholds: before, float64 [C]; `ADAPTIVE_START` at first.
+        alpha: share of a class's pixels that a threshold of 1 keeps, in [0, 1].
+        beta: what stays of the thresholds, in [0, 1].
+        gamma: how much the share depends on the threshold, >= 0.
+
+    Returns:
+        float64 [C]. A class that the image does not show keeps its threshold.
+    """
+    confidence, prediction = probs.double().flatten(1).max(dim=0)
+    seen = []
+    for number, threshold in enumerate(thresholds):
+        ascending = torch.cat([confidence[prediction == number], threshold[None]]).sort().values
+        place = (1 - alpha * threshold**gamma) * (len(ascending) - 1)
+        below = place.floor().long()
+        seen.append(ascending[below].lerp(ascending[(below + 1).clamp(max=len(ascending) - 1)], place - below))
+    return (beta * thresholds + (1 - beta) * torch.stack(seen)).clamp(max=_ADAPTIVE_MOST)
+
+
+def label_the_confident(probs: Tensor, thresholds: Tensor) -> Tensor:
+    """Label the pixels whose most probable class exceeds its threshold.
+
+    Args:
+        probs: float [..., C, H, W].
+        thresholds: float [C].
+
+    Returns:
+        int64 [..., H, W]; `IGNORE_INDEX` where it does not.
+    """
+    confidence, prediction = probs.max(dim=-3)
+    return torch.where(confidence > thresholds[prediction], prediction, IGNORE_INDEX)

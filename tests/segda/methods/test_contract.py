@@ -35,6 +35,9 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "min_entropy-auxiliary": MethodCase(
         METHODS["min_entropy"], {"lambda_ent": 0.5, "lambda_ent_auxiliary": 0.1, "prior_share": 0.9}
     ),
+    "self_training-adaptive": MethodCase(
+        METHODS["self_training"], {"thresholds": "instance_adaptive", "lambda_ent": 0.4, "lambda_uniform": 0.02}
+    ),
     "self_training-joint-statistics": MethodCase(METHODS["self_training"], {"batch_norm": "joint"}),
     "lse-constant": MethodCase(METHODS["lse"], {"thresholds": "constant", "batch_norm": "source"}),
     "dacs-confident": MethodCase(METHODS["dacs"], {"tau": 0.25, "lambda_mix": 0.5}),

@@ -10,7 +10,13 @@ from torch import Tensor
 from segda.losses import Loss
 from segda.methods import METHODS, StepInput
 from segda.methods.self_training import SUBSAMPLING, SelfTraining, SelfTrainingConfig
-from segda.methods.thresholds import class_balanced_thresholds, count_confidences, label_by_thresholds
+from segda.methods.thresholds import (
+    adapted_thresholds,
+    class_balanced_thresholds,
+    count_confidences,
+    label_by_thresholds,
+    label_the_confident,
+)
 from segda.testing.methods import NUM_CLASSES, MethodCase
 from segda.types import IGNORE_INDEX, PseudoLabel, UnlabeledBatch
 
@@ -82,6 +88,22 @@ def test_a_constant_threshold_labels_what_is_more_probable_in_every_round():
         assert torch.equal(torch.cat(labels(method, number=number)), torch.where(kept, prediction, IGNORE_INDEX))
 
 
+def test_adaptive_thresholds_go_through_the_images_in_order_whatever_passes_at_once():
+    method = build(thresholds="instance_adaptive", alpha=0.8, beta=0.4, gamma=2.0).eval()
+    with torch.no_grad():
+        together = [pseudo.label for pseudo in method.pseudo_labels(Twice(), number=1)]
+        alone = [pseudo.label for pseudo in method.pseudo_labels(torch.cat(batches()).split(1), number=2)]
+        thresholds = torch.full((NUM_CLASSES,), 0.9, dtype=torch.float64)
+        for image, label in zip(torch.cat(batches()), alone, strict=True):
+            probs = method.segmenter(image[None]).logits.softmax(1)[0]
+            thresholds = adapted_thresholds(probs, thresholds, alpha=0.8, beta=0.4, gamma=2.0)
+            assert torch.equal(label[0], label_the_confident(probs, thresholds))
+    assert torch.equal(torch.cat(together), torch.cat(alone))  # a round begins anew, and a batch is its images
+    kept = torch.cat(together) != IGNORE_INDEX
+    assert kept.any()
+    assert not kept.all()
+
+
 def reference_loss(logits: Tensor, label: Tensor) -> float:
     """Mean of -log softmax over labelled pixels, in NumPy and float64."""
     plain, wanted = logits.detach().double().numpy(), label.numpy()
@@ -101,6 +123,30 @@ def test_the_loss_is_the_source_s_plus_the_weighted_mean_over_pixels_with_a_pseu
     loss_target = reference_loss(twin.segmenter(step.target.image).logits, step.target.pseudo_label.label)
     assert output.logs["loss_target"].value.item() == pytest.approx(loss_target, rel=1e-5)
     assert output.losses["segmenter"].value.item() == pytest.approx(loss_seg + 0.7 * loss_target, rel=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_entropy_counts_where_an_image_has_no_label_and_the_divergence_where_it_has_one(padded):
+    """IAST's terms; what is padded has neither."""
+    case = MethodCase(SelfTraining, {"lambda_ent": 0.4, "lambda_uniform": 0.05})
+    method, step = case.build(), case.step(padded=padded)
+    output = method.training_step(step)
+    twin = case.build()
+    twin.segmenter(step.labeled.image)
+    plain = twin.segmenter(step.target.image).logits.detach().double().numpy()
+    raised = np.exp(plain - plain.max(1, keepdims=True))
+    probs = raised / raised.sum(1, keepdims=True)
+    pseudo_label, valid = step.target.pseudo_label, step.target.valid
+    assert pseudo_label is not None
+    labeled = pseudo_label.label.numpy() != IGNORE_INDEX
+    others = ~labeled if valid is None else ~labeled & valid.numpy()
+    assert others.any()
+    ent = -(probs * np.log(probs)).sum(1)[others].mean() / np.log(NUM_CLASSES)
+    uniform = (np.log(1 / NUM_CLASSES) - np.log(probs)).mean(1)[labeled].mean()
+    assert output.logs["loss_ent"].value.item() == pytest.approx(ent, rel=1e-5)
+    assert output.logs["loss_uniform"].value.item() == pytest.approx(uniform, rel=1e-5)
+    parts = output.logs["loss_seg"].value.item() + output.logs["loss_target"].value.item()
+    assert output.losses["segmenter"].value.item() == pytest.approx(parts + 0.4 * ent + 0.05 * uniform, rel=1e-5)
 
 
 def test_a_step_on_pseudo_labels_makes_them_more_probable():

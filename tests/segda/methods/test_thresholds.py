@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from segda.methods.thresholds import (
+    adapted_thresholds,
     class_balanced_thresholds,
     constant_thresholds,
     count_confidences,
     label_by_thresholds,
+    label_the_confident,
 )
 from segda.types import IGNORE_INDEX
 
@@ -140,3 +142,48 @@ def test_a_constant_threshold_keeps_what_is_more_probable():
     clear = np.abs(confidence / 0.8 - 1) > 1e-6
     expected = np.where(confidence > 0.8, prediction, IGNORE_INDEX)
     assert (labels.numpy() == expected)[clear].all()
+
+
+def exact_adapted(probs: np.ndarray, thresholds: np.ndarray, alpha: float, beta: float, gamma: float) -> np.ndarray:
+    confidence, prediction = probs.max(0).ravel(), probs.argmax(0).ravel()
+    seen = [
+        np.percentile(np.append(confidence[prediction == c], theta), 100 * (1 - alpha * theta**gamma))
+        for c, theta in enumerate(thresholds)
+    ]
+    return np.minimum(beta * thresholds + (1 - beta) * np.array(seen), 0.999)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "gamma"), [(0.2, 0.9, 8.0), (0.6, 0.5, 1.0), (1.0, 0.0, 0.0), (0.0, 0.3, 8.0)]
+)
+def test_adaptive_thresholds_follow_the_percentile_of_each_class_image_by_image(alpha, beta, gamma):
+    """The percentile is 100 * (1 - alpha * theta^gamma), of the confidences and the threshold itself."""
+    probs = probabilities(sharpness=1.5)
+    got, expected = torch.full((CLASSES,), 0.9, dtype=torch.float64), np.full(CLASSES, 0.9)
+    for image in probs:
+        got = adapted_thresholds(image, got, alpha=alpha, beta=beta, gamma=gamma)
+        expected = exact_adapted(image.double().numpy(), expected, alpha, beta, gamma)
+        np.testing.assert_allclose(got.numpy(), expected, rtol=1e-9)
+        labels = label_the_confident(image, got).numpy()
+        plain = image.double().numpy()
+        kept = plain.max(0) > expected[plain.argmax(0)]
+        assert np.array_equal(labels, np.where(kept, plain.argmax(0), IGNORE_INDEX))
+    assert got[3] == pytest.approx(0.9)  # never predicted: united with itself alone
+    assert len(set(got[:3].tolist())) == 3
+
+
+def test_adaptive_thresholds_stay_below_certainty_and_what_is_certain_is_kept():
+    certain = torch.zeros(CLASSES, 8, 8)
+    certain[1] = 1
+    thresholds = torch.full((CLASSES,), 0.9, dtype=torch.float64)
+    for _ in range(100):
+        thresholds = adapted_thresholds(certain, thresholds, alpha=0.2, beta=0.9, gamma=8.0)
+    assert thresholds[1] == 0.999
+    assert (label_the_confident(certain, thresholds) == 1).all()
+
+
+def test_an_adaptive_threshold_judges_the_most_probable_class_and_no_other():
+    """Unlike class-balanced ones, which divide first."""
+    probs = torch.tensor([0.55, 0.45]).reshape(2, 1, 1)
+    assert label_the_confident(probs, torch.tensor([0.9, 0.3])).item() == IGNORE_INDEX
+    assert label_the_confident(probs, torch.tensor([0.5, 0.3])).item() == 0
