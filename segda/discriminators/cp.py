@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from segda.depthwise import Conv2d
 from segda.discriminators.base import KERNEL, Discriminator, closing, keeping_variance
 
 
@@ -21,8 +22,8 @@ class CP(Discriminator):
         terms = cp_rank(in_channels, out_channels, fraction=rank)
         return nn.Sequential(
             keeping_variance(nn.Conv2d(in_channels, terms, 1, bias=False)),
-            keeping_variance(nn.Conv2d(terms, terms, (KERNEL, 1), (2, 1), padding=(1, 0), groups=terms, bias=False)),
-            keeping_variance(nn.Conv2d(terms, terms, (1, KERNEL), (1, 2), padding=(0, 1), groups=terms, bias=False)),
+            keeping_variance(Conv2d(terms, terms, (KERNEL, 1), (2, 1), padding=(1, 0), groups=terms, bias=False)),
+            keeping_variance(Conv2d(terms, terms, (1, KERNEL), (1, 2), padding=(0, 1), groups=terms, bias=False)),
             closing(nn.Conv2d(terms, out_channels, 1), dense_fan_in=in_channels * KERNEL**2),
         )
 

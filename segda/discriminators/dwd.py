@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from segda.depthwise import Conv2d
 from segda.discriminators.base import KERNEL, Discriminator, closing, keeping_variance
 
 
@@ -11,6 +12,6 @@ class DWD(Discriminator):
     def layer(self, in_channels: int, out_channels: int, *, rank: float) -> nn.Module:
         """Build one layer; see `Discriminator.layer`."""
         return nn.Sequential(
-            keeping_variance(nn.Conv2d(in_channels, in_channels, KERNEL, 2, padding=1, groups=in_channels)),
+            keeping_variance(Conv2d(in_channels, in_channels, KERNEL, 2, padding=1, groups=in_channels)),
             closing(nn.Conv2d(in_channels, out_channels, 1), dense_fan_in=in_channels * KERNEL**2),
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segda.depthwise import Conv2d
 from segda.models.trunks.base import Normalization
 
 
@@ -31,9 +32,7 @@ class ConvBNReLU(nn.Sequential):
             groups: parts of the channels that do not see each other; as many as inputs: a depthwise convolution.
         """
         super().__init__(
-            nn.Conv2d(
-                in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
-            ),
+            Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )

@@ -19,6 +19,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segda.depthwise import Conv2d
 from segda.models.trunks.base import Normalization, PublishedWeights, Pyramid, Trunk
 
 
@@ -62,7 +63,7 @@ def same_padding(features: Tensor, *, kernel_size: int) -> Tensor:
     return functional.pad(features, (side - 1 + width % 2, side, side - 1 + height % 2, side))
 
 
-class _SameConv(nn.Conv2d):
+class _SameConv(Conv2d):
     """Convolution without bias whose result has the size of its input divided by the stride, rounded up."""
 
     def __init__(
