@@ -1,8 +1,8 @@
 """Things that a configuration names: ours, those that installed packages offer, and those of a single file.
 
-A name is looked up in this order: ours; the entry points of the catalog's group, with which an installed package offers its own; a
-dotted name `package.module:Attribute`. A guest, which is all that is not ours, is imported when its name is looked up and not
-before: a broken one harms nobody who does not use it.
+A name is looked up in this order: ours; the entry points of the catalog's group, with which an installed package offers its
+own; a dotted name `package.module:Attribute`; where things can be described, the path of a YAML file. A guest, which is all
+that is not ours, is imported when its name is looked up and not before: a broken one harms nobody who does not use it.
 """
 
 import functools
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+DESCRIPTION_SUFFIXES = (".yaml", ".yml")
+
 
 class Catalog(Mapping[str, T]):
     """Known things by name: ours first, then those of entry points.
@@ -38,7 +40,15 @@ class Catalog(Mapping[str, T]):
         (1, True, ['small', 'large'])
     """
 
-    def __init__(self, noun: str, *, group: str, built_in: Mapping[str, T], check: Callable[[Any], T]) -> None:
+    def __init__(
+        self,
+        noun: str,
+        *,
+        group: str,
+        built_in: Mapping[str, T],
+        check: Callable[[Any], T],
+        describe: Callable[[str], tuple[T, Guest]] | None = None,
+    ) -> None:
         """Fill the catalog.
 
         Args:
@@ -46,11 +56,13 @@ class Catalog(Mapping[str, T]):
             group: name of the entry-point group, e.g. `segda.methods`.
             built_in: ours.
             check: returns a guest as it is to be used, or raises TypeError saying what it must be and what it is.
+            describe: makes a guest out of the path of a YAML file; None: none is described so.
         """
         self.noun = noun
         self.group = group
         self._built_in = dict(built_in)
         self._check = check
+        self._describe = describe
 
     def __getitem__(self, name: str) -> T:
         """Return what a name stands for.
@@ -86,6 +98,8 @@ class Catalog(Mapping[str, T]):
             shown += f" of {package}"
         elif isinstance(name, str) and is_dotted(name):
             dotted = name
+        elif self._describe is not None and isinstance(name, str) and name.endswith(DESCRIPTION_SUFFIXES):
+            return self._describe(name)
         else:
             raise UnknownNameError(f"unknown {shown}{nearest(str(name), self)}; known: {', '.join(sorted(self))}")
         found = load(dotted, shown=shown)

@@ -28,7 +28,7 @@ from segda.files import replacing
 from segda.models import Segmenter, build_segmenter
 from segda.torch_files import misfits, read_torch_file, verify_torch_file
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
@@ -92,6 +92,7 @@ class _Content(_Part):
     config: Json[dict[str, Any]]
     step: int
     seconds: float
+    datasets: tuple[str, str]
     method: dict[str, Any]
     optimizers: dict[str, dict[str, Any]]
     scaler: dict[str, Any]
@@ -132,6 +133,7 @@ def save_checkpoint(
     state = {
         "format": FORMAT,
         "config": config.model_dump_json(),
+        "datasets": list(config.data.identities),
         "step": step,
         "seconds": seconds,
         "method": method.state_dict(),
@@ -243,6 +245,12 @@ def restore_checkpoint(
             f"the run folder holds a checkpoint of another configuration ({written.fingerprint()}, now {config.fingerprint()}); "
             "use another folder or delete this one"
         )
+    for before, now in zip(state["datasets"], config.data.identities, strict=True):
+        if before != now:
+            raise WeightsError(
+                f"the run folder holds a checkpoint of a data set that was described in another way ({before}, now {now}); "
+                "use another folder or delete this one"
+            )
     if not 0 <= state["step"] <= config.steps:
         raise DamagedCheckpointError(
             f"{where} is at step {state['step']}, which a run of {config.steps} has not; delete it to train again"

@@ -179,6 +179,11 @@ class DataConfig(_Part):
         return self
 
     @property
+    def identities(self) -> tuple[str, str]:
+        """What source and target data sets are; a described one is what its description says."""
+        return DATASETS[self.source.dataset].identity, DATASETS[self.target.dataset].identity
+
+    @property
     def unscored(self) -> frozenset[int]:
         """Train ids that are left out of the mean IoU: those that source or target leave out."""
         return DATASETS[self.source.dataset].unscored | DATASETS[self.target.dataset].unscored
@@ -342,8 +347,14 @@ class TrainConfig(_Part):
 
     def fingerprint(self) -> str:
         """Return a hash of `canonical()`: equal for runs that compute the same thing, 16 hexadecimal digits."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        described = [identity for identity in self.data.identities if identity not in self._dataset_names()]
+        # What a description says is not in the configuration that names it.
+        content = {**self.canonical(), **({"described": described} if described else {})}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _dataset_names(self) -> set[str]:
+        return {DATASETS[domain.dataset].name for domain in (self.data.source, self.data.target)}
 
 
 def canonical(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
+from segda.datasets.bands import FindBands, image_bands
 from segda.datasets.listing import IMAGE_SUFFIXES, TIFF_SUFFIXES, in_words, list_folder
 from segda.datasets.reading import read_image
 from segda.device import Precision
@@ -78,7 +79,10 @@ def predict_files(
     source, destination = expanded(source), expanded(destination)
     _check_places(source, destination, with_overlay=with_overlay, overwrite=overwrite)
     network = make_ready(trained, config, device=device, precision=precision)
-    dataset = DATASETS[network.config.data.source.dataset]
+    data = network.config.data
+    dataset = DATASETS[data.source.dataset]
+    # Rasters are read as those of the domain that the network is wanted for.
+    bands_of = DATASETS[data.target.dataset].bands_of
     seen = seen_size(size, network.config)
     with progress_bar(source.name) as show:
         if source.is_dir():
@@ -94,6 +98,7 @@ def predict_files(
                 window=window,
                 overlap=overlap,
                 batch_size=batch_size,
+                bands_of=bands_of,
                 device=network.device,
                 dtype=network.dtype,
                 progress=show,
@@ -108,6 +113,7 @@ def predict_files(
                 window=window,
                 overlap=overlap,
                 batch_size=batch_size,
+                bands_of=bands_of,
                 device=network.device,
                 dtype=network.dtype,
                 progress=show,
@@ -193,6 +199,7 @@ def predict_folder(
     window: int = 512,
     overlap: int = 128,
     batch_size: int = 4,
+    bands_of: FindBands = image_bands,
     with_overlay: bool = False,
     overwrite: bool = False,
     device: torch.device = CPU,
@@ -212,6 +219,7 @@ def predict_folder(
         window: side in pixels of what the network sees of a TIFF at once.
         overlap: pixels that neighboring windows of a TIFF share.
         batch_size: windows of a TIFF that go through the network together.
+        bands_of: says which bands of a TIFF are red, green and blue.
         with_overlay: whether to write the prediction laid over the image too.
         overwrite: whether to predict again what is there.
         device: where the segmenter is.
@@ -259,6 +267,7 @@ def predict_folder(
                 window=window,
                 overlap=overlap,
                 batch_size=batch_size,
+                bands_of=bands_of,
                 device=device,
                 dtype=dtype,
             )

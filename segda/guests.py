@@ -89,6 +89,16 @@ def importable_folders() -> list[str]:
     return list(map(str, _folders))
 
 
+def files_named(name: str) -> list[Path]:
+    """Return the files that a path may stand for: in the folders that `make_importable` was told of, and the working folder.
+
+    Args:
+        name: a path, absolute or relative.
+    """
+    places = dict.fromkeys((folder / expanded(name)).absolute() for folder in (*_folders, Path.cwd()))
+    return [place for place in places if place.is_file()]
+
+
 def load(name: str, *, shown: str) -> Any:
     """Import what a dotted name stands for.
 

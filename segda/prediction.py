@@ -12,10 +12,10 @@ from torch.nn import functional
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.loaders import normalize
-from segda.datasets.reading import read_image
 from segda.device import Precision, autocast
 from segda.device_errors import is_out_of_memory
 from segda.errors import ConfigError, OutOfMemoryError
+from segda.files import expanded
 from segda.pictures import ByteArray
 from segda.resizing import resize_image
 from segda.trained import Trained, make_ready
@@ -40,7 +40,7 @@ def predict(
 
     Args:
         trained: path of a checkpoint, paths of several, of whose probabilities the mean counts, or a segmenter.
-        image: RGB, uint8 [H, W, 3], or the path of a PNG or JPEG.
+        image: RGB, uint8 [H, W, 3], or the path of an image, which is read as those of the target domain.
         config: with a segmenter, what it was trained with.
         size: what the network sees: `native`, `train` (the size of the training configuration) or (height, width). The prediction
             has the size of the image in any case. None: `native` for data sets seen from above, else `train`.
@@ -56,7 +56,9 @@ def predict(
     network = make_ready(trained, config, device=device, precision=precision)
     return predict_image(
         network.segmenter,
-        image if isinstance(image, np.ndarray) else read_image(Path(image).expanduser()),
+        image
+        if isinstance(image, np.ndarray)
+        else DATASETS[network.config.data.target.dataset].decode_image(expanded(image)),
         size=seen_size(size, network.config),
         device=network.device,
         dtype=network.dtype,

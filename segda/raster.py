@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from torch import nn
 
-from segda.datasets.bands import ImageBands, image_bands
+from segda.datasets.bands import FindBands, ImageBands, image_bands
 from segda.datasets.listing import UnreachableError, reach
 from segda.errors import ConfigError, CorruptSampleError
 from segda.files import replacing
@@ -100,6 +100,7 @@ def predict_raster(
     device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 4,
+    bands_of: FindBands = image_bands,
     progress: Progress | None = None,
 ) -> None:
     """Predict a georeferenced raster of any size in constant memory.
@@ -110,7 +111,7 @@ def predict_raster(
 
     Args:
         segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
-        source: raster with uint8 bands of which red, green and blue are found as in training, see `segda.datasets.bands`.
+        source: raster with red, green and blue.
         destination: GeoTIFF to write: train ids uint8 with a color table, tiled, deflate, coordinates of the source,
             255 (nodata) where the source has nodata or alpha 0. A file there is replaced once the new one is complete.
         palette: RGB color of each train id.
@@ -120,6 +121,7 @@ def predict_raster(
         device: where the segmenter is.
         dtype: what convolutions compute in.
         batch_size: windows that go through the network together.
+        bands_of: says which bands are red, green and blue, as in training: that of the data set.
         progress: called with (done, total) windows.
 
     Raises:
@@ -139,7 +141,7 @@ def predict_raster(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is a fine input
         try:
             with rasterio.open(source.absolute()) as reader:  # a name with a colon would be an address
-                bands = image_bands(reader, source)
+                bands = bands_of(reader, source)
                 rows = tile_axis(reader.height, window=window, overlap=overlap)
                 columns = tile_axis(reader.width, window=window, overlap=overlap)
                 with replacing(destination) as partial:

@@ -4,6 +4,7 @@ from segda.catalog import Catalog, instance_of
 from segda.datasets.base import Sample, SegmentationDataset, resolve_root
 from segda.datasets.camvid import CamVid, CamVid12
 from segda.datasets.cityscapes import Cityscapes
+from segda.datasets.described import described_dataset
 from segda.datasets.gta5 import GTA5
 from segda.datasets.idda import IDDA
 from segda.datasets.loveda import LoveDA
@@ -18,6 +19,7 @@ DATASETS: Catalog[SegmentationDataset] = Catalog(
         for dataset in (CamVid(), CamVid12(), Cityscapes(), GTA5(), IDDA(), LoveDA(), Scenes(), Synthia())
     },
     check=instance_of(SegmentationDataset),
+    describe=described_dataset,
 )
 
 __all__ = ["DATASETS", "Sample", "SegmentationDataset", "resolve_root"]

@@ -10,7 +10,7 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,19 @@ class ImageBands:
         numbers: bands of red, green and blue, or the one band with a color table; counted from 1.
         table: color of each value, uint8 [256, 3]; None without a color table.
         alpha: band of opacity; None if there is none.
+        ranges: values that become 0 and 255, of each of three bands; None: they are uint8 already.
     """
 
     numbers: tuple[int, ...]
     table: Pixels | None = None
     alpha: int | None = None
+    ranges: tuple[tuple[float, float], ...] | None = None
 
     def read(self, reader: Any, window: Any = None) -> Pixels:
         """Read the image or a window of it, uint8 [H, W, 3]."""
         bands = reader.read(self.numbers, window=window)
+        if self.ranges is not None:
+            bands = _scaled(bands, self.ranges)
         image: Pixels = bands.transpose(1, 2, 0) if self.table is None else self.table[bands[0]]
         return np.ascontiguousarray(image)
 
@@ -56,6 +60,9 @@ class ImageBands:
         valid: npt.NDArray[np.bool_] = reader.dataset_mask(window=window) > 0
         # GDAL itself takes an opacity for one only where it is the last band.
         return valid if self.alpha is None else valid & (reader.read(self.alpha, window=window) > 0)
+
+
+FindBands = Callable[[Any, Path], ImageBands]  # of an open raster; the path is for messages
 
 
 def image_bands(reader: Any, path: Path) -> ImageBands:
@@ -96,6 +103,38 @@ def image_bands(reader: Any, path: Path) -> ImageBands:
             "convert it to RGB, or correct what it says with `rio edit-info --colorinterp`"
         )
     return ImageBands(tagged or described or (1, 2, 3), alpha=alpha)
+
+
+def chosen_bands(
+    reader: Any, path: Path, numbers: Sequence[int], ranges: tuple[tuple[float, float], ...]
+) -> ImageBands:
+    """Take bands of an open raster as red, green and blue, whatever the file says of them.
+
+    Args:
+        reader: of rasterio.
+        path: the file, for messages.
+        numbers: three bands, or one for all three; from 1.
+        ranges: values that become 0 and 255 of red, green and blue; what lies beyond is cut off, and NaN becomes 0.
+
+    Raises:
+        CorruptSampleError: the file has fewer bands, or complex ones.
+    """
+    if max(numbers) > reader.count:
+        raise CorruptSampleError(f"image {path}: expected a band {max(numbers)}, got {reader.count} band(s)")
+    if any("complex" in kind for kind in reader.dtypes):
+        raise CorruptSampleError(
+            f"image {path}: expected numbers as bands, got {', '.join(sorted(set(reader.dtypes)))}"
+        )
+    three = tuple(numbers) * (3 // len(numbers))
+    return ImageBands(three, ranges=ranges)
+
+
+def _scaled(bands: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> Pixels:
+    """Scale bands [3, H, W] linearly, so that each one's range fills 0..255."""
+    low, high = (np.array(ends, dtype=np.float32)[:, None, None] for ends in zip(*ranges, strict=True))
+    scaled = (bands.astype(np.float32) - low) * (255 / (high - low))
+    result: Pixels = np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
+    return result
 
 
 def color_table_of(reader: Any, band: int) -> Pixels:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from segda.datasets.bands import ImageBands, image_bands
 from segda.datasets.listing import (
     IMAGE_SUFFIXES,
     TIFF_SUFFIXES,
@@ -93,6 +94,11 @@ class SegmentationDataset(ABC):
     layout: ClassVar[str]
     steps: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def identity(self) -> str:
+        """What decides, beside the files, what is read of them: decoded images are kept and fingerprints made under it."""
+        return self.name
+
     @abstractmethod
     def splits(self, domain: str) -> tuple[str, ...]:
         """Return the splits that a domain has, in the order train, val, test.
@@ -140,7 +146,19 @@ class SegmentationDataset(ABC):
         Raises:
             CorruptSampleError: see `read_image`.
         """
-        return read_image(path)
+        return read_image(path, self.bands_of)
+
+    def bands_of(self, reader: Any, path: Path) -> ImageBands:
+        """Return where the image is in an open raster, for training and prediction alike.
+
+        Args:
+            reader: of rasterio.
+            path: the file, for messages.
+
+        Raises:
+            CorruptSampleError: it is not clear where, or not there.
+        """
+        return image_bands(reader, path)
 
     def stored_ids(self, path: Path) -> npt.NDArray[np.unsignedinteger[Any]] | None:
         """Read the numbers of a label file as they are stored, unsigned [H, W]; None if it is stored in colors.
@@ -260,8 +278,10 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
 
 
 def _root_variable(dataset_name: str) -> str:
-    # The name of a guest has a colon and perhaps points.
-    return f"SEGDA_{re.sub(r'[^A-Z0-9_]', '_', dataset_name.upper())}_ROOT"
+    # The name of a guest has a colon and perhaps points; a description is known by its file's name.
+    is_file = dataset_name.endswith((".yaml", ".yml"))
+    name = Path(dataset_name).stem if is_file else dataset_name
+    return f"SEGDA_{re.sub(r'[^A-Z0-9_]', '_', name.upper())}_ROOT"
 
 
 def _ways_out(dataset_name: str) -> str:

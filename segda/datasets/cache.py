@@ -199,7 +199,7 @@ def _key(dataset: SegmentationDataset, root: Path, samples: list[Sample], *, wit
         ]
         for sample in samples
     ]
-    text = json.dumps([DECODE_VERSION, dataset.name, inputs])
+    text = json.dumps([DECODE_VERSION, dataset.identity, inputs])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -287,7 +287,7 @@ def _build(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        fingerprint = hashlib.sha256(json.dumps([dataset.name, sorted(contents)]).encode()).hexdigest()
+        fingerprint = hashlib.sha256(json.dumps([dataset.identity, sorted(contents)]).encode()).hexdigest()
         write_entry(building, names=tuple(sample.name for sample in samples), fingerprint=fingerprint)
         building.replace(folder)
     finally:

@@ -15,7 +15,7 @@ from segda.datasets.base import Sample, SegmentationDataset
 from segda.datasets.camvid import CamVid12
 from segda.datasets.labels import Color, train_ids
 from segda.datasets.listing import find_images, find_labels
-from segda.datasets.reading import read_first_channel
+from segda.datasets.reading import read_channel
 from segda.types import Pixels
 
 # Id -> name in IDDA, class in CamVid; the position is the id.
@@ -90,4 +90,4 @@ class IDDA(SegmentationDataset):
 
     def stored_ids(self, path: Path) -> npt.NDArray[np.unsignedinteger]:
         """Read the ids, unsigned [H, W]."""
-        return read_first_channel(path)
+        return read_channel(path, 1)

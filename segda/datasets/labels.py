@@ -37,11 +37,13 @@ class LabelCode:
         ids: stored number, 0..255 -> train id or `IGNORE_INDEX`; empty where numbers do not say enough.
         colors: stored RGB color -> train id or `IGNORE_INDEX`; empty where labels are never colors.
         advice: what to do about a file of numbers without `ids`, or of colors without `colors`.
+        others_are_void: whether colors that are not listed are void; else they are refused.
     """
 
     ids: Mapping[int, int] = field(default_factory=dict)
     colors: Mapping[Color, int] = field(default_factory=dict)
     advice: str = "convert it"
+    others_are_void: bool = False
 
     def read(self, path: Path) -> Pixels:
         """Read a label file.
@@ -57,7 +59,7 @@ class LabelCode:
         """
         stored, table = read_stored_label(path)
         if stored.ndim == 3:
-            return self._from_colors(stored, path)
+            return self.from_colors(stored, path)
         meaning = self._numbers(stored, path) if table is None else self._by_table(stored, table, path)
         decoded = np.full(256, IGNORE_INDEX, dtype=np.uint8)
         decoded[list(meaning)] = list(meaning.values())
@@ -99,12 +101,16 @@ class LabelCode:
             f"the color {colors[denied[0]]} of another class; save it as RGB if its colors are right, as gray if its values are"
         )
 
-    def _from_colors(self, rgb: Pixels, path: Path) -> Pixels:
-        """Map colors uint8 [H, W, 3] to train ids uint8 [H, W]."""
+    def from_colors(self, rgb: Pixels, path: Path) -> Pixels:
+        """Map colors uint8 [H, W, 3] to train ids uint8 [H, W].
+
+        Raises:
+            CorruptSampleError: a color is no class's.
+        """
         if not self.colors:
             raise CorruptSampleError(f"label {path}: expected one band of class indices, got colors; {self.advice}")
         position = self._position_of_color[_packed(rgb)]
-        if not position.all():
+        if not self.others_are_void and not position.all():
             row, column = (int(at) for at in np.argwhere(position == 0)[0])
             color = tuple(int(value) for value in rgb[row, column])
             raise CorruptSampleError(

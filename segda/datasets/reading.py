@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from segda.datasets.bands import color_table_of, image_bands
+from segda.datasets.bands import FindBands, color_table_of, image_bands
 from segda.datasets.listing import TIFF_SUFFIXES, UnreachableError, reach
 from segda.errors import CorruptSampleError
 from segda.types import Pixels
@@ -26,11 +26,12 @@ _LOSSY_FORMATS = ("JPEG", "MPO")
 _WARNING_FILTERS = threading.Lock()
 
 
-def read_image(path: Path) -> Pixels:
+def read_image(path: Path, bands_of: FindBands = image_bands) -> Pixels:
     """Read an 8-bit RGB image: PNG or JPEG through Pillow, TIFF and GeoTIFF through rasterio.
 
     Args:
-        path: file with red, green and blue as uint8, or with a color table; `segda.datasets.bands` says where they are in a TIFF.
+        path: file with red, green and blue as uint8, or with a color table.
+        bands_of: says where they are in a TIFF, and how other values become uint8.
 
     Returns:
         uint8 [H, W, 3].
@@ -40,7 +41,7 @@ def read_image(path: Path) -> Pixels:
     """
     if path.suffix.lower() in TIFF_SUFFIXES:
         with _open_raster(path) as raster:
-            return image_bands(raster, path).read(raster)
+            return bands_of(raster, path).read(raster)
     image = _read_pillow(path)
     if image.mode not in ("RGB", "RGBA", "P"):
         raise CorruptSampleError(f"image {path}: expected 8-bit RGB, got mode {image.mode}; convert it to RGB")
@@ -80,24 +81,28 @@ def read_stored_label(path: Path) -> tuple[Pixels, Pixels | None]:
     return np.asarray(image, dtype=np.uint8), table
 
 
-def read_first_channel(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-    """Read the first channel of a label file with all its bits, which readers for pictures cut to eight.
+def read_channel(path: Path, number: int | None = None) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Read one channel of a label file with all its bits, which readers for pictures cut to eight.
 
     Args:
-        path: PNG or TIFF of 8 or 16 bits, with any number of channels; red is the first of RGB.
+        path: PNG or TIFF of 8 or 16 bits; of a color table the values are read.
+        number: of the channel, from 1, which is red in RGB; None: there is one channel.
 
     Returns:
         uint8 or uint16 [H, W], as it is stored.
 
     Raises:
-        CorruptSampleError: the file is missing, truncated, stored with loss or of another kind.
+        CorruptSampleError: the file is missing, truncated, stored with loss, of another kind or without that channel.
     """
     with _open_raster(path) as raster:
         if raster.driver not in ("PNG", "GTiff") or _is_lossy(raster):
             raise _lossy(path)
         if raster.dtypes[0] not in ("uint8", "uint16"):
             raise CorruptSampleError(f"label {path}: expected 8 or 16 bits per channel, got {raster.dtypes[0]}")
-        channel: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] = raster.read(1)
+        if raster.count < (number or 1) or (number is None and raster.count > 1):
+            wanted = "one channel" if number is None else f"a channel {number}"
+            raise CorruptSampleError(f"label {path}: expected {wanted} of ids, got {raster.count} channel(s)")
+        channel: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] = raster.read(number or 1)
         return channel
 
 

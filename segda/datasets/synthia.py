@@ -17,7 +17,7 @@ from segda.datasets.base import Sample, SegmentationDataset
 from segda.datasets.cityscapes import CLASSES, NOT_IN_SYNTHIA, PALETTE, SCORINGS
 from segda.datasets.labels import Color, train_ids
 from segda.datasets.listing import find_images, find_labels
-from segda.datasets.reading import read_first_channel
+from segda.datasets.reading import read_channel
 from segda.errors import CorruptSampleError
 from segda.types import IGNORE_INDEX, Pixels
 
@@ -88,7 +88,7 @@ class Synthia(SegmentationDataset):
         Raises:
             CorruptSampleError: the file has 8 bits, so that its ids are lost.
         """
-        stored = read_first_channel(path)
+        stored = read_channel(path, 1)
         if stored.dtype != np.uint16:
             raise CorruptSampleError(
                 f"label {path}: expected 16 bits per channel, got 8: a program for pictures has saved it anew, and its ids are "

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from segda.checkpoint import Interval, load_segmenter, read_checkpoint, restore_checkpoint, save_checkpoint
+from segda.checkpoint import FORMAT, Interval, load_segmenter, read_checkpoint, restore_checkpoint, save_checkpoint
 from segda.cli import cli
 from segda.config import TrainConfig
 from segda.errors import DamagedCheckpointError, SegdaError, WeightsError
@@ -112,9 +112,9 @@ NO_CHECKPOINTS = {
     "code": lambda state: state | {"step": print},
     "format as text": replaced(format="2"),
     "format as tensor": lambda state: state | {"format": torch.zeros(2)},
-    "later format": replaced(format=3),
-    "only a format": lambda state: {"format": 2},
-    "numbered": lambda state: {"format": 2} | dict(enumerate(state.values())),
+    "later format": replaced(format=FORMAT + 1),
+    "only a format": lambda state: {"format": FORMAT},
+    "numbered": lambda state: {"format": FORMAT} | dict(enumerate(state.values())),
     **{
         f"no {name}": without(name) for name in ("config", "step", "method", "optimizers", "random", "history", "round")
     },
