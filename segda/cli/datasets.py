@@ -1,30 +1,35 @@
 """`segda datasets`."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
+from rich.markup import escape
 
 from segda.cli.output import output, percent, plain_table
-from segda.errors import DatasetNotFoundError
-from segda.progress import progress_columns
+from segda.errors import CorruptSampleError
+from segda.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from segda.datasets import Sample, SegmentationDataset
+    from segda.datasets import SegmentationDataset
+    from segda.datasets.verification import Verification
+
+_MOST_PROBLEMS = 20
+_MOST_SIZES = 3
 
 
 @click.group("datasets")
 def datasets_group() -> None:
-    """List, inspect and generate data sets.
+    """List, get, verify and generate data sets.
 
     \b
     Examples:
       segda datasets list
-      segda datasets show camvid --root data/camvid
+      segda datasets get cityscapes
+      segda datasets verify camvid --root data/camvid
       segda datasets make scenes data/scenes --size 64 --train 40
       segda datasets recipes
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
@@ -58,96 +63,124 @@ def list_command() -> None:
             console.print(f"  {heading}: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
-@datasets_group.command("show")
+@datasets_group.command("get")
+@click.argument("name")
+def get_command(name: str) -> None:
+    """Tell how to get the data set NAME: address, terms, what to fetch, and what to unpack where.
+
+    Nothing is fetched: most owners want to know who takes their data. NAME may be the path of a description.
+
+    \b
+    Examples:
+      segda datasets get cityscapes
+      segda datasets get examples/described.yaml
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    from rich.table import Table
+
+    from segda.datasets import DATASETS
+    from segda.datasets.base import root_variable
+
+    dataset = DATASETS[name]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    steps = [f"{number}. {step}" for number, step in enumerate(dataset.steps, start=1)]
+    rows = {
+        "address": dataset.url,
+        "terms": dataset.terms,
+        "what to do": "\n".join(steps) or "bring it into the layout",
+        "layout of the root": dataset.layout,
+        "is it complete?": f"segda datasets verify {name} --root ROOT",
+        "in configurations": f"dataset: {name}, domain: {' or '.join(dataset.domains)}",
+        "root": f"--data-root {name}=ROOT, or the variable {root_variable(name)}",
+    }
+    for heading, text in rows.items():
+        grid.add_row(heading, escape(text))
+    console = output()
+    console.print(f"[bold]{dataset.name}[/bold], {len(dataset.classes)} classes", highlight=False)
+    console.print(grid, highlight=False)
+
+
+@datasets_group.command("verify")
 @click.argument("name")
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the data set; without it the variable SEGDA_<NAME>_ROOT.",
 )
-@click.option("--shares/--no-shares", default=True, show_default=True, help="Read every label to count its classes.")
-def show_command(name: str, root: Path | None, shares: bool) -> None:
-    """Show how many images the data set NAME has at a folder, and how its labels are distributed.
+@click.option("--quick", is_flag=True, help="Count files and open none.")
+def verify_command(name: str, root: Path | None, quick: bool) -> None:
+    """Look at all that the data set NAME has at a folder, and tell what is wrong with which file.
 
-    Splits that are absent are shown as such; a damaged label ends the command.
+    Images and labels are decoded: counts against those that are published, sizes, the ids that labels store and the classes
+    that they become, the share of each class. Something wrong ends with exit code 2; a test split that is absent is not
+    wrong where results are reported on another one. NAME may be the path of a description.
 
     \b
     Examples:
-      segda datasets show camvid --root data/camvid
-      SEGDA_LOVEDA_ROOT=data/loveda segda datasets show loveda --no-shares
+      segda datasets verify camvid --root data/camvid
+      SEGDA_LOVEDA_ROOT=data/loveda segda datasets verify loveda --quick
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.datasets import DATASETS, resolve_root
+    from segda.datasets.verification import verify
 
     dataset = DATASETS[name]
     folder = resolve_root(name, root)
-    found, absent = _find_samples(dataset, folder)
-    rows = []
-    for domain in dataset.domains:
-        for split in dataset.splits(domain):
-            samples = found.get((domain, split))
-            if samples is None:
-                rows.append([f"{domain}/{split}", "-", "-"])
-            else:
-                rows.append([f"{domain}/{split}", str(len(samples)), str(sum(map(_has_label, samples)))])
+    with progress_bar(f"reading {name}") as show:
+        found = verify(dataset, folder, decode=not quick, progress=show)
     console = output()
-    console.print(plain_table(f"{name} in {folder}", ["domain/split", "images", "labelled"], rows))
-    for error in absent:
-        console.print(f"absent: {error}", highlight=False, markup=False, soft_wrap=True)
-    if shares:
+    console.print(_split_table(found, f"{name} in {folder}"))
+    if not quick:
         console.print(_share_table(dataset, found))
+        if found.stored:
+            console.print(_id_table(dataset, found))
+    for note in found.notes:
+        console.print(f"absent: {note}", highlight=False, markup=False, soft_wrap=True)
+    for problem in found.problems[:_MOST_PROBLEMS]:
+        console.print(f"wrong: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+    more = len(found.problems) - _MOST_PROBLEMS
+    if more > 0:
+        console.print(f"wrong: {more:,} more", style="red", highlight=False)
+    if found.problems:
+        raise CorruptSampleError(f"{name} in {folder}: {len(found.problems):,} thing(s) wrong, as told above")
+    console.print("nothing is wrong", style="green", highlight=False)
 
 
-def _find_samples(
-    dataset: "SegmentationDataset", folder: Path
-) -> tuple[dict[tuple[str, str], "list[Sample]"], list[DatasetNotFoundError]]:
-    """List the samples of every split that is there, and why the others are not."""
-    found: dict[tuple[str, str], list[Sample]] = {}
-    absent: list[DatasetNotFoundError] = []
-    for domain in dataset.domains:
-        for split in dataset.splits(domain):
-            try:
-                found[domain, split] = dataset.samples(folder, domain=domain, split=split)
-            except DatasetNotFoundError as error:
-                absent.append(error)
-    if not found:
-        raise absent[0]
-    return found, absent
+def _split_table(found: "Verification", title: str) -> "Table":
+    rows = []
+    for entry in found.splits:
+        sizes = [f"{width}x{height} ({count:,})" for (height, width), count in entry.sizes.most_common(_MOST_SIZES)]
+        more = len(entry.sizes) - len(sizes)
+        rows.append(
+            [
+                f"{entry.domain}/{entry.split}",
+                "-" if entry.images is None else f"{entry.images:,}",
+                "-" if entry.published is None else f"{entry.published:,}",
+                "-" if entry.images is None else f"{entry.labelled:,}",
+                ", ".join(sizes) + (f" and {more} more" if more else "") or "-",
+            ]
+        )
+    return plain_table(title, ["domain/split", "images", "published", "labelled", "width x height (images)"], rows)
 
 
-def _has_label(sample: "Sample") -> bool:
-    from segda.datasets.listing import UnreachableError, reach
-
-    try:
-        return sample.label is not None and bool(reach(sample.label))
-    except UnreachableError:
-        return False
-
-
-def _share_table(dataset: "SegmentationDataset", found: Mapping[tuple[str, str], "list[Sample]"]) -> "Table":
-    """Count the labelled pixels of each class over all splits of each domain."""
-    import numpy as np
-
+def _share_table(dataset: "SegmentationDataset", found: "Verification") -> "Table":
+    from segda.datasets.verification import shares
     from segda.types import IGNORE_INDEX
 
-    counts = {domain: np.zeros(256, dtype=np.int64) for domain in dataset.domains}
-    # One image may belong to several splits of a domain, e.g. to a part of a split; it counts once.
-    labels = sorted(
-        {(domain, sample.label) for (domain, _), samples in found.items() for sample in samples if _has_label(sample)}
-    )
-    with progress_columns() as bar:
-        for domain, label in bar.track(labels, description="reading labels"):
-            assert label is not None
-            counts[domain] += np.bincount(dataset.decode_label(label).ravel(), minlength=256)
-    rows = []
-    for index, name in enumerate(dataset.classes):
-        valid = {domain: count[: len(dataset.classes)].sum() for domain, count in counts.items()}
-        rows.append([name, *(_share(counts[domain][index], valid[domain]) for domain in dataset.domains)])
-    rows.append(["void, of all", *(_share(count[IGNORE_INDEX], count.sum()) for count in counts.values())])
+    names = {**dict(enumerate(dataset.classes)), IGNORE_INDEX: "void, of all"}
+    rows = [[name, *map(percent, shares(found.pixels, train_id).values())] for train_id, name in names.items()]
     return plain_table("share of labelled pixels in %", ["class", *dataset.domains], rows)
 
 
-def _share(part: int, whole: int) -> str:
-    return percent(float(part / whole) if whole else None)
+def _id_table(dataset: "SegmentationDataset", found: "Verification") -> "Table":
+    """Return what labels store and what it becomes."""
+    whole = sum(count for count, _ in found.stored.values())
+    names = dict(enumerate(dataset.classes))
+    rows = [
+        [str(number), names.get(train_id, "void"), percent(count / whole)]
+        for number, (count, train_id) in sorted(found.stored.items())
+    ]
+    return plain_table("ids found in labels", ["id", "class", "% of pixels"], rows)
 
 
 @datasets_group.group("make")

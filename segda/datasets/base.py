@@ -266,7 +266,7 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
         DatasetNotFoundError: neither is set, or the folder does not exist.
     """
     if root is None:
-        given = os.environ.get(_root_variable(dataset_name))
+        given = os.environ.get(root_variable(dataset_name))
         if not given:
             raise DatasetNotFoundError(f"where is data set {dataset_name}? {_ways_out(dataset_name)}")
         root = Path(given)
@@ -277,7 +277,8 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
     return root
 
 
-def _root_variable(dataset_name: str) -> str:
+def root_variable(dataset_name: str) -> str:
+    """Return the environment variable that holds the folder of a data set."""
     # The name of a guest has a colon and perhaps points; a description is known by its file's name.
     is_file = dataset_name.endswith((".yaml", ".yml"))
     name = Path(dataset_name).stem if is_file else dataset_name
@@ -285,7 +286,7 @@ def _root_variable(dataset_name: str) -> str:
 
 
 def _ways_out(dataset_name: str) -> str:
-    return f"give its folder as `root`, or set the environment variable {_root_variable(dataset_name)}"
+    return f"give its folder as `root`, or set the environment variable {root_variable(dataset_name)}"
 
 
 def check_image_exists(sample: Sample) -> os.stat_result:

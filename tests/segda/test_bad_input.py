@@ -398,12 +398,12 @@ def _profile_of_an_unknown_network(trained, base):
     return ["profile", "--model", "bisenet", "--classes", 7, "--height", 64, "--width", 64]
 
 
-def _show_of_an_unknown_data_set(trained, base):
-    return ["datasets", "show", "camvd", "--root", base]
+def _verifying_an_unknown_data_set(trained, base):
+    return ["datasets", "verify", "camvd", "--root", base]
 
 
-def _show_of_an_empty_folder(trained, base):
-    return ["datasets", "show", "loveda", "--root", base]
+def _verifying_an_empty_folder(trained, base):
+    return ["datasets", "verify", "loveda", "--root", base]
 
 
 def _scenes_over_other_files(trained, base):
@@ -437,8 +437,8 @@ BAD_USES = [
         _profile_of_an_unknown_network,
         r"with model=\{name: bisenet\}: model\.name: unknown network 'bisenet' \(did you mean 'bisenet_v1'\?\)",
     ),
-    (_show_of_an_unknown_data_set, r"'camvd' \(did you mean 'camvid'\?\)"),
-    (_show_of_an_empty_folder, r"loveda|images_png"),
+    (_verifying_an_unknown_data_set, r"'camvd' \(did you mean 'camvid'\?\)"),
+    (_verifying_an_empty_folder, r"loveda|images_png"),
     (_scenes_over_other_files, r"mine"),
 ]
 

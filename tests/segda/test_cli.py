@@ -188,12 +188,15 @@ def test_the_list_names_classes_domains_and_terms_of_every_data_set(segda):
             assert text in output
 
 
-def test_showing_a_data_set_counts_images_and_class_shares(segda, trained):
-    code, output, _ = segda("datasets", "show", "loveda", "--root", trained.root)
-    assert code == 0
-    assert _row(output, "urban/train") == ["3", "3"]
-    assert _row(output, "rural/val") == ["2", "2"]
-    assert _row(output, "rural/test") == ["-", "-"]
+def test_verifying_a_data_set_counts_images_ids_and_class_shares(segda, trained):
+    code, output, errors = segda("datasets", "verify", "loveda", "--root", trained.root)
+    assert code == 2
+    assert "wrong: domain urban, split train: 3 images, 1,156 are published; complete it" in output
+    assert "absent: data set loveda" not in output.splitlines()[0]
+    assert f"{trained.root}: 4 thing(s) wrong, as told above" in errors
+    assert _row(output, "urban/train") == ["3", "1,156", "3", "64x64 (3)"]
+    assert _row(output, "rural/val") == ["2", "992", "2", "64x64 (2)"]
+    assert _row(output, "rural/test") == ["-", "-", "-", "-"]
     stored = [
         np.asarray(Image.open(path))
         for split in ("Train", "Val")
@@ -203,14 +206,69 @@ def test_showing_a_data_set_counts_images_and_class_shares(segda, trained):
     for index, name in enumerate(LOVEDA.classes, start=1):
         assert _row(output, name)[1] == f"{100 * counts[index] / counts[1:].sum():.2f}"
     assert _row(output, "void, of all")[1] == f"{100 * counts[0] / counts.sum():.2f}"
+    assert _row(output, "0")[0] == "void"
+    assert _row(output, "7")[0] == "Agriculture"
 
 
-def test_scenes_are_made_and_can_be_shown(segda, tmp_path):
+def test_scenes_are_made_and_nothing_is_wrong_with_them(segda, tmp_path):
     root = tmp_path / "scenes"
     assert (
         segda("datasets", "make", "scenes", root, "--size", 32, "--train", 2, "--val", 1, "--format", "tif").code == 0
     )
-    assert _row(segda("datasets", "show", "scenes", "--root", root).output, "urban/train") == ["2", "2"]
+    code, output, _ = segda("datasets", "verify", "scenes", "--root", root)
+    assert code == 0
+    assert _row(output, "urban/train") == ["2", "-", "2", "32x32 (2)"]
+    assert output.splitlines()[-1] == "nothing is wrong"
+
+
+def test_verifying_quickly_opens_no_file(segda, tmp_path):
+    root = tmp_path / "scenes"
+    segda("datasets", "make", "scenes", root, "--size", 32, "--train", 2, "--val", 1)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no image")
+    code, output, _ = segda("datasets", "verify", "scenes", "--root", root, "--quick")
+    assert code == 0
+    assert _row(output, "rural/val") == ["1", "-", "1", "-"]
+    code, output, _ = segda("datasets", "verify", "scenes", "--root", root)
+    assert code == 2
+    assert output.count("cannot be decoded") == 6
+
+
+def test_what_is_wrong_is_told_for_each_file(segda, tmp_path):
+    root = tmp_path / "scenes"
+    segda("datasets", "make", "scenes", root, "--size", 32, "--train", 4, "--val", 1)
+    masks = sorted((root / "Train" / "Rural" / "masks_png").iterdir())
+    masks[0].unlink()
+    Image.fromarray(np.full((32, 32), 9, np.uint8)).save(masks[1])
+    Image.fromarray(np.ones((16, 32), np.uint8)).save(masks[2])
+    code, output, errors = segda("datasets", "verify", "scenes", "--root", root)
+    assert code == 2
+    assert "3 thing(s) wrong" in errors
+    for mask, reason in zip(
+        masks, ("has no label: expected", "unknown id 9; allowed are 0..7", "is 32x16; replace"), strict=False
+    ):
+        assert re.search(rf"wrong: .*{mask.name}.*{reason}", output), output
+    assert _row(output, "rural/train") == ["4", "-", "3", "32x32 (1)"]
+
+
+def test_a_description_is_verified_like_one_of_ours(segda, tmp_path):
+    root = tmp_path / "scenes"
+    segda("datasets", "make", "scenes", root, "--size", 32, "--train", 2, "--val", 1)
+    example = Path(__file__).parents[2] / "examples" / "described.yaml"
+    code, output, _ = segda("datasets", "verify", example, "--root", root)
+    assert code == 0
+    assert _row(output, "plants")
+    assert {_row(output, number)[0] for number in ("6", "7")} == {"plants"}
+
+
+@pytest.mark.parametrize("name", [*DATASETS, str(Path(__file__).parents[2] / "examples" / "described.yaml")])
+def test_how_to_get_a_data_set_is_told_with_address_terms_and_layout(segda, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    code, output, _ = segda("datasets", "get", name)
+    assert code == 0
+    dataset = DATASETS[name]
+    for text in (dataset.url, dataset.terms, dataset.layout, *dataset.steps, f"segda datasets verify {name} --root"):
+        assert text in output
 
 
 def test_all_recipes_are_listed(segda):
