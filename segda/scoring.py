@@ -146,6 +146,7 @@ class Scorer:
             "seconds": seconds,
             "method": self.config.method.name,
             "uses_target_labels": self.method.supervision == "target",
+            "reconstruction": self.method.reconstruction,
             "few_shot": list(self.splits.few_shot.names) if self.splits.few_shot is not None else [],
             "classes": list(self.dataset.classes),
             "unscored": [self.dataset.classes[train_id] for train_id in sorted(self.config.data.unscored)],

@@ -109,6 +109,8 @@ class Method(nn.Module, ABC):
         needs_target: whether unlabelled target images are used; if not, the target batch holds no images.
         needs_few_shot: whether a few labelled target images are used; the run's configuration says which, and its results are
             marked as having used target labels.
+        reconstruction: whether parts of it are put in by us because neither code nor full text of its paper could be had; reports
+            say so.
         draws_labeled_only: whether target images whose pseudo-label is void everywhere are left out of a round's draws. If no image
             has a label, all are drawn, and losses on pseudo-labels must be zero.
     """
@@ -117,6 +119,7 @@ class Method(nn.Module, ABC):
     supervision: ClassVar[Literal["source", "target"]] = "source"
     needs_target: ClassVar[bool] = True
     needs_few_shot: ClassVar[bool] = False
+    reconstruction: ClassVar[bool] = False
     draws_labeled_only: ClassVar[bool] = False
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:

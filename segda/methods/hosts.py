@@ -7,9 +7,11 @@ from segda.catalog import Catalog, subclass_of
 from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig
 from segda.methods.dacs import Dacs
+from segda.methods.fsda import Fsda
 from segda.methods.joint import Joint
 from segda.methods.lse import Lse
 from segda.methods.min_entropy import MinEntropy
+from segda.methods.naae import Naae
 from segda.methods.self_training import SelfTraining
 from segda.methods.source_only import SourceOnly
 from segda.methods.target_only import TargetOnly
@@ -19,6 +21,8 @@ BUILT_IN: dict[str, type[Method]] = {
     "target_only": TargetOnly,
     "adversarial": Adversarial,
     "joint": Joint,
+    "naae": Naae,
+    "fsda": Fsda,
     "min_entropy": MinEntropy,
     "self_training": SelfTraining,
     "dacs": Dacs,
