@@ -1,14 +1,15 @@
 """Marks of trials that were not trained or measured as the others.
 
 † in micro-batches, ‡ with the labels of some target images, § in half precision with very few images at once. ¶ is about the
-network: its latency was not measured alone.
+network: its latency was not measured alone. ‖ is about the method: it is a reconstruction of what its paper may be.
 
-The mark stands beside the trial's number in every table that it enters, and one line under the table says what it means.
+The mark stands beside the trial's number in every table that it enters, and one line under the table says what it means. What is
+known of a method only PyTorch can tell, which is slow to import; who only looks at a sweep does without ‖ (`of_methods`).
 """
 
 from collections.abc import Iterable
 
-from sweeps.labels import listed
+from sweeps.labels import listed, method_name
 from sweeps.metrics import has_doubts
 from sweeps.paths import value_at
 from sweeps.trial import TrialRecord
@@ -17,15 +18,22 @@ FEWER_IMAGES = "†"
 FEW_SHOT = "‡"
 ROUNDED = "§"
 IN_COMPANY = "¶"
+RECONSTRUCTED = "‖"
 
 
-def mark(trial: TrialRecord) -> str:
-    """Return what stands beside a trial's number; empty for most trials."""
+def mark(trial: TrialRecord, *, of_methods: bool = True) -> str:
+    """Return what stands beside a trial's number; empty for most trials.
+
+    Args:
+        trial: its record.
+        of_methods: whether to look its method up.
+    """
     signs = {
         FEWER_IMAGES: trial.micro_batch is not None,
         FEW_SHOT: target_labels(trial) != "",
         ROUNDED: _is_rounded(trial),
         IN_COMPANY: has_doubts(trial.profile),
+        RECONSTRUCTED: of_methods and is_reconstruction(trial),
     }
     return "".join(sign for sign, holds in signs.items() if holds)
 
@@ -37,6 +45,14 @@ def _is_rounded(trial: TrialRecord) -> bool:
     from segda.batch_norm import MIN_IMAGES_AT_ONCE  # imports PyTorch
 
     return int(trial.config["batch_size"]) < MIN_IMAGES_AT_ONCE
+
+
+def is_reconstruction(trial: TrialRecord) -> bool:
+    """Tell whether a trial's method is a reconstruction."""
+    from segda.methods import METHODS  # imports PyTorch
+
+    method = METHODS.get(method_name(trial))
+    return method is not None and method.reconstruction
 
 
 def marks(trials: Iterable[TrialRecord]) -> dict[int, str]:
@@ -58,12 +74,13 @@ def target_labels(trial: TrialRecord) -> str:
     return f"{images} of each scene" if few.get("per") == "scene" else images
 
 
-def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
+def explained(trial: TrialRecord, *, processes: int, of_methods: bool = True) -> dict[str, str]:
     """Return mark -> what it means for a trial.
 
     Args:
         trial: its record.
         processes: processes that shared each of its batches; batch normalization sees the images of all of them.
+        of_methods: whether to look its method up.
 
     Example:
         >>> from sweeps.trial import TrialKind
@@ -93,19 +110,25 @@ def explained(trial: TrialRecord, *, processes: int) -> dict[str, str]:
             "latency and fps are not reliable: others computed on the device, or repeated blocks of runs did not agree; no "
             f"constraint and no front is decided by them, and `sweeps profile {trial.sweep}` measures them again"
         )
+    if of_methods and is_reconstruction(trial):
+        found[RECONSTRUCTED] = (
+            f"{method_name(trial)} is a reconstruction: neither code nor full text of its paper could be had, so this says little "
+            "about the paper"
+        )
     return found
 
 
-def footnotes(trials: Iterable[TrialRecord], *, processes: int) -> list[str]:
+def footnotes(trials: Iterable[TrialRecord], *, processes: int, of_methods: bool = True) -> list[str]:
     """Return what the marks of some trials mean, one line for each meaning; none if no trial is marked.
 
     Args:
         trials: records of one sweep.
         processes: see `explained`.
+        of_methods: see `explained`.
     """
     meant: dict[tuple[str, str], list[int]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
-        for sign, text in explained(trial, processes=processes).items():
+        for sign, text in explained(trial, processes=processes, of_methods=of_methods).items():
             meant.setdefault((sign, text), []).append(trial.number)
     return [
         f"{sign} {text} (trial{'s' if len(numbers) > 1 else ''} {listed(numbers)})."

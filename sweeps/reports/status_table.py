@@ -40,7 +40,7 @@ def render(status: SweepStatus, *, width: int) -> RenderableType:
         where = f"; `sweeps export {status.record.name} --csv FILE` has all" if len(shown) >= MOST_ROWS else ""
         parts.append(Text(f"and {hidden} more that ended earlier{where}", style="dim"))
     named = {trial.number: trial for trial in [*shown, *([status.best] if status.best is not None else [])]}
-    notes = footnotes(named.values(), processes=status.spec.resources.processes)
+    notes = footnotes(named.values(), processes=status.spec.resources.processes, of_methods=False)
     parts += [Text(note, style="dim") for note in notes]
     return Group(*parts)
 
@@ -65,7 +65,8 @@ def header_lines(status: SweepStatus) -> list[str]:
     best, objective = status.best, status.spec.objectives[0]
     if best is not None:
         lines.append(
-            f"best so far: trial {best.number}{mark(best)}, {objective.metric} {status.value(best):.4g} ({settings_label(best)})"
+            f"best so far: trial {best.number}{mark(best, of_methods=False)}, {objective.metric} {status.value(best):.4g} "
+            f"({settings_label(best)})"
         )
     return lines
 
@@ -107,7 +108,7 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
         steps, value = int(trial.config["steps"]), status.value(trial)
         reported = status.reported.get(trial.number)
         cells = {
-            "trial": f"{trial.number}{mark(trial)}",
+            "trial": f"{trial.number}{mark(trial, of_methods=False)}",
             "kind": kind_label(trial),
             "state": trial.state.value,
             "": bar(trial.step, steps),

@@ -109,7 +109,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "marks": marks(view.trials),
         "seed_marks": _seed_marks(view),
         "mark_lines": mark_lines(view),
-        "rows": tables.trial_rows(view.shown),
+        "rows": tables.trial_rows(view.shown, troubles=view.discriminator_troubles),
         "left_out": _left_out(view),
         "most_shown": MOST_SHOWN,
         "methods": tables.method_rows(view.trials),

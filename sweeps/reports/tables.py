@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sweeps.labels import kind_label, method_label, short_params
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
 from sweeps.reports.failure_tables import history
-from sweeps.reports.marks import mark
+from sweeps.reports.marks import RECONSTRUCTED, is_reconstruction, mark
 from sweeps.selection.analysis import best_by, rank_correlation
 from sweeps.selection.choice import Selection
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -34,7 +35,8 @@ class TrialRow:
         latency_ms: median time of one image.
         fps: images per second.
         seconds: how long workers had it.
-        notes: what was out of the ordinary: repeated attempts, smaller micro-batches, a result that was there already.
+        notes: what was out of the ordinary: repeated attempts, smaller micro-batches, a result that was there already, a
+            discriminator that gave no signal.
     """
 
     number: int
@@ -61,7 +63,7 @@ class MethodRow:
     """What one method got and what it made of it.
 
     Attributes:
-        method: method label.
+        method: method label, with the mark of reconstructions.
         trials: search trials that were proposed with it: its share of the budget.
         complete, pruned, infeasible, failed: how many of them ended so.
         steps: training steps spent on them.
@@ -111,8 +113,13 @@ class CriterionRow:
     candidates: int
 
 
-def trial_rows(trials: Iterable[TrialRecord]) -> list[TrialRow]:
-    """Return the table of all trials in the order of their numbers."""
+def trial_rows(trials: Iterable[TrialRecord], *, troubles: Mapping[int, str] = MappingProxyType({})) -> list[TrialRow]:
+    """Return the table of all trials in the order of their numbers.
+
+    Args:
+        trials: records of one sweep.
+        troubles: number of trial -> what is wrong with its discriminator.
+    """
     return [
         TrialRow(
             number=trial.number,
@@ -131,7 +138,7 @@ def trial_rows(trials: Iterable[TrialRecord]) -> list[TrialRow]:
             latency_ms=finite(trial.profile, "latency_ms"),
             fps=finite(trial.profile, "fps"),
             seconds=trial.seconds,
-            notes=history(trial),
+            notes="; ".join(filter(None, (history(trial), troubles.get(trial.number)))),
         )
         for trial in sorted(trials, key=lambda trial: trial.number)
     ]
@@ -153,7 +160,7 @@ def method_rows(trials: Iterable[TrialRecord]) -> list[MethodRow]:
         best, best_target = best_by(members, SOURCE_MIOU), best_by(members, TARGET_MIOU)
         rows.append(
             MethodRow(
-                method=method,
+                method=method + (RECONSTRUCTED if is_reconstruction(members[0]) else ""),
                 trials=len(members),
                 complete=states.count(TrialState.COMPLETE),
                 pruned=states.count(TrialState.PRUNED),

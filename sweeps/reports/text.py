@@ -142,6 +142,9 @@ def _trust_lines(view: SweepView) -> list[str]:
         for trial in repetitions(view.picked.number, view.trials)
         if trial.state is TrialState.COMPLETE and (why := collapse(trial, view.trials))
     ]
+    trouble = view.discriminator_troubles.get(view.picked.number)
+    if trouble is not None:
+        lines.append(f"Of the picked trial, {trouble}.")
     for path, value in view.picked.params.items():
         edge = _edge(view.spec, path, value)
         if edge is not None:

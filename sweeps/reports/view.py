@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segda.datasets import DATASETS
+from segda.discriminator_health import ACCURACIES, discriminator_trouble
 from segda.errors import SegdaError
 from sweeps.checks.makers import stored_spec
 from sweeps.execution.remote import fetch
@@ -48,6 +49,7 @@ class SweepView:
         trials: its trials, by number.
         events: what happened to it.
         curves: trial number -> (step, source validation mean IoU).
+        discriminator_troubles: trial number -> what is wrong with its discriminator, in one sentence; of the others nothing.
         target_curves: trial number -> (step, target mean IoU) where trainings scored the target on the way (oracle).
         results: trial number -> content of `result.json`.
         environments: trial number -> content of `environment.json`.
@@ -63,6 +65,7 @@ class SweepView:
     events: Sequence[Event] = ()
     curves: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
     target_curves: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    discriminator_troubles: Mapping[int, str] = field(default_factory=dict)
     results: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     environments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     folders: Mapping[int, Path] = field(default_factory=dict)
@@ -229,6 +232,7 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         events=ledger.events(sweep),
         curves=_curves(ledger, sweep, trials, SOURCE_MIOU),
         target_curves=_curves(ledger, sweep, trials, TARGET_MIOU),
+        discriminator_troubles=_discriminator_troubles(ledger, sweep),
         results=_json_files(folders, "result.json"),
         environments=_json_files(folders, "environment.json"),
         folders=folders,
@@ -246,6 +250,19 @@ def _curves(
         trial.number: [(step, value) for step, value in reported.get(trial.number, ()) if math.isfinite(value)]
         for trial in trials
     }
+
+
+def _discriminator_troubles(ledger: Ledger, sweep: str) -> dict[int, str]:
+    histories: dict[int, dict[int, dict[str, float]]] = {}
+    for metric in ACCURACIES:
+        for number, curve in ledger.curves(sweep, metric).items():
+            for step, value in curve:
+                histories.setdefault(number, {}).setdefault(step, {})[metric] = value
+    troubles = {
+        number: discriminator_trouble([reports[step] for step in sorted(reports)])
+        for number, reports in histories.items()
+    }
+    return {number: trouble for number, trouble in troubles.items() if trouble is not None}
 
 
 def _fetch_small_files(trials: Sequence[TrialRecord], store: Store, *, storage: str | None) -> None:

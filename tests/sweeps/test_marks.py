@@ -30,11 +30,23 @@ def trial(
         ({"micro_batch": 4, "data": {"few_shot": {"images": 1}}}, "†‡"),
         ({"profile": {"latency_ms": 75.2, "latency_reliable": 0.0}}, "¶"),
         ({"profile": {"latency_ms": 11.1, "latency_reliable": 1.0}}, ""),
+        ({"method": {"name": "naae"}, "data": {"few_shot": {"images": 1}}}, "‡‖"),
+        ({"method": {"name": "joint"}}, ""),
+        ({"method": {"name": "of_a_guest_that_is_gone"}}, ""),
     ],
 )
 def test_a_mark_says_what_is_special(settings, expected):
     assert mark(trial(**settings)) == expected
     assert "".join(explained(trial(**settings), processes=1)) == expected
+
+
+def test_who_only_looks_at_a_sweep_is_not_told_of_its_methods():
+    # Only PyTorch can tell.
+    reconstructed = trial(method={"name": "fsda"})
+    assert mark(reconstructed) == "‖"
+    assert footnotes([reconstructed], processes=1)[0].startswith("‖ fsda is a reconstruction: ")
+    assert mark(reconstructed, of_methods=False) == ""
+    assert footnotes([reconstructed], processes=1, of_methods=False) == []
 
 
 def test_footnotes_name_the_trials_of_each_meaning_once():

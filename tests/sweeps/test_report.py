@@ -600,3 +600,33 @@ def test_what_each_method_is_worth_is_told_over_seeds_and_beside_the_choices_of_
     assert rows["source_only"]["gain over source-onlypoints, same seeds"] == "–"
     text = paths.markdown.read_text(encoding="utf-8")
     assert "| dacs | 3 | 2 | 37.0 ± 2.8 |" in text
+
+
+def test_a_discriminator_without_a_signal_is_told_beside_its_trial_and_of_the_pick(ledger, store, make_spec, begun):
+    begun(make_spec())
+    names = ("train/discriminator_accuracy_source", "train/discriminator_accuracy_target")
+    curves = {0: [(0.7, 0.8), (1.0, 0.992), (1.0, 1.0), (0.995, 0.999)], 1: [(0.5, 0.5)] * 4, 2: [(0.8, 0.7)] * 4}
+    for number, curve in curves.items():
+        points = [
+            Point(number, 1, 25 * report, 0.0, dict(zip(names, pair, strict=True)))
+            for report, pair in enumerate(curve, 1)
+        ]
+        ledger.add_trial(trial(number, 0.6 - 0.1 * number), points=points)
+    paths = write_report(ledger, store, "demo")
+    text = paths.markdown.read_text(encoding="utf-8")
+    notes = [row["notes"] for row in markdown_table(text, "All trials")]
+    assert notes[0].startswith("the discriminator was always right at its last 3 reports (right on 99.5% of the source")
+    assert notes[1].startswith("the discriminator was at chance at its last 3 reports and never better")
+    assert notes[2] == ""
+    assert f"- Of the picked trial, {notes[0]}." in text
+    assert notes[1] in "".join(Page(paths.html.read_text(encoding="utf-8")).text)
+
+
+def test_a_reconstruction_is_marked_wherever_its_method_stands(ledger, store, make_spec, begun):
+    begun(make_spec())
+    ledger.add_trial(trial(0, 0.5, method="joint"))
+    ledger.add_trial(trial(1, 0.6, method="naae"))
+    text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
+    assert [row["method"] for row in markdown_table(text, "Methods")] == ["joint", "naae‖"]
+    assert [row["trial"] for row in markdown_table(text, "All trials")] == ["0", "1‖ ★"]
+    assert "‖ naae is a reconstruction: neither code nor full text of its paper could be had" in text
