@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import click
 
 from segda.cli.output import device_option, output, parse_size, precision_option
+from segda.errors import ConfigError
 
 if TYPE_CHECKING:
     from segda.prediction import SeenSize
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 @device_option
 @precision_option
 @click.option("--overlay", is_flag=True, help="Images: also write <name>_overlay.png, the classes over the image.")
+@click.option(
+    "--submission",
+    type=click.Choice(["loveda"]),
+    help="OUTPUT is the zip that this data set's evaluation server takes; INPUT its test images, or its folder.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace predictions that exist.")
 def predict_command(
     checkpoint: Path,
@@ -53,6 +59,7 @@ def predict_command(
     device: str,
     precision: Literal["auto", "fp32", "bf16", "fp16"],
     overlay: bool,
+    submission: Literal["loveda"] | None,
     overwrite: bool,
 ) -> None:
     """Predict the class of every pixel of INPUT with CHECKPOINT.
@@ -67,7 +74,20 @@ def predict_command(
       segda predict runs/RUN/checkpoint.pt city.tif city_classes.tif --window 1024 --device cuda
       segda predict runs/RUN/checkpoint.pt frames/ predictions/ --overlay
       segda predict runs/A/checkpoint.pt photo.jpg classes.png --with runs/B/checkpoint.pt --with runs/C/checkpoint.pt
+      segda predict runs/RUN/checkpoint.pt data/loveda/Test submission.zip --submission loveda
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    if submission is not None:
+        _submit(
+            (checkpoint, *others),
+            source,
+            destination,
+            size=_seen_size(size_text),
+            overlay=overlay,
+            overwrite=overwrite,
+            device=device,
+            precision=precision,
+        )
+        return
     from segda.datasets.listing import in_words
     from segda.file_prediction import predict_files
 
@@ -94,6 +114,31 @@ def predict_command(
             soft_wrap=True,
         )
     console.print(f"written: {destination}", highlight=False, soft_wrap=True)
+
+
+def _submit(
+    checkpoints: tuple[Path, ...],
+    source: Path,
+    destination: Path,
+    *,
+    size: "SeenSize | None",
+    overlay: bool,
+    overwrite: bool,
+    device: str,
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+) -> None:
+    if overlay:
+        raise ConfigError("a submission has no overlays; leave --overlay out")
+    from segda.submission import predict_submission
+
+    made = predict_submission(
+        checkpoints, source, destination, size=size, overwrite=overwrite, device=device, precision=precision
+    )
+    console = output()
+    console.print(f"{made.count:,} predictions of classes 0..6, read back from the zip and compared", highlight=False)
+    console.print(
+        f"written: {made.path} (made of {made.predictions}, which may be deleted)", highlight=False, soft_wrap=True
+    )
 
 
 def _seen_size(text: str | None) -> "SeenSize | None":
