@@ -291,12 +291,12 @@ class TrainConfig(_Part):
 
     @model_validator(mode="after")
     def _few_shot_fits(self) -> Self:
-        method = METHODS[self.method.name]
-        if method.needs_few_shot and self.data.few_shot is None:
+        uses_labels = METHODS[self.method.name].uses_few_shot(self.method.model_dump())
+        if uses_labels and self.data.few_shot is None:
             raise ValueError(
                 f"method {self.method.name} trains with a few labelled target images; say which, e.g. data.few_shot: {{images: 5}}"
             )
-        if self.data.few_shot is not None and not method.needs_few_shot:
+        if self.data.few_shot is not None and not uses_labels:
             raise ValueError(
                 f"method {self.method.name} uses no target labels; leave data.few_shot out or choose a few-shot method"
             )

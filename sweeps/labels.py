@@ -11,7 +11,7 @@ from sweeps.paths import value_at
 from sweeps.trial import TrialKind, TrialRecord
 
 # Parameters that the method label already shows.
-_IN_METHOD_LABEL = frozenset({"method.name", "method.discriminator"})
+_IN_METHOD_LABEL = frozenset({"method.name", "method.host.name", "method.discriminator"})
 _MOST_NUMBERS = 12  # of trials in one line
 _JITTER = 2.0  # seconds by which clocks that are set well may differ
 
@@ -22,9 +22,11 @@ def method_name(trial: TrialRecord) -> str:
 
 
 def method_label(trial: TrialRecord) -> str:
-    """Return the method with its discriminator, e.g. `adversarial × fcd`."""
-    discriminator = value_at(trial.config, "method.discriminator") or trial.params.get("method.discriminator")
-    return f"{method_name(trial)} × {discriminator}" if discriminator else method_name(trial)
+    """Return the method with its discriminator, or with what it is put on, e.g. `adversarial × fcd` or `mic × dacs`."""
+    parts = [
+        value_at(trial.config, path) or trial.params.get(path) for path in ("method.host.name", "method.discriminator")
+    ]
+    return " × ".join(str(part) for part in (method_name(trial), *parts) if part)
 
 
 def model_label(trial: TrialRecord) -> str:

@@ -138,6 +138,15 @@ class Method(nn.Module, ABC):
         self.loss = loss
         self.num_classes = num_classes
 
+    @classmethod
+    def uses_few_shot(cls, settings: Mapping[str, Any]) -> bool:
+        """Return whether a few labelled target images are used, which a method on top of another one leaves to that.
+
+        Args:
+            settings: of the method, as plain data; perhaps incomplete.
+        """
+        return cls.needs_few_shot
+
     @abstractmethod
     def training_step(self, step: StepInput) -> StepOutput:
         """Compute the losses of one step, or of a part of it.

@@ -104,7 +104,7 @@ class MethodCase:
         return StepInput(
             labeled=LabeledBatch(image, label),
             target=target if self.method.needs_target else UnlabeledBatch(shifted[:0]),
-            few_shot=LabeledBatch(few, few_label) if self.method.needs_few_shot else None,
+            few_shot=LabeledBatch(few, few_label) if self.method.uses_few_shot(self.settings) else None,
             progress=min(number, 39) / 40,
             draws=Draws(seed=0, step=number),
             round=round,

@@ -39,11 +39,13 @@ class RunCase:
         method: key of `METHODS`, or `module:Class`.
         settings: of the method, beyond its defaults.
         fields: of the training configuration, beyond those of a tiny run.
+        augmentation: name of a recipe.
     """
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: str = "nadir_color"
 
     def config(self, root: Path, cache: Path) -> TrainConfig:
         """Return a tiny training on scenes.
@@ -58,10 +60,10 @@ class RunCase:
             "target": {"dataset": "scenes", "domain": "rural", "root": root},
             "height": SIDE,
             "width": SIDE,
-            "augmentation": "nadir_color",
+            "augmentation": self.augmentation,
             "cache": cache,
         }
-        if method.needs_few_shot:
+        if method.uses_few_shot(self.settings):
             data["few_shot"] = {"images": _FEW_IMAGES}
         return TrainConfig.model_validate(
             {

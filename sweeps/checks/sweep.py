@@ -1,6 +1,7 @@
 """What must hold between the parts of a sweep file; each check raises `LocatedError` at the key to change."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,7 +15,19 @@ from segda.tunable import Scalar
 from sweeps.checks.resources import check_resources
 from sweeps.checks.sampler import check_sampler
 from sweeps.checks.scheduler import check_comparison, check_direction, check_rungs
-from sweeps.file.fields import FEW_SHOT, FIXED_FIELDS, HEAD_LR_FACTOR, METHOD, VARIANTS, fields_of, known_paths, name_of
+from sweeps.file.fields import (
+    FEW_SHOT,
+    FIXED_FIELDS,
+    HEAD_LR_FACTOR,
+    HOST,
+    METHOD,
+    VARIANTS,
+    fields_of,
+    has_part,
+    known_paths,
+    name_of,
+    part_of,
+)
 from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
 from sweeps.file.space import Float, Parameter, SearchSpace
 from sweeps.file.spec import SweepSpec
@@ -133,12 +146,17 @@ def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
     """A setting of a method or a network exists only where that method or network is."""
     path, noun = f"{part}.name", VARIANTS[part].noun
     reachable = _reachable(spec, part)
+
+    def has(name: str, setting: str) -> bool:
+        inner = part_of(setting)
+        return setting in fields_of(part, name) if inner in (part, None) else has_part(str(inner), name)
+
     for item in space.parameters:
         if not item.path.startswith(f"{part}.") or item.path == path:
             continue
         for name in _names_beside(item, spec, space, part):
-            if item.path not in fields_of(part, name):
-                owners = [owner for owner in sorted(reachable) if item.path in fields_of(part, owner)]
+            if not has(name, item.path):
+                owners = [owner for owner in sorted(reachable) if has(owner, item.path)]
                 wanted = owners[0] if len(owners) == 1 else f"[{', '.join(owners)}]"
                 raise LocatedError(
                     ("search", item.path), f"{noun} {name} has no such field; add `when: {{{path}: {wanted}}}`"
@@ -149,8 +167,13 @@ def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
             check_name(part, params[path], at=("references", name, path))
             referenced.add(str(params[path]))
     known = known_paths({part: sorted(reachable | referenced)})
+    parts = {
+        inner
+        for inner in VARIANTS
+        if part_of(inner) == part and any(has_part(inner, name) for name in reachable | referenced)
+    }
     for key in value_at(spec.base, part) or {}:
-        if f"{part}.{key}" not in known:
+        if f"{part}.{key}" not in known.keys() | parts:
             names = [path.removeprefix(f"{part}.") for path in known if path.startswith(f"{part}.")]
             raise LocatedError(("base", *part.split("."), key), f"no {noun} of this sweep has it{nearest(key, names)}")
 
@@ -188,9 +211,11 @@ def _check_few_shot(spec: SweepSpec) -> None:
     """Refuse labels that nothing uses: methods without target labels do not see them."""
     if value_at(spec.base, FEW_SHOT) is None:
         return
-    names = {value_at(spec.base, METHOD), *(params.get(METHOD) for params in spec.references.values())}
-    if METHOD in spec.search:
-        names |= set(spec.search[METHOD].choices or ())
+    names: set[Any] = set()
+    for path in (METHOD, f"{HOST}.name"):
+        names |= {value_at(spec.base, path), *(params.get(path) for params in spec.references.values())}
+        if path in spec.search:
+            names |= set(spec.search[path].choices or ())
     if not any(METHODS[str(name)].needs_few_shot for name in names if name is not None):
         raise LocatedError(
             ("base", "data", "few_shot"),

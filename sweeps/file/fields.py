@@ -11,6 +11,8 @@ from segda.catalog import Catalog
 from segda.config import TrainConfig
 from segda.losses import LOSSES, USUAL_LOSS
 from segda.methods import METHODS
+from segda.methods.hosts import HOSTS
+from segda.methods.mic import USUAL_HOST
 from segda.models import MODELS, USUAL_MODEL
 from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER
 from segda.transforms.styles import NO_STYLE, STYLES
@@ -18,15 +20,17 @@ from segda.tunable import Tunable
 from sweeps.paths import value_at
 
 METHOD, FEW_SHOT, STYLE, HEAD_LR_FACTOR = "method.name", "data.few_shot", "data.style", "optimizer.head_lr_factor"
+HOST = "method.host"  # of a method that is put on top of another one
 # Parts of a training configuration whose settings depend on their name, and what is meant where none is given.
 VARIANTS: Mapping[str, Catalog[Any]] = {
     "method": METHODS,
+    HOST: HOSTS,
     "model": MODELS,
     "optimizer": OPTIMIZERS,
     "loss": LOSSES,
     STYLE: STYLES,
 }
-_USUAL = {"model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER, "loss": USUAL_LOSS, STYLE: NO_STYLE}
+_USUAL = {HOST: USUAL_HOST, "model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER, "loss": USUAL_LOSS, STYLE: NO_STYLE}
 # Parts that are groups of settings, not single values.
 GROUPS = frozenset(VARIANTS) | {
     name
@@ -82,6 +86,26 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
             yield from _leaves(field.annotation, f"{path}.")
         else:
             yield path, field
+
+
+def part_of(path: str) -> str | None:
+    """Return the innermost part whose settings a path belongs to, a key of `VARIANTS`, or None."""
+    return max((part for part in VARIANTS if path.startswith(f"{part}.")), key=len, default=None)
+
+
+def has_part(part: str, name: str) -> bool:
+    """Return whether a part is there where the part around it has a name.
+
+    Args:
+        part: key of `VARIANTS`.
+        name: that the part around it can have.
+
+    Example:
+        >>> has_part("method.host", "mic"), has_part("method.host", "dacs")
+        (True, False)
+    """
+    around = part_of(part)
+    return around is None or part.removeprefix(f"{around}.") in VARIANTS[around][name].Config.model_fields
 
 
 def known_paths(names: Mapping[str, Iterable[str]]) -> dict[str, FieldInfo]:

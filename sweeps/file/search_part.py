@@ -8,11 +8,23 @@ from segda.errors import ConfigError
 from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Choice
-from sweeps.file.fields import FEW_SHOT, FIXED_FIELDS, VARIANTS, declared_range, fields_of, known_paths, name_of
+from sweeps.file.fields import (
+    FEW_SHOT,
+    FIXED_FIELDS,
+    HOST,
+    VARIANTS,
+    declared_range,
+    fields_of,
+    has_part,
+    known_paths,
+    name_of,
+    part_of,
+)
 from sweeps.file.space import same
 from sweeps.paths import value_at
 
 NEVER_PICKED = "is trained on target labels and never picked, so trials of it would be lost; put it under references"
+_METHODS = frozenset({"method", HOST})  # parts that are methods
 # How a sweep file may say how one field varies.
 SEARCH_SCHEMA = {
     "anyOf": [
@@ -48,7 +60,12 @@ def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[s
     Raises:
         LocatedError: relative to `search`.
     """
-    known = known_paths({part: _names(part, search, base) for part in VARIANTS})
+    names: dict[str, list[str]] = {}
+    for part in VARIANTS:
+        around = part_of(part)
+        is_there = around is None or any(has_part(part, name) for name in names[around])
+        names[part] = _names(part, search, base) if is_there else []
+    known = known_paths(names)
     resolved: dict[str, Any] = {}
     for path, raw in search.items():
         _check_path(path, known)
@@ -97,13 +114,13 @@ def is_candidate(part: str, name: str) -> bool:
         part: key of `VARIANTS`.
         name: a known one, e.g. of a method.
     """
-    return part != "method" or METHODS[name].supervision == "source"
+    return part not in _METHODS or METHODS[name].supervision == "source"
 
 
 def _candidates(part: str, base: Mapping[str, Any]) -> list[str]:
     """Return all that are listed and that trials are proposed with; few-shot methods if the base says which labels they have."""
     names = [name for name in VARIANTS[part].usable() if is_candidate(part, name)]
-    return [name for name in names if part != "method" or not _lacks_labels(name, base)]
+    return [name for name in names if part not in _METHODS or not _lacks_labels(name, base)]
 
 
 def _lacks_labels(method: str, base: Mapping[str, Any]) -> bool:
@@ -130,7 +147,7 @@ def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> lis
         check_name(part, name, at=(*place, index))
         if not is_candidate(part, name):
             raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(_candidates(part, base))}")
-        if part == "method" and _lacks_labels(name, base):
+        if part in _METHODS and _lacks_labels(name, base):
             raise LocatedError(
                 (*place, index),
                 f"{name} trains with the labels of a few target images, and the base does not say of which; add e.g. "
@@ -144,6 +161,14 @@ def _check_path(path: Any, known: Mapping[str, Any]) -> None:
         raise LocatedError((path,), f"cannot be searched: {FIXED_FIELDS[path]}")
     if path in known:
         return
+    inner = part_of(str(path))
+    around = None if inner is None else part_of(inner)
+    if inner is not None and around is not None and f"{inner}.name" not in known:
+        owners = " and ".join(name for name in VARIANTS[around].usable() if has_part(inner, name))
+        raise LocatedError(
+            (path,),
+            f"no {VARIANTS[around].noun} of this sweep has it, but {owners}; add that to {around}.name or leave the path out",
+        )
     for part, catalog in VARIANTS.items():
         owners = " and ".join(name for name in catalog.usable() if path in fields_of(part, name))
         if owners:

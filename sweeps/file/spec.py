@@ -230,7 +230,7 @@ class SweepSpec(Part):
                         del settings[key]
         method = name_of(config, "method")
         if method in METHODS and isinstance(config.get("data"), dict):
-            if not METHODS[method].needs_few_shot:
+            if not METHODS[method].uses_few_shot(config["method"]):
                 config["data"].pop("few_shot", None)
             if METHODS[method].supervision == "target" and f"{STYLE}.name" not in params:
                 config["data"].pop("style", None)
