@@ -7,6 +7,8 @@ from torch import Tensor
 
 from segda.losses.additive import Loss, mean
 
+_CHARBONNIER = 1e-8  # keeps the slope at no entropy finite; of FDA's code, the paper writes 0.001^2
+
 
 def entropy_pixels(logits: Tensor) -> Tensor:
     """Return the entropy of each pixel's prediction as a share of the largest possible one.
@@ -33,6 +35,22 @@ def entropy(logits: Tensor, where: Tensor | None = None) -> Loss:
         A mean in [0, 1]; zero, with a graph behind it, where no pixel counts.
     """
     return _mean(entropy_pixels(logits), where)
+
+
+def charbonnier_entropy(logits: Tensor, where: Tensor | None = None, *, eta: float) -> Loss:
+    """Return the mean over pixels of (h^2 + 1e-8)^eta with h of `entropy_pixels`: what FDA makes small.
+
+    Beyond eta = 0.5, where it is h up to rounding, undecided pixels weigh more than decided ones, whose predictions may be right.
+
+    Args:
+        logits: class scores, float [B, C, H, W].
+        where: which pixels count, bool [B, H, W]; None: all.
+        eta: exponent, > 0.
+
+    Returns:
+        A mean from 0 to 1, up to rounding; zero, with a graph behind it, where no pixel counts.
+    """
+    return _mean((entropy_pixels(logits).square() + _CHARBONNIER) ** eta, where)
 
 
 def divergence_from_uniform(logits: Tensor, where: Tensor | None = None) -> Loss:

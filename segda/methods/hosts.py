@@ -7,6 +7,7 @@ from segda.catalog import Catalog, subclass_of
 from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig
 from segda.methods.dacs import Dacs
+from segda.methods.fda import Fda
 from segda.methods.fsda import Fsda
 from segda.methods.joint import Joint
 from segda.methods.lse import Lse
@@ -24,6 +25,7 @@ BUILT_IN: dict[str, type[Method]] = {
     "naae": Naae,
     "fsda": Fsda,
     "min_entropy": MinEntropy,
+    "fda": Fda,
     "self_training": SelfTraining,
     "dacs": Dacs,
     "lse": Lse,

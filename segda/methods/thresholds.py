@@ -7,6 +7,9 @@ al., Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced
 Instance-adaptive: the most probable class becomes a label where its probability exceeds a threshold that follows what the images
 show, one after the other. Source: Mei et al., Instance Adaptive Self-Training for Unsupervised Domain Adaptation, ECCV 2020,
 arXiv:2008.12197.
+
+By quantiles: the same with the confidence at a quantile of each class, or a cap. Source: the code of Yang and Soatto, FDA: Fourier
+Domain Adaptation for Semantic Segmentation, CVPR 2020, arXiv:2004.05498.
 """
 
 import torch
@@ -68,6 +71,26 @@ def class_balanced_thresholds(counts: Tensor, portion: float) -> Tensor:
     too_few = (counts.flip(1).cumsum(1) < wanted[:, None]).sum(1)
     edges = _lower_edges(counts.device)[NUM_BINS - 1 - too_few]
     return torch.where(wanted > 0, edges, NOTHING)
+
+
+def quantile_thresholds(counts: Tensor, quantile: float, *, cap: float) -> Tensor:
+    """Return thresholds at a quantile of each class's confidences, or at a cap that is enough for every class.
+
+    Args:
+        counts: of the predictions on all images, int64 [C, NUM_BINS]; see `count_confidences`.
+        quantile: q, in [0, 1).
+        cap: largest threshold, in (0, 1].
+
+    Returns:
+        float32 [C]: the smaller of the cap and of the confidence at index round(q N_c) of the N_c confidences of the class in
+        ascending order, counted from 0 and the last one at most; rounded down as in `class_balanced_thresholds`. For a class that
+        is never predicted nothing exceeds the threshold.
+    """
+    total = counts.sum(1)
+    index = (total.double() * quantile).round().clamp(max=total - 1)
+    below = (counts.cumsum(1) <= index[:, None]).sum(1).clamp(max=NUM_BINS - 1)
+    thresholds = _lower_edges(counts.device)[below].clamp(max=cap)
+    return torch.where(total > 0, thresholds, NOTHING)
 
 
 def constant_thresholds(num_classes: int, confidence: float, *, device: torch.device) -> Tensor:

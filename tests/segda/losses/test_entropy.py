@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segda.losses.class_prior import class_prior
-from segda.losses.entropy import divergence_from_uniform, entropy, entropy_pixels
+from segda.losses.entropy import charbonnier_entropy, divergence_from_uniform, entropy, entropy_pixels
 from segda.types import IGNORE_INDEX
 
 CLASSES = 5
@@ -67,6 +67,7 @@ def test_without_a_pixel_that_counts_all_are_zero_with_a_gradient_of_zero():
     for loss in (
         entropy(logits, nothing),
         divergence_from_uniform(logits, nothing),
+        charbonnier_entropy(logits, nothing, eta=2.0),
         class_prior(logits, label, nothing, share=0.5),
         class_prior(logits, torch.full_like(label, IGNORE_INDEX), share=0.5),
     ):
@@ -100,3 +101,25 @@ def test_a_prior_asks_for_nothing_of_classes_that_are_frequent_enough_or_absent_
     (gradient,) = torch.autograd.grad(loss.value, logits)
     assert bool((gradient[:, 1] < 0).all())  # descending gives it to class 1
     assert bool((gradient[:, 0] > 0).all())
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("some", [False, True])
+def test_charbonnier_is_a_power_of_the_entropy_in_shares_of_the_largest(some, eta):
+    """Divided by ln C, not by ln 19 for every number of classes; 1e-8 keeps the slope finite."""
+    logits, counted = scores(), where() if some else torch.ones(2, 6, 7, dtype=torch.bool)
+    probs = softmax(logits)
+    share = -(probs * np.log(probs)).sum(1)[counted.numpy()] / np.log(CLASSES)
+    expected = ((share**2 + 1e-8) ** eta).mean()
+    got = charbonnier_entropy(logits, counted if some else None, eta=eta).value.item()
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert charbonnier_entropy(torch.zeros(1, CLASSES, 2, 2), eta=eta).value.item() == pytest.approx(1, rel=1e-5)
+
+
+def test_charbonnier_has_a_finite_slope_where_predictions_are_certain_and_lowers_entropy():
+    certain = torch.tensor([100.0, 0, 0, 0, 0]).reshape(1, CLASSES, 1, 1).requires_grad_()
+    (slope,) = torch.autograd.grad(charbonnier_entropy(certain, eta=0.5).value, certain)
+    assert bool(slope.isfinite().all())
+    logits = scores().requires_grad_()
+    (slope,) = torch.autograd.grad(charbonnier_entropy(logits, eta=2.0).value, logits)
+    assert entropy(logits - 10 * slope).value < entropy(logits).value

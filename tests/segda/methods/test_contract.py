@@ -40,6 +40,7 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     ),
     "self_training-joint-statistics": MethodCase(METHODS["self_training"], {"batch_norm": "joint"}),
     "lse-constant": MethodCase(METHODS["lse"], {"thresholds": "constant", "batch_norm": "source"}),
+    "fda-rounds": MethodCase(METHODS["fda"], {"beta": 0.05, "rounds": 2, "entropy_from": 0.5, "batch_norm": "joint"}),
     "dacs-confident": MethodCase(METHODS["dacs"], {"tau": 0.25, "lambda_mix": 0.5}),
     "mic-on-source_only": MethodCase(METHODS["mic"], {"host": {"name": "source_only"}, "tau": 0.3}),
     "mic-on-adversarial": MethodCase(METHODS["mic"], {"host": {"name": "adversarial", "levels": "multi"}, "tau": 0.5}),

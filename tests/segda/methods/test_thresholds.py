@@ -14,6 +14,7 @@ from segda.methods.thresholds import (
     count_confidences,
     label_by_thresholds,
     label_the_confident,
+    quantile_thresholds,
 )
 from segda.types import IGNORE_INDEX
 
@@ -187,3 +188,28 @@ def test_an_adaptive_threshold_judges_the_most_probable_class_and_no_other():
     probs = torch.tensor([0.55, 0.45]).reshape(2, 1, 1)
     assert label_the_confident(probs, torch.tensor([0.9, 0.3])).item() == IGNORE_INDEX
     assert label_the_confident(probs, torch.tensor([0.5, 0.3])).item() == 0
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.34, 0.5, 0.66, 0.99])
+@pytest.mark.parametrize("cap", [0.6, 1.0])
+def test_quantile_thresholds_are_those_of_sorted_confidences_up_to_a_bin(quantile, cap):
+    probs = probabilities()
+    thresholds = quantile_thresholds(count_confidences(probs), quantile, cap=cap).double().numpy()
+    confidence, prediction = probs.double().numpy().max(axis=1), probs.numpy().argmax(axis=1)
+    for number in range(3):
+        ascending = np.sort(confidence[prediction == number])
+        exact = min(ascending[round(quantile * len(ascending))], cap)
+        assert exact - max(0.0028 * (1 - exact), 2e-7) <= thresholds[number] <= exact + 1e-7
+        kept = (confidence[prediction == number] > thresholds[number]).mean()
+        assert kept >= (ascending >= exact).mean()
+        assert kept <= (ascending >= exact).mean() + 0.02
+
+
+def test_quantile_thresholds_of_absent_and_single_predictions():
+    """A class that is never predicted keeps nothing; a single prediction, beyond which the authors' index reaches, is kept."""
+    probs = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.6, 0.2], [0.3, 0.4, 0.3]]).T.reshape(1, 3, 1, 3)
+    thresholds = quantile_thresholds(count_confidences(probs), 0.66, cap=0.9)
+    assert thresholds[2] == 1
+    assert label_the_confident(probs, thresholds).flatten().tolist() == [0, 1, IGNORE_INDEX]
+    certain = torch.tensor([0.0, 0.0, 1.0]).reshape(1, 3, 1, 1)
+    assert label_the_confident(certain, thresholds).item() == IGNORE_INDEX
