@@ -106,6 +106,10 @@ class Cityscapes(SegmentationDataset):
         )
         return [Sample(name=name, image=image, label=labels[name]) for name, image in images.items()]
 
+    def scene(self, sample_name: str) -> str | None:
+        """Return the city; the training split has 18, of each of which few-shot studies take some images."""
+        return sample_name.partition("_")[0]
+
     def decode_label(self, path: Path) -> Pixels:
         """Read a label: of the ids 0..34 nineteen are classes, the others become void (255)."""
         return _CODE.read(path)

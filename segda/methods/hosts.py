@@ -8,6 +8,7 @@ from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig
 from segda.methods.dacs import Dacs
 from segda.methods.fda import Fda
+from segda.methods.fine_tune import FineTune
 from segda.methods.fsda import Fsda
 from segda.methods.joint import Joint
 from segda.methods.lse import Lse
@@ -24,6 +25,7 @@ BUILT_IN: dict[str, type[Method]] = {
     "joint": Joint,
     "naae": Naae,
     "fsda": Fsda,
+    "fine_tune": FineTune,
     "min_entropy": MinEntropy,
     "fda": Fda,
     "self_training": SelfTraining,

@@ -7,6 +7,7 @@ import pytest
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError
 from segda.errors import ConfigError
+from segda.methods import METHODS
 from sweeps.checks.makers import load_spec
 from sweeps.file.spec import Constraint, SweepSpec, sweep_schema
 from sweeps.paths import value_at, with_values
@@ -56,6 +57,24 @@ def load(tmp_path):
         return load_spec(path, **options)
 
     return load
+
+
+def test_the_loss_its_settings_class_weights_and_sampling_are_searched_together(load):
+    spec = load(
+        "  optimizer.weight_decay: default\n",
+        "  loss.name: [cross_entropy, focal]\n"
+        "  loss.gamma: {low: 1, high: 4, when: {loss.name: focal}}\n"
+        "  loss.class_weights: default\n"
+        "  data.sampling.name: default\n"
+        "  data.sampling.ratio: {low: 2, high: 20, log: true, when: {data.sampling.name: rare_class}}\n",
+    )
+    assert spec.search["loss.class_weights"].choices == ("none", "median_frequency", "enet", "inverse_sqrt")
+    params = {"method.name": "source_only", "optimizer.lr": 0.01, "loss.class_weights": "enet"}
+    params |= {"data.sampling.name": "rare_class", "data.sampling.ratio": 8.0}
+    focal = spec.train_config(params | {"loss.name": "focal", "loss.gamma": 3.0}, seed=1)
+    assert (focal.loss.name, focal.loss.gamma, focal.loss.class_weights) == ("focal", 3.0, "enet")
+    assert (focal.data.sampling.name, focal.data.sampling.ratio) == ("rare_class", 8.0)
+    assert spec.train_config(params | {"loss.name": "cross_entropy"}, seed=1).loss.name == "cross_entropy"
 
 
 def test_a_sweep_file_is_read(load):
@@ -274,6 +293,10 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("metric: macs", "metric: source/val/miou", "23: objectives[1].metric: source/val/miou is an objective already"),
         ("metric: macs", "metric: source/test/miou", "23: objectives[1].metric: source/test/miou is made from the test split"),
         ("metric: macs", "metric: oracle/target/miou", "23: objectives[1].metric: oracle/target/miou is made from target labels, which must not steer a search"),
+        ("metric: macs", "metric: oracle/target/miou_under", "23: objectives[1].metric: oracle/target/miou_under is made from target labels, which must not steer a search"),
+        ("metric: macs", "metric: source/val/miou_undr", "23: objectives[1].metric: unknown metric 'source/val/miou_undr' (did you mean 'source/val/miou_under'?)"),
+        ("optimizer.weight_decay: default", "loss.gamma: default", "18: search.loss.gamma: no loss of this sweep has it, but focal; add that to loss.name or leave the path out"),
+        ("optimizer.weight_decay: default", "data.under_represented: [Road]", "18: search.data.under_represented: cannot be searched: trials are compared by the same scores"),
         ("fps >= 30", "fps > 30", "24: constraints[0]: must be `name >= number` or `name <= number`"),
         ("fps >= 30", "fps >= x", "24: constraints[0]: must be `name >= number` or `name <= number`"),
         ("fps >= 30", "fsp >= 30", "24: constraints[0]: constraints are on efficiency metrics, 'fsp' is none (did you mean 'fps'?)"),
@@ -335,7 +358,7 @@ def test_methods_that_need_target_labels_are_a_default_once_the_base_names_some(
     without, with_labels = (
         set(make_spec(base=plain, search=search).search["method.name"].choices) for plain in (base, few)
     )
-    assert with_labels - without == {"joint"}
+    assert with_labels - without == {name for name in METHODS if METHODS[name].needs_few_shot} >= {"joint", "fine_tune"}
     assert "target_only" not in with_labels
 
 

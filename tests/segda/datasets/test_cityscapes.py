@@ -76,6 +76,7 @@ def test_frames_of_all_cities_are_found_and_labels_are_the_files_of_ids(cityscap
         f"{city}_00000{number}_000019" for city in ("aachen", "bochum") for number in range(2)
     ]
     assert samples[0].label == cityscapes_root / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
+    assert [cityscapes.scene(sample.name) for sample in samples] == ["aachen", "aachen", "bochum", "bochum"]
 
 
 def test_the_test_split_is_unlabelled_although_empty_labels_lie_there(cityscapes_root: Path) -> None:

@@ -32,6 +32,7 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     ),
     "adversarial-source-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "source"}),
     "adversarial-joint-statistics": MethodCase(METHODS["adversarial"], {"batch_norm": "joint", "levels": "multi"}),
+    "fine_tune-from-the-start": MethodCase(METHODS["fine_tune"], {"warm_up": 0.0}),
     "min_entropy-auxiliary": MethodCase(
         METHODS["min_entropy"], {"lambda_ent": 0.5, "lambda_ent_auxiliary": 0.1, "prior_share": 0.9}
     ),
