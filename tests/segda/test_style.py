@@ -12,6 +12,7 @@ from segda.datasets.scenes import generate_scenes
 from segda.errors import ConfigError
 from segda.feed import Feed
 from segda.methods import METHODS
+from segda.named import guests_in
 from segda.splits import open_splits
 from segda.team import Team
 from segda.testing.runs import RUN_CHECKS, RunCase
@@ -131,3 +132,37 @@ def test_what_does_not_fit_is_one_line(scenes, style, method, message):
     with pytest.raises(ConfigError, match=message) as caught:
         configure(scenes, style, method=method)
     assert "\n" not in str(caught.value)
+
+
+MIST = """
+import numpy as np
+from segda.transforms.styles import Style, StyleConfig, TransferConfig
+
+
+class Mist(Style):
+    class Config(TransferConfig):
+        name: str = "misty:Mist"
+        density: float = 0.5
+
+    def __call__(self, source, target, *, rng):
+        return np.full_like(source, 255 * self.config.density)
+
+
+class Bare(Style):
+    Config = StyleConfig
+
+    def __call__(self, source, target, *, rng):
+        return source
+"""
+
+
+def test_a_style_of_ones_own_is_named_by_its_module(scenes, tmp_path, monkeypatch):
+    (tmp_path / "misty.py").write_text(MIST)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = configure(scenes, {"name": "misty:Mist", "density": 0.2})
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+    assert [guest.name for guest in guests_in(config)] == ["misty:Mist"]
+    first = read(config)[0].labeled.image
+    assert torch.equal(first[:, :, :1, :1].expand_as(first), first)
+    with pytest.raises(ConfigError, match=r"style 'misty:Bare' must have a class attribute Config, .*TransferConfig"):
+        configure(scenes, {"name": "misty:Bare"})
