@@ -55,6 +55,10 @@ def check_classes_and_palette(case: DatasetCase, folder: Path) -> None:
     assert case.dataset.unscored < frozenset(range(len(classes))), (
         f"unscored must hold some train ids, not all and no others, got {sorted(case.dataset.unscored)}"
     )
+    for name, left_out in case.dataset.scorings.items():
+        assert left_out < frozenset(range(len(classes))), (
+            f"scoring {name} must leave out some train ids, not all and no others, got {sorted(left_out)}"
+        )
 
 
 def check_description(case: DatasetCase, folder: Path) -> None:
@@ -66,6 +70,11 @@ def check_description(case: DatasetCase, folder: Path) -> None:
     assert any(dataset.report_split in dataset.splits(domain) for domain in dataset.domains), (
         f"no domain has the split {dataset.report_split!r}, on which results are reported"
     )
+    assert all(step.strip() for step in dataset.steps), "each step of getting the data must say something"
+    known = {(domain, split) for domain in dataset.domains for split in dataset.splits(domain)}
+    for place, count in dataset.published_counts(case.root).items():
+        assert place in known, f"a count is published of {place}, the data set has {sorted(known)}"
+        assert count > 0, f"{count} images are published of {place}"
 
 
 def check_splits(case: DatasetCase, folder: Path) -> None:
@@ -99,6 +108,20 @@ def check_images_and_labels(case: DatasetCase, folder: Path) -> None:
                 odd = set(np.unique(label).tolist()) - known
                 assert not odd, f"{sample.label} has values that are no train ids: {sorted(odd)}"
     assert num_labels, "no split has labels"
+
+
+def check_stored_ids(case: DatasetCase, folder: Path) -> None:
+    """The numbers that labels store have the label's size, and each becomes one train id."""
+    for _, _, samples in case.splits():
+        for label in (sample.label for sample in samples if sample.label is not None):
+            stored, decoded = case.dataset.stored_ids(label), case.dataset.decode_label(label)
+            if stored is None:
+                continue
+            assert stored.shape == decoded.shape, f"{label} stores {stored.shape} numbers for {decoded.shape} pixels"
+            pairs = np.unique(np.stack([stored.ravel(), decoded.ravel()]), axis=1)
+            assert len(np.unique(pairs[0])) == pairs.shape[1], (
+                f"{label}: one stored number has become several train ids"
+            )
 
 
 def check_missing_root(case: DatasetCase, folder: Path) -> None:
@@ -168,6 +191,7 @@ DATASET_CHECKS: dict[str, Callable[[DatasetCase, Path], None]] = {
         check_description,
         check_splits,
         check_images_and_labels,
+        check_stored_ids,
         check_missing_root,
         check_unknown_names,
         check_missing_image,

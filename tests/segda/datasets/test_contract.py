@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -83,6 +84,20 @@ class AllUnscored(LoveDA):
     unscored = frozenset(range(len(LoveDA.classes)))
 
 
+class AllLeftOut(LoveDA):
+    scorings = MappingProxyType({"7": frozenset(range(7))})
+
+
+class CountsOfNothing(LoveDA):
+    def published_counts(self, root: Path) -> dict[tuple[str, str], int]:
+        return {("urban", "validation"): 3}
+
+
+class OtherIds(LoveDA):
+    def stored_ids(self, path: Path) -> np.ndarray:
+        return super().stored_ids(path) // 2
+
+
 class Shuffled(LoveDA):
     def list_samples(self, root: Path, *, domain: str, split: str) -> list[Sample]:
         self.turns = getattr(self, "turns", 0) + 1
@@ -122,7 +137,10 @@ class AnySplit(LoveDA):
     [
         (SameColors, "classes_and_palette", "same color"),
         (AllUnscored, "classes_and_palette", "unscored must hold some train ids, not all"),
+        (AllLeftOut, "classes_and_palette", "scoring 7 must leave out some train ids, not all"),
         (Silent, "description", "layout must say something"),
+        (CountsOfNothing, "description", "a count is published of"),
+        (OtherIds, "stored_ids", "has become several train ids"),
         (Shuffled, "splits", "in another order"),
         (Stored, "images_and_labels", "values that are no train ids: "),
         (SmallLabels, "images_and_labels", "its image"),
