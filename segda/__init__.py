@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segda.evaluation import evaluate
     from segda.file_prediction import predict_files
     from segda.loading import load_config
-    from segda.losses import LOSSES, Loss, mean
+    from segda.losses import LOSSES, Loss, LossConfig, SupervisedLoss, mean
     from segda.methods import METHODS, Method, MethodConfig, StepInput, StepOutput
     from segda.models import MODELS, ModelConfig, Segmenter, build_segmenter
     from segda.models.trunks import BACKBONES
@@ -44,6 +44,7 @@ __all__ = [
     "Choice",
     "ConfigError",
     "Loss",
+    "LossConfig",
     "Method",
     "MethodConfig",
     "ModelConfig",
@@ -54,6 +55,7 @@ __all__ = [
     "Segmenter",
     "StepInput",
     "StepOutput",
+    "SupervisedLoss",
     "TrainConfig",
     "build_segmenter",
     "evaluate",
@@ -78,7 +80,7 @@ __getattr__, __dir__ = exports(
         "segda.evaluation": ("evaluate",),
         "segda.file_prediction": ("predict_files",),
         "segda.loading": ("load_config",),
-        "segda.losses": ("LOSSES", "Loss", "mean"),
+        "segda.losses": ("LOSSES", "Loss", "LossConfig", "SupervisedLoss", "mean"),
         "segda.methods": ("METHODS", "Method", "MethodConfig", "StepInput", "StepOutput"),
         "segda.models": ("MODELS", "ModelConfig", "Segmenter", "build_segmenter"),
         "segda.models.trunks": ("BACKBONES",),

@@ -42,11 +42,13 @@ class MethodCase:
         method: the class.
         settings: beyond the defaults of its `Config`.
         round: number of the round that the method is in, if it has rounds; 0: before the first one.
+        loss: what `SegmentationLoss` is made with, `class_weight` included.
     """
 
     method: type[Method]
     settings: Mapping[str, Any] = field(default_factory=dict)
     round: int = 1
+    loss: Mapping[str, Any] = field(default_factory=lambda: {"name": "cross_entropy"})
 
     def build(self, seed: int = 0, *, normalized: bool = True) -> Method:
         """Return the method around a toy network, in training mode and in its round.
@@ -59,7 +61,7 @@ class MethodCase:
         built = self.method(
             ToySegmenter(normalized=normalized),
             config=self.method.Config.model_validate(dict(self.settings)),
-            loss=SegmentationLoss("cross_entropy"),
+            loss=SegmentationLoss(**self.loss),
             num_classes=NUM_CLASSES,
         )
         if self.round and built.round_starts():

@@ -68,6 +68,13 @@ def test_every_method_keeps_the_contract(case, check):
     METHOD_CHECKS[check](CASES[case])
 
 
+@pytest.mark.parametrize("check", ["losses_are_finite", "parts_equal_the_whole", "two_ranks_equal_the_whole"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_the_contract_with_a_loss_that_weighs_classes_and_picks_pixels(name, check):
+    loss = {"name": "ohem", "least": 0.2, "class_weight": [0.4, 3.0, 1.0, 9.0, 0.2], "auxiliary_weight": 0.5}
+    METHOD_CHECKS[check](MethodCase(METHODS[name], loss=loss))
+
+
 class MeanOfConfident(Method):
     """Wrong on purpose: a mean over some pixels that is handed over as if it were one over a fixed number."""
 
