@@ -286,7 +286,8 @@ class TrainConfig(_Part):
         "end", description="when to score the labelled target split; scores are for reading and steer nothing"
     )
     validators: Annotated[tuple[str, ...], OneOf(VALIDATORS)] = Field(
-        USUAL_VALIDATORS, description="label-free scores of the predictions on the target, computed at the end"
+        USUAL_VALIDATORS,
+        description="label-free scores of the predictions on the target at every report: of a few images, at the end of all",
     )
 
     @model_validator(mode="after")

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segda.datasets.cache import DecodedSplit
 from segda.datasets.loaders import RawBatch, evaluation_batches, normalize
 from segda.device import autocast
 from segda.metrics import ConfusionMatrix, SegmentationMetrics
+from segda.types import SegmentationOutput
 
 
-def class_scores(
+def outputs(
     segmenter: nn.Module, split: DecodedSplit, *, device: torch.device, dtype: torch.dtype, batch_size: int = 8
-) -> Iterator[tuple[RawBatch, Tensor]]:
+) -> Iterator[tuple[RawBatch, SegmentationOutput]]:
     """Run a segmenter over every image of a split in order; its mode is restored at the end.
 
     Args:
@@ -26,15 +25,15 @@ def class_scores(
         batch_size: images at once.
 
     Yields:
-        The batch as decoded, and the logits, float [B, C, H, W] on the device.
+        The batch as decoded, and what the segmenter says of it, on the device.
     """
     was_training = segmenter.training
     segmenter.eval()
     try:
         for batch in evaluation_batches(split, batch_size=batch_size):
             with torch.inference_mode(), autocast(device, dtype):
-                logits = segmenter(normalize(batch.image.to(device, non_blocking=True))).logits
-            yield batch, logits
+                output = segmenter(normalize(batch.image.to(device, non_blocking=True)))
+            yield batch, output
     finally:
         segmenter.train(was_training)
 
@@ -54,8 +53,8 @@ def predictions(
     Yields:
         The batch as decoded, and the predicted train ids, int64 [B, H, W] on the device.
     """
-    for batch, logits in class_scores(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
-        yield batch, logits.argmax(dim=1)
+    for batch, output in outputs(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
+        yield batch, output.logits.argmax(dim=1)
 
 
 def score_split(
@@ -68,6 +67,7 @@ def score_split(
     dtype: torch.dtype,
     batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
+    observe: Callable[[SegmentationOutput, Tensor], None] | None = None,
 ) -> SegmentationMetrics:
     """Score a segmenter on a labelled split from one accumulated confusion matrix.
 
@@ -80,6 +80,7 @@ def score_split(
         dtype: what convolutions compute in.
         batch_size: images at once.
         progress: called with the number of images of each finished batch.
+        observe: called with what the segmenter says of each batch, and its label, on the device.
 
     Returns:
         The scores.
@@ -90,27 +91,12 @@ def score_split(
     if split.labels is None:
         raise ValueError("a split with labels is needed to score a segmenter, got one decoded without")
     matrix = ConfusionMatrix(num_classes, device=device)
-    for batch, prediction in predictions(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
+    for batch, output in outputs(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
         assert batch.label is not None
-        matrix.update(prediction, batch.label.to(device, non_blocking=True))
+        label = batch.label.to(device, non_blocking=True)
+        matrix.update(output.logits.argmax(dim=1), label)
+        if observe is not None:
+            observe(output, label)
         if progress is not None:
-            progress(len(prediction))
+            progress(len(label))
     return matrix.compute(unscored=unscored)
-
-
-def label_shares(split: DecodedSplit, *, num_classes: int) -> NDArray[np.float64]:
-    """Return the share of labelled pixels of each class.
-
-    Args:
-        split: decoded images with labels.
-        num_classes: number of train ids.
-
-    Returns:
-        Shares that sum to 1, float64 [C].
-    """
-    assert split.labels is not None
-    counts = np.zeros(256, dtype=np.int64)
-    for label in split.labels:
-        counts += np.bincount(label.ravel(), minlength=256)
-    shares: NDArray[np.float64] = counts[:num_classes] / max(int(counts[:num_classes].sum()), 1)
-    return shares

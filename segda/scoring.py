@@ -1,29 +1,39 @@
 """What a run is told about itself: scores during training, and the record that it leaves at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
 from segda.datasets.statistics import class_counts, rarest_half
 from segda.files import write_json
-from segda.inference import class_scores, label_shares, predictions, score_split
+from segda.inference import outputs, predictions, score_split
 from segda.methods import Method
 from segda.metrics import SegmentationMetrics, mean_iou
 from segda.pictures import example_grid, write_png
 from segda.splits import Splits, splits_fingerprint
-from segda.validators import VALIDATORS, PixelSample, validator_metric
+from segda.target_prediction import TARGET_PREDICTION, TargetPrediction, write_target_prediction
+from segda.types import SegmentationOutput
+from segda.validators import ONLY_AT_THE_END, Evidence, PixelSample, scores
+from segda.validators.transport import transport_alarm
 
 # A class counts as present in the source, and as forgotten on the target, at these shares of pixels.
 PRESENT_SHARE = 0.01
 FORGOTTEN_SHARE = 0.001
 NUM_EXAMPLES = 4
+# What validators look at: of the source's validation split, and of the target's training split at the end.
+SOURCE_SAMPLE = {"max_images": 256, "pixels": 32}
+TARGET_SAMPLE = {"max_images": 512, "pixels": 256}
+KEPT_PIXELS = 64  # of each of these target images whose predicted classes are kept
+# Before the end the network runs over so many target images only: a twentieth of what validation runs over anyway.
+INTERIM_SHARE, FEWEST_INTERIM, MOST_INTERIM = 0.05, 4, 32
 RESULT = "result.json"
 
 
@@ -51,14 +61,19 @@ class Scorer:
         self.num_classes = len(self.dataset.classes)
 
     def interim(self) -> dict[str, float]:
-        """Return the scores that are due at every report."""
-        scored = {"source/val": self._evaluate(self.splits.source_val)}
+        """Return the scores that are due at every report; those of the target are of a few of its images."""
+        sample = PixelSample(len(self.splits.source_val), **SOURCE_SAMPLE)
+        scored = {"source/val": self._evaluate(self.splits.source_val, sample.add)}
         if self.splits.oracle is not None and self.config.oracle == "always":
             scored["oracle/target"] = self._evaluate(self.splits.oracle)
-        return self._metrics(scored)
+        wanted = round(INTERIM_SHARE * len(self.splits.source_val))
+        few = _evenly(self.splits.target, max(FEWEST_INTERIM, min(wanted, MOST_INTERIM)))
+        validators = [name for name in self.config.validators if name not in ONLY_AT_THE_END]
+        evidence, figures = self._look_at(few, sample, scored["source/val"])
+        return self._metrics(scored) | figures | scores(validators, evidence)
 
     def final(self, folder: Path, *, step: int, seconds: float) -> dict[str, float]:
-        """Return all scores, and write `result.json` and the pictures of examples.
+        """Return all scores, and write `result.json`, the prediction on the target and the pictures of examples.
 
         Args:
             folder: the run folder.
@@ -68,14 +83,25 @@ class Scorer:
         Returns:
             Metric name -> value.
         """
-        scored = {"source/val": self._evaluate(self.splits.source_val)}
+        sample = PixelSample(len(self.splits.source_val), **SOURCE_SAMPLE)
+        scored = {"source/val": self._evaluate(self.splits.source_val, sample.add)}
         if self.splits.source_test is not None:
             scored["source/test"] = self._evaluate(self.splits.source_test)
         if self.splits.oracle is not None:
             scored["oracle/target"] = self._evaluate(self.splits.oracle)
-        self._write_result(folder, scored, step=step, seconds=seconds)
+        target = self.splits.target
+        evidence, figures = self._look_at(target, sample, scored["source/val"])
+        figures["target/transport_accuracy"] = transport_alarm(evidence)
+        height, width = target.images.shape[1:3]
+        pixels = PixelSample(len(target), **TARGET_SAMPLE).identity(
+            fingerprint=target.fingerprint, size=(height, width), kept=KEPT_PIXELS, classes=self.dataset.classes
+        )
+        predicted = evidence.target[:, :KEPT_PIXELS].argmax(dim=-1).flatten().to(torch.uint8).numpy()
+        write_target_prediction(folder / TARGET_PREDICTION, TargetPrediction(predicted, self.num_classes, pixels))
+        # Last: who finds it finds all else.
         self._write_examples(folder)
-        return self._metrics(scored) | self._target_figures()
+        self._write_result(folder, scored, step=step, seconds=seconds)
+        return self._metrics(scored) | figures | scores(self.config.validators, evidence)
 
     @cached_property
     def under_represented(self) -> frozenset[int]:
@@ -86,7 +112,9 @@ class Scorer:
         counts = class_counts(self.splits.source, num_classes=self.num_classes)
         return frozenset(rarest_half(counts, unscored=self.config.data.unscored))
 
-    def _evaluate(self, split: DecodedSplit) -> SegmentationMetrics:
+    def _evaluate(
+        self, split: DecodedSplit, observe: Callable[[SegmentationOutput, Tensor], None] | None = None
+    ) -> SegmentationMetrics:
         return score_split(
             self.method.segmenter,
             split,
@@ -94,6 +122,7 @@ class Scorer:
             unscored=self.config.data.unscored,
             device=self.device,
             dtype=self.dtype,
+            observe=observe,
         )
 
     def _metrics(self, scored: Mapping[str, SegmentationMetrics]) -> dict[str, float]:
@@ -115,20 +144,36 @@ class Scorer:
         means = {f"miou_{name}": mean_iou(result.iou_per_class, left_out) for name, left_out in sets.items()}
         return {name: miou for name, miou in means.items() if not np.isnan(miou)}
 
-    def _target_figures(self) -> dict[str, float]:
-        """Describe the predictions on unlabelled target images: whether the network forgets classes, and the validators."""
-        images = self.splits.target
+    def _look_at(
+        self, images: DecodedSplit, source: PixelSample, scored: SegmentationMetrics
+    ) -> tuple[Evidence, dict[str, float]]:
+        """Run over unlabelled target images: what validators judge by, and whether the network forgets classes.
+
+        Args:
+            images: of the target.
+            source: what the network says of the source's validation images.
+            scored: its scores there, for how frequent the classes are.
+        """
         counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self.device)
-        sample = PixelSample(len(images.names))
-        for _, logits in class_scores(self.method.segmenter, images, device=self.device, dtype=self.dtype):
-            counts += torch.bincount(logits.argmax(dim=1).flatten(), minlength=self.num_classes)
-            sample.add(logits)
+        sample = PixelSample(len(images), **TARGET_SAMPLE)
+        for _, output in outputs(self.method.segmenter, images, device=self.device, dtype=self.dtype):
+            counts += torch.bincount(output.logits.argmax(dim=1).flatten(), minlength=self.num_classes)
+            sample.add(output)
         shares = (counts / counts.sum()).double().cpu().numpy()
-        present = label_shares(self.splits.source_val, num_classes=self.num_classes) > PRESENT_SHARE
-        return {
+        labels = scored.confusion.sum(axis=1)
+        source_shares = labels / max(int(labels.sum()), 1)
+        evidence = Evidence(
+            target=sample.probs,
+            source=source.probs,
+            source_labels=source.labels,
+            source_shares=torch.from_numpy(source_shares),
+            target_features=sample.features,
+            source_features=source.features,
+        )
+        forgotten = (source_shares > PRESENT_SHARE) & (shares < FORGOTTEN_SHARE)
+        return evidence, {
             "target/largest_class_share": float(shares.max()),
-            "target/missing_classes": float(np.count_nonzero(present & (shares < FORGOTTEN_SHARE))),
-            **{validator_metric(name): float(VALIDATORS[name](sample.probs)) for name in self.config.validators},
+            "target/missing_classes": float(np.count_nonzero(forgotten)),
         }
 
     def _write_result(
@@ -185,13 +230,7 @@ class Scorer:
         source = self.splits.source_test or self.splits.source_val
         target = self.splits.oracle or self.splits.target
         for name, split in (("source", source), ("target", target)):
-            picks = np.unique(np.linspace(0, len(split.names) - 1, NUM_EXAMPLES).round().astype(int))
-            few = DecodedSplit(
-                images=split.images[picks],
-                labels=None if split.labels is None else split.labels[picks],
-                names=tuple(split.names[pick] for pick in picks),
-                fingerprint=split.fingerprint,
-            )
+            few = _evenly(split, NUM_EXAMPLES)
             predicted = [
                 prediction.to(torch.uint8).cpu().numpy()
                 for _, prediction in predictions(self.method.segmenter, few, device=self.device, dtype=self.dtype)
@@ -204,3 +243,14 @@ class Scorer:
                 classes=self.dataset.classes,
             )
             write_png(folder / f"examples_{name}.png", Image.fromarray(picture))
+
+
+def _evenly(split: DecodedSplit, count: int) -> DecodedSplit:
+    """Return evenly spaced images of a split, in memory: so many, or all that it has."""
+    picks = np.unique(np.linspace(0, len(split) - 1, count).round().astype(int))
+    return DecodedSplit(
+        images=split.images[picks],
+        labels=None if split.labels is None else split.labels[picks],
+        names=tuple(split.names[pick] for pick in picks),
+        fingerprint=split.fingerprint,
+    )

@@ -19,27 +19,33 @@ SPLITS = ("source/val", "oracle/target")
 SOURCE_MIOU, TARGET_MIOU = (f"{split}/miou" for split in SPLITS)
 TARGET_MIOU_WELL, TARGET_MIOU_UNDER = f"{TARGET_MIOU}_well", f"{TARGET_MIOU}_under"
 SECONDS_PER_STEP = "train/seconds_per_step"
-# Of predictions on target images without labels.
+SOURCE_ACCURACY = f"{SPLITS[0]}/pixel_accuracy"
+# Of predictions on target images without labels; the last one at the end of a training only.
 LARGEST_CLASS_SHARE = "target/largest_class_share"
 MISSING_CLASSES = "target/missing_classes"
+TRANSPORT_ACCURACY = "target/transport_accuracy"
+# Of a trial beside others; they change with those and are kept nowhere (`sweeps.selection.pool`).
+_POOL_PREFIX = "target/pool/"
+ENSV = f"{_POOL_PREFIX}ensv"
+LARGEST_VOTE_SHARE = f"{_POOL_PREFIX}largest_class_share"
 _ORACLE_PREFIX = "oracle/"
-_BY_MIOU = {"source_validation": SOURCE_MIOU, "oracle": TARGET_MIOU}
+_BY_NAME = {"source_validation": SOURCE_MIOU, "ensv": ENSV, "oracle": TARGET_MIOU}
 
 
 class _Criteria(Mapping[str, str]):
     """Criterion of selection -> the metric that it maximizes; every validator that can be looked up is one."""
 
     def __getitem__(self, name: str) -> str:
-        if name in _BY_MIOU:
-            return _BY_MIOU[name]
+        if name in _BY_NAME:
+            return _BY_NAME[name]
         _validators().VALIDATORS[name]  # raises what is wrong with the name
         return str(_validators().validator_metric(name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("source_validation", *_validators().VALIDATORS, "oracle"))
+        return iter(("source_validation", *_validators().VALIDATORS, "ensv", "oracle"))
 
     def __len__(self) -> int:
-        return len(_BY_MIOU) + len(_validators().VALIDATORS)
+        return len(_BY_NAME) + len(_validators().VALIDATORS)
 
 
 def _validators() -> ModuleType:
@@ -52,17 +58,27 @@ CRITERIA = _Criteria()
 
 
 def label_free(validators: Iterable[str]) -> list[str]:
-    """Return the metrics of predictions on target images without labels, which are reported at the end of a training.
+    """Return the metrics of predictions on target images without labels that an objective may name.
 
     Args:
-        validators: names of those that it computes.
+        validators: names of those that a training computes.
     """
     return [LARGEST_CLASS_SHARE, MISSING_CLASSES, *map(_validators().validator_metric, validators)]
+
+
+def is_late(metric: str) -> bool:
+    """Return whether an objective's metric is reported at the end of a training only."""
+    return metric in map(_validators().validator_metric, _validators().ONLY_AT_THE_END)
 
 
 def is_validator(metric: str) -> bool:
     """Return whether a metric is the score of a validator."""
     return metric.startswith(_validators().validator_metric(""))
+
+
+def is_pool(metric: str) -> bool:
+    """Return whether a figure of a trial depends on other trials, too."""
+    return metric.startswith(_POOL_PREFIX)
 
 
 def is_oracle(metric: str) -> bool:

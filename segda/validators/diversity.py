@@ -7,12 +7,12 @@ prefer the one with the more even classes.
 import math
 
 import torch
-from torch import Tensor
 
 from segda.validators.entropy import entropy
+from segda.validators.evidence import Evidence
 
 
-def information_maximization(probs: Tensor) -> float:
+def information_maximization(evidence: Evidence) -> float:
     """Return the mutual information of pixel and predicted class, in nats.
 
     H(mean p) - mean H(p), from 0 (every pixel has the same probabilities) to ln C (sure of each pixel, and all classes equally
@@ -20,13 +20,13 @@ def information_maximization(probs: Tensor) -> float:
     Maximization" (NeurIPS 2010), read as a validator by Musgrave et al. (2022).
 
     Args:
-        probs: class probabilities, float [N, P, C].
+        evidence: of the network; its predictions on the target are looked at.
     """
-    flat = probs.double().flatten(end_dim=-2)
+    flat = evidence.pixels
     return float(entropy(flat.mean(dim=0)) - entropy(flat).mean())
 
 
-def batch_nuclear_norm(probs: Tensor) -> float:
+def batch_nuclear_norm(evidence: Evidence) -> float:
     """Return the nuclear norm of the matrix of pixels by classes, relative to the largest that it can have.
 
     Cui et al., "Towards Discriminability and Diversity: Batch Nuclear-norm Maximization" (CVPR 2020), read as a validator by
@@ -34,9 +34,9 @@ def batch_nuclear_norm(probs: Tensor) -> float:
     equally likely everywhere) over 1 / sqrt(C) (sure of one class everywhere) to 1 (sure, and all classes equally frequent).
 
     Args:
-        probs: class probabilities, float [N, P, C]; NaN in, NaN out.
+        evidence: of the network; its predictions on the target are looked at; NaN in, NaN out.
     """
-    flat = probs.double().flatten(end_dim=-2)
+    flat = evidence.pixels
     if not flat.isfinite().all():
         return math.nan  # the decomposition would raise
     # Singular values are the roots of the eigenvalues of a matrix of classes by classes, which is small.

@@ -3,17 +3,19 @@
 import torch
 from torch import Tensor
 
+from segda.validators.evidence import Evidence
 
-def negative_entropy(probs: Tensor) -> float:
+
+def negative_entropy(evidence: Evidence) -> float:
     """Return minus the mean entropy of a pixel's class probabilities, in nats.
 
     From -ln C (every class equally likely everywhere) to 0 (sure of every pixel). It sees nothing but confidence: a network that
     puts one class everywhere gets the best score if it is sure of it.
 
     Args:
-        probs: class probabilities, float [N, P, C].
+        evidence: of the network; its predictions on the target are looked at.
     """
-    return -float(entropy(probs.double()).mean())
+    return -float(entropy(evidence.pixels).mean())
 
 
 def entropy(probs: Tensor) -> Tensor:

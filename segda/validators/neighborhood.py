@@ -1,16 +1,16 @@
 """Neighborhoods: whether pixels that a network finds alike form dense groups."""
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from segda.validators.entropy import entropy
+from segda.validators.evidence import Evidence
 
 PIXELS = 100  # of each image; the score grows with the logarithm of the number, so it is one for all
 TEMPERATURE = 0.05
 
 
-def soft_neighborhood_density(probs: Tensor) -> float:
+def soft_neighborhood_density(evidence: Evidence) -> float:
     """Return the soft neighborhood density, in nats: from near 0 (no pixel is like another) to ln 100 (all are alike).
 
     Saito et al., "Tune it the Right Way: Unsupervised Validation of Domain Adaptation via Soft Neighborhood Density" (ICCV
@@ -19,10 +19,10 @@ def soft_neighborhood_density(probs: Tensor) -> float:
     network. It rewards collapse: a network that finds all pixels alike gets the best score.
 
     Args:
-        probs: class probabilities, float [N, P, C]; the first 100 pixels of each image are used.
+        evidence: of the network; the first 100 pixels of each target image are looked at.
     """
     total = 0.0
-    for pixels in probs[:, :PIXELS].double():
+    for pixels in evidence.target[:, :PIXELS].double():
         unit = functional.normalize(pixels, dim=-1)
         total += float(entropy(torch.softmax(unit @ unit.T / TEMPERATURE, dim=-1)).mean())
-    return total / len(probs)
+    return total / len(evidence.target)

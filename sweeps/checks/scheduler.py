@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError
 from sweeps.file.spec import SweepSpec
-from sweeps.metrics import is_oracle
+from sweeps.metrics import is_late, is_oracle
 from sweeps.schedulers.base import StoppingConfig
 
 
@@ -36,7 +36,7 @@ def check_comparison(
             f"must be the objective {reported[0]}, got {metric}, by which trials that lead in the objective would be stopped; "
             "leave it out or use `name: none`",
         )
-    if metric.startswith("target/"):
+    if is_late(metric):
         raise LocatedError(
             ("scheduler", "name"),
             f"{name} compares trials along the way, and {metric} is reported at the end only; use `name: none`",

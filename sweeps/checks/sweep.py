@@ -66,10 +66,10 @@ def check_spec(spec: SweepSpec) -> None:
     _check_models(space)
     sample = _check_values(spec, space)
     _check_references(spec)
-    known = _reported(sample)
+    known = [*_reported(sample), *label_free(sample.validators)]
     for index, objective in enumerate(spec.objectives):
         where: Location = ("objectives", index, "metric")
-        _check_metric(spec, sample, where, objective.metric, [*known, *label_free(sample.validators), *EFFICIENCY])
+        _check_metric(spec, sample, where, objective.metric, [*known, *EFFICIENCY])
         if objective.metric in [other.metric for other in spec.objectives[:index]]:
             raise LocatedError(where, f"{objective.metric} is an objective already; keep one of them")
     _check_bounds(spec)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from segda.errors import ConfigError
 from sweeps.checks.makers import stored_spec
 from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
+from sweeps.execution.predictions import compared
 from sweeps.metrics import is_oracle
 from sweeps.reports.comparison_report import write_comparison
 from sweeps.reports.marks import explained
@@ -108,6 +109,8 @@ def results(
     with ledger_to_read(Store.at(store), ledger) as opened:
         spec = stored_spec(opened.sweep(name))
         trials = opened.trials(name)
+    if spec.selection == "ensv":
+        trials = compared(trials, store=Store.at(store), storage=spec.storage)
     picked, processes = select(trials, spec).picked, spec.resources.processes
     metrics = [{key: trial.metrics[key] for key in trial.metrics if oracle or not is_oracle(key)} for trial in trials]
     parts = [

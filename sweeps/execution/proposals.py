@@ -8,6 +8,7 @@ from segda.config import TrainConfig
 from segda.errors import ConfigError
 from segda.splits import what_is_read
 from segda.tunable import Scalar
+from sweeps.execution.predictions import compared
 from sweeps.execution.reuse import take_over
 from sweeps.execution.trials import Trials
 from sweeps.execution.warm_start import warm_start_of
@@ -221,7 +222,7 @@ class Proposals:
         if not seeds or is_open:
             return None
         if self._repeated is None:
-            ranked = rank(self._trials.in_order, self._spec)
+            ranked = rank(self._compared(), self._spec)
             self._repeated = [*self._references_to_repeat(), *finalists_of(ranked, self._spec)]
         known = {
             (record.parent, record.seed) for record in self._records.values() if record.kind is TrialKind.REPLICATE
@@ -241,6 +242,13 @@ class Proposals:
             for record in self._trials.in_order
             if record.kind is TrialKind.REFERENCE and record.state is TrialState.COMPLETE
         ]
+
+    def _compared(self) -> list[TrialRecord]:
+        """Return all trials with what the sweep's criterion reads of them."""
+        trials = self._trials.in_order
+        if self._spec.selection != "ensv":
+            return trials
+        return compared(trials, store=self._store, storage=self._spec.storage)
 
     def _add(
         self,

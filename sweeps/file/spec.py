@@ -108,8 +108,9 @@ class SweepSpec(Part):
     ] = Field((), description="bounds on efficiency; an architecture that breaks one is never trained")
     selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema(_SELECTION_SCHEMA)] = Field(
         "source_validation",
-        description="how the network to use is chosen. source_validation: mean IoU on the source; entropy, im, bnm, snd: a score "
-        "of the predictions on unlabelled target images; oracle: target labels may steer the search, and every table says so",
+        description="how the network to use is chosen. source_validation: mean IoU on the source; ensv: agreement with the "
+        "majority of the other candidates on unlabelled target images; a validator, such as soft_iou: a score of its predictions "
+        "there; oracle: target labels may steer the search, and every table says so",
     )
     scheduler: Annotated[SerializeAsAny[SchedulerConfig], ConfigOf(SCHEDULERS, usual="none")] = Field(
         NoSchedulerConfig(), description="which trials stop early"

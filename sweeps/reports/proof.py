@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segda.files import write_text
 from sweeps.execution.digests import file_digest
+from sweeps.metrics import is_pool
 from sweeps.trial import TrialRecord
 
 _SUFFIX = ".proof.json"
@@ -53,7 +54,12 @@ def report_problems(report: Path, trials: Iterable[TrialRecord], *, may_be_older
 def _digest(trials: Iterable[TrialRecord]) -> str:
     """Return the digest of what reports tell of trials."""
     told = [
-        [trial.number, trial.key, trial.state, trial.attempt, trial.step, trial.metrics, trial.profile, trial.error]
+        [
+            *(trial.number, trial.key, trial.state, trial.attempt, trial.step),
+            # What a trial is beside the others is not in the ledger.
+            {name: value for name, value in trial.metrics.items() if not is_pool(name)},
+            *(trial.profile, trial.error),
+        ]
         for trial in trials
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

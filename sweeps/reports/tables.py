@@ -92,6 +92,7 @@ class CriterionRow:
 
     Attributes:
         criterion: name of the criterion.
+        used: the one that chose, where it was refused.
         picked: its choice.
         figure: the criterion's own figure of the choice.
         source_miou: source validation mean IoU of the choice.
@@ -104,6 +105,7 @@ class CriterionRow:
     """
 
     criterion: str
+    used: str
     picked: TrialRecord | None
     figure: float | None
     source_miou: float | None
@@ -189,13 +191,14 @@ def criterion_rows(trials: Sequence[TrialRecord], choices: Mapping[str, Selectio
     best = next((trial.metrics[TARGET_MIOU] for trial in trials if trial.number in by_target[:1]), None)
     rows = []
     for criterion, selection in choices.items():
-        picked, metric, ranked = selection.picked, CRITERIA[criterion], frozenset(selection.ranked)
+        picked, metric, ranked = selection.picked, CRITERIA[selection.used], frozenset(selection.ranked)
         target = finite(picked.metrics, TARGET_MIOU) if picked else None
         eligible = [trial for trial in trials if trial.number in ranked]
         ordered = None if criterion == "oracle" else rank_correlation(eligible, metric=metric, against=TARGET_MIOU)
         rows.append(
             CriterionRow(
                 criterion=criterion,
+                used=selection.used,
                 picked=picked,
                 figure=finite(picked.metrics, metric) if picked else None,
                 source_miou=finite(picked.metrics, SOURCE_MIOU) if picked else None,

@@ -14,6 +14,7 @@ from segda.datasets import DATASETS
 from segda.discriminator_health import ACCURACIES, discriminator_trouble
 from segda.errors import SegdaError
 from sweeps.checks.makers import stored_spec
+from sweeps.execution.predictions import compared
 from sweeps.execution.remote import fetch
 from sweeps.execution.remote_folder import StorageError
 from sweeps.file.spec import SweepSpec
@@ -46,7 +47,7 @@ class SweepView:
     Attributes:
         record: the sweep.
         spec: its file.
-        trials: its trials, by number.
+        trials: its trials, by number, with their pool figures (`sweeps.selection.pool`).
         events: what happened to it.
         curves: trial number -> (step, source validation mean IoU).
         discriminator_troubles: trial number -> what is wrong with its discriminator, in one sentence; of the others nothing.
@@ -147,7 +148,7 @@ class SweepView:
     @cached_property
     def seed_groups(self) -> list[SeedGroup]:
         """What the further seeds of each finalist say."""
-        return seed_groups(self.trials, metric=CRITERIA[self.spec.selection])
+        return seed_groups(self.trials, metric=CRITERIA[self.selection.used])
 
     @cached_property
     def picked_seeds(self) -> SeedGroup | None:
@@ -224,6 +225,7 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
     spec = stored_spec(record)
     trials = ledger.trials(sweep)
     _fetch_small_files(trials, store, storage=spec.storage)
+    trials = compared(trials, store=store, storage=None)
     folders = {trial.number: store.trial(trial) for trial in trials}
     return SweepView(
         record=record,

@@ -13,7 +13,7 @@ ranks a rung by non-dominated sorting. Deviation: no sorting into fronts. The co
 decided by the one metric that is not, and one trial's rung never depends on how a third one's front is numbered.
 
 Where that does not hold, `sweeps.checks.scheduler` refuses the sweep file: two objectives that are both decided by training cannot
-be pruned soundly by one of them, nor one that is reported only at the end, such as a score of target predictions, by anything.
+be pruned soundly by one of them, nor one that is reported only at the end, such as the validator `dev`, by anything.
 """
 
 from collections.abc import Collection, Iterable, Mapping

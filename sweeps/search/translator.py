@@ -102,7 +102,8 @@ class Translator:
         explained = record.state is TrialState.INFEASIBLE and any(amount > 0 for amount in measured.values())
         broken = {FAILED: 0.0 if ended_well or explained or record.is_set_aside else 1.0}
         if self._is_blind:
-            is_collapsed = record.state is TrialState.COMPLETE and collapse(record, ()) is not None
+            is_trained = record.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            is_collapsed = is_trained and collapse(record, ()) is not None
             broken[COLLAPSED] = float(is_collapsed)
         return broken | measured
 

@@ -5,8 +5,9 @@ are read here, because a report shows them; what may steer a choice is decided i
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from scipy import stats
 
 from segda.methods import METHODS
@@ -84,3 +85,30 @@ def rank_correlation(trials: Iterable[TrialRecord], *, metric: str, against: str
         return None
     first_column, second_column = zip(*pairs, strict=True)
     return float(stats.spearmanr(first_column, second_column).statistic), len(pairs)
+
+
+def weighted_rank_correlation(scores: Sequence[float], quality: Sequence[float]) -> float | None:
+    """Return the weighted Spearman correlation by which Musgrave et al. (2022) compare validators, in [-1, 1].
+
+    Ranks are dense and divided by the largest; each pair weighs the square of its larger rank, so that a poor network which is
+    ranked high counts against a score, and the order of poor networks hardly counts. A score that is not finite counts as the
+    lowest one that is.
+
+    Args:
+        scores: of each network, higher is better.
+        quality: of the same networks, finite.
+
+    Returns:
+        The correlation, or None with fewer than three networks, or where scores or quality never vary.
+    """
+    given = np.asarray(scores, dtype=np.float64)
+    known = given[np.isfinite(given)]
+    if len(given) < 3 or not known.size:
+        return None
+    given = np.where(np.isfinite(given), given, known.min())
+    first, second = (stats.rankdata(values, method="dense") for values in (given, np.asarray(quality, np.float64)))
+    first, second = first / first.max(), second / second.max()
+    weights = np.maximum(first, second) ** 2
+    first, second = (values - np.average(values, weights=weights) for values in (first, second))
+    spread = math.sqrt(float(weights @ first**2) * float(weights @ second**2))
+    return float(weights @ (first * second)) / spread if spread > 0 else None

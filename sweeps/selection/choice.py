@@ -6,6 +6,10 @@ Unsupervised Domain Adaptation", 2022) found hard to beat across methods. The va
 either: they rank by what a network's predictions on unlabelled target images look like. Each can be fooled, and none wins
 everywhere, so the guards of `sweeps.selection.guards` reject collapsed trials before any of them ranks.
 
+`ensv` ranks by agreement with the majority of the candidates (`sweeps.selection.pool`), which is not a figure of one network: who
+selects adds it to the trials first (`sweeps.execution.predictions`). Where the vote is refused, `source_validation` chooses, and
+the reason says so.
+
 `oracle` ranks by target mean IoU and needs target labels. On the search's own seed no choice has a better target figure than the
 first of its ranking, which is what the regret of every criterion is measured against. It exists to measure the others, or for
 sweeps that say `selection: oracle`.
@@ -24,9 +28,12 @@ from sweeps.paths import value_at
 from sweeps.selection.analysis import is_candidate
 from sweeps.selection.finalists import finalists_of, settle
 from sweeps.selection.guards import Guard
+from sweeps.selection.pool import pool_fault
 from sweeps.selection.reasons import choice_reason, nothing_reason
 from sweeps.selection.seeds import Paired
 from sweeps.trial import TrialRecord
+
+IN_PLACE_OF_ENSV = "source_validation"
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Selection:
     """A choice and its reasons.
 
     Attributes:
-        criterion: how it was made; `oracle` used target labels.
+        criterion: how it was to be made; `oracle` used target labels.
+        used: how it was made: another criterion where that was refused.
         picked: the chosen trial, or None if no trial qualifies.
         reason: why, for people: figures, constraints, other finalists, runner-up and margin.
         rejected: (trial number, why) of fully trained candidates that did not qualify.
@@ -44,6 +52,7 @@ class Selection:
     """
 
     criterion: str
+    used: str
     picked: TrialRecord | None
     reason: str
     rejected: tuple[tuple[int, str], ...]
@@ -58,7 +67,7 @@ def criteria_of(spec: SweepSpec) -> list[str]:
     Args:
         spec: the sweep; `base.validators` says what its trials compute.
     """
-    return ["source_validation", *value_at(spec.base, "validators", USUAL_VALIDATORS), "oracle"]
+    return ["source_validation", *value_at(spec.base, "validators", USUAL_VALIDATORS), "ensv", "oracle"]
 
 
 def rank(trials: Iterable[TrialRecord], spec: SweepSpec) -> list[TrialRecord]:
@@ -68,10 +77,11 @@ def rank(trials: Iterable[TrialRecord], spec: SweepSpec) -> list[TrialRecord]:
     move while they are repeated.
 
     Args:
-        trials: records of one sweep.
+        trials: records of one sweep, for `ensv` with their pool figures.
         spec: the sweep.
     """
-    return _ranked(list(trials), spec, spec.selection)[0]
+    records = list(trials)
+    return _ranked(records, spec, _used(records, spec.selection)[0])[0]
 
 
 def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | None = None) -> Selection:
@@ -81,7 +91,7 @@ def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | N
     equal figures the one with fewer multiply-accumulates ranks first, then the smaller number.
 
     Args:
-        trials: records of one sweep; it may still run.
+        trials: records of one sweep, for `ensv` with their pool figures; it may still run.
         spec: the sweep.
         criterion: name in `CRITERIA`; unset: the sweep's own.
 
@@ -93,26 +103,35 @@ def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | N
         known = ", ".join(CRITERIA)
         raise ConfigError(f"unknown selection criterion {criterion!r}{nearest(criterion, CRITERIA)}; known: {known}")
     records = list(trials)
-    ranked, rejected = _ranked(records, spec, criterion)
+    used, refused = _used(records, criterion)
+    ranked, rejected = _ranked(records, spec, used)
     if not ranked:
-        return Selection(criterion, None, nothing_reason(records, rejected), rejected)
-    metric = CRITERIA[criterion]
+        return Selection(criterion, used, None, nothing_reason(records, rejected), rejected)
+    metric = CRITERIA[used]
     verdict = settle(
         finalists_of(ranked, spec),
         records,
         metric=metric,
-        collapsed=_guard(records, criterion),
+        collapsed=_guard(records, used),
     )
     picked = verdict.picked
+    reason = choice_reason(verdict, ranked, records, spec, criterion=used, metric=metric)
     return Selection(
         criterion,
+        used,
         picked,
-        choice_reason(verdict, ranked, records, spec, criterion=criterion, metric=metric),
+        reason if refused is None else f"{criterion} was refused: {refused}. By {used}: {reason}",
         rejected,
         next((trial for trial in ranked if trial is not picked), None),
         verdict.comparisons,
         tuple(trial.number for trial in ranked),
     )
+
+
+def _used(trials: Sequence[TrialRecord], criterion: str) -> tuple[str, str | None]:
+    """Return the criterion that chooses, and why it is not the one that was asked for, if it is not."""
+    refused = pool_fault(trials) if criterion == "ensv" else None
+    return (criterion, None) if refused is None else (IN_PLACE_OF_ENSV, refused)
 
 
 def _ranked(

@@ -11,19 +11,32 @@ they are loose:
    less than 0.1 % of the target's. A class may be rare in the target by nature, and the source-only network shows about
    how many are; a quarter of the classes more than it misses (at least one) is the limit. Without a source-only
    training nature cannot be told from collapse, and half of the classes is the limit.
+4. An alarm by optimal transport (`segda.validators.transport`): the accuracy that predictions would have if the target's classes
+   were as frequent as the source's. It is low by nature where they are not, and the source-only network shows how low: two
+   thirds of that is the limit. Without one the limit is half of the source's pixels that the network itself has right: a network
+   that knows little has little to lose.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sweeps.labels import method_name
-from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, SOURCE_MIOU, finite
+from sweeps.metrics import (
+    LARGEST_CLASS_SHARE,
+    MISSING_CLASSES,
+    SOURCE_ACCURACY,
+    SOURCE_MIOU,
+    TRANSPORT_ACCURACY,
+    finite,
+)
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIN_SHARE_OF_SOURCE_ONLY = 0.8
 MAX_CLASS_SHARE = 0.95
 EXTRA_MISSING_SHARE = 0.25
 MISSING_SHARE_WITHOUT_BASELINE = 0.5
+MIN_SHARE_OF_TRANSPORT = 2 / 3
+MIN_SHARE_OF_ACCURACY = 0.5
 
 _CLASS_PREFIX = "source/val/iou/"
 _SOURCE_ONLY = "source_only"
@@ -68,7 +81,12 @@ class Guard:
 
     def collapse(self, trial: TrialRecord) -> str | None:
         """Return why a fully trained trial looks collapsed, or None; see `collapse`."""
-        return _collapse(trial, self.baseline(trial))
+        baseline = self.baseline(trial)
+        return _below_source_only(trial, baseline) or _target_collapse(trial.metrics, baseline)
+
+    def target_collapse(self, trial: TrialRecord) -> str | None:
+        """Return why the predictions of a fully trained trial on the target look collapsed, or None."""
+        return _target_collapse(trial.metrics, self.baseline(trial))
 
 
 def _network(trial: TrialRecord) -> str:
@@ -85,20 +103,38 @@ def collapse(trial: TrialRecord, trials: Iterable[TrialRecord]) -> str | None:
     return Guard(trials).collapse(trial)
 
 
-def _collapse(trial: TrialRecord, baseline: TrialRecord | None) -> str | None:
+def collapse_on_the_way(metrics: Mapping[str, float]) -> str | None:
+    """Return why the predictions on the target look collapsed that one report of a training tells of, or None.
+
+    Args:
+        metrics: of the report.
+    """
+    return _target_collapse(metrics, None)
+
+
+def _below_source_only(trial: TrialRecord, baseline: TrialRecord | None) -> str | None:
     source = finite(trial.metrics, SOURCE_MIOU)
-    if baseline is not None and source is not None:
-        limit = MIN_SHARE_OF_SOURCE_ONLY * baseline.metrics[SOURCE_MIOU]
-        if source < limit:
-            return (
-                f"{SOURCE_MIOU} {source:.1%} is below {limit:.1%}, {MIN_SHARE_OF_SOURCE_ONLY:g} of what source-only "
-                f"trial {baseline.number} reaches"
-            )
-    share = finite(trial.metrics, LARGEST_CLASS_SHARE)
+    if baseline is None or source is None:
+        return None
+    limit = MIN_SHARE_OF_SOURCE_ONLY * baseline.metrics[SOURCE_MIOU]
+    if source >= limit:
+        return None
+    return (
+        f"{SOURCE_MIOU} {source:.1%} is below {limit:.1%}, {MIN_SHARE_OF_SOURCE_ONLY:g} of what source-only "
+        f"trial {baseline.number} reaches"
+    )
+
+
+def _target_collapse(metrics: Mapping[str, float], baseline: TrialRecord | None) -> str | None:
+    share = finite(metrics, LARGEST_CLASS_SHARE)
     if share is not None and share > MAX_CLASS_SHARE:
         return f"one class covers {share:.1%} of the target's pixels, more than {MAX_CLASS_SHARE:.0%}"
-    missing = finite(trial.metrics, MISSING_CLASSES)
-    num_classes = sum(name.startswith(_CLASS_PREFIX) for name in trial.metrics)
+    return _too_many_missing(metrics, baseline) or _alarm(metrics, baseline)
+
+
+def _too_many_missing(metrics: Mapping[str, float], baseline: TrialRecord | None) -> str | None:
+    missing = finite(metrics, MISSING_CLASSES)
+    num_classes = sum(name.startswith(_CLASS_PREFIX) for name in metrics)
     if missing is None or num_classes == 0:
         return None
     natural = finite(baseline.metrics, MISSING_CLASSES) if baseline is not None else None
@@ -110,3 +146,20 @@ def _collapse(trial: TrialRecord, baseline: TrialRecord | None) -> str | None:
     if missing > allowed:
         return f"{missing:.0f} of {num_classes} classes are missing in its target predictions; the limit is {measure}"
     return None
+
+
+def _alarm(metrics: Mapping[str, float], baseline: TrialRecord | None) -> str | None:
+    accuracy = finite(metrics, TRANSPORT_ACCURACY)
+    natural = finite(baseline.metrics, TRANSPORT_ACCURACY) if baseline is not None else None
+    if natural is not None:
+        limit = MIN_SHARE_OF_TRANSPORT * natural
+        measure = f"two thirds of what source-only trial {baseline.number if baseline else 0} has"
+    else:
+        limit = MIN_SHARE_OF_ACCURACY * (finite(metrics, SOURCE_ACCURACY) or 0.0)
+        measure = "half of what is right on the source"
+    if accuracy is None or accuracy >= limit:
+        return None
+    return (
+        f"with the source's class shares at most {accuracy:.1%} of its target predictions could be right, below {limit:.1%}, "
+        f"{measure}"
+    )

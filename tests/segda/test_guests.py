@@ -48,8 +48,8 @@ SHY = """
     def half(logits, label, *weight):
         return 0.5 * cross_entropy(logits, label, *weight)
 
-    def surest(probs):
-        return probs.max(dim=-1).values.mean()
+    def surest(evidence):
+        return evidence.target.max(dim=-1).values.mean()
 
     mirrored = Recipe("left is right", (Step("horizontal flip", "HorizontalFlip"),))
 """

@@ -48,8 +48,8 @@ SHY = """
     class Bold(TargetOnly):
         Config = ShyConfig
 
-    def surest(probs):
-        return probs.max(dim=-1).values.mean()
+    def surest(evidence):
+        return evidence.target.max(dim=-1).values.mean()
 """
 
 NETWORK = """
@@ -289,7 +289,7 @@ def test_a_validator_of_ones_own_chooses_if_trials_compute_it(load, tmp_path):
         load("optimizer.lr:", "validators:")
     validators = "  validators: [entropy, 'shy:surest']\n  steps"
     spec = load("budget:", "selection: shy:surest\nbudget:", "  steps", validators)
-    assert criteria_of(spec) == ["source_validation", "entropy", "shy:surest", "oracle"]
+    assert criteria_of(spec) == ["source_validation", "entropy", "shy:surest", "ensv", "oracle"]
     metric = "target/validator/shy:surest"
     trials = [trial(number, metrics={metric: figure}) for number, figure in enumerate((0.7, 0.9, 0.8))]
     assert select(trials, spec).picked is trials[1]

@@ -68,13 +68,22 @@ def test_the_leader_in_the_objective_is_not_stopped(make_spec):
     assert not spec.build_scheduler().decide(1, leader[spec.scheduler.metric], rungs, number=2).stop
 
 
-@pytest.mark.parametrize("metric", ["target/validator/im", "target/largest_class_share"])
 @pytest.mark.parametrize("others", [[], [MACS]])
-def test_an_objective_that_is_reported_at_the_end_only_cannot_be_pruned(make_spec, metric, others):
-    objectives = [{"metric": metric, "direction": "maximize"}, *others]
-    assert make_spec(scheduler={"name": "none"}, objectives=objectives)
-    with pytest.raises(LocatedError, match=f"and {metric} is reported at the end only; use `name: none`"):
-        make_spec(scheduler=ASHA, objectives=objectives)
+def test_an_objective_that_is_reported_at_the_end_only_cannot_be_pruned(make_spec, others):
+    base = make_spec().base | {"validators": ["im", "dev"]}
+    objectives = [{"metric": "target/validator/dev", "direction": "maximize"}, *others]
+    assert make_spec(scheduler={"name": "none"}, objectives=objectives, base=base)
+    with pytest.raises(LocatedError, match="and target/validator/dev is reported at the end only; use `name: none`"):
+        make_spec(scheduler=ASHA, objectives=objectives, base=base)
+
+
+@pytest.mark.parametrize("scheduler", [ASHA, MEDIAN])
+def test_a_validator_that_is_reported_again_and_again_stops_trials(make_spec, scheduler):
+    metric = "target/validator/soft_iou"
+    assert (
+        make_spec(scheduler=scheduler, objectives=[{"metric": metric, "direction": "maximize"}]).scheduler.metric
+        == metric
+    )
 
 
 @pytest.mark.parametrize(

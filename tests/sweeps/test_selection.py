@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from records import PROFILE, replicate, trial
 
 from segda.errors import ConfigError
-from segda.validators import VALIDATORS
+from segda.validators import USUAL_VALIDATORS
 from sweeps.metrics import visible_metrics
 from sweeps.selection.choice import rank, select
 from sweeps.selection.guards import collapse, source_only_baseline
@@ -191,7 +191,7 @@ def scored(number, name, value, *, target=0.4, **changes):
     return trial(number, 0.6, target, metrics={f"target/validator/{name}": value}, **changes)
 
 
-@pytest.mark.parametrize("name", VALIDATORS)
+@pytest.mark.parametrize("name", USUAL_VALIDATORS)
 def test_a_validator_ranks_by_its_own_score_and_reads_no_target_label(make_spec, name):
     trials = [scored(0, name, -0.5, target=0.9), scored(1, name, -0.25, target=0.1), scored(2, name, -0.75)]
     selection = select(trials, make_spec(selection=name))
@@ -201,7 +201,7 @@ def test_a_validator_ranks_by_its_own_score_and_reads_no_target_label(make_spec,
     assert "No target label was read" in selection.reason
 
 
-@pytest.mark.parametrize("name", VALIDATORS)
+@pytest.mark.parametrize("name", USUAL_VALIDATORS)
 def test_the_guards_stand_before_every_validator(make_spec, name):
     flat = trial(1, metrics={f"target/validator/{name}": 99.0, "target/largest_class_share": 1.0})
     broken = trial(2, metrics={f"target/validator/{name}": math.nan})
