@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from segda.models import MODELS, ModelConfig, Segmenter, build_segmenter
     from segda.models.trunks import BACKBONES
     from segda.prediction import predict
+    from segda.teaching import teach
     from segda.training import train
     from segda.transforms import RECIPES
     from segda.tunable import Choice, Range
@@ -65,6 +66,7 @@ __all__ = [
     "predict",
     "predict_files",
     "profile_segmenter",
+    "teach",
     "train",
 ]
 
@@ -85,6 +87,7 @@ __getattr__, __dir__ = exports(
         "segda.models": ("MODELS", "ModelConfig", "Segmenter", "build_segmenter"),
         "segda.models.trunks": ("BACKBONES",),
         "segda.prediction": ("predict",),
+        "segda.teaching": ("teach",),
         "segda.training": ("train",),
         "segda.transforms": ("RECIPES",),
         "segda.tunable": ("Choice", "Range"),

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 from segda.batch_norm import Schedule, Variance
 from segda.config_problems import LocatedError
 from segda.datasets import DATASETS
+from segda.datasets.external_labels import digest_in
+from segda.errors import SegdaError
+from segda.files import expanded
 from segda.losses import LOSSES, USUAL_LOSS, LossConfig
 from segda.methods import METHODS
 from segda.methods.base import MethodConfig
@@ -32,7 +35,7 @@ MOST_SEEDS = 2**32 - 1  # what every generator of random numbers takes
 _MOST_PIXELS = 16_384  # of a side
 _MOST_STEPS = 10**9
 # Where things lie and how fast they are read, as opposed to what is computed.
-_PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file"})
+_PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file", "folder"})
 
 
 class _Part(BaseModel):
@@ -110,6 +113,32 @@ class SamplingConfig(_Part):
     )
 
 
+class ExternalLabelsData(_Part):
+    """Labels of the target's training images that something else has made, see `segda teach`.
+
+    The folder is a place; the digest says what must be there. Without one the configuration takes that of the labels that the
+    folder holds when it is read, and keeps to it.
+    """
+
+    folder: Path | None = Field(None, description="folder of the labels, which every process that trains can read")
+    digest: str = Field(
+        "", pattern=r"^[0-9a-f]{64}$", description="identity of the labels; unset: of those that the folder holds now"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _digest_is_known(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("digest") is not None:
+            return given
+        folder = given.get("folder")
+        if not isinstance(folder, str | Path):
+            raise LocatedError(("folder",), f"must be the folder of labels that `segda teach` wrote, got {folder!r}")
+        try:
+            return {**given, "digest": digest_in(expanded(folder))}
+        except SegdaError as error:
+            raise LocatedError(("folder",), str(error)) from None
+
+
 class DataConfig(_Part):
     """Where images come from and what is done to them before the network sees them."""
 
@@ -120,6 +149,10 @@ class DataConfig(_Part):
     few_shot: FewShotConfig | None = Field(
         None,
         description="target training images whose labels may be used, by methods that need a few; their results say so",
+    )
+    external_labels: ExternalLabelsData | None = Field(
+        None,
+        description="labels of the target training images that something else has made, for methods that learn from such",
     )
     sampling: SamplingConfig = Field(SamplingConfig(), description="which labelled images come into a batch")
     under_represented: tuple[str, ...] | None = Field(
@@ -233,6 +266,24 @@ class NetworkConfig(_Part):
     model: AnyModel
 
 
+class DataAlone(BaseModel):
+    """What images a run uses, whatever else its configuration says, and without external labels."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    data: DataConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_external_labels(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and isinstance(given.get("data"), Mapping):
+            return {
+                **given,
+                "data": {name: value for name, value in given["data"].items() if name != "external_labels"},
+            }
+        return given
+
+
 class TrainConfig(_Part):
     """One training run."""
 
@@ -309,6 +360,20 @@ class TrainConfig(_Part):
             raise LocatedError(
                 ("data", "style", "name"),
                 f"method {self.method.name} trains on target images, which have the target's look already; set it to {NO_STYLE}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _external_labels_fit(self) -> Self:
+        uses_labels = METHODS[self.method.name].uses_external_labels(self.method.model_dump())
+        if uses_labels and self.data.external_labels is None:
+            raise ValueError(
+                f"method {self.method.name} learns from labels that something else has made; write some with `segda teach` and say "
+                "where they are, e.g. data.external_labels: {folder: labels}"
+            )
+        if self.data.external_labels is not None and not uses_labels:
+            raise ValueError(
+                f"method {self.method.name} uses no external labels; leave data.external_labels out or choose a method that does"
             )
         return self
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segda.config import TrainConfig
 from segda.datasets.cache import DecodedSplit
+from segda.datasets.external_labels import confidences_of_levels
 from segda.datasets.loaders import UNCLAIMED, RawBatch, Styling, normalize, training_batches
 from segda.datasets.sampling import RareClasses
 from segda.draws import Draws
@@ -49,6 +50,12 @@ class Feed:
         self._needs_target = method.needs_target
         self._pads = RECIPES[config.data.augmentation].pads
         self._rare = rare
+        external = splits.external
+        self._target_split = splits.target if external is None else external.on(splits.target)
+        # Which confidence a level of external labels is, and what each class must reach to be as confident as on average.
+        self._confidences = torch.from_numpy(confidences_of_levels()).to(team.device)
+        means = None if external is None else external.class_confidences()
+        self._class_confidence = None if means is None else torch.from_numpy(means).to(team.device)
         self._loaders = ExitStack()
         self._round: Round | None = None
         self._raw: Iterator[Raw] = iter(())
@@ -63,7 +70,7 @@ class Feed:
         """
         self.close()
         self._round = round
-        target, drawn_target, drawn_source = self._splits.target, None, None
+        target, drawn_target, drawn_source = self._target_split, None, None
         if round is not None:
             target, drawn_target, drawn_source = round.target, round.drawn_target, round.drawn_source
         # Three independent streams of draws.
@@ -147,9 +154,11 @@ class Feed:
         if label is not None and self._pads:
             valid = label != IGNORE_INDEX
             label = label.masked_fill(label == UNCLAIMED, IGNORE_INDEX)
-        if label is None or self._round is None or self._round.target.labels is None:
+        if label is None or (self._splits.external if self._round is None else self._round.target.labels) is None:
             return UnlabeledBatch(self._image(batch), valid=valid)
         weight = None
         if batch.weight is not None:
-            weight = batch.weight.to(self._team.device, non_blocking=True).float() / FULL_WEIGHT
-        return UnlabeledBatch(self._image(batch), PseudoLabel(label, weight), valid)
+            stored = batch.weight.to(self._team.device, non_blocking=True)
+            weight = stored.float() / FULL_WEIGHT if self._round is not None else self._confidences[stored.long()]
+        class_confidence = self._class_confidence if self._round is None else None
+        return UnlabeledBatch(self._image(batch), PseudoLabel(label, weight, class_confidence), valid)

@@ -75,7 +75,7 @@ def replacing(destination: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _flush(partial)
+            flush(partial)
         if claim is not None:
             claim.check()
         try:
@@ -87,7 +87,7 @@ def replacing(destination: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             # Some file systems cannot do this for a folder; they keep a name with its file.
             with suppress(OSError):
-                _flush(destination.parent)
+                flush(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -176,7 +176,8 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Return when a loss of power cannot undo any more what was written to a file, or renamed in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

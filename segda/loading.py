@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from segda.config import DomainConfig, NetworkConfig, TrainConfig
+from segda.config import DataAlone, DataConfig, DomainConfig, NetworkConfig, TrainConfig
 from segda.config_file import read_document, validate
 from segda.config_problems import shortened, validated
 from segda.errors import ConfigError
@@ -43,18 +43,35 @@ def load_config(
         >>> load_config(plain, changes={"optimizer.lr": 0.01}).optimizer.lr
         0.01
     """
+    return with_roots(_loaded(source, TrainConfig, changes or {}), data_roots or {})
+
+
+def load_data(
+    source: Path | str | Mapping[str, Any],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    data_roots: Mapping[str, Path | str] | None = None,
+) -> DataConfig:
+    """Read which data a run uses, and nothing else of its configuration; not which external labels, as these may not be there yet.
+
+    Args:
+        source: as in `load_config`.
+        changes: as in `load_config`.
+        data_roots: as in `load_config`.
+
+    Raises:
+        ConfigError: as `load_config` does.
+    """
+    return _with_roots(_loaded(source, DataAlone, changes or {}).data, data_roots or {})
+
+
+def _loaded(source: Path | str | Mapping[str, Any], kind: type[_Config], changes: Mapping[str, Any]) -> _Config:
     if isinstance(source, Mapping):
-        config = _changed(plain_copy(source, where="configuration"), changes or {}, TrainConfig, where="configuration")
-    else:
-        path = expanded(source)
-        make_importable_beside(path)
-        document = read_document(path)
-        config = (
-            _changed(document.data, changes, TrainConfig, where=str(path))
-            if changes
-            else validate(document, TrainConfig)
-        )
-    return with_roots(config, data_roots or {})
+        return _changed(plain_copy(source, where="configuration"), changes, kind, where="configuration")
+    path = expanded(source)
+    make_importable_beside(path)
+    document = read_document(path)
+    return _changed(document.data, changes, kind, where=str(path)) if changes else validate(document, kind)
 
 
 def network_config(changes: Mapping[str, Any]) -> ModelConfig:
@@ -79,7 +96,11 @@ def with_roots(config: TrainConfig, data_roots: Mapping[str, Path | str]) -> Tra
     Raises:
         ConfigError: if the configuration does not use one of the data sets.
     """
-    used = {config.data.source.dataset, config.data.target.dataset}
+    return config.model_copy(update={"data": _with_roots(config.data, data_roots)})
+
+
+def _with_roots(data: DataConfig, data_roots: Mapping[str, Path | str]) -> DataConfig:
+    used = {data.source.dataset, data.target.dataset}
     for name in data_roots:
         if name not in used:
             raise ConfigError(
@@ -91,8 +112,7 @@ def with_roots(config: TrainConfig, data_roots: Mapping[str, Path | str]) -> Tra
     def moved(domain: DomainConfig) -> DomainConfig:
         return domain.model_copy(update={"root": roots.get(domain.dataset, domain.root)})
 
-    data = config.data.model_copy(update={"source": moved(config.data.source), "target": moved(config.data.target)})
-    return config.model_copy(update={"data": data})
+    return data.model_copy(update={"source": moved(data.source), "target": moved(data.target)})
 
 
 def _changed(data: dict[str, Any], changes: Mapping[str, Any], kind: type[_Config], *, where: str) -> _Config:

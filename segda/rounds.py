@@ -71,12 +71,16 @@ def round_steps(method: Method, *, steps: int) -> list[int]:
         steps: of the whole training.
 
     Raises:
-        ValueError: the method says something else than shares in order, or lacks what rounds need.
+        ValueError: the method says something else than shares in order, or lacks or has what rounds need or cannot have.
     """
     starts = list(method.round_starts())
     if starts != sorted(starts) or not all(0 <= start < 1 for start in starts):
         raise ValueError(f"{type(method).__name__}.round_starts must be ascending in [0, 1), got {starts}")
     kind = type(method)
+    if starts and method.needs_external_labels:
+        raise ValueError(
+            f"{kind.__name__} has rounds, whose labels would replace the external ones; needs_external_labels must be false"
+        )
     own = [name for name in _BEGINNINGS if getattr(kind, name) is not getattr(Method, name)]
     if starts and not own:
         raise ValueError(

@@ -193,6 +193,7 @@ class Scorer:
             "uses_target_labels": self.method.supervision == "target",
             "reconstruction": self.method.reconstruction,
             "few_shot": list(self.splits.few_shot.names) if self.splits.few_shot is not None else [],
+            "external_labels": None if self.splits.external is None else self.splits.external.fingerprint,
             "classes": list(self.dataset.classes),
             "unscored": [self.dataset.classes[train_id] for train_id in sorted(self.config.data.unscored)],
             "under_represented": [self.dataset.classes[train_id] for train_id in sorted(self.under_represented)],

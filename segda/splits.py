@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segda.config import DomainConfig, FewShotConfig, TrainConfig
+from segda.config import DataConfig, DomainConfig, FewShotConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.base import resolve_root
 from segda.datasets.cache import DecodedSplit, decoded_split
-from segda.errors import ConfigError
+from segda.datasets.external_labels import ExternalMaps, open_external_labels
+from segda.errors import ConfigError, DatasetNotFoundError
+from segda.files import expanded
 from segda.methods import METHODS
 
 
@@ -25,6 +27,7 @@ class Splits(NamedTuple):
     oracle: DecodedSplit | None  # the target's labelled split; read for reports only
     few_shot: DecodedSplit | None  # the few target training images whose labels a few-shot method may use
     source: DecodedSplit  # the source's training images, in whose labels classes are counted; `labeled`, but for upper bounds
+    external: ExternalMaps | None = None  # what something else says of the target training images
 
 
 def open_split(
@@ -50,16 +53,45 @@ def open_split(
         DatasetNotFoundError: if the root, split or list is missing.
         CorruptSampleError: if a sample cannot be used.
     """
+    return _decoded(config.data, domain, name, with_labels=with_labels, samples=samples, progress=progress)
+
+
+def open_target(data: DataConfig, *, size: tuple[int, int] | None = None, progress: bool = False) -> DecodedSplit:
+    """Decode (or find in the cache) the target's training images, without opening a label.
+
+    Args:
+        data: says which they are.
+        size: height and width to decode to; None: those of `data`.
+        progress: whether to draw a progress bar while decoding.
+
+    Raises:
+        DatasetNotFoundError: if the root, split or list is missing.
+        CorruptSampleError: if a sample cannot be used.
+    """
+    return _decoded(data, data.target, "train", with_labels=False, size=size, progress=progress)
+
+
+def _decoded(
+    data: DataConfig,
+    domain: DomainConfig,
+    name: str,
+    *,
+    with_labels: bool,
+    samples: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    progress: bool = False,
+) -> DecodedSplit:
+    height, width = size or (data.height, data.width)
     return decoded_split(
         DATASETS[domain.dataset],
         resolve_root(domain.dataset, domain.root),
         domain=domain.domain,
         split=name,
-        height=config.data.height,
-        width=config.data.width,
+        height=height,
+        width=width,
         with_labels=with_labels,
         names=samples,
-        cache=config.data.cache,
+        cache=data.cache,
         progress=progress,
     )
 
@@ -95,17 +127,44 @@ def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
     if config.oracle != "never" and target_report not in DATASETS[target.dataset].splits(target.domain):
         raise ConfigError(f"target domain {target.domain} of {target.dataset} has no labelled split; set oracle: never")
     has_test = source_report != "val" and source_report in source_splits
+    target_train = split(target, "train", labels=False)
     source_train = split(source, "train", labels=True)
     on_source = METHODS[config.method.name].supervision == "source"
     return Splits(
         labeled=source_train if on_source else split(target, "train", labels=True),
-        target=split(target, "train", labels=False),
+        target=target_train,
         source_val=split(source, "val", labels=True),
         source_test=split(source, source_report, labels=True) if has_test else None,
         oracle=split(target, target_report, labels=True) if config.oracle != "never" else None,
         few_shot=_few_shot(config, progress=progress),
         source=source_train,
+        external=_external(config, target_train),
     )
+
+
+def _external(config: TrainConfig, target: DecodedSplit) -> ExternalMaps | None:
+    """Open the external labels of a run, if it has some, and compare them with the images that it reads."""
+    chosen, data = config.data.external_labels, config.data
+    if chosen is None:
+        return None
+    if chosen.folder is None:
+        raise DatasetNotFoundError(
+            f"where are the external labels with the digest {chosen.digest[:16]}? say it in data.external_labels.folder"
+        )
+    labels = open_external_labels(expanded(chosen.folder), digest=chosen.digest)
+    job = labels.record.job
+    for what, has, wanted in (
+        ("size (height x width)", "{}x{}".format(*job.size), f"{data.height}x{data.width}"),
+        ("classes", ", ".join(job.classes), ", ".join(DATASETS[data.target.dataset].classes)),
+        ("images (fingerprint)", job.images[:16], target.fingerprint[:16]),
+    ):
+        if has != wanted:
+            raise ConfigError(
+                f"external labels in {labels.folder} have other {what} than the target training images of this run: {has}, not "
+                f"{wanted}; label these with `segda teach`"
+            )
+    METHODS[config.method.name].check_external_labels(config.method, has_confidences=labels.has_confidences)
+    return labels
 
 
 def _few_shot(config: TrainConfig, *, progress: bool) -> DecodedSplit | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segda.checkpoint import load_segmenter
-from segda.config import TrainConfig
+from segda.config import DataConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.ensemble import Ensemble
@@ -64,25 +64,25 @@ def make_ready(trained: Trained, config: TrainConfig | None, *, device: str, pre
     loaded = [load_segmenter(path) for path in paths]
     for path, (_, own) in zip(paths, loaded, strict=True):
         if config is not None:
-            check_classes(path, own, config)
+            check_classes(path, own.data, config.data)
         _check_together(path, own, paths[0], loaded[0][1])
     segmenters = [segmenter for segmenter, _ in loaded]
     segmenter = segmenters[0] if len(segmenters) == 1 else Ensemble(segmenters)
     return TrainedNetwork(segmenter.to(chosen), config or loaded[0][1], chosen, dtype)
 
 
-def check_classes(path: Path, own: TrainConfig, config: TrainConfig) -> None:
+def check_classes(path: Path, own: DataConfig, data: DataConfig) -> None:
     """Refuse a checkpoint that knows other classes than a configuration has.
 
     Args:
         path: of the checkpoint, for the message.
-        own: what it was trained with.
-        config: what it is used with.
+        own: what it was trained on.
+        data: what it is used on.
 
     Raises:
         ConfigError: names both.
     """
-    has, wanted = (DATASETS[each.data.source.dataset].classes for each in (own, config))
+    has, wanted = (DATASETS[each.source.dataset].classes for each in (own, data))
     if has != wanted:
         raise ConfigError(f"{path} knows the classes {', '.join(has)}, the configuration has {', '.join(wanted)}")
 

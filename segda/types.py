@@ -36,11 +36,14 @@ class PseudoLabel(NamedTuple):
 
     Attributes:
         label: train ids, int64 [B, H, W]; `IGNORE_INDEX` where nothing is claimed.
-        weight: of each pixel, float [B, H, W] in [0, 1]; None: all pixels weigh the same.
+        weight: of each pixel, float [B, H, W] in [0, 1]; None: all pixels weigh the same. Of external labels their confidence.
+        class_confidence: of external labels with confidences: the mean confidence of each class over all target training images,
+            float [C]; infinite for a class that none of them has.
     """
 
     label: Tensor
     weight: Tensor | None = None
+    class_confidence: Tensor | None = None
 
 
 class UnlabeledBatch(NamedTuple):
@@ -48,8 +51,9 @@ class UnlabeledBatch(NamedTuple):
 
     Attributes:
         image: normalized, float [B, 3, H, W].
-        pseudo_label: what the method said of these images at the beginning of the present round, augmented like them; None before
-            the first round, and for methods without rounds.
+        pseudo_label: what the method said of these images at the beginning of the present round, or, for methods that
+            `needs_external_labels`, what something else says of them, from the start; augmented like the images. None before the
+            first round, and for other methods.
         valid: which pixels show something of an image, bool [B, H, W]: augmentation may pad. None: all do. What is predicted
             elsewhere is about nothing, and no method learns from it.
     """

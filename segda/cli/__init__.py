@@ -1,4 +1,4 @@
-"""The command line `segda`: train, evaluate, predict, profile, and what is known about data sets.
+"""The command line `segda`: train, evaluate, predict, teach, profile, and what is known about data sets.
 
 Networks and data sets are imported inside the commands, so that `segda --help` answers at once.
 """
@@ -12,6 +12,7 @@ from segda.cli.evaluate import evaluate_command
 from segda.cli.output import set_up_logging
 from segda.cli.predict import predict_command
 from segda.cli.profile import profile_command
+from segda.cli.teach import teach_command
 from segda.cli.train import train_command
 from segda.cli_errors import run_cli
 from segda.guests import make_importable
@@ -39,7 +40,7 @@ def cli(verbose: bool) -> None:
     make_importable([Path.cwd()])
 
 
-for command in (train_command, evaluate_command, predict_command, profile_command, datasets_group):
+for command in (train_command, evaluate_command, predict_command, teach_command, profile_command, datasets_group):
     cli.add_command(command)
 
 

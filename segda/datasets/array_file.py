@@ -13,7 +13,7 @@ _CHUNK = 1 << 20
 
 
 class ArrayFile:
-    """A new .npy file of uint8 whose items are written by several threads.
+    """A .npy file of uint8 in the making, whose items are written by several threads.
 
     Plain writes instead of a memory map: a full disk is then an OSError and not a bus error that kills the process.
 
@@ -21,16 +21,17 @@ class ArrayFile:
         path: where it is.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        """Make the file.
+    def __init__(self, path: Path, shape: tuple[int, ...], *, is_there: bool = False) -> None:
+        """Make the file, or go on with it.
 
         Args:
             path: where nothing is yet.
             shape: of the whole array; the first axis counts items.
+            is_there: whether the file is there, of the same shape, with some items in it, which stay.
         """
         self.path = path
         self._shape = shape
-        self._file = path.open("xb")
+        self._file = path.open("r+b" if is_there else "xb")
 
     def __enter__(self) -> Self:
         header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
@@ -41,7 +42,7 @@ class ArrayFile:
 
     def __exit__(self, *_: object) -> None:
         with self._file:
-            os.fsync(self._file.fileno())
+            self.flush()
 
     def write(self, index: int, item: Pixels) -> None:
         """Write one item, uint8 of the array's shape without its first axis."""
@@ -53,6 +54,10 @@ class ArrayFile:
             written = os.pwrite(self._file.fileno(), remaining, offset)
             remaining = remaining[written:]
             offset += written
+
+    def flush(self) -> None:
+        """Return when a loss of power cannot take away any more what was written."""
+        os.fsync(self._file.fileno())
 
 
 def checksum(path: Path) -> int:

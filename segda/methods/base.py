@@ -61,7 +61,8 @@ class StepInput(NamedTuple):
 
         pseudo = self.target.pseudo_label
         if pseudo is not None:
-            pseudo = PseudoLabel(cut(pseudo.label), None if pseudo.weight is None else cut(pseudo.weight))
+            weight = None if pseudo.weight is None else cut(pseudo.weight)
+            pseudo = pseudo._replace(label=cut(pseudo.label), weight=weight)
         few, valid = self.few_shot, self.target.valid
         return StepInput(
             labeled=LabeledBatch(cut(self.labeled.image), cut(self.labeled.label)),
@@ -113,6 +114,8 @@ class Method(nn.Module, ABC):
             say so.
         draws_labeled_only: whether target images whose pseudo-label is void everywhere are left out of a round's draws. If no image
             has a label, all are drawn, and losses on pseudo-labels must be zero.
+        needs_external_labels: whether labels of the target images that something else has made (`segda teach`) come with them, as
+            their `pseudo_label`; such a method has no rounds.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -121,6 +124,7 @@ class Method(nn.Module, ABC):
     needs_few_shot: ClassVar[bool] = False
     reconstruction: ClassVar[bool] = False
     draws_labeled_only: ClassVar[bool] = False
+    needs_external_labels: ClassVar[bool] = False
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Keep the parts that all methods share.
@@ -146,6 +150,23 @@ class Method(nn.Module, ABC):
             settings: of the method, as plain data; perhaps incomplete.
         """
         return cls.needs_few_shot
+
+    @classmethod
+    def uses_external_labels(cls, settings: Mapping[str, Any]) -> bool:
+        """Return whether external labels are used; see `uses_few_shot`."""
+        return cls.needs_external_labels
+
+    @classmethod
+    def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:
+        """Refuse settings that ask more of external labels than these have; by default they do not.
+
+        Args:
+            config: an instance of the method's `Config`.
+            has_confidences: whether every pixel has a confidence.
+
+        Raises:
+            ConfigError: one line.
+        """
 
     @abstractmethod
     def training_step(self, step: StepInput) -> StepOutput:

@@ -6,7 +6,9 @@ They stand apart from `METHODS`, which has them too, for those that are put on t
 from segda.catalog import Catalog, subclass_of
 from segda.methods.adversarial import Adversarial
 from segda.methods.base import Method, MethodConfig
+from segda.methods.corte import Corte
 from segda.methods.dacs import Dacs
+from segda.methods.external_labels import ExternalLabels
 from segda.methods.fda import Fda
 from segda.methods.fine_tune import FineTune
 from segda.methods.fsda import Fsda
@@ -31,6 +33,8 @@ BUILT_IN: dict[str, type[Method]] = {
     "self_training": SelfTraining,
     "dacs": Dacs,
     "lse": Lse,
+    "external_labels": ExternalLabels,
+    "corte": Corte,
 }
 HOSTS: Catalog[type[Method]] = Catalog(
     "host method", group="segda.methods", built_in=BUILT_IN, check=subclass_of(Method, config=MethodConfig)

@@ -75,7 +75,7 @@ class Mic(Method):
 
     The teacher is the host's, if it has one (its attribute `teacher`), so that both learn from the same labels; otherwise an
     average of the segmenter's weights, kept for this (`segda.methods.teacher`). All that the host needs is passed on to it: its
-    groups of parameters, rounds, few labelled images.
+    groups of parameters, rounds, few labelled images, external labels.
 
     Source: Hoyer, Dai, Wang and Van Gool, MIC: Masked Image Consistency for Context-Enhanced Domain Adaptation, CVPR 2023,
     arXiv:2212.01322, and its code. Deviations, with reasons:
@@ -96,7 +96,7 @@ class Mic(Method):
         """Build the host around the same segmenter; see `Method.__init__`."""
         super().__init__(segmenter, config=config, loss=loss, num_classes=num_classes)
         self.host = HOSTS[config.host.name](segmenter, config=config.host, loss=loss, num_classes=num_classes)
-        for name in ("needs_few_shot", "draws_labeled_only"):
+        for name in ("needs_few_shot", "needs_external_labels", "draws_labeled_only"):
             setattr(self, name, getattr(self.host, name))
         of_host = getattr(self.host, "teacher", None)
         self.has_own_teacher = not isinstance(of_host, nn.Module)
@@ -110,6 +110,18 @@ class Mic(Method):
         host = settings.get("host", {})
         name = host.get("name", USUAL_HOST)
         return name in HOSTS and HOSTS[name].uses_few_shot(host)
+
+    @classmethod
+    def uses_external_labels(cls, settings: Mapping[str, Any]) -> bool:
+        """Return what the host says; see `Method.uses_external_labels`."""
+        host = settings.get("host", {})
+        name = host.get("name", USUAL_HOST)
+        return name in HOSTS and HOSTS[name].uses_external_labels(host)
+
+    @classmethod
+    def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:
+        """Let the host refuse its settings; see `Method.check_external_labels`."""
+        HOSTS[config.host.name].check_external_labels(config.host, has_confidences=has_confidences)
 
     def train(self, mode: bool = True) -> Self:
         """Switch the host with its segmenter to training or evaluation mode; the teacher stays in evaluation mode."""

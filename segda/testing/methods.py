@@ -102,7 +102,13 @@ class MethodCase:
             valid[0, 5:], valid[2, :, :9] = False, False  # parts of the batch differ
             shifted = shifted.masked_fill(~valid.unsqueeze(1), 0)
             shifted_label = shifted_label.masked_fill(~valid, IGNORE_INDEX)
-        target = UnlabeledBatch(shifted, PseudoLabel(shifted_label, weight) if has_labels else None, valid)
+        pseudo_label = PseudoLabel(shifted_label, weight) if has_labels else None
+        if self.method.uses_external_labels(self.settings):
+            # Of the last class nothing is said, so nothing is as confident as it is on average.
+            means = torch.tensor([0.3, 0.5, 0.4, 0.6, torch.inf])
+            said = shifted_label.masked_fill(shifted_label == NUM_CLASSES - 1, IGNORE_INDEX)
+            pseudo_label = PseudoLabel(said, weight.masked_fill(said == IGNORE_INDEX, 0), means)
+        target = UnlabeledBatch(shifted, pseudo_label, valid)
         return StepInput(
             labeled=LabeledBatch(image, label),
             target=target if self.method.needs_target else UnlabeledBatch(shifted[:0]),

@@ -1,19 +1,21 @@
 """The makers of a sweep: out of a file, out of plain data, out of the ledger. What they return has passed every check."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from segda.config_file import read_document, validate
 from segda.config_problems import LocatedError, Problem, validated
 from segda.datasets import DATASETS
-from segda.errors import ConfigError
+from segda.datasets.external_labels import digest_in
+from segda.errors import ConfigError, SegdaError
 from segda.files import expanded
 from segda.guests import make_importable, make_importable_beside
 from segda.plain_data import plain_copy
 from segda.tunable import Scalar
 from sweeps.checks.sweep import check_spec
-from sweeps.file.fields import PATH_FIELDS
+from sweeps.file.fields import EXTERNAL_DIGEST, EXTERNAL_FOLDER, PATH_FIELDS
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import SweepRecord
 from sweeps.paths import value_at, with_values
@@ -67,6 +69,10 @@ def _with_places(plain: Mapping[str, Any], data_roots: Mapping[str, Path | str])
         place = places.get(field, value_at(base, field))
         if isinstance(place, str):
             places[field] = str(expanded(place).absolute())
+    # All trials keep to the external labels that are there now. What is wrong with them is told with the line that names them.
+    if EXTERNAL_FOLDER in places and value_at(base, EXTERNAL_DIGEST) is None:
+        with suppress(SegdaError):
+            places[EXTERNAL_DIGEST] = digest_in(Path(str(places[EXTERNAL_FOLDER])))
     return {**plain, "base": with_values(base, places)}
 
 

@@ -16,6 +16,7 @@ from sweeps.checks.resources import check_resources
 from sweeps.checks.sampler import check_sampler
 from sweeps.checks.scheduler import check_comparison, check_direction, check_rungs
 from sweeps.file.fields import (
+    EXTERNAL_LABELS,
     FEW_SHOT,
     FIXED_FIELDS,
     HEAD_LR_FACTOR,
@@ -62,7 +63,7 @@ def check_spec(spec: SweepSpec) -> None:
     for part in VARIANTS:
         _check_settings(spec, space, part)
     _check_heads(spec, space)
-    _check_few_shot(spec)
+    _check_labels(spec)
     _check_models(space)
     sample = _check_values(spec, space)
     _check_references(spec)
@@ -207,20 +208,23 @@ def _check_heads(spec: SweepSpec, space: SearchSpace) -> None:
                 )
 
 
-def _check_few_shot(spec: SweepSpec) -> None:
-    """Refuse labels that nothing uses: methods without target labels do not see them."""
-    if value_at(spec.base, FEW_SHOT) is None:
-        return
+def _check_labels(spec: SweepSpec) -> None:
+    """Refuse labels that nothing uses: methods that do not need them do not see them."""
     names: set[Any] = set()
     for path in (METHOD, f"{HOST}.name"):
         names |= {value_at(spec.base, path), *(params.get(path) for params in spec.references.values())}
         if path in spec.search:
             names |= set(spec.search[path].choices or ())
-    if not any(METHODS[str(name)].needs_few_shot for name in names if name is not None):
-        raise LocatedError(
-            ("base", "data", "few_shot"),
-            "no method of this sweep uses target labels; leave it out, or search one that does",
-        )
+    methods = [METHODS[str(name)] for name in names if name is not None]
+    for path, what, is_used in (
+        (FEW_SHOT, "target labels", any(method.needs_few_shot for method in methods)),
+        (EXTERNAL_LABELS, "external labels", any(method.needs_external_labels for method in methods)),
+    ):
+        if value_at(spec.base, path) is not None and not is_used:
+            raise LocatedError(
+                ("base", *path.split(".")),
+                f"no method of this sweep uses {what}; leave it out, or search one that does",
+            )
 
 
 def _check_models(space: SearchSpace) -> None:

@@ -21,6 +21,8 @@ from sweeps.paths import value_at
 
 METHOD, FEW_SHOT, STYLE, HEAD_LR_FACTOR = "method.name", "data.few_shot", "data.style", "optimizer.head_lr_factor"
 HOST = "method.host"  # of a method that is put on top of another one
+EXTERNAL_LABELS = "data.external_labels"
+EXTERNAL_FOLDER, EXTERNAL_DIGEST = f"{EXTERNAL_LABELS}.folder", f"{EXTERNAL_LABELS}.digest"
 # Parts of a training configuration whose settings depend on their name, and what is meant where none is given.
 VARIANTS: Mapping[str, Catalog[Any]] = {
     "method": METHODS,
@@ -54,6 +56,7 @@ FIXED_FIELDS: Mapping[str, str] = {
     "data.width": _FIDELITY,
     FEW_SHOT: "few-shot methods are compared on the same labels; put it under base and make a sweep for each number of them",
     "data.under_represented": "trials are compared by the same scores; put it under base",
+    EXTERNAL_LABELS: "students are compared on the labels of one teacher; put it under base and make a sweep for each",
     "precision": _FIDELITY,
     "validators": "trials are compared by the same scores; put it under base",
     "device": _PLACE,
@@ -63,7 +66,7 @@ FIXED_FIELDS: Mapping[str, str] = {
     "data.target.root": _PLACE,
     "model.weights_file": _PLACE,
 }
-PATH_FIELDS = ("data.cache", "data.source.root", "data.target.root", "model.weights_file")
+PATH_FIELDS = ("data.cache", "data.source.root", "data.target.root", EXTERNAL_FOLDER, "model.weights_file")
 
 
 @cache

@@ -9,6 +9,7 @@ from segda.methods import METHODS
 from segda.names import nearest
 from segda.tunable import Choice
 from sweeps.file.fields import (
+    EXTERNAL_LABELS,
     FEW_SHOT,
     FIXED_FIELDS,
     HOST,
@@ -118,13 +119,24 @@ def is_candidate(part: str, name: str) -> bool:
 
 
 def _candidates(part: str, base: Mapping[str, Any]) -> list[str]:
-    """Return all that are listed and that trials are proposed with; few-shot methods if the base says which labels they have."""
+    """Return all that are listed and that trials are proposed with; methods that need further labels if the base says which."""
     names = [name for name in VARIANTS[part].usable() if is_candidate(part, name)]
     return [name for name in names if part not in _METHODS or not _lacks_labels(name, base)]
 
 
-def _lacks_labels(method: str, base: Mapping[str, Any]) -> bool:
-    return METHODS[method].needs_few_shot and value_at(base, FEW_SHOT) is None
+def _lacks_labels(method: str, base: Mapping[str, Any]) -> str:
+    """Return which labels a method needs that the base does not name, with what to add; empty if it lacks none."""
+    if METHODS[method].needs_few_shot and value_at(base, FEW_SHOT) is None:
+        return (
+            "trains with the labels of a few target images, and the base does not say of which; add e.g. "
+            "`few_shot: {images: 5}` under base.data"
+        )
+    if METHODS[method].needs_external_labels and value_at(base, EXTERNAL_LABELS) is None:
+        return (
+            "learns from labels that something else has made, and the base does not say where they are; write some with "
+            "`segda teach` and add e.g. `external_labels: {folder: labels}` under base.data"
+        )
+    return ""
 
 
 def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> list[str]:
@@ -147,12 +159,9 @@ def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> lis
         check_name(part, name, at=(*place, index))
         if not is_candidate(part, name):
             raise LocatedError((*place, index), f"{name} {NEVER_PICKED}; search {' or '.join(_candidates(part, base))}")
-        if part in _METHODS and _lacks_labels(name, base):
-            raise LocatedError(
-                (*place, index),
-                f"{name} trains with the labels of a few target images, and the base does not say of which; add e.g. "
-                "`few_shot: {images: 5}` under base.data, or leave it out",
-            )
+        lacks = _lacks_labels(name, base) if part in _METHODS else ""
+        if lacks:
+            raise LocatedError((*place, index), f"{name} {lacks}, or leave it out")
     return names
 
 

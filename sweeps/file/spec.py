@@ -233,6 +233,8 @@ class SweepSpec(Part):
         if method in METHODS and isinstance(config.get("data"), dict):
             if not METHODS[method].uses_few_shot(config["method"]):
                 config["data"].pop("few_shot", None)
+            if not METHODS[method].uses_external_labels(config["method"]):
+                config["data"].pop("external_labels", None)
             if METHODS[method].supervision == "target" and f"{STYLE}.name" not in params:
                 config["data"].pop("style", None)
         return config
@@ -250,7 +252,8 @@ class SweepSpec(Part):
         """Return the training configuration of a trial.
 
         Settings of methods and networks under `base` apply to those that have them; the others do not see them, nor do methods
-        without target labels see `data.few_shot`, nor methods that are supervised on the target `data.style`.
+        without target labels see `data.few_shot`, those without external labels `data.external_labels`, or those that are
+        supervised on the target `data.style`.
 
         Args:
             params: dotted path -> value, put over `base`.

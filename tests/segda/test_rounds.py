@@ -59,7 +59,7 @@ GUESTS = """
         \"\"\"Logs a number that is no loss: each process has its own.\"\"\"
 
         def training_step(self, step):
-            losses, logs = super().training_step(step)
+            losses, logs, _ = super().training_step(step)
             return StepOutput(losses, {**logs, "brightness": step.labeled.image.mean().detach()})
 
     class StagedConfig(MethodConfig):

@@ -51,6 +51,17 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "dacs-cutmix": MethodCase(METHODS["dacs"], {"tau": 0.3, "mix": "cutmix"}),
     "dacs-source-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "source"}),
     "dacs-joint-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "joint", "alpha": 0.5}),
+    # The colors of toy images are their classes, and nothing but jittered images supervises it.
+    "corte": MethodCase(METHODS["corte"], {"jitter": 0.05}),
+    "external_labels-plain": MethodCase(METHODS["external_labels"], {"filter": "none", "refine": False, "mix": "none"}),
+    "external_labels-threshold": MethodCase(
+        METHODS["external_labels"],
+        {"filter": "threshold", "threshold": 0.4, "weighting": "confidence", "mix": "cutmix", "batch_norm": "joint"},
+    ),
+    "mic-external_labels": MethodCase(METHODS["mic"], {"host": {"name": "external_labels"}, "tau": 0.25}),
+    "external_labels-sure": MethodCase(
+        METHODS["external_labels"], {"filter": "none", "weighting": "confidence", "alpha": 0.5, "batch_norm": "source"}
+    ),
 }
 
 # A method with rounds may do something else before the first one and in the last one.

@@ -1,0 +1,134 @@
+"""`segda teach`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from segda.cli.output import data_root_option, device_option, output, percent, plain_table, precision_option
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command("teach")
+@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("folder", type=_FOLDER)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="CHECKPOINT",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A trained network; of several the mean of their probabilities counts. May be repeated.",
+)
+@click.option(
+    "--predictions",
+    type=_FOLDER,
+    help="Instead of checkpoints: what another program says, one file per target training image and named like it; PNG of train "
+    "ids (255: none), or .npy or .npz of probabilities [classes, height, width], of any size.",
+)
+@click.option(
+    "--confidences",
+    type=_FOLDER,
+    help="With PNGs of ids: gray PNGs of 8 or 16 bits, named alike, whose largest value is a confidence of 1.",
+)
+@data_root_option
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace one value of the configuration, e.g. data.height=256; may be repeated.",
+)
+@click.option(
+    "--temperature",
+    default=1.0,
+    show_default=True,
+    help="Logits are divided by it before the softmax: above 1, less confidence.",
+)
+@click.option("--flip", is_flag=True, help="Let the networks look at each image mirrored too.")
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    type=float,
+    metavar="FACTOR",
+    help="Let the networks look at images of this many times the size that they were trained at; may be repeated.  [default: 1]",
+)
+@device_option
+@precision_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
+def teach_command(
+    config_file: Path,
+    folder: Path,
+    checkpoints: tuple[Path, ...],
+    predictions: Path | None,
+    confidences: Path | None,
+    roots: Mapping[str, Path],
+    assignments: tuple[str, ...],
+    temperature: float,
+    flip: bool,
+    scales: tuple[float, ...],
+    device: str,
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    batch_size: int,
+) -> None:
+    """Label the target training images of CONFIG.yaml once, into the new folder FOLDER, for all students.
+
+    The teacher is one network or several, larger than the students, or another program whose predictions lie in a folder.
+    Each pixel gets a class and a confidence: the margin between the two most probable classes. No label of the target is
+    opened, and checkpoints that were trained on such are refused.
+
+    CONFIG.yaml is a student's configuration: its block `data` says which images, and the size of the labels. Teachers see
+    images at the size that they were trained at. What was interrupted goes on when the same command is given again.
+
+    \b
+    Students then say where the labels are, and which method learns from them:
+      data:
+        external_labels: {folder: labels}
+      method: {name: external_labels}
+    In a sweep the same stands under `base`; all its trials keep to the labels that the folder held when the sweep began.
+
+    \b
+    Examples:
+      segda teach student.yaml labels --checkpoint runs/large/checkpoint.pt
+      segda teach student.yaml labels --checkpoint a.pt --checkpoint b.pt --checkpoint c.pt --flip --scale 1 --scale 1.5
+      segda teach student.yaml labels --predictions foundation_model/ids --confidences foundation_model/confidences
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    from segda.cli.overrides import changes_of
+    from segda.teaching import teach
+
+    labels = teach(
+        config_file,
+        folder,
+        checkpoints=checkpoints,
+        predictions=predictions,
+        confidences=confidences,
+        temperature=temperature,
+        flip=flip,
+        scales=scales or (1.0,),
+        changes=changes_of(assignments),
+        data_roots=roots,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    record = labels.record
+    total = sum(record.pixels)
+    rows = [
+        [name, percent(pixels / total), percent(mean)]
+        for name, pixels, mean in zip(
+            (*record.job.classes, "void"), record.pixels, (*record.mean_confidence, None), strict=True
+        )
+    ]
+    height, width = record.job.size
+    console = output()
+    console.print(
+        plain_table(
+            f"{len(record.job.names)} images of {height}x{width}, digest {record.digest[:16]}",
+            ["class", "pixels %", "mean confidence %"],
+            rows,
+        )
+    )
+    console.print(f"written: {folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,65 @@
+"""CoRTe, as far as it is known: a light student of a black box, without source images."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from segda.losses import SegmentationLoss
+from segda.methods.base import MethodConfig
+from segda.methods.external_labels import ExternalLabels, ExternalLabelsConfig
+from segda.methods.strong import StrongConfig
+from segda.tunable import Range
+
+
+class CorteConfig(StrongConfig):
+    """Settings of `Corte`."""
+
+    name: str = "corte"
+    alpha: Annotated[float, Range(0.9, 0.999)] = Field(
+        0.999, ge=0, lt=1, description="share of the averaged student that stays in each step, once warmed up"
+    )
+
+
+class Corte(ExternalLabels):
+    """Learn from what a black box says of the target alone: relative confidence, refinement, consistent training.
+
+    L = mean over labelled pixels of -log p(augmented target)[y], y as in `ExternalLabels` with filter: relative_margin and refine
+
+    It is `external_labels` with mix: none, lambda_source: 0 and uniform weights.
+
+    This is a RECONSTRUCTION: neither code nor full text of the paper could be had. Known are its setting (softmax of a black box,
+    no source images, a light student), the filter (margin of the two most probable classes, threshold of a class = mean margin of
+    its pixels; nothing to tune), and that labels are refined by an averaged student and learnt on strongly augmented images. Put
+    in here: how the two labellings are put together (the black box where kept, else the student where it is sure by the same
+    thresholds, void where both are sure and differ), alpha, and DACS's jitter and blur. Class means are computed once, from the
+    black box, over the whole target training set. With peaked probabilities the filter keeps about half of the pixels of every
+    class, whatever they are worth.
+
+    Source: Cuttano, Tavera, Cermelli, Averta and Caputo, Cross-Domain Transfer Learning with CoRTe: Consistent and Reliable
+    Transfer from Black-Box to Lightweight Segmentation Model, ICCV workshops 2023, arXiv:2402.13122. Deviation: validation and the
+    choice of a trial read the source here as ever; the training does not.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = CorteConfig
+    reconstruction: ClassVar[bool] = True
+
+    def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
+        """Choose the paper's settings; see `Method.__init__`."""
+        super().__init__(segmenter, config=_settings(config), loss=loss, num_classes=num_classes)
+
+    @classmethod
+    def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:
+        """See `ExternalLabels.check_external_labels`."""
+        super().check_external_labels(_settings(config), has_confidences=has_confidences)
+
+
+def _settings(config: CorteConfig) -> ExternalLabelsConfig:
+    return ExternalLabelsConfig(
+        **config.model_dump(exclude={"name"}),
+        filter="relative_margin",
+        refine=True,
+        weighting="uniform",
+        mix="none",
+        lambda_source=0.0,
+    )
