@@ -39,21 +39,25 @@ class Interval:
         steps: updates since then.
         seconds: time spent on them.
         sums: name -> sum of what the method logged, scalars on the run's device.
+        counts: name -> steps in which it was logged; a method in stages does not log all in all of them.
     """
 
     steps: int = 0
     seconds: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, logs: Mapping[str, Tensor]) -> None:
         """Count one more step."""
         self.steps += 1
         for name, value in logs.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def to(self, device: torch.device) -> "Interval":
         """Return the same with its scalars on a device."""
-        return Interval(self.steps, self.seconds, {name: value.to(device) for name, value in self.sums.items()})
+        sums = {name: value.to(device) for name, value in self.sums.items()}
+        return Interval(self.steps, self.seconds, sums, self.counts)
 
 
 class Kept(NamedTuple):
@@ -84,6 +88,7 @@ class _Interval(_Part):
     steps: int
     seconds: float
     sums: dict[str, Tensor]
+    counts: dict[str, int]
 
 
 class _Content(_Part):
@@ -145,7 +150,7 @@ def save_checkpoint(
             "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
         },
         "history": json.dumps(list(history)),
-        "interval": {"steps": interval.steps, "seconds": interval.seconds, "sums": interval.sums},
+        "interval": vars(interval),
         "round": round,
     }
     # Whoever is told of the step relies on it: a loss of power must not leave less.

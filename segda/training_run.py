@@ -205,7 +205,8 @@ class TrainingRun:
             self._make_steps(min([until, *(start for start in self._round_steps if start > self.step)]), on_step)
         config, interval = self.config, self._interval
         metrics = {
-            f"train/{name}": float(global_mean(value).item()) / interval.steps for name, value in interval.sums.items()
+            f"train/{name}": float(global_mean(value).item()) / interval.counts[name]
+            for name, value in interval.sums.items()
         }
         if self.round is not None:
             metrics |= {f"train/{name}": share for name, share in self.round.shares.items()}

@@ -16,6 +16,7 @@ from segda.methods.joint import Joint
 from segda.methods.lse import Lse
 from segda.methods.min_entropy import MinEntropy
 from segda.methods.naae import Naae
+from segda.methods.pixda import Pixda
 from segda.methods.self_training import SelfTraining
 from segda.methods.source_only import SourceOnly
 from segda.methods.target_only import TargetOnly
@@ -35,6 +36,7 @@ BUILT_IN: dict[str, type[Method]] = {
     "lse": Lse,
     "external_labels": ExternalLabels,
     "corte": Corte,
+    "pixda": Pixda,
 }
 HOSTS: Catalog[type[Method]] = Catalog(
     "host method", group="segda.methods", built_in=BUILT_IN, check=subclass_of(Method, config=MethodConfig)

@@ -24,7 +24,7 @@ ZOOM = 2  # a patch has 1 / ZOOM of each side of the image
 class LseConfig(TwoDomainConfig):
     """Settings of `Lse`; defaults are those of the paper and its code."""
 
-    name: str = "lse"
+    name: Literal["lse"] = "lse"
     warm_up: Annotated[float, Range(0.2, 0.7)] = Field(
         0.4, ge=0, lt=1, description="share of the training that precedes the first round, on the source alone"
     )
@@ -91,12 +91,14 @@ class Lse(Method):
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Copy the segmenter; see `Method.__init__`."""
         super().__init__(segmenter, config=config, loss=loss, num_classes=num_classes)
-        self.teacher = make_teacher(segmenter)
+        self.frozen = make_teacher(
+            segmenter
+        )  # no `teacher` for others to ask: it knows nothing before it is first copied
 
     def train(self, mode: bool = True) -> Self:
         """Switch the segmenter to training or evaluation mode; the frozen copy stays in evaluation mode."""
         super().train(mode)
-        self.teacher.eval()
+        self.frozen.eval()
         return self
 
     def training_step(self, step: StepInput) -> StepOutput:
@@ -124,7 +126,7 @@ class Lse(Method):
 
     def begin_round(self, number: int) -> None:
         """Copy the segmenter; see `Method.begin_round`."""
-        copy_weights(self.teacher, self.segmenter)
+        copy_weights(self.frozen, self.segmenter)
 
     def pseudo_labels(self, images: Iterable[Tensor], *, number: int) -> Iterator[PseudoLabel]:
         """Yield what the copy is sure of on the selected images, and void on the others; see `Method.pseudo_labels`."""
@@ -159,7 +161,7 @@ class Lse(Method):
         return patch, probs.argmax(dim=1).masked_fill(mask[:, 0] < 0.5, IGNORE_INDEX)
 
     def _probs(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.teacher(image, auxiliary=False).logits
+        logits: Tensor = self.frozen(image, auxiliary=False).logits
         return logits.float().softmax(dim=1)
 
 

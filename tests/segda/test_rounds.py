@@ -99,6 +99,8 @@ GUESTS = """
             if step.target.pseudo_label is not None:
                 loss_target = loss_target + cross_entropy(logits, step.target.pseudo_label.label)
             logs = {**logs, "loss_target": loss_target, "brightness": step.labeled.image.mean().detach()}
+            if step.round:
+                logs["number"] = loss_target.value.detach() * 0 + step.round
             return StepOutput({"segmenter": losses["segmenter"] + step.round * loss_target}, logs)
 
         def pseudo_labels(self, images, *, number):
@@ -178,7 +180,12 @@ def configure(guests, scenes) -> Callable[..., TrainConfig]:
     """Return a run of twelve steps that learns fast enough for the labels of its three rounds to differ."""
 
     def configure(
-        *, augmentation: str = "nadir_color", crop: int = 32, workers: int = 0, **changes: Any
+        *,
+        augmentation: str = "nadir_color",
+        crop: int = 32,
+        workers: int = 0,
+        few_shot: dict[str, int] | None = None,
+        **changes: Any,
     ) -> TrainConfig:
         plain: dict[str, Any] = {
             "data": {
@@ -189,6 +196,7 @@ def configure(guests, scenes) -> Callable[..., TrainConfig]:
                 "crop_height": crop,
                 "crop_width": crop,
                 "augmentation": augmentation,
+                "few_shot": few_shot,
                 "workers": workers,
                 "cache": scenes.parent / "cache",
             },
@@ -250,15 +258,35 @@ def round_files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if "round-" in path.name}
 
 
-def kill_in_the_middle_of_a_round(patch: pytest.MonkeyPatch) -> None:
-    update = TrainingRun.update
+def kill_in_step(step: int) -> Callable[[pytest.MonkeyPatch], None]:
+    def kill(patch: pytest.MonkeyPatch) -> None:
+        update = TrainingRun.update
 
-    def updated(run: TrainingRun, factor: float) -> None:
-        if run.step == 7:
-            raise Killed
-        update(run, factor)
+        def updated(run: TrainingRun, factor: float) -> None:
+            if run.step == step:
+                raise Killed
+            update(run, factor)
 
-    patch.setattr(TrainingRun, "update", updated)
+        patch.setattr(TrainingRun, "update", updated)
+
+    return kill
+
+
+def kill_before_the_checkpoint_of_step(step: int) -> Callable[[pytest.MonkeyPatch], None]:
+    def kill(patch: pytest.MonkeyPatch) -> None:
+        save = TrainingRun.save
+
+        def saved(run: TrainingRun) -> None:
+            if run.step == step:
+                raise Killed
+            save(run)
+
+        patch.setattr(TrainingRun, "save", saved)
+
+    return kill
+
+
+kill_in_the_middle_of_a_round = kill_in_step(7)
 
 
 def kill_in_the_middle_of_writing_maps(patch: pytest.MonkeyPatch) -> None:
@@ -285,15 +313,7 @@ def kill_between_maps_and_their_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rounds, "write_json", written)
 
 
-def kill_between_maps_and_checkpoint(patch: pytest.MonkeyPatch) -> None:
-    save = TrainingRun.save
-
-    def saved(run: TrainingRun) -> None:
-        if run.step == 6:
-            raise Killed
-        save(run)
-
-    patch.setattr(TrainingRun, "save", saved)
+kill_between_maps_and_checkpoint = kill_before_the_checkpoint_of_step(6)
 
 
 def kill_between_checkpoint_and_deleting_old_maps(patch: pytest.MonkeyPatch) -> None:
@@ -396,6 +416,36 @@ def test_rounds_that_change_the_method_and_choose_images_are_not_begun_twice(
     assert read_checkpoint(tmp_path / "parts" / "checkpoint.pt")["method"]["begun"] == 3
 
 
+LSE = {"name": "lse", "warm_up": 0.25, "rounds": 3}
+PIXDA = {"name": "pixda", "warm_up": 0.25, "rounds": 2, "distillation": 0.25, "smallest_share": 0.5, "threshold": 0.69}
+
+
+# Stages begin at steps 3, 6 and 9: rounds of lse; for pixda two choices of source images and the distillation.
+KILLS = [
+    (kill_in_step(4), 3),
+    (kill_before_the_checkpoint_of_step(9), 6),
+    (kill_in_step(9), 9),
+    (kill_in_step(11), 10),
+]
+
+
+@pytest.mark.parametrize("method", [LSE, PIXDA], ids=["lse", "pixda"])
+def test_methods_in_stages_that_are_killed_in_any_of_them_go_on_bit_for_bit(configure, tmp_path, monkeypatch, method):
+    config = configure(method=method, few_shot={"images": 2} if method is PIXDA else None)
+    whole = Reports()
+    train(config, whole, folder=tmp_path / "whole")
+    for number, (kill, goes_on_at) in enumerate(KILLS):
+        folder, parts, rest = tmp_path / str(number), Reports(), Reports()
+        with monkeypatch.context() as patch:
+            kill(patch)
+            with pytest.raises(Killed):
+                train(config, parts, folder=folder)
+        assert read_checkpoint(folder / "checkpoint.pt")["step"] == goes_on_at
+        train(config, rest, folder=folder, acknowledged=max(parts, default=0))
+        assert parts | rest == whole
+        assert_same_end(folder, tmp_path / "whole")
+
+
 def test_a_frozen_copy_is_what_the_segmenter_was_when_the_round_began(guests, configure, tmp_path):
     config = configure(method={"name": STAGED}, steps=8)
 
@@ -433,6 +483,14 @@ def test_a_round_draws_only_labeled_target_images_and_chosen_source_images(guest
     assert {"train/drawn_source", "train/drawn_target", "train/pseudo_labeled"}.isdisjoint(reports[6])
     shares = [reports[12][f"train/{name}"] for name in ("drawn_source", "drawn_target", "pseudo_labeled")]
     assert shares == [2 / 6, 2 / 6, 2 / 6]
+
+
+def test_what_is_logged_in_rounds_alone_is_averaged_over_their_steps(configure, tmp_path):
+    reports = Reports()
+    train(
+        configure(method={"name": STAGED, "starts": [0.5]}, steps=6, report_every=6), reports, folder=tmp_path / "run"
+    )
+    assert reports[6]["train/number"] == 1
 
 
 def test_a_round_without_any_label_draws_all_target_images(guests, configure, tmp_path):
@@ -725,22 +783,35 @@ def test_a_labelling_that_goes_through_the_images_twice_sees_the_same_ones(confi
 
 
 @pytest.mark.slow  # a process starts twice
-@pytest.mark.parametrize("method", [SELF_TRAINING | {"name": "guests_of_rounds:Logging"}, {"name": STAGED}])
-def test_two_processes_that_were_killed_in_the_middle_of_a_round_end_as_one_that_was_not(configure, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "logged"),
+    [
+        (SELF_TRAINING | {"name": "guests_of_rounds:Logging"}, {"loss_target", "brightness", "pseudo_labeled"}),
+        ({"name": STAGED}, {"loss_target", "brightness", "pseudo_labeled", "drawn_source", "drawn_target"}),
+        (PIXDA | {"threshold": 0.0, "threshold_step": 0.0}, {"loss_adv", "loss_kd", "drawn_source"}),
+    ],
+    ids=["labels", "stages", "pixda"],
+)
+def test_two_processes_that_were_killed_in_the_middle_of_a_round_end_as_one_that_was_not(
+    configure, tmp_path, method, logged
+):
     """Rates are small because a network with random weights amplifies roundings; reports between rounds average numbers."""
-    config = configure(method=method, optimizer={"lr": 1e-4})
+    config = configure(
+        method=method, optimizer={"lr": 1e-4}, few_shot={"images": 2} if method["name"] == "pixda" else None
+    )
     one, rest = Reports(), Reports()
     train(config, one, folder=tmp_path / "one")
     parts = interrupt(config, tmp_path / "two", processes=2)
-    assert round_files(tmp_path / "two") == {"round-2-labels.npy", "round-2.json"}
+    assert "round-2.json" in round_files(tmp_path / "two")
     train(config, rest, folder=tmp_path / "two", acknowledged=5, processes=2)
     two = parts | rest
     assert list(two) == list(one) == [5, 10, 12]
+    names = {f"train/{name}" for name in logged | {"loss_seg"}}
+    assert names <= set().union(*one.values())
     for step, metrics in one.items():
-        names = {name for name in metrics if name.startswith("train/")} - {"train/lr"}
-        assert {"train/loss_seg", "train/loss_target", "train/brightness", "train/pseudo_labeled"} <= names
-        for name in names:
-            assert two[step][name] == pytest.approx(metrics[name], rel=1e-4), (step, name)
+        for name in metrics:
+            if name.startswith("train/"):
+                assert two[step][name] == pytest.approx(metrics[name], rel=1e-4), (step, name)
     first, second = (read_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("one", "two"))
     for name, value in first.items():
         assert torch.allclose(second[name].double(), value.double(), rtol=1e-4, atol=1e-6), name

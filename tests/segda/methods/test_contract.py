@@ -40,6 +40,8 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
         METHODS["self_training"], {"thresholds": "instance_adaptive", "lambda_ent": 0.4, "lambda_uniform": 0.02}
     ),
     "self_training-joint-statistics": MethodCase(METHODS["self_training"], {"batch_norm": "joint"}),
+    "pixda-joint-statistics": MethodCase(METHODS["pixda"], {"batch_norm": "joint"}),
+    "pixda-weights-with-gradients": MethodCase(METHODS["pixda"], {"detached": False, "lambda_adv": 1.0}),
     "lse-constant": MethodCase(METHODS["lse"], {"thresholds": "constant", "batch_norm": "source"}),
     "fda-rounds": MethodCase(METHODS["fda"], {"beta": 0.05, "rounds": 2, "entropy_from": 0.5, "batch_norm": "joint"}),
     "dacs-confident": MethodCase(METHODS["dacs"], {"tau": 0.25, "lambda_mix": 0.5}),

@@ -24,8 +24,8 @@ def build(**settings: object) -> Lse:
 def with_opinions(method: Lse) -> Lse:
     """Let the copy say something else from pixel to pixel: with its first weights it predicts one class everywhere."""
     with torch.no_grad():
-        method.teacher.head.weight.mul_(30)
-        method.teacher.head.bias.zero_()
+        method.frozen.head.weight.mul_(30)
+        method.frozen.head.bias.zero_()
     return method
 
 
@@ -50,7 +50,7 @@ def test_labels_are_the_copy_s_on_the_selected_images_of_a_portion_that_grows(nu
     method = build(portion=0.3, portion_step=0.4, portion_max=0.9)
     got = labels(method, number=number)
     with torch.inference_mode():
-        probs = torch.cat([method.teacher(image).logits.softmax(1) for image in batches()])
+        probs = torch.cat([method.frozen(image).logits.softmax(1) for image in batches()])
     selected, thresholds = select_images(*class_averages(probs), portion=portion)
     expected = label_below(probs, thresholds)
     expected[~selected] = IGNORE_INDEX
@@ -70,7 +70,7 @@ def test_a_constant_threshold_replaces_those_of_the_classes():
     method = build(thresholds="constant", entropy=0.2, portion=1.0, portion_max=1.0)
     got = labels(method)
     with torch.inference_mode():
-        probs = torch.cat([method.teacher(image).logits.softmax(1) for image in batches()])
+        probs = torch.cat([method.frozen(image).logits.softmax(1) for image in batches()])
     selected, _ = select_images(*class_averages(probs), portion=1.0)
     expected = label_below(probs, torch.full((NUM_CLASSES,), 0.2))
     expected[~selected] = IGNORE_INDEX
@@ -82,18 +82,18 @@ def test_the_copy_is_of_the_beginning_of_the_round_and_a_step_leaves_it_as_it_is
     with torch.no_grad():
         for parameter in method.segmenter.parameters():
             parameter.add_(0.5)
-    assert not torch.equal(method.teacher.head.weight, method.segmenter.head.weight)
+    assert not torch.equal(method.frozen.head.weight, method.segmenter.head.weight)
     begin_round(method, 2)
-    for kept, own in zip(method.teacher.state_dict().values(), method.segmenter.state_dict().values(), strict=True):
+    for kept, own in zip(method.frozen.state_dict().values(), method.segmenter.state_dict().values(), strict=True):
         assert torch.equal(kept, own)
-    assert not method.train().teacher.training
-    before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
+    assert not method.train().frozen.training
+    before = {name: value.clone() for name, value in method.frozen.state_dict().items()}
     step = MethodCase(Lse).step()
     method.training_step(step).losses["segmenter"].value.backward()
     method.after_step()
-    for name, value in method.teacher.state_dict().items():
+    for name, value in method.frozen.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+    assert all(parameter.grad is None for parameter in method.frozen.parameters())
 
 
 def reference_enlarged(patch: Floats, size: tuple[int, int]) -> Floats:
@@ -142,7 +142,7 @@ def reference_examples(method: Lse, step: StepInput) -> tuple[Tensor, npt.NDArra
     """Enlarged images, and the argmax of enlarged probabilities where the enlarged mask is at least 0.5."""
     assert step.target.pseudo_label is not None
     images, classes = [], []
-    probs = softmax(method.teacher(step.target.image).logits)
+    probs = softmax(method.frozen(step.target.image).logits)
     mask = (step.target.pseudo_label.label != IGNORE_INDEX).double().numpy()
     for number, image in enumerate(step.target.image.double().numpy()):
         generator = step.draws.generator(number, "patch")
@@ -191,7 +191,7 @@ def test_labels_are_of_enlarged_probabilities_and_not_enlarged_class_numbers():
     wanted_image, wanted = reference_examples(method, step)
     assert torch.allclose(image, wanted_image, atol=1e-5)
     assert (label.numpy() == wanted).mean() > 0.999
-    of_maps = method.teacher(step.target.image).logits.argmax(1)
+    of_maps = method.frozen(step.target.image).logits.argmax(1)
     places = draw_patches(
         torch.Size((32, 32)), generators=[step.draws.generator(number, "patch") for number in range(4)]
     )
