@@ -66,7 +66,8 @@ class Adversarial(Method):
     supervised weight of the loss (1, seed report eq. 4) rather than 0.1; the discriminator judges a target batch once and that one
     judgement serves both losses, which is the same arithmetic because no weight changes in between. Source and target pass the
     network separately as in the authors' code, so BatchNorm's running statistics blend both domains; that alone moves the result,
-    so `lambda_adv: 0` is the control to compare with, and `batch_norm: source` makes it equal to source-only training.
+    so `lambda_adv: 0` is the control to compare with, and `batch_norm: source` makes it equal to source-only training. What recipes
+    pad is judged like the rest: both domains are padded alike, so it tells a discriminator nothing.
     """
 
     Config: ClassVar[type[MethodConfig]] = AdversarialConfig

@@ -1,6 +1,10 @@
 """Methods on top of others in sweeps: the host is searched like a method, with settings of its own."""
 
+from types import SimpleNamespace
+
 import pytest
+
+from sweeps.labels import method_label, short_params
 
 
 def method_of(spec, **params):
@@ -91,3 +95,10 @@ def test_few_shot_labels_reach_a_host_that_uses_them(make_spec):
 def test_a_reference_may_be_on_top_of_another_method(make_spec):
     spec = make_spec(references={"masked": {"method.name": "mic", "method.host.name": "min_entropy"}})
     assert method_of(spec, **spec.references["masked"])["host"]["name"] == "min_entropy"
+
+
+def test_a_label_says_what_a_method_is_put_on(make_spec):
+    params = {"method.name": "mic", "method.host.name": "dacs", "method.ratio": 0.5}
+    trial = SimpleNamespace(config={"method": {"name": "mic", "host": {"name": "dacs"}}}, params=params)
+    assert method_label(trial) == "mic × dacs"
+    assert short_params(params) == "ratio 0.5"
