@@ -81,7 +81,7 @@ class Cityscapes(SegmentationDataset):
     )
     steps: ClassVar[tuple[str, ...]] = (
         "register on the site; it sends a confirmation",
-        "fetch leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB)",
+        "fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip",
         "unpack both into the root: leftImg8bit and gtFine then lie side by side",
     )
 

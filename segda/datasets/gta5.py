@@ -44,7 +44,7 @@ class GTA5(SegmentationDataset):
     url: ClassVar[str] = "https://download.visinf.tu-darmstadt.de/data/from_games/"
     layout: ClassVar[str] = f"images/<number>.png and labels/<number>.png, optionally {_LISTS}"
     steps: ClassVar[tuple[str, ...]] = (
-        "fetch the ten parts of images (01_images.zip to 10_images.zip, 57 GB) and of labels (01_labels.zip to 10_labels.zip)",
+        "fetch the ten parts of images (01_images.zip to 10_images.zip) and of labels (01_labels.zip to 10_labels.zip)",
         "unpack all of them into the root: they fill the same two folders, images and labels",
         f"for the authors' splits, unpack {_LISTS} of read_mapping.zip into the root too; without it, of every hundred numbers "
         "the last ten are val",
