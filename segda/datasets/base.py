@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from segda.catalog import DESCRIPTION_SUFFIXES
 from segda.datasets.bands import ImageBands, image_bands
 from segda.datasets.listing import (
     IMAGE_SUFFIXES,
@@ -280,7 +281,7 @@ def resolve_root(dataset_name: str, root: Path | None) -> Path:
 def root_variable(dataset_name: str) -> str:
     """Return the environment variable that holds the folder of a data set."""
     # The name of a guest has a colon and perhaps points; a description is known by its file's name.
-    is_file = dataset_name.endswith((".yaml", ".yml"))
+    is_file = dataset_name.endswith(DESCRIPTION_SUFFIXES)
     name = Path(dataset_name).stem if is_file else dataset_name
     return f"SEGDA_{re.sub(r'[^A-Z0-9_]', '_', name.upper())}_ROOT"
 
