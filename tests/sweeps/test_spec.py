@@ -369,7 +369,7 @@ def test_the_labels_of_few_shot_methods_cannot_be_searched(make_spec):
 
 def test_a_field_of_an_unreachable_method_names_its_owner(make_spec):
     with pytest.raises(ValueError, match=r"no method of this sweep has it, but adversarial; add that to method.name"):
-        make_spec(search={"method.lambda_adv": {"low": 0.1, "high": 0.2}})
+        make_spec(search={"method.lambda_adv_auxiliary": {"low": 0.1, "high": 0.2}})
 
 
 def test_default_methods_are_those_that_can_be_picked(make_spec):
