@@ -17,7 +17,7 @@ as good as the best of the grid, to 1 %. Three questions:
   the target, so where a criterion disagrees with it this is luck; the oracle says what labels would be worth to the search.
 
 A strategy that stops trials early may stop the best one for good: then it never gets there, and the table says how often it did.
-Validators are known at the end of a training only, so nothing is stopped early by them.
+Agreement with the other candidates (`ensv`) is no figure of one training, so no search can be steered by it.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.files import write_json
 from segda.training import train
-from segda.validators import VALIDATORS
+from segda.validators import USUAL_VALIDATORS
 from sweeps.checks.makers import spec_from
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.file.space import identity
@@ -53,6 +53,7 @@ from sweeps.store import Store
 from sweeps.trial import TrialState
 
 SOURCE, TARGET = CRITERIA["source_validation"], CRITERIA["oracle"]
+STEERING = {name: CRITERIA[name] for name in ("source_validation", *USUAL_VALIDATORS, "oracle")}
 WITHIN = 0.01  # of the best value, relative
 STRATEGIES: dict[str, dict[str, Any]] = {
     "grid": {"sampler": {"name": "grid"}},
@@ -120,7 +121,7 @@ def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:
                 checkpoint: Path,
                 points: list[tuple[int, Mapping[str, float]]] = points,
             ) -> None:
-                points.append((step, {name: metrics[name] for name in CRITERIA.values() if name in metrics}))
+                points.append((step, {name: metrics[name] for name in STEERING.values() if name in metrics}))
 
             train(spec.train_config(params, seed=0), report, folder=Path(folder) / f"trial{index}")
             seconds = time.perf_counter() - began
@@ -129,8 +130,8 @@ def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:
             reached = ", ".join(f"{name} {points[-1][1][name]:.4f}" for name in (SOURCE, TARGET))
             print(f"{index + 1} of {len(missing)}: {params} {reached}, {seconds:.1f} s", flush=True)
     curves: list[dict[str, Any]] = table["curves"]
-    if any(curve["points"][-1][1].keys() != set(CRITERIA.values()) for curve in curves):
-        raise SystemExit(f"{path} was trained with other criteria than {', '.join(CRITERIA)}; name another file")
+    if any(curve["points"][-1][1].keys() != set(STEERING.values()) for curve in curves):
+        raise SystemExit(f"{path} was trained with other criteria than {', '.join(STEERING)}; name another file")
     return curves
 
 
@@ -138,7 +139,7 @@ def search(
     curves: list[dict[str, Any]], steps: int, seed: int, steers: str, changes: Mapping[str, Any]
 ) -> list[tuple[dict[str, float], int, bool]]:
     """Search once with one strategy, steered by a criterion; see `replay`."""
-    metric = CRITERIA[steers]
+    metric = STEERING[steers]
     changes = {"objectives": [{"metric": metric, "direction": "maximize"}], "selection": steers} | dict(changes)
     if "scheduler" in changes:
         changes["scheduler"] = changes["scheduler"] | {"metric": metric}
@@ -203,7 +204,7 @@ def shown(values: list[float], steps: int) -> str:
 def knowledge(last: list[dict[str, float]]) -> Table:
     """What each criterion knows of the target over the grid."""
     table = Table("criterion", "rank correlation with the target", "target mIoU of its choice", title="over the grid")
-    for criterion, metric in CRITERIA.items():
+    for criterion, metric in STEERING.items():
         agreement = spearmanr([figures[metric] for figures in last], [figures[TARGET] for figures in last]).statistic
         choice = max(last, key=lambda figures: figures[metric])
         table.add_row(criterion, f"{agreement:.2f}", f"{choice[TARGET]:.4f}")
@@ -233,12 +234,9 @@ def main() -> None:
         title=f"full trainings until the grid's best was there: median \\[least, most] of {options.seeds} seeds, "
         "how many got there",
     )
-    for steers, judges in (("source_validation", SOURCE), *((criterion, TARGET) for criterion in CRITERIA)):
+    for steers, judges in (("source_validation", SOURCE), *((criterion, TARGET) for criterion in STEERING)):
         cells = []
         for changes in STRATEGIES.values():
-            if "scheduler" in changes and steers in VALIDATORS:
-                cells.append("-")  # validators are computed at the end of a training, too late to stop one
-                continue
             found = [search(curves, options.steps, seed, steers, changes) for seed in range(options.seeds)]
             cells.append(shown([steps_until(trials, judges, best[judges]) for trials in found], options.steps))
         table.add_row(steers, "source" if judges == SOURCE else "target", *cells)

@@ -5,11 +5,13 @@ import time
 from dataclasses import replace
 
 import fakes
+import numpy as np
 import pytest
 import torch
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError, DatasetNotFoundError
+from segda.target_prediction import TARGET_PREDICTION, TargetPrediction, write_target_prediction
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.failures import POLICIES, FailureClass, Policy
 from sweeps.planning.machines import stated
@@ -711,6 +713,52 @@ def test_the_best_trials_are_trained_again_with_the_other_seeds(coordinate, make
     assert [(record.parent, record.seed) for record in replicates] == [(1, 1), (1, 2)]
     assert [task.config["seed"] for task in tasks] == [1, 2]
     assert len({record.key for record in ledger.trials("demo")}) == 5
+
+
+def leave_prediction(store, ledger, number, classes):
+    """Let a trial's folder have what its network predicts for the target."""
+    folder = store.trial(ledger.trial("demo", number))
+    folder.mkdir(parents=True, exist_ok=True)
+    prediction = TargetPrediction(np.array(classes, dtype=np.uint8), 3, "same")
+    write_target_prediction(folder / TARGET_PREDICTION, prediction)
+
+
+def test_finalists_are_those_that_agree_most_with_all_and_stay_so_while_they_are_repeated(
+    coordinate, make_spec, ledger, store
+):
+    spec = make_spec(selection="ensv", seeds=[0, 1, 2], finalists=2, budget={"trials": 4, "concurrency": 1})
+    coordinator = coordinate(spec)
+    predictions = [[0, 1, 2, 0, 1], [0, 1, 2, 2, 1], [0, 1, 2, 2, 2], [2, 2, 2, 2, 1]]
+    for value, classes in zip((0.88, 0.86, 0.87, 0.9), predictions, strict=True):
+        task = coordinator.next_task()
+        leave_prediction(store, ledger, task.number, classes)
+        complete(coordinator, task, value)
+    while not isinstance(task := coordinator.next_task(), Wait):
+        # With the second seed a new driver goes on, after the repetitions said something else.
+        leave_prediction(store, ledger, task.number, predictions[3])
+        complete(coordinator, task, 0.9)
+        coordinator = coordinate(spec)
+    replicates = [record for record in ledger.trials("demo") if record.kind is TrialKind.REPLICATE]
+    assert {record.parent for record in replicates} == {1, 2}
+    assert [record.seed for record in replicates] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("scheduler", [{"name": "asha", "min_steps": 2, "reduction_factor": 2}])
+def test_a_collapsed_network_stops_nobody_by_a_score_that_rewards_it(coordinate, make_spec, scheduler):
+    metric = "target/validator/entropy"
+    spec = make_spec(
+        scheduler=scheduler,
+        objectives=[{"metric": metric, "direction": "maximize"}],
+        budget={"trials": 3, "concurrency": 3},
+    )
+    coordinator = coordinate(spec)
+    collapsed, healthy, worse = (coordinator.next_task() for _ in range(3))
+    assert not coordinator.on_message(collapsed.number, 1, point(2, **{metric: -0.01}, **COLLAPSED))
+    assert not coordinator.on_message(healthy.number, 1, point(2, **{metric: -0.5}))
+    assert coordinator.on_message(worse.number, 1, point(2, **{metric: -0.9}))
+    # It cannot win at the next rung either.
+    assert not coordinator.on_message(healthy.number, 1, point(4, **{metric: -0.5}))
+    assert coordinator.on_message(collapsed.number, 1, point(4, **{metric: -0.01}, **COLLAPSED))
 
 
 def test_references_are_trained_with_the_other_seeds_too_where_the_file_asks_for_it(coordinate, make_spec, ledger):

@@ -5,13 +5,16 @@ import signal
 import threading
 
 import fakes
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from records import trial
 
 import sweeps
 from segda.errors import ConfigError
 from segda.progress import Output
+from segda.target_prediction import TARGET_PREDICTION, TargetPrediction, write_target_prediction
 from sweeps.commands.driving import drive
 from sweeps.execution.signals import ending_ignored
 from sweeps.failures import FailureClass
@@ -101,6 +104,19 @@ def test_results_have_one_row_per_trial_with_what_it_is_and_what_came_out(search
     assert frame["note"].tolist()[0] == ""
     assert frame["note"][1].startswith("trained with 2 images at once instead of 4")
     assert frame["picked"].tolist() == [False, True, False]
+
+
+def test_results_of_a_sweep_that_chooses_by_agreement_have_its_pick_and_its_figure(store, ledger, make_spec, begun):
+    begun(make_spec(selection="ensv"))
+    for number, classes in enumerate(([0, 1, 1, 2], [0, 1, 2, 2], [0, 0, 2, 2])):
+        one = trial(number, 0.9 - number / 10)
+        ledger.add_trial(one)
+        store.trial(one).mkdir(parents=True)
+        prediction = TargetPrediction(np.array(classes, dtype=np.uint8), 3, "same")
+        write_target_prediction(store.trial(one) / TARGET_PREDICTION, prediction)
+    frame = sweeps.results("demo", store=store.root)
+    assert frame["picked"].tolist() == [False, True, False]
+    assert frame["target/pool/ensv"].tolist() == pytest.approx([(1 + 1 / 2 + 1 / 2) / 3, 1, (1 / 2 + 0 + 1) / 3])
 
 
 def test_results_hide_what_is_made_from_target_labels_unless_it_is_asked_for(searched, store):

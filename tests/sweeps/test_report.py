@@ -5,17 +5,20 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from records import CLASSES, PROFILE, replicate, trial
 from rich.console import Console
 
 from segda.errors import ConfigError
+from segda.target_prediction import TARGET_PREDICTION, TargetPrediction, write_target_prediction
 from sweeps.failures import FailureClass
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.records import Point
 from sweeps.reports import plots
 from sweeps.reports import text as report_text
 from sweeps.reports.markdown import markdown_block, markdown_code
+from sweeps.reports.proof import report_problems
 from sweeps.reports.summary import summary_table
 from sweeps.reports.sweep_report import cost_bounds, write_report
 from sweeps.reports.view import load_view
@@ -346,6 +349,57 @@ def test_a_sweep_that_selects_by_a_validator_shows_its_scores_over_seeds(ledger,
     assert (
         "has the best target/validator/im" in text or "only candidate that qualifies; its target/validator/im" in text
     )
+
+
+@pytest.fixture
+def pool(ledger, store):
+    """Add candidates with what they predict for the target; the last one agrees most, and is poor on the source."""
+
+    def add(*, collapsed=0):
+        for number, wrong in enumerate((6, 4, 2, 0)):
+            classes = np.tile(np.arange(4, dtype=np.uint8), 5)
+            classes[5 * number : 5 * number + wrong] = 3
+            share = 1.0 if number < collapsed else 0.4
+            figures = {"target/largest_class_share": share}
+            one = trial(number, 0.60 - number / 100, 0.40 + number / 100, metrics=figures)
+            ledger.add_trial(one)
+            store.trial(one).mkdir(parents=True)
+            write_target_prediction(store.trial(one) / TARGET_PREDICTION, TargetPrediction(classes, 4, "same"))
+
+    return add
+
+
+def criterion_row(text, name):
+    rows = markdown_table(text, "What each criterion picks")
+    return next(row for row in rows if row["criterion"].startswith(name))
+
+
+def test_a_sweep_that_chooses_by_agreement_shows_its_regret_beside_that_of_source_validation(
+    ledger, store, make_spec, begun, pool
+):
+    begun(make_spec(selection="ensv"))
+    pool()
+    paths = write_report(ledger, store, "demo")
+    text = paths.markdown.read_text(encoding="utf-8")
+    own, source = criterion_row(text, "ensv"), criterion_row(text, "source_validation")
+    assert (own["criterion"], own["trial"], own["regret (points, oracle)"]) == ("ensv (this sweep)", "3", "0.0")
+    assert (source["trial"], source["regret (points, oracle)"]) == ("0", "3.0")
+    assert own["rank correlation (oracle)"] == "1.00"
+    assert "**Trial 3.**" in text
+    # Figures that follow from the other trials are no change of the ledger.
+    assert report_problems(paths.html, ledger.trials("demo"), may_be_older=False) == []
+
+
+def test_what_chose_in_place_of_agreement_is_said_where_half_of_the_candidates_have_collapsed(
+    ledger, store, make_spec, begun, pool
+):
+    begun(make_spec(selection="ensv"))
+    pool(collapsed=2)
+    text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
+    row = criterion_row(text, "ensv")
+    assert row["criterion"] == "ensv (this sweep): refused, source_validation instead"
+    assert (row["trial"], row["its value"]) == ("2", "58.0")
+    assert "ensv was refused: 2 of 4 fully trained candidates have collapsed on the target" in text
 
 
 def test_classes_are_compared_on_both_splits_with_a_dash_for_absent_ones(pages):
