@@ -27,6 +27,7 @@ TRANSPORT_ACCURACY = "target/transport_accuracy"
 # Of a trial beside others; they change with those and are kept nowhere (`sweeps.selection.pool`).
 _POOL_PREFIX = "target/pool/"
 ENSV = f"{_POOL_PREFIX}ensv"
+MIN_VOTERS = 3  # candidates without which there is no majority
 LARGEST_VOTE_SHARE = f"{_POOL_PREFIX}largest_class_share"
 _ORACLE_PREFIX = "oracle/"
 _BY_NAME = {"source_validation": SOURCE_MIOU, "ensv": ENSV, "oracle": TARGET_MIOU}

@@ -155,7 +155,7 @@ def _trust_lines(view: SweepView) -> list[str]:
         regret, correlation = view.criterion.regret, view.criterion.correlation
         if correlation is not None and correlation < WEAK_CORRELATION:
             lines.append(
-                f"The criterion is weak here: {view.spec.selection} orders {view.criterion.candidates} candidates with a rank "
+                f"The criterion is weak here: {view.selection.used} orders {view.criterion.candidates} candidates with a rank "
                 f"correlation of {correlation:.2f} to the target."
             )
         if regret is not None and regret > LARGE_REGRET:

@@ -29,12 +29,11 @@ from numpy.typing import NDArray
 
 from segda.target_prediction import TargetPrediction
 from segda.types import Pixels
-from sweeps.metrics import ENSV, LARGEST_VOTE_SHARE, finite
+from sweeps.metrics import ENSV, LARGEST_VOTE_SHARE, MIN_VOTERS, finite
 from sweeps.selection.analysis import is_candidate
 from sweeps.selection.guards import MAX_CLASS_SHARE, Guard
 from sweeps.trial import TrialRecord, TrialState
 
-MIN_VOTERS = 3
 MAX_COLLAPSED_SHARE = 0.5
 
 Read = Callable[[TrialRecord], TargetPrediction | None]

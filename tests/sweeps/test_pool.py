@@ -8,6 +8,7 @@ import pytest
 from records import replicate, trial
 from scipy.stats import spearmanr
 
+from segda.config_problems import LocatedError
 from segda.target_prediction import (
     TARGET_PREDICTION,
     TargetPrediction,
@@ -15,10 +16,12 @@ from segda.target_prediction import (
     write_target_prediction,
 )
 from sweeps.execution.predictions import compared
+from sweeps.execution.remote import keep
 from sweeps.metrics import ENSV, TARGET_MIOU
 from sweeps.selection.choice import rank, select
 from sweeps.selection.guards import Guard, collapse
 from sweeps.selection.pool import agreement, pool_fault, with_pool_figures
+from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialState
 
 CLASSES = 7
@@ -282,3 +285,21 @@ def test_a_prediction_comes_back_as_it_was_written_and_what_is_none_is_refused(t
             path.write_bytes(content)
         with pytest.raises(ValueError, match="is not what a training writes"):
             read_target_prediction(path)
+
+
+def test_predictions_of_trials_that_ran_elsewhere_come_from_the_storage_address(store, tmp_path):
+    pool, storage, there = Pool(), f"file://{tmp_path}/bucket", Store.at(tmp_path / "node")
+    pool.trials = [dataclasses.replace(one, attempt=1) for one in pool.trials]
+    for one in pool.trials:
+        there.trial(one).mkdir(parents=True)
+        write_target_prediction(there.trial(one) / TARGET_PREDICTION, pool.predictions[one.number])
+        (there.trial(one) / "checkpoint.pt").write_bytes(b"large")
+        keep(one, store=there, storage=storage)
+    assert compared(pool.trials, store=store, storage=None) == pool.trials
+    assert compared(pool.trials, store=store, storage=storage) == pool.with_figures()
+    assert not (store.trial(pool.trials[0]) / "checkpoint.pt").exists()
+
+
+def test_a_sweep_of_too_few_trials_to_vote_is_refused(make_spec):
+    with pytest.raises(LocatedError, match=r"ensv compares at least 3 candidates, and budget\.trials is 2"):
+        make_spec(selection="ensv", budget={"trials": 2})
