@@ -250,3 +250,11 @@ def test_configurations_need_labels_where_methods_do_and_nowhere_else():
             {**plain, "data": {**plain["data"], "external_labels": labels}, "method": {"name": "dacs"}}
         )
     assert TrainConfig.model_validate({**plain, "data": {**plain["data"], "external_labels": labels}})
+    # A method on top of one that learns from them does so too.
+    for host, needs in (("corte", True), ("dacs", False)):
+        on_top = plain | {"method": {"name": "mic", "host": {"name": host}}}
+        with_labels = on_top | {"data": {**plain["data"], "external_labels": labels}}
+        accepted, refused = (with_labels, on_top) if needs else (on_top, with_labels)
+        assert TrainConfig.model_validate(accepted).method.host.name == host
+        with pytest.raises(ValueError, match="external_labels"):
+            TrainConfig.model_validate(refused)
