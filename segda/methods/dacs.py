@@ -48,8 +48,10 @@ class Dacs(Method):
     After each update the teacher's weights and BatchNorm statistics move towards the segmenter's (`segda.methods.teacher`); it
     stays in evaluation mode. The segmenter is what is scored and kept, as in the authors' code.
 
-    The default tau suits long trainings from ImageNet weights. A short one from random weights is never that sure: w is 0 then,
-    and all that is learned from mixed images is source objects before the target's scenery. `confident` among the logs is w.
+    The default tau suits long trainings. A short one is seldom that sure, and one from random weights may never be: then w is 0 and
+    all that is learned from mixed images is source objects before the target's scenery. `confident` among the logs is w. Over 300
+    steps from ImageNet weights (CamVid day -> dusk at 60 x 80, BiSeNet on EfficientNet-Lite0) it was 0.14 on average and 0.29 with
+    tau 0.8, which was not better in the one run of each (target mIoU 0.164 and 0.142).
 
     Source: Tranheden, Olsson, Pinto and Svensson, DACS: Domain Adaptation via Cross-domain Mixed Sampling, WACV 2021,
     arXiv:2007.08702. Deviations, with reasons:
