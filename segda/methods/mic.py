@@ -96,7 +96,7 @@ class Mic(Method):
         """Build the host around the same segmenter; see `Method.__init__`."""
         super().__init__(segmenter, config=config, loss=loss, num_classes=num_classes)
         self.host = HOSTS[config.host.name](segmenter, config=config.host, loss=loss, num_classes=num_classes)
-        for name in ("needs_few_shot", "needs_external_labels", "draws_labeled_only"):
+        for name in ("needs_few_shot", "needs_external_labels", "draws_labeled_only", "reconstruction"):
             setattr(self, name, getattr(self.host, name))
         of_host = getattr(self.host, "teacher", None)
         self.has_own_teacher = not isinstance(of_host, nn.Module)

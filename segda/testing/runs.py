@@ -42,12 +42,14 @@ class RunCase:
         method: key of `METHODS`, or `module:Class`.
         settings: of the method, beyond its defaults.
         fields: of the training configuration, beyond those of a tiny run.
+        data: the same of its block `data`.
         augmentation: name of a recipe.
     """
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     augmentation: str = "nadir_color"
 
     def config(self, root: Path, cache: Path) -> TrainConfig:
@@ -65,6 +67,7 @@ class RunCase:
             "width": SIDE,
             "augmentation": self.augmentation,
             "cache": cache,
+            **self.data,
         }
         if method.uses_few_shot(self.settings):
             data["few_shot"] = {"images": _FEW_IMAGES}

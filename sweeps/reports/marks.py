@@ -48,11 +48,18 @@ def _is_rounded(trial: TrialRecord) -> bool:
 
 
 def is_reconstruction(trial: TrialRecord) -> bool:
-    """Tell whether a trial's method is a reconstruction."""
+    """Tell whether a trial's method, or what it is put on, is a reconstruction."""
+    return _reconstructed(trial) is not None
+
+
+def _reconstructed(trial: TrialRecord) -> str | None:
     from segda.methods import METHODS  # imports PyTorch
 
-    method = METHODS.get(method_name(trial))
-    return method is not None and method.reconstruction
+    for name in (method_name(trial), value_at(trial.config, "method.host.name")):
+        method = None if name is None else METHODS.get(name)
+        if method is not None and method.reconstruction:
+            return str(name)
+    return None
 
 
 def marks(trials: Iterable[TrialRecord]) -> dict[int, str]:
@@ -110,9 +117,10 @@ def explained(trial: TrialRecord, *, processes: int, of_methods: bool = True) ->
             "latency and fps are not reliable: others computed on the device, or repeated blocks of runs did not agree; no "
             f"constraint and no front is decided by them, and `sweeps profile {trial.sweep}` measures them again"
         )
-    if of_methods and is_reconstruction(trial):
+    reconstructed = _reconstructed(trial) if of_methods else None
+    if reconstructed is not None:
         found[RECONSTRUCTED] = (
-            f"{method_name(trial)} is a reconstruction: neither code nor full text of its paper could be had, so this says little "
+            f"{reconstructed} is a reconstruction: neither code nor full text of its paper could be had, so this says little "
             "about the paper"
         )
     return found

@@ -13,7 +13,7 @@ from segda.draws import Draws
 from segda.errors import ConfigError
 from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
-from segda.methods import METHODS, StepInput
+from segda.methods import METHODS, Method, StepInput
 from segda.models import build_segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
 from segda.team import Team
@@ -53,10 +53,8 @@ def batch(*, with_target: bool) -> StepInput:
     )
 
 
-def computed(
-    config: TrainConfig, *, micro_batch: int | None, loss: str = "cross_entropy"
-) -> tuple[dict[str, torch.Tensor], ...]:
-    """Return losses, logs and gradients of one step of a network whose normalization does not depend on the batch."""
+def build(config: TrainConfig, *, loss: str = "cross_entropy") -> Method:
+    """Return a method around a network whose normalization does not depend on the batch."""
     torch.manual_seed(0)
     segmenter = build_segmenter(BiSeNetV1.Config(), num_classes=NUM_CLASSES, pretrained=False)
     method = METHODS[config.method.name](
@@ -66,6 +64,14 @@ def computed(
     for module in method.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
+    return method
+
+
+def computed(
+    config: TrainConfig, *, micro_batch: int | None, loss: str = "cross_entropy"
+) -> tuple[dict[str, torch.Tensor], ...]:
+    """Return losses, logs and gradients of one step."""
+    method = build(config, loss=loss)
     gradients = Gradients(
         config,
         method,
@@ -89,6 +95,25 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(method, loss):
         for name, value in expected.items():
             scale = float(value.norm())
             assert float((got[name] - value).norm()) <= 1e-5 * scale + 1e-7, name
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_the_discriminator_is_frozen_in_the_segmenters_step_and_the_segmenter_in_the_discriminators(micro_batch):
+    """The loop has both losses at once; what it adds to each network is as if the other one had been frozen, as references do."""
+    strong = METHODS["adversarial"].Config.model_validate({"lambda_adv": 1.0})
+    config = configure("adversarial").model_copy(update={"method": strong})
+    _, _, got = computed(config, micro_batch=micro_batch)
+    expected = {}
+    for group in ("segmenter", "discriminator"):
+        method = build(config)
+        for other, parameters in method.parameter_groups().items():
+            for parameter in parameters:
+                parameter.requires_grad_(other == group)
+        method.training_step(batch(with_target=True)).losses[group].value.backward()
+        expected |= {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        assert float((got[name] - value).norm()) <= 1e-5 * float(value.norm()) + 1e-7, name
 
 
 def test_a_micro_batch_as_large_as_the_batch_changes_no_bit():

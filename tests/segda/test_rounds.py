@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -446,6 +448,78 @@ def test_methods_in_stages_that_are_killed_in_any_of_them_go_on_bit_for_bit(conf
         assert_same_end(folder, tmp_path / "whole")
 
 
+# One process imports everything, and before it computes anything it forks one for each run, which ends as a lost machine does: no
+# `finally` runs, no file is closed.
+KILLED_FOR_REAL = """
+import json, os, signal, sys
+from pathlib import Path
+
+from segda import rounds
+from segda.config import TrainConfig
+from segda.methods import pixda
+from segda.training import train
+from segda.training_run import TrainingRun
+
+def killed_when(is_time, function):
+    def run(*arguments, **options):
+        if is_time(*arguments):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return run
+
+def in_step(number):
+    TrainingRun.update = killed_when(lambda run, factor: run.step == number, TrainingRun.update)
+
+def labelling_in_round(number):
+    half = lambda maps, more: len(maps.labeled) == 4 and f"round-{number}-" in str(maps.path)
+    rounds._Maps.add = killed_when(half, rounds._Maps.add)
+
+def choosing_in_round(number):
+    calls = iter(range(1, 100))
+    pixda.choose_above = killed_when(lambda losses: next(calls) == number, pixda.choose_above)
+
+rounds.BATCH_SIZE = 4
+for folder, config, moment, number in json.loads(Path(sys.argv[1]).read_text()):
+    child = os.fork()
+    if child == 0:
+        globals()[moment](number)
+        train(TrainConfig.model_validate(config), lambda *_: None, folder=Path(folder))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (moment, number, status)
+"""
+
+
+@pytest.mark.slow  # a process starts, and ten small runs
+def test_sigkill_in_any_stage_or_labelling_is_made_good_bit_for_bit(configure, guest_folder, tmp_path):
+    moments = {
+        "self_training": (SELF_TRAINING, None, [("labelling_in_round", 2)]),
+        "lse": (LSE, None, [("labelling_in_round", 3), ("in_step", 7)]),
+        # The warm-up, the choice of source images, the adversarial stage and the distillation.
+        "pixda": (PIXDA, {"images": 2}, [("in_step", 1), ("choosing_in_round", 2), ("in_step", 7), ("in_step", 11)]),
+    }
+    configs = {name: configure(method=method, few_shot=few) for name, (method, few, _) in moments.items()}
+    jobs = [
+        (str(tmp_path / f"{name}-{moment}-{number}"), configs[name].model_dump(mode="json"), moment, number)
+        for name, (_, _, kills) in moments.items()
+        for moment, number in kills
+    ]
+    script, todo = tmp_path / "killed.py", tmp_path / "jobs.json"
+    script.write_text(KILLED_FOR_REAL)
+    todo.write_text(json.dumps(jobs))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(guest_folder), *sys.path]), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, script, todo], env=environment, check=True)
+    for name, config in configs.items():
+        whole = Reports()
+        train(config, whole, folder=tmp_path / name)
+        for folder, _, moment, number in jobs:
+            if Path(folder).name.startswith(f"{name}-"):
+                reports = Reports()
+                train(config, reports, folder=Path(folder))
+                assert reports == whole, (name, moment, number)
+                assert_same_end(Path(folder), tmp_path / name)
+
+
 def test_a_frozen_copy_is_what_the_segmenter_was_when_the_round_began(guests, configure, tmp_path):
     config = configure(method={"name": STAGED}, steps=8)
 
@@ -815,3 +889,36 @@ def test_two_processes_that_were_killed_in_the_middle_of_a_round_end_as_one_that
     first, second = (read_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("one", "two"))
     for name, value in first.items():
         assert torch.allclose(second[name].double(), value.double(), rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_one_gradient_scaler_serves_both_optimizers_and_is_updated_once_a_step(configure, tmp_path, monkeypatch, clip):
+    """Scaled by a power of two and back, nothing changes; an update in between would unscale the second optimizer by another."""
+    changes = {"method": {"name": "adversarial"}, "steps": 3, "optimizer": {"lr": 0.01, "grad_clip": clip}}
+    train(configure(**changes), Reports(), folder=tmp_path / "plain")
+    made = []
+
+    class Scaler(torch.amp.GradScaler):
+        def __init__(self, device: str, *, enabled: bool) -> None:
+            assert not enabled
+            super().__init__(
+                device, init_scale=2.0**10, growth_factor=2.0, growth_interval=1
+            )  # another scale after each step
+            self.calls: list[str] = []
+            made.append(self)
+
+        def step(self, optimizer: torch.optim.Optimizer, *arguments: Any, **options: Any) -> float | None:
+            self.calls.append("step")
+            return super().step(optimizer, *arguments, **options)
+
+        def update(self, new_scale: float | Tensor | None = None) -> None:
+            self.calls.append("update")
+            super().update(new_scale)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", Scaler)
+    train(configure(**changes), Reports(), folder=tmp_path / "scaled")
+    assert made[0].calls == ["step", "step", "update"] * 3
+    assert made[0].get_scale() == 2.0**13
+    plain, scaled = (read_checkpoint(tmp_path / name / "checkpoint.pt")["method"] for name in ("plain", "scaled"))
+    for name, value in plain.items():
+        assert torch.allclose(scaled[name].double(), value.double(), rtol=1e-5, atol=1e-7), name

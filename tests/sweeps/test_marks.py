@@ -32,6 +32,8 @@ def trial(
         ({"profile": {"latency_ms": 11.1, "latency_reliable": 1.0}}, ""),
         ({"method": {"name": "naae"}, "data": {"few_shot": {"images": 1}}}, "‡‖"),
         ({"method": {"name": "joint"}}, ""),
+        ({"method": {"name": "mic", "host": {"name": "corte"}}}, "‖"),
+        ({"method": {"name": "mic", "host": {"name": "dacs"}}}, ""),
         ({"method": {"name": "of_a_guest_that_is_gone"}}, ""),
     ],
 )

@@ -81,6 +81,7 @@ def test_a_step_is_the_host_s_and_the_weighted_cross_entropy_on_masked_images(ho
         ("adversarial", {}),
         ("dacs", {"tau": 0.3, "alpha": 0.5}),
         ("joint", {}),
+        ("naae", {}),
         ("self_training", {}),
     ],
 )
@@ -92,6 +93,7 @@ def test_without_weight_the_host_is_trained_as_if_it_were_alone_bit_for_bit(host
     run_steps(hosted, other, make_optimizers(other), range(3))
     assert isinstance(other, Mic)
     assert other.needs_few_shot == METHODS[host].needs_few_shot
+    assert other.reconstruction == METHODS[host].reconstruction
     for name, value in method.state_dict().items():
         assert torch.equal(other.host.state_dict()[name], value), name
 

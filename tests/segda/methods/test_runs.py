@@ -5,7 +5,11 @@ import pytest
 from segda.methods import METHODS
 from segda.testing.runs import RUN_CHECKS, RunCase
 
-# Settings beyond the defaults that deserve whole trainings too: padded images, rounds inside of another method.
+FAST = {"model": {"name": "fast_scnn"}}
+STAGES = {"warm_up": 0.2, "rounds": 2}
+
+# Settings beyond the defaults that deserve whole trainings too: padded images, rounds inside of another method, and what every
+# method may be given: weights of classes, draws of rare ones, looks of the target.
 CASES = {name: RunCase(name) for name in METHODS} | {
     "self_training-adaptive-padded": RunCase(
         "self_training", {"thresholds": "instance_adaptive", "lambda_ent": 0.4}, augmentation="scale_crop"
@@ -13,6 +17,17 @@ CASES = {name: RunCase(name) for name in METHODS} | {
     "mic-on-self_training": RunCase("mic", {"host": {"name": "self_training", "warm_up": 0.2, "rounds": 2}}),
     "dacs-padded": RunCase("dacs", {"tau": 0.2, "mix": "cutmix"}, augmentation="scale_crop_color"),
     "mic-on-joint": RunCase("mic", {"host": {"name": "joint"}}),
+    "mic-on-adversarial": RunCase("mic", {"host": {"name": "adversarial"}}, FAST),
+    "mic-on-lse": RunCase("mic", {"host": {"name": "lse", **STAGES}}, FAST),
+    "mic-on-external_labels": RunCase("mic", {"host": {"name": "external_labels", "weighting": "confidence"}}, FAST),
+    "mic-on-pixda": RunCase("mic", {"host": {"name": "pixda", **STAGES, "distillation": 0.2}}, FAST),
+    "fda-in-rounds": RunCase("fda", STAGES, FAST),
+    "min_entropy-balanced-and-styled": RunCase(
+        "min_entropy",
+        {"lambda_ent": 0.1},
+        {**FAST, "loss": {"name": "focal", "class_weights": "median_frequency"}},
+        data={"sampling": {"name": "rare_class"}, "style": {"name": "histogram"}},
+    ),
 }
 
 
