@@ -30,6 +30,13 @@ class MicConfig(StrongConfig):
     host: Annotated[SerializeAsAny[MethodConfig], ConfigOf(HOSTS, usual=USUAL_HOST)] = Field(
         DacsConfig(name=USUAL_HOST), description="the method that masking is put on, with its own settings"
     )
+    warm_up: Annotated[float, Range(0.0, 0.6)] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training that precedes the first masked images (MIC: 0); a host with rounds or a warm-up has its "
+        "own",
+    )
     ratio: Annotated[float, Range(0.3, 0.9)] = Field(
         0.7, ge=0, le=1, description="share of the squares that are masked"
     )
@@ -135,6 +142,8 @@ class Mic(Method):
         target = step.target
         unseen = UnlabeledBatch(target.image[:0])
         output = self.host.training_step(step if self.host.needs_target else step._replace(target=unseen))
+        if step.progress < self.config.warm_up:
+            return output
         pseudo_label = output.pseudo_label or self._ask(target)
         with running_averages_kept(self.segmenter):
             masked = self.segmenter(self._masked(step), auxiliary=self.loss.auxiliary_weight > 0)

@@ -50,6 +50,7 @@ CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "mic-on-joint": MethodCase(METHODS["mic"], {"host": {"name": "joint"}, "tau": 0.3}),
     "mic-on-self_training": MethodCase(METHODS["mic"], {"host": {"name": "self_training"}, "tau": 0.3}),
     "mic-on-dacs": MethodCase(METHODS["mic"], {"host": {"name": "dacs", "tau": 0.3}, "tau": 0.3}),
+    "dacs-warm-up": MethodCase(METHODS["dacs"], {"tau": 0.3, "warm_up": 0.5}),
     "dacs-cutmix": MethodCase(METHODS["dacs"], {"tau": 0.3, "mix": "cutmix"}),
     "dacs-source-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "source"}),
     "dacs-joint-statistics": MethodCase(METHODS["dacs"], {"tau": 0.3, "batch_norm": "joint", "alpha": 0.5}),

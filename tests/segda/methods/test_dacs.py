@@ -84,6 +84,21 @@ def test_lambda_mix_zero_is_source_only_but_for_statistics():
         assert torch.equal(without.segmenter.state_dict()[name], value), name
 
 
+def test_until_the_warm_up_has_passed_a_step_is_source_only_and_the_teacher_follows():
+    used = case(tau=0.0, warm_up=0.5)
+    method = used.build()
+    early, late = (used.step(3)._replace(progress=progress) for progress in (0.49, 0.5))
+    output = method.train().training_step(early)
+    plain = method.loss(method.segmenter(early.labeled.image), early.labeled.label)
+    assert output.losses["segmenter"].value.item() == pytest.approx(plain.value.item())
+    assert output.pseudo_label is None
+    assert "loss_mix" in method.training_step(late).logs
+    with torch.no_grad():
+        next(method.segmenter.parameters()).add_(1.0)
+    method.after_step()
+    assert torch.equal(next(method.teacher.parameters()), next(method.segmenter.parameters()))
+
+
 def mixed(confident: int, *, logits: torch.Tensor, pasted: torch.Tensor) -> torch.Tensor:
     label = torch.zeros(pasted.shape, dtype=torch.int64)
     output = SegmentationOutput(logits, (), logits)

@@ -244,3 +244,13 @@ def test_a_host_with_few_shots_needs_their_images_and_others_refuse_them():
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MicConfig.model_validate(settings)
+
+
+def test_until_the_warm_up_has_passed_a_step_is_the_host_s():
+    used = case("source_only", tau=0.0, warm_up=0.5)
+    method = used.build().train()
+    early, late = (used.step(3)._replace(progress=progress) for progress in (0.49, 0.5))
+    output = method.training_step(early)
+    assert output.losses["segmenter"].value.item() == pytest.approx(output.logs["loss_seg"].value.item())
+    assert "loss_masked" not in output.logs
+    assert method.training_step(late).logs["loss_masked"].value.item() > 0
