@@ -91,6 +91,7 @@ class Mic(Method):
       never sees a mask, and two thirds of a masked image are one color. In the authors' code the averages take masked images in;
     - squares are a share of the crop, as theirs are at two sizes. A network whose receptive field is small against a square cannot
       fill it in;
+    - w has a threshold `tau` of its own, equal to DACS's by default; theirs is the host's w;
     - what recipes pad has no label and counts nowhere; the loss is that of DACS's target pixels (`segda.methods.dacs.mixed_loss`),
       auxiliary outputs included, and its teacher's evaluation mode and jitter are as described there. The authors leave out rows
       of the car's hood and above the horizon, which other cameras do not show.

@@ -96,6 +96,11 @@ def test_the_entropy_waits_until_its_share_of_the_training_and_the_target_with_i
     assert len(seen) == 1
     assert logged(method, after).keys() == {"loss_seg", "loss_ent", "all"}
     assert len(seen) == 3
+    # Pseudo-labels do not wait for it.
+    in_round = case(entropy_from=0.5, lambda_ent=1.0, lambda_target=0.7, rounds=1, round=1)
+    got = logged(in_round.build(), in_round.step(19))
+    assert got.keys() == {"loss_seg", "loss_target", "all"}
+    assert got["all"] == pytest.approx(got["loss_seg"] + 0.7 * got["loss_target"])
 
 
 def test_entropy_makes_predictions_on_the_target_more_decided():
