@@ -181,7 +181,7 @@ def _array(path: Path) -> NDArray[Any]:
             names = list(loaded.files)
             if len(names) != 1 and "probs" not in names:
                 raise CorruptSampleError(
-                    f"{path} holds the arrays {_listed(names)}; call the one of probabilities probs"
+                    f"{path} holds {f'the arrays {_listed(names)}' if names else 'no array'}; call the one of probabilities probs"
                 )
             array: NDArray[Any] = loaded["probs" if "probs" in names else names[0]]
             return array

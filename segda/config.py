@@ -78,15 +78,23 @@ class FewShotConfig(_Part):
     )
     names: tuple[str, ...] | None = Field(None, min_length=1, description="names of the images, instead of a draw")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _images_are_those_named(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("names"), list | tuple):
+            return given
+        return {"images": len(given["names"]), **given}
+
     @model_validator(mode="after")
     def _names_are_counted(self) -> Self:
         if self.names is None:
             return self
-        if "seed" in self.model_fields_set or self.per == "scene":
+        # By values: who reads a configuration that was written finds every field in it.
+        if self.seed != type(self).model_fields["seed"].default or self.per == "scene":
             raise ValueError("names leave nothing to draw; give names, or images and seed")
         if len(set(self.names)) != len(self.names):
             raise ValueError("an image is named twice; name each once")
-        if "images" in self.model_fields_set and self.images != len(self.names):
+        if self.images != len(self.names):
             raise ValueError(f"{len(self.names)} names for {self.images} images; leave images out")
         return self
 
@@ -346,11 +354,12 @@ class TrainConfig(_Part):
         uses_labels = METHODS[self.method.name].uses_few_shot(self.method.model_dump())
         if uses_labels and self.data.few_shot is None:
             raise ValueError(
-                f"method {self.method.name} trains with a few labelled target images; say which, e.g. data.few_shot: {{images: 5}}"
+                f"method {self._method_label} trains with a few labelled target images; say which, e.g. "
+                "data.few_shot: {images: 5}"
             )
         if self.data.few_shot is not None and not uses_labels:
             raise ValueError(
-                f"method {self.method.name} uses no target labels; leave data.few_shot out or choose a few-shot method"
+                f"method {self._method_label} uses no target labels; leave data.few_shot out or choose a few-shot method"
             )
         return self
 
@@ -368,12 +377,12 @@ class TrainConfig(_Part):
         uses_labels = METHODS[self.method.name].uses_external_labels(self.method.model_dump())
         if uses_labels and self.data.external_labels is None:
             raise ValueError(
-                f"method {self.method.name} learns from labels that something else has made; write some with `segda teach` and say "
-                "where they are, e.g. data.external_labels: {folder: labels}"
+                f"method {self._method_label} learns from labels that something else has made; write some with `segda teach` "
+                "and say where they are, e.g. data.external_labels: {folder: labels}"
             )
         if self.data.external_labels is not None and not uses_labels:
             raise ValueError(
-                f"method {self.method.name} uses no external labels; leave data.external_labels out or choose a method that does"
+                f"method {self._method_label} uses no external labels; leave data.external_labels out or choose a method that does"
             )
         return self
 
@@ -418,6 +427,12 @@ class TrainConfig(_Part):
         content = {**self.canonical(), **({"described": described} if described else {})}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def _method_label(self) -> str:
+        """Name of the method, with that of the one that it is put on: which of them needs what, the first alone does not say."""
+        host = getattr(self.method, "host", None)
+        return f"{self.method.name} on {host.name}" if isinstance(host, MethodConfig) else self.method.name
 
     def _dataset_names(self) -> set[str]:
         return {DATASETS[domain.dataset].name for domain in (self.data.source, self.data.target)}

@@ -3,8 +3,8 @@
 import contextlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,8 @@ Location = tuple[str | int, ...]
 _Model = TypeVar("_Model", bound=BaseModel)
 _LONGEST_VALUE = 60  # characters of a wrong value that a message repeats
 _LONGEST_TEXT = 600  # characters of what is said of one problem, which may list what is known
+# How pydantic calls a type among several that a value may have; it stands in a location like a key.
+_TYPE = re.compile(r"(constrained-)?(int|float|str|bool)|(dict|list|tuple|function-\w+)\[.*\]")
 
 
 class LocatedError(ValueError):
@@ -60,11 +62,13 @@ class Problem:
         location: keys and list positions that lead to the value.
         text: what was expected and what came.
         is_missing: whether a required key is absent.
+        is_one_of_types: whether the value may have several types, of which it lacks this one.
     """
 
     location: Location
     text: str
     is_missing: bool = False
+    is_one_of_types: bool = False
 
     def __str__(self) -> str:
         text = shortened(self.text, longest=_LONGEST_TEXT)
@@ -110,8 +114,28 @@ def problems_of(error: ValidationError, model: type[BaseModel], data: Any) -> li
     items = error.errors(include_url=False)
     # A list whose items are wrong counts as too short as well: they are left out before it is measured.
     broken = {item["loc"][:-depth] for item in items for depth in range(1, len(item["loc"]))}
-    return [
+    return _as_one_value(
         _problem(dict(item), model, data) for item in items if item["type"] != "too_short" or item["loc"] not in broken
+    )
+
+
+def _as_one_value(problems: Iterable[Problem]) -> list[Problem]:
+    """Say of a value that may have several types, and has none of them, one thing: of each type came a problem."""
+    found: dict[Location, Problem] = {}
+    for problem in problems:
+        earlier = found.get(problem.location)
+        if earlier is not None and problem.text.startswith("must be ") and ", got " in earlier.text:
+            expected, _, came = earlier.text.partition(", got ")
+            other = problem.text.removeprefix("must be ").partition(", got ")[0]
+            problem = replace(earlier, text=f"{expected} or {other}, got {came}")
+        found[problem.location] = problem
+    # What is wrong within a list says that a list was meant.
+    return [
+        problem
+        for place, problem in found.items()
+        if not (
+            problem.is_one_of_types and any(len(other) > len(place) and other[: len(place)] == place for other in found)
+        )
     ]
 
 
@@ -158,7 +182,7 @@ def error_of(error: ValidationError, model: type[BaseModel], data: Any, *, where
 
 
 def _problem(item: Mapping[str, Any], model: type[BaseModel], data: Any) -> Problem:
-    location: Location = tuple(item["loc"])
+    location = _without_types(tuple(item["loc"]), data)
     kind, context = item["type"], item.get("ctx", {})
     if isinstance(context.get("error"), LocatedError):
         located: LocatedError = context["error"]
@@ -171,7 +195,22 @@ def _problem(item: Mapping[str, Any], model: type[BaseModel], data: Any) -> Prob
         return Problem(location, f"unknown key{hint}")
     if kind in ("value_error", "assertion_error"):
         return Problem(location, str(context["error"]))
-    return Problem(location, f"{_expected(kind, context, item['msg'])}, got {_shown(item['input'])}{_hint(item)}")
+    return Problem(
+        location,
+        f"{_expected(kind, context, item['msg'])}, got {_shown(item['input'])}{_hint(item)}",
+        is_one_of_types=len(location) < len(item["loc"]),
+    )
+
+
+def _without_types(location: Location, data: Any) -> Location:
+    """Return a location without the types that pydantic tried there."""
+    kept: list[str | int] = []
+    for key in location:
+        if isinstance(key, str) and _TYPE.fullmatch(key) and not _has(data, key):
+            continue
+        kept.append(key)
+        data = data[key] if _has(data, key) else None
+    return tuple(kept)
 
 
 def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
@@ -202,7 +241,8 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}"
     if kind in ("too_short", "string_too_short"):
-        return f"must have at least {context.get('min_length', 1)} item(s)"
+        what = "character(s)" if kind == "string_too_short" else "item(s)"
+        return f"must have at least {context.get('min_length', 1)} {what}"
     if kind in ("too_long", "string_too_long"):
         what = "characters" if kind == "string_too_long" else "items"
         return f"must have at most {context['max_length']} {what}"

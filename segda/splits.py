@@ -208,7 +208,7 @@ def _drawn(few: FewShotConfig, target: DomainConfig) -> tuple[str, ...]:
 
 def _drawn_of(names: Sequence[str], number: int, *, rng: np.random.Generator, where: str) -> tuple[str, ...]:
     if number > len(names):
-        raise ConfigError(f"few_shot asks for {number} images, {where} has {len(names)}")
+        raise ConfigError(f"few_shot asks for {number} images, {where} has {len(names)}; ask for fewer")
     return tuple(names[index] for index in sorted(rng.choice(len(names), number, replace=False)))
 
 

@@ -311,7 +311,9 @@ def check_label_exists(sample: Sample) -> os.stat_result:
         CorruptSampleError: names the image and the label file that was expected.
     """
     if sample.label is None:
-        raise CorruptSampleError(f"image {sample.image} belongs to a split without labels; use it as unlabelled target")
+        raise CorruptSampleError(
+            f"image {sample.image} belongs to a split without labels; bring them, or use it as unlabelled target alone"
+        )
     try:
         return reach(sample.label)
     except UnreachableError as error:

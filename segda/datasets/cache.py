@@ -208,7 +208,10 @@ def _chosen(samples: list[Sample], names: Sequence[str], *, where: str) -> list[
     known = {sample.name for sample in samples}
     for name in names:
         if name not in known:
-            raise DatasetNotFoundError(f"{where}, has no sample {name!r}{nearest(name, known)}")
+            raise DatasetNotFoundError(
+                f"{where}, has no sample {name!r}{nearest(name, known)}; names of its {len(samples)} are such as "
+                f"{samples[0].name!r}"
+            )
     return [sample for sample in samples if sample.name in set(names)]
 
 

@@ -137,7 +137,7 @@ class Description(_Model):
     """What the file says."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)
-    classes: tuple[ClassDescription, ...] = Field(min_length=1, max_length=IGNORE_INDEX)
+    classes: tuple[ClassDescription, ...] = Field(min_length=2, max_length=IGNORE_INDEX)
     labels: LabelDescription = LabelDescription()
     domains: dict[str, DomainDescription] = Field(min_length=1)
     bands: BandDescription | None = Field(None, description="for TIFF images that are more or other than 8-bit RGB")

@@ -47,8 +47,8 @@ _SECONDS_BETWEEN_NOTES = 2.0
 
 Confidence = Literal["margin", "given", "none"]
 
-# Folder, and which record of which time in it.
-_verified: set[tuple[Path, int, int]] = set()
+# Folder, and which files of which time in it.
+_verified: set[tuple[Path, tuple[tuple[int, int, int], ...]]] = set()
 
 
 class Job(BaseModel):
@@ -197,7 +197,7 @@ def digest_in(folder: Path) -> str:
 
 
 def open_external_labels(folder: Path, *, digest: str) -> ExternalMaps:
-    """Open labels and compare them, once in each process, with their checksums.
+    """Open labels and compare them with their checksums, once in each process for as long as the files stay as they are.
 
     Args:
         folder: where they are.
@@ -214,8 +214,8 @@ def open_external_labels(folder: Path, *, digest: str) -> ExternalMaps:
             f"{digest[:16]}); bring those back, or begin anew with these"
         )
     try:
-        status = (folder / RECORD).stat()
-        identity = (folder.absolute(), status.st_ino, status.st_mtime_ns)
+        states = [(folder / name).stat() for name in (RECORD, *record.checksums)]
+        identity = (folder.absolute(), tuple((state.st_ino, state.st_mtime_ns, state.st_size) for state in states))
         if identity not in _verified:
             for name, expected in record.checksums.items():
                 if sha256_of(folder / name) != expected:
@@ -259,7 +259,11 @@ def write_external_labels(
             if os.path.lexists(folder):  # by a process that had the lock before
                 shutil.rmtree(building)
                 return _finished(folder, job)
-            record = _write(building, job, label_from, progress)
+            try:
+                record = _write(building, job, label_from, progress)
+            except SegdaError:
+                shutil.rmtree(building)  # once that is put right the job is another one
+                raise
             for name in (_PROGRESS, _LOCK):
                 (building / name).unlink()
             building.rename(folder)
@@ -277,7 +281,7 @@ def _finished(folder: Path, job: Job) -> ExternalMaps:
     except SegdaError:
         record = None
     if record is None or record.job != job:
-        what = "something else" if record is None else "labels that were made otherwise"
+        what = "no labels of `segda teach`" if record is None else "labels that were made otherwise"
         raise ConfigError(f"{folder} exists and holds {what}; choose another folder, or delete it")
     return open_external_labels(folder, digest=record.digest)
 

@@ -8,7 +8,7 @@ sides.
 from collections.abc import Mapping
 from pathlib import Path
 
-from segda.errors import CorruptSampleError
+from segda.errors import CorruptSampleError, DatasetNotFoundError
 
 SPLITS = ("train", "val")
 
@@ -40,5 +40,14 @@ def of_split(images: Mapping[str, Path], split: str) -> dict[str, Path]:
     Args:
         images: name -> image.
         split: `train` or `val`.
+
+    Raises:
+        DatasetNotFoundError: of the images that there are, none is in it.
     """
-    return {name: path for name, path in images.items() if is_val(number_of(path)) == (split == "val")}
+    chosen = {name: path for name, path in images.items() if is_val(number_of(path)) == (split == "val")}
+    if images and not chosen:
+        raise DatasetNotFoundError(
+            f"none of the {len(images)} images, such as {next(iter(images.values()))}, is in split {split}; numbers that end in "
+            "90 to 99 are val, the others train: bring more of the data set"
+        )
+    return chosen

@@ -159,7 +159,7 @@ def _check_depth(path: Path, *, depth: int, is_gray: bool) -> None:
     """Refuse what Pillow turns into other values without a word: it halves 16-bit RGB and stretches gray of few bits."""
     if depth == 16 or (is_gray and depth < 8):
         raise CorruptSampleError(
-            f"{path}: expected 8 bits per channel, got {depth}; {'scale' if depth == 16 else 'convert'} it to 8 bits first"
+            f"{path}: expected 8 bits per channel, got {depth}; convert it to 8 bits first (an image by scaling, ids as they are)"
         )
 
 

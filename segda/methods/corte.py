@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
+from segda.errors import ConfigError
 from segda.losses import SegmentationLoss
 from segda.methods.base import MethodConfig
 from segda.methods.external_labels import ExternalLabels, ExternalLabelsConfig
@@ -50,8 +51,12 @@ class Corte(ExternalLabels):
 
     @classmethod
     def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:
-        """See `ExternalLabels.check_external_labels`."""
-        super().check_external_labels(_settings(config), has_confidences=has_confidences)
+        """Refuse labels without confidences, by which all of it decides; see `Method.check_external_labels`."""
+        if not has_confidences:
+            raise ConfigError(
+                "corte decides by confidences, and these external labels have none; label again with confidences, or choose "
+                "external_labels with filter: none and refine: false"
+            )
 
 
 def _settings(config: CorteConfig) -> ExternalLabelsConfig:

@@ -111,17 +111,14 @@ class ExternalLabels(Method):
         """Refuse what is decided by confidences where there are none; see `Method.check_external_labels`."""
         if has_confidences:
             return
-        for setting, value, plain in (
-            ("filter", config.filter, "none"),
-            ("refine", config.refine, False),
-            ("weighting", config.weighting, "uniform"),
-        ):
-            if value != plain:
-                shown = str(plain).lower() if isinstance(plain, bool) else plain
-                raise ConfigError(
-                    f"these external labels have no confidences, by which method.{setting} decides; set it to {shown}, or label "
-                    "again with confidences"
-                )
+        plain = {"filter": "none", "refine": False, "weighting": "uniform"}
+        deciding = {setting: value for setting, value in plain.items() if getattr(config, setting) != value}
+        if deciding:
+            wanted = ", ".join(f"{setting}: {str(value).lower()}" for setting, value in deciding.items())
+            raise ConfigError(
+                f"these external labels have no confidences, by which {' and '.join(deciding)} of {config.name} decide; set there "
+                f"{wanted}, or label again with confidences"
+            )
 
     def train(self, mode: bool = True) -> Self:
         """Switch the segmenter to training or evaluation mode; the averaged student stays in evaluation mode."""

@@ -166,8 +166,9 @@ def _names(part: str, search: Mapping[Any, Any], base: Mapping[str, Any]) -> lis
 
 
 def _check_path(path: Any, known: Mapping[str, Any]) -> None:
-    if path in FIXED_FIELDS:
-        raise LocatedError((path,), f"cannot be searched: {FIXED_FIELDS[path]}")
+    fixed = next((name for name in FIXED_FIELDS if f"{path}.".startswith(f"{name}.")), None)
+    if fixed is not None:
+        raise LocatedError((path,), f"cannot be searched: {FIXED_FIELDS[fixed]}")
     if path in known:
         return
     inner = part_of(str(path))

@@ -113,9 +113,11 @@ def test_a_data_set_that_knows_no_scenes_says_so(scenes):
 def test_named_images_are_those(scenes):
     known = open_splits(configure(scenes, {"images": 6})).few_shot.names
     assert names(configure(scenes, {"names": [known[4], known[1]]})) == (known[1], known[4])
-    with pytest.raises(DatasetNotFoundError, match=r"split 'train', has no sample 'nowhere'"):
+    with pytest.raises(
+        DatasetNotFoundError, match=r"'train', has no sample 'nowhere'; names of its 6 are such as '\d+'"
+    ):
         names(configure(scenes, {"names": ["nowhere"]}))
-    with pytest.raises(ConfigError, match=r"few_shot asks for 7 images, the training split .* has 6"):
+    with pytest.raises(ConfigError, match=r"few_shot asks for 7 images, the training split .* has 6; ask for fewer"):
         names(configure(scenes, {"images": 7}))
 
 
@@ -142,6 +144,27 @@ def test_a_result_names_the_images_that_it_used(scenes, tmp_path):
 def test_what_does_not_fit_is_refused(scenes, few_shot, method, message):
     with pytest.raises(ValueError, match=message):
         configure(scenes, few_shot, method=method)
+
+
+@pytest.mark.parametrize(
+    "few_shot", [{"names": ["a", "b"]}, {"names": ["a"], "images": 1}, {"images": 2, "per": "scene", "seed": 3}]
+)
+def test_a_configuration_that_was_written_is_read_as_it_was(scenes, few_shot):
+    """With every field in it, as in checkpoints, in the ledger and between processes."""
+    config = configure(scenes, few_shot)
+    assert config.data.few_shot.images == len(few_shot.get("names", "ab"))
+    for written in (config.model_dump(), json.loads(config.model_dump_json())):
+        assert TrainConfig.model_validate(written) == config
+    assert TrainConfig.model_validate(config.canonical()).fingerprint() == config.fingerprint()
+
+
+def test_of_a_method_on_another_one_both_are_named(scenes):
+    plain = configure(scenes, {"images": 2}).model_dump()
+    with pytest.raises(ValueError, match="method mic on dacs uses no target labels"):
+        TrainConfig.model_validate(plain | {"method": {"name": "mic"}})
+    del plain["data"]["few_shot"]
+    with pytest.raises(ValueError, match="method mic on joint trains with a few labelled target images"):
+        TrainConfig.model_validate(plain | {"method": {"name": "mic", "host": {"name": "joint"}}})
 
 
 def test_weights_of_labels_are_augmented_like_the_labels(scenes, tmp_path):

@@ -193,7 +193,10 @@ def test_labels_of_other_images_or_another_size_are_refused(scenes, labels, chan
 
 def test_settings_that_need_confidences_are_refused_where_there_are_none(scenes, tmp_path):
     label_by_colors(scenes, tmp_path / "plain", with_confidences=False)
-    with pytest.raises(ConfigError, match=r"have no confidences, by which method\.filter decides; set it to none"):
+    wanted = (
+        r"no confidences, by which filter and refine of external_labels decide; set there filter: none, refine: false"
+    )
+    with pytest.raises(ConfigError, match=wanted):
         open_splits(configure(scenes, tmp_path / "plain"))
     method = {"name": "external_labels", "filter": "none", "refine": False}
     config = configure(scenes, tmp_path / "plain", method=method)

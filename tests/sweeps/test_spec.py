@@ -77,6 +77,12 @@ def test_the_loss_its_settings_class_weights_and_sampling_are_searched_together(
     assert spec.train_config(params | {"loss.name": "cross_entropy"}, seed=1).loss.name == "cross_entropy"
 
 
+def test_the_few_images_of_a_sweep_may_have_names(load):
+    spec = load("    width: 128", "    width: 128\n    few_shot: {names: [b, a]}", "[source_only,", "[joint,")
+    config = spec.train_config({"method.name": "joint", "optimizer.lr": 0.01}, seed=1)
+    assert config.data.few_shot.names == ("b", "a")
+
+
 def test_a_sweep_file_is_read(load):
     spec = load()
     assert spec.name == "camvid_day_to_dusk"
@@ -233,7 +239,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("seeds: [3, 1]", "resources: {gpus: all}", "27: resources.gpus: must be auto, 0, or a number from 0.0001 to 1024, got 'all'"),
         ("seeds: [3, 1]", "resources: {custom: {nvme: 1.5}}", "27: resources.custom.nvme: must be whole beyond 1, got 1.5"),
         ("seeds: [3, 1]", "tracking: {register_as: a/b}", "27: tracking.register_as: must match"),
-        ("seeds: [3, 1]", "storage: ''", "27: storage: must have at least 1 item(s), got ''"),
+        ("seeds: [3, 1]", "storage: ''", "27: storage: must have at least 1 character(s), got ''"),
         # base
         ("height: 96", "heigth: 96", "7: base.data.heigth: unknown key (did you mean 'height'?)"),
         ("height: 96", "height: 9", "7: base.data.height: must be at least 32, got 9"),
@@ -276,6 +282,7 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("[source_only, adversarial]", "[[source_only], adversarial]", "14: search.method.name[0]: unknown method ['source_only']"),
         ("[source_only, adversarial]", "[source_only, adversarial, target_only]", "14: search.method.name[2]: target_only is trained on target labels and never picked"),
         ("[source_only, adversarial]", "[source_only, adversarial, joint]", "14: search.method.name[2]: joint trains with the labels of a few target images, and the base does not say of which; add e.g. `few_shot: {images: 5}` under base.data"),
+        ("optimizer.weight_decay: default", "data.few_shot.images: [1, 5]", "18: search.data.few_shot.images: cannot be searched: few-shot methods are compared on the same labels"),
         ("    width: 128", "    width: 128\n    few_shot: {images: 5}", "9: base.data.few_shot: no method of this sweep uses target labels"),
         ("[source_only, adversarial]", "{choices: [target_only, adversarial]}", "14: search.method.name.choices[0]: target_only is trained on target labels"),
         ("[fcd, tfd, dwd]", "[fcd, tdf]", "15: search.method.discriminator.choices[1]: unknown discriminator 'tdf' (did you mean 'tfd'?)"),

@@ -107,6 +107,19 @@ def test_the_last_ten_of_each_hundred_are_validation_and_unusable_images_are_in_
     assert gta5.published_counts(gta5_root) == {("all", "train"): 24966 - 36 - 2490, ("all", "val"): 2490}
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_part_of_the_data_that_a_split_has_nothing_of_is_told_which_numbers_are_in_it(
+    gta5_root: Path, split: str
+) -> None:
+    for path in gta5_root.rglob("*.png"):
+        if (int(path.stem) % 100 >= 90) == (split == "val"):
+            path.unlink()
+    with pytest.raises(
+        DatasetNotFoundError, match=rf"none of the \d images, such as .*, is in split {split}; numbers that"
+    ):
+        names(gta5, gta5_root, split)
+
+
 def test_the_authors_lists_decide_where_they_lie(gta5_root: Path) -> None:
     lists = {"trainIds": [[2], [90]], "valIds": [[1], [15188]], "testIds": [[24966]]}
     savemat(gta5_root / "split.mat", lists)

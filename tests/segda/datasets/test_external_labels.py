@@ -198,7 +198,7 @@ def test_finished_labels_of_the_same_job_are_opened_and_others_refused(tmp_path)
     with pytest.raises(ConfigError, match="exists and holds labels that were made otherwise; choose another folder"):
         write(tmp_path / "labels", job(temperature=2.0))
     (tmp_path / "other").mkdir()
-    with pytest.raises(ConfigError, match="exists and holds something else"):
+    with pytest.raises(ConfigError, match="exists and holds no labels of"):
         write(tmp_path / "other")
 
 
@@ -217,9 +217,13 @@ def test_the_same_labels_by_another_teacher_are_others(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["labels.npy", "confidences.npy"])
-def test_a_bit_that_has_turned_is_noticed(tmp_path, name):
+@pytest.mark.parametrize(
+    "elsewhere", [True, False], ids=["by another process", "by the one that had looked at it before"]
+)
+def test_a_bit_that_has_turned_is_noticed(tmp_path, name, elsewhere):
     digest = write(tmp_path / "labels").fingerprint
-    external_labels._verified.clear()  # as in another process
+    if elsewhere:
+        external_labels._verified.clear()
     path = tmp_path / "labels" / name
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -244,10 +248,19 @@ def test_absent_damaged_and_other_labels_are_told_in_one_line(tmp_path):
         with pytest.raises(CorruptSampleError, match=r"is not what `segda teach` writes"):
             digest_in(tmp_path / "labels")
     record.write_text(text)
-    external_labels._verified.clear()
     (tmp_path / "labels" / "confidences.npy").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"confidences\.npy cannot be read"):
         open_external_labels(tmp_path / "labels", digest=digest)
+
+
+def test_what_came_before_an_error_of_the_user_is_not_left_beside(tmp_path):
+    def broken(first):
+        yield next(pieces(first))
+        raise CorruptSampleError("images/3.png cannot be decoded")
+
+    with pytest.raises(CorruptSampleError):
+        write_external_labels(tmp_path / "labels", job(), broken, progress=lambda done: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -166,14 +166,18 @@ def test_labels_without_confidences_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("name", "settings", "setting"),
     [
-        ("external_labels", {}, r"method\.filter decides; set it to none"),
-        ("external_labels", {"filter": "none"}, r"method\.refine decides; set it to false"),
+        (
+            "external_labels",
+            {},
+            "filter and refine of external_labels decide; set there filter: none, refine: false, or label again",
+        ),
+        ("external_labels", {"filter": "none"}, r"by which refine of external_labels decide; set there refine: false"),
         (
             "external_labels",
             {"filter": "none", "refine": False, "weighting": "confidence"},
-            r"method\.weighting decides",
+            "weighting of external_labels decide",
         ),
-        ("corte", {}, r"method\.filter decides"),
+        ("corte", {}, "corte decides by confidences, and these external labels have none; label again"),
     ],
 )
 def test_what_needs_confidences_is_refused_without_them(name, settings, setting):
