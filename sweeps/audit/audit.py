@@ -124,10 +124,10 @@ def _once(sweep: _Sweep) -> Check:
         for (parent, seed), times in repeated.items():
             if times > 1:
                 yield f"trial {parent} is repeated {times} times with seed {seed}"
-        searched = {record.number for record in sweep.records if record.kind is TrialKind.SEARCH}
+        repeatable = {record.number for record in sweep.records if record.kind is not TrialKind.REPLICATE}
         for record in sweep.records:
-            if record.kind is TrialKind.REPLICATE and record.parent not in searched:
-                yield f"trial {record.number} repeats trial {record.parent}, which is no trial of the search"
+            if record.kind is TrialKind.REPLICATE and record.parent not in repeatable:
+                yield f"trial {record.number} repeats trial {record.parent}, which is none of the search and no reference"
             wrong = [path for path, value in record.params.items() if value_at(record.config, path) != value]
             if wrong:
                 yield f"trial {record.number}: its configuration does not have the proposed {', '.join(wrong)}"

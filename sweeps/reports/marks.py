@@ -19,6 +19,7 @@ FEW_SHOT = "‡"
 ROUNDED = "§"
 IN_COMPANY = "¶"
 RECONSTRUCTED = "‖"
+SIGNS = (FEWER_IMAGES, FEW_SHOT, ROUNDED, IN_COMPANY, RECONSTRUCTED)  # as they stand beside each other
 
 
 def mark(trial: TrialRecord, *, of_methods: bool = True) -> str:
@@ -35,7 +36,7 @@ def mark(trial: TrialRecord, *, of_methods: bool = True) -> str:
         IN_COMPANY: has_doubts(trial.profile),
         RECONSTRUCTED: of_methods and is_reconstruction(trial),
     }
-    return "".join(sign for sign, holds in signs.items() if holds)
+    return "".join(sign for sign in SIGNS if signs[sign])
 
 
 def _is_rounded(trial: TrialRecord) -> bool:

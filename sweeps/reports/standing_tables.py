@@ -4,13 +4,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.file.fields import METHOD
-from sweeps.labels import format_value, method_name
+from sweeps.file.fields import HOST, METHOD
+from sweeps.labels import format_value, method_name, short_names
 from sweeps.metrics import SECONDS_PER_STEP, TARGET_MIOU, TARGET_MIOU_UNDER, TARGET_MIOU_WELL, finite
+from sweeps.paths import value_at
 from sweeps.selection.analysis import best_by
 from sweeps.selection.seeds import MeanInterval, mean_interval, repetitions
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
+_HOST = f"{HOST}.name"
 Curves = Mapping[int, Sequence[tuple[int, float]]]
 
 
@@ -111,12 +113,15 @@ def standing_rows(
 
 def _group(trial: TrialRecord, paths: Sequence[str]) -> str:
     """Return what a trial's row is called: its method, and what else is compared."""
-    others = [
-        f"{path.rpartition('.')[2]} {format_value(trial.params[path])}"
-        for path in paths
-        if path in trial.params and path != METHOD
-    ]
-    return ", ".join([method_name(trial), *others])
+    compared = [path for path in paths if path in trial.params and path not in (METHOD, _HOST)]
+    names = short_names(compared)
+    return ", ".join([_method(trial), *(f"{names[path]} {format_value(trial.params[path])}" for path in compared)])
+
+
+def _method(trial: TrialRecord) -> str:
+    """Return the name of a trial's method, with that of the one that it is put on: another method there is another one."""
+    host = value_at(trial.config, _HOST)
+    return f"{method_name(trial)} × {host}" if host else method_name(trial)
 
 
 def _counted(trial: TrialRecord | None, trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from sweeps.labels import ago, duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import SweepState
 from sweeps.reports.marks import footnotes, mark
 from sweeps.reports.status import MOST_ROWS, DriverStatus, SweepStatus, trouble_of
 from sweeps.trial import TrialRecord, TrialState
@@ -47,7 +48,9 @@ def render(status: SweepStatus, *, width: int) -> RenderableType:
 
 def header_lines(status: SweepStatus) -> list[str]:
     """Return what there is to say of the whole sweep, in lines."""
-    counts = [f"{status.done} of {status.total} trials ended"]
+    # Fewer than planned end a sweep where a method has no finalist.
+    of_total = "" if status.record.state is SweepState.FINISHED else f" of {status.total}"
+    counts = [f"{status.done}{of_total} trials ended"]
     counts += [f"{number} {state.value}" for state in TrialState if (number := status.count(state))]
     aside = sum(trial.is_set_aside for trial in status.trials)
     if aside:

@@ -18,9 +18,9 @@ from segda.masking import masked_plain
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
-from sweeps.metrics import CRITERIA, SOURCE_MIOU, SPLITS, TARGET_MIOU, finite
+from sweeps.metrics import CRITERIA, SOURCE_MIOU, SPLITS, TARGET_MIOU, finite, has_doubts
 from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
-from sweeps.reports.marks import mark, marks
+from sweeps.reports.marks import SIGNS, mark, marks
 from sweeps.reports.pages import write_page
 from sweeps.reports.proof import write_proof
 from sweeps.reports.text import (
@@ -97,6 +97,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
     networks = view.networks
     columns = [(label, trial, split) for split in SPLITS for label, trial in networks.items()]
     failures = [trial for trial in view.trials if trial.failure is not None]
+    architectures = network_tables.architecture_rows(view.trials)
     return {
         "view": view,
         "precision": precision_text(view),
@@ -123,7 +124,8 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "gaps": network_tables.gap_rows(networks, source_only=view.source_only, upper_bound=view.upper_bound),
         "class_columns": [(label, split) for label, _, split in columns],
         "classes": network_tables.class_rows([(view.results.get(trial.number), split) for _, trial, split in columns]),
-        "architectures": network_tables.architecture_rows(view.trials),
+        "architectures": architectures,
+        "alone": not any(has_doubts(row.profile) for row in architectures),
         "failures": failures[-MOST_SHOWN:],
         "num_failures": len(failures),
         "events": view.events[-MOST_SHOWN:],
@@ -152,7 +154,7 @@ def _seed_marks(view: SweepView) -> dict[int, str]:
     found = {}
     for group in view.seed_groups:
         signs = "".join(mark(trial) for trial in [group.trial, *repetitions(group.trial.number, view.trials)])
-        found[group.trial.number] = "".join(sorted(set(signs)))
+        found[group.trial.number] = "".join(sign for sign in SIGNS if sign in signs)
     return found
 
 

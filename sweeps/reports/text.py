@@ -48,13 +48,20 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("training", f"{value_at(config, 'steps')} steps, batch {value_at(config, 'batch_size')} per domain"),
         ("budget", ", ".join(f"{name} {value}" for name, value in budget.items() if value is not None)),
         ("search", f"{chosen_sampler(spec, spec.space)}, seed {spec.seed}; scheduler {scheduler}"),
-        ("training seeds", f"{', '.join(str(seed) for seed in spec.seeds)}; {count(spec.finalists, 'finalist')}"),
+        ("training seeds", f"{', '.join(str(seed) for seed in spec.seeds)}; {_repeated(spec)}"),
         ("device", view.device),
         ("precision", precision_text(view)),
         ("created", date(view.record.created)),
         ("first trial started", date(min(started)) if started else "not yet"),
         ("last trial finished", date(max(finished)) if finished else "not yet"),
     ]
+
+
+def _repeated(spec: SweepSpec) -> str:
+    """Return what the further seeds are for."""
+    of_each = f" of each {', '.join(spec.finalists_of_each)}" if spec.finalists_of_each else ""
+    references = " and the references" if spec.repeat_references else ""
+    return f"{count(spec.finalists, 'finalist')}{of_each}{references}"
 
 
 def precision_text(view: SweepView) -> str:

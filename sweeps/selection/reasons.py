@@ -121,12 +121,13 @@ def _seed_sentences(
     by_number = {trial.number: trial for trial in ranked}
     for pair in verdict.comparisons:
         other = by_number[pair.other]
+        # Between sentences about others `It` would be one of them.
+        subject = "It" if pair.number == picked.number and not unstable else f"Trial {pair.number}"
         if other.number in unstable and picked.number not in unstable:
             sentences.append(f"Trial {other.number} gives way: {unstable[other.number]}.")
         elif pair.difference is not None and len(pair.seeds) >= MIN_SEEDS:
-            sentences.append(_pair_sentence(pair, picked, metric))
+            sentences.append(_pair_sentence(pair, picked, metric, subject=subject))
         elif values or pair.seeds:
-            subject = "It" if pair.number == picked.number else f"Trial {pair.number}"
             sentences.append(
                 f"{subject} cannot be compared with trial {other.number} over seeds: they have {len(pair.seeds)} further in "
                 f"common, at least {MIN_SEEDS} are needed."
@@ -138,12 +139,11 @@ def _further_seeds(number: int) -> str:
     return f"{number} further seed{'s' if number > 1 else ''}"
 
 
-def _pair_sentence(pair: Paired, picked: TrialRecord, metric: str) -> str:
+def _pair_sentence(pair: Paired, picked: TrialRecord, metric: str, *, subject: str) -> str:
     assert pair.difference is not None
     mean, n = pair.difference.mean, len(pair.seeds)
     is_own = pair.number == picked.number
     if pair.holds:
-        subject = "It" if is_own else f"Trial {pair.number}"
         by = f"{subject} is better than trial {pair.other} by {shown_gap(metric, mean)}"
         if pair.everywhere:
             return f"{by} on average, and on each of {n} further common seeds (of equals 1 in {2**n} would be)."
@@ -166,11 +166,11 @@ def _pair_sentence(pair: Paired, picked: TrialRecord, metric: str) -> str:
 def too_few_seeds(spec: SweepSpec) -> str | None:
     """Return that finalists cannot be compared over so few seeds, or None if they can or there is one only."""
     further = len(spec.seeds) - 1
-    if spec.finalists == 1 or further >= MIN_SEEDS:
+    if (spec.finalists == 1 and not spec.finalists_of_each) or not 0 < further < MIN_SEEDS:
         return None
     return (
         f"A finalist replaces a better ranked one only by {MIN_SEEDS} seeds or more besides the search's own; with `seeds: "
-        f"{list(spec.seeds)}` the rank of the search decides among {spec.finalists} finalists."
+        f"{list(spec.seeds)}` the rank of the search decides among finalists."
     )
 
 

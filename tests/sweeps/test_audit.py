@@ -178,6 +178,16 @@ def test_what_is_wrong_in_the_ledger_is_found(problems, ledger, statement, expec
 
 
 @pytest.mark.parametrize(
+    ("kind", "is_sound"), [("search", True), ("reference", True), ("replicate", False)], ids=lambda value: str(value)
+)
+def test_trials_of_the_search_and_references_may_be_repeated_and_repetitions_not(problems, ledger, kind, is_sound):
+    change(ledger, sa.update(TRIAL).where(TRIAL.c.number == 1).values(kind=kind, name="upper", parent=0, seed=1))
+    change(ledger, sa.update(TRIAL).where(TRIAL.c.number == 3).values(kind="replicate", parent=1, seed=2))
+    found = "trial 3 repeats trial 1, which is none of the search and no reference"
+    assert (found in problems()) != is_sound
+
+
+@pytest.mark.parametrize(
     ("break_files", "expected"),
     [
         (lambda folder: write_files(folder, [1, 2, 3, 4, 5]), "the ledger has step 6, which checkpoint.pt lacks"),

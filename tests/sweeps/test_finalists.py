@@ -1,5 +1,7 @@
 """The choice among finalists: constructed seeds whose answer is known."""
 
+import re
+
 import pytest
 from records import PROFILE, replicate, trial
 
@@ -120,6 +122,13 @@ def test_a_finalist_that_collapsed_with_a_further_seed_gives_way(make_spec):
     selection = select([*records, broken], make_spec(finalists=2, seeds=[0, 1, 2, 3]))
     assert selection.picked.number == 1
     assert "Trial 0 gives way: with seed 3 (trial 9): one class covers 99.0%" in selection.reason
+
+
+def test_after_a_sentence_about_another_finalist_the_choice_is_named(make_spec):
+    records = sweep((0.62, {1: 0.6, 2: 0.6}, {}), (0.60, {1: 0.5}, {}), (0.58, {1: 0.5, 2: 0.5}, {}))
+    broken = replicate(19, records[1], 0.70, seed=3, metrics={"target/largest_class_share": 0.99})
+    reason = select([*records, broken], make_spec(finalists=3, seeds=[0, 1, 2, 3])).reason
+    assert re.search(r"Trial 1 gives way: .* Trial 0 is better than trial 2", reason)
 
 
 def test_a_finalist_that_diverged_with_a_further_seed_gives_way(make_spec):

@@ -19,6 +19,7 @@ from sweeps.reports import plots
 from sweeps.reports import text as report_text
 from sweeps.reports.markdown import markdown_block, markdown_code
 from sweeps.reports.proof import report_problems
+from sweeps.reports.standing_tables import standing_rows
 from sweeps.reports.summary import summary_table
 from sweeps.reports.sweep_report import cost_bounds, write_report
 from sweeps.reports.view import load_view
@@ -329,8 +330,11 @@ def test_the_comparison_of_finalists_is_shown_seed_by_seed(ledger, store, make_s
     assert "ahead by (source_validation, mean)" in paths.markdown.read_text(encoding="utf-8")
 
 
-def test_two_seeds_are_too_few_to_compare_finalists_and_that_is_said(ledger, store, make_spec, begun):
-    begun(make_spec(seeds=[0, 1], finalists=2))
+@pytest.mark.parametrize(
+    "finalists", [{"finalists": 2}, {"finalists_of_each": ["method.name"], "search": {"method.name": ["dacs", "fda"]}}]
+)
+def test_two_seeds_are_too_few_to_compare_finalists_and_that_is_said(ledger, store, make_spec, begun, finalists):
+    begun(make_spec(seeds=[0, 1], **finalists))
     ledger.add_trial(trial(0))
     lines = " ".join(report_text.warning_lines(load_view(ledger, store, "demo")))
     assert "with `seeds: [0, 1]` the rank of the search decides" in lines
@@ -654,6 +658,45 @@ def test_what_each_method_is_worth_is_told_over_seeds_and_beside_the_choices_of_
     assert rows["source_only"]["gain over source-onlypoints, same seeds"] == "–"
     text = paths.markdown.read_text(encoding="utf-8")
     assert "| dacs | 3 | 2 | 37.0 ± 2.8 |" in text
+    assert "| training seeds | 0, 1, 2; 1 finalist of each method.name and the references |" in text
+
+
+def test_a_method_on_another_one_has_a_row_for_each_and_what_else_is_compared_is_named():
+    paths = ["method.name", "method.host.name", "model.name", "batch_size"]
+
+    def row(number, host, model):
+        config = {"method": {"name": "mic", "host": {"name": host}}, "model": {"name": model}}
+        params = {"method.name": "mic", "method.host.name": host, "model.name": model, "batch_size": 4}
+        return dataclasses.replace(trial(number), config=config, params=params)
+
+    trials = [row(0, "dacs", "fast_scnn"), row(1, "fda", "fast_scnn"), row(2, "dacs", "bisenet_v1")]
+    found = standing_rows(trials, ranked=[0, 1, 2], source_only=None, upper_bound=None, curves={}, paths=paths)
+    assert [row.label for row in found] == [
+        "mic × dacs, model fast_scnn, batch_size 4",
+        "mic × fda, model fast_scnn, batch_size 4",
+        "mic × dacs, model bisenet_v1, batch_size 4",
+    ]
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_costs_that_were_not_measured_alone_are_not_said_to_be(ledger, store, make_spec, begun, is_alone):
+    begun(make_spec())
+    ledger.add_trial(trial(0, profile=PROFILE | {"latency_reliable": float(is_alone)}))
+    paths = write_report(ledger, store, "demo")
+    for path in (paths.html, paths.markdown):
+        text = path.read_text(encoding="utf-8")
+        assert (", alone on the device" in text) == is_alone
+        assert ("; not always alone on the device or not steadily, see ¶" in text) != is_alone
+
+
+def test_marks_stand_in_one_order_also_where_repetitions_add_some(ledger, store, make_spec, begun):
+    begun(make_spec(seeds=[0, 1]))
+    first = trial(0, profile=PROFILE | {"latency_reliable": 0.0})
+    ledger.add_trial(first)
+    repeated = replicate(1, first, 0.5, seed=1, micro_batch=2, profile=first.profile)
+    ledger.add_trial(repeated)
+    (row,) = table(Page(write_report(ledger, store, "demo").html.read_text(encoding="utf-8")), "further seeds")
+    assert row["trial"] == "0†¶"
 
 
 def test_a_discriminator_without_a_signal_is_told_beside_its_trial_and_of_the_pick(ledger, store, make_spec, begun):

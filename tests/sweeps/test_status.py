@@ -13,7 +13,7 @@ from sweeps import cli
 from sweeps.cli import status as command
 from sweeps.failures import FailureClass
 from sweeps.ledger.process import Process
-from sweeps.ledger.records import SweepInfo, SweepRecord
+from sweeps.ledger.records import SweepInfo, SweepRecord, SweepState
 from sweeps.ledger.tables import SWEEP
 from sweeps.reports.status import SweepStatus, listed, read_status
 from sweeps.reports.status_table import bar, header_lines, overview, render, trial_table
@@ -116,6 +116,8 @@ def test_the_header_tells_counts_hours_and_the_best_so_far(ledger, begun, make_s
     assert "4 of 7 trials ended, 3 complete, 1 pruned" in text
     assert "0.50 h of 2 h used, 0.75 worker hours" in text
     assert "best so far: trial 1, source/val/miou 0.6" in text
+    ledger.update_sweep("demo", state=SweepState.FINISHED)  # a method without a finalist has no repetitions
+    assert "4 trials ended, 3 complete, 1 pruned" in "\n".join(header_lines(at(ledger)))
 
 
 def test_a_finite_space_has_no_more_trials_than_combinations(ledger, begun, make_spec):
