@@ -76,7 +76,7 @@ class RunCase:
         return TrainConfig.model_validate(
             {
                 "data": data,
-                "model": {"pretrained": "none"},
+                "model": {"name": "fast_scnn"},  # the cheapest
                 "method": {"name": self.method, **self.settings},
                 "optimizer": {"lr": 0.01},
                 "steps": STEPS,
