@@ -7,6 +7,7 @@ need no state beyond the step: the sample of a step, and what is drawn for it, i
 """
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ from segda.files import replacing
 from segda.models import Segmenter, build_segmenter
 from segda.torch_files import misfits, read_torch_file, verify_torch_file
 
-FORMAT = 3
+FORMAT = 4
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -98,6 +101,7 @@ class _Content(_Part):
     step: int
     seconds: float
     datasets: tuple[str, str]
+    classes: tuple[str, ...]
     method: dict[str, Any]
     optimizers: dict[str, dict[str, Any]]
     scaler: dict[str, Any]
@@ -139,6 +143,7 @@ def save_checkpoint(
         "format": FORMAT,
         "config": config.model_dump_json(),
         "datasets": list(config.data.identities),
+        "classes": list(_classes_of(config)),
         "step": step,
         "seconds": seconds,
         "method": method.state_dict(),
@@ -326,6 +331,25 @@ def _config_of(state: Mapping[str, Any], where: str) -> TrainConfig:
     return validated(TrainConfig, json.loads(state["config"]), where=where)
 
 
+def _classes_of(config: TrainConfig) -> tuple[str, ...]:
+    return DATASETS[config.data.source.dataset].classes
+
+
+def _check_meaning(path: Path, state: Mapping[str, Any], config: TrainConfig) -> None:
+    """Refuse a network whose outputs are called otherwise by now, and tell of what else a description says otherwise."""
+    learned, now = tuple(state["classes"]), _classes_of(config)
+    name = config.data.source.dataset
+    if learned != now:
+        raise WeightsError(
+            f"{path} was trained for the classes {', '.join(learned)}, and {name} has {', '.join(now)} now; bring back what it "
+            "said then, or train again"
+        )
+    for before, identity in zip(state["datasets"], config.data.identities, strict=True):
+        if before != identity:
+            log.warning("%s was trained when %s was described in another way (%s)", path, identity, before)
+            return
+
+
 def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
     """Read the trained segmenter out of a checkpoint.
 
@@ -337,13 +361,14 @@ def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
 
     Raises:
         WeightsError: if the file is missing, damaged or not a checkpoint of this library, or if its weights are not those of the
-            network that it names, or are no numbers.
+            network that it names, or are no numbers, or if the classes of its data set have changed since.
         ConfigError: if something that it names cannot be had here: a network, method or data set from outside this package must be
             importable, see `segda.guests`.
     """
     state = read_checkpoint(path)
     config = _config_of(state, str(path))
-    num_classes = len(DATASETS[config.data.source.dataset].classes)
+    _check_meaning(path, state, config)
+    num_classes = len(_classes_of(config))
     segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=False)
     prefix = "segmenter."
     weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}

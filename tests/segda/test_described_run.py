@@ -120,6 +120,32 @@ def test_a_run_whose_description_has_changed_is_refused(run: Path, home: Path, s
     assert load_config(home / "run.yaml").fingerprint() != before
 
 
+@pytest.mark.parametrize("others", [["evaluate"], ["predict", "images", "out"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("change", ["order", "name", "ids"])
+def test_a_network_is_not_used_for_classes_that_have_changed_since(
+    run: Path, home: Path, scenes: Path, segda, caplog, change: str, others: list[str]
+) -> None:
+    path = home / NAME
+    plain = yaml.safe_load(path.read_text())
+    first, second = plain["classes"][:2]
+    if change == "order":
+        plain["classes"].reverse()
+    elif change == "name":
+        first["name"] = "soil"
+    else:
+        first["ids"], second["ids"] = second["ids"], first["ids"]
+    path.write_text(yaml.safe_dump(plain))
+    command, *places = others
+    words = [scenes / "Val/Rural/images_png", home / "out"] if places else ["--data-root", f"{NAME}={scenes}"]
+    code, _, errors = segda(command, run / "checkpoint.pt", *words)
+    if change == "ids":  # the outputs are called as they were; the labels to compare them with may mean something else
+        assert code == 0
+        assert "described in another way" in caplog.text
+    else:
+        assert (code, errors.count("\n")) == (2, 1), errors
+        assert "checkpoint.pt was trained for the classes ground, building, road" in errors
+
+
 def test_a_process_elsewhere_finds_it_in_the_folders_that_it_is_told(home: Path) -> None:
     load_config(home / "run.yaml")
     program = (
