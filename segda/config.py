@@ -64,7 +64,10 @@ class FewShotConfig(_Part):
     """The few target training images whose labels a few-shot method may use."""
 
     images: int = Field(
-        1, ge=1, le=10**6, description="how many; without names, drawn from the target's training images"
+        1,
+        ge=1,
+        le=10**6,
+        description="how many; a larger draw holds the smaller ones; without names, drawn from the target's training images",
     )
     seed: int = Field(
         0,

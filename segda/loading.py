@@ -1,6 +1,6 @@
 """From a file or from plain data to the configuration of a run, with single values and places replaced."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,18 +115,43 @@ def _with_roots(data: DataConfig, data_roots: Mapping[str, Path | str]) -> DataC
     return data.model_copy(update={"source": moved(data.source), "target": moved(data.target)})
 
 
-def _changed(data: dict[str, Any], changes: Mapping[str, Any], kind: type[_Config], *, where: str) -> _Config:
+def put_changes(
+    data: dict[str, Any],
+    changes: Mapping[str, Any],
+    *,
+    where: str,
+    steps: Callable[[str], list[str]] = lambda key: key.split("."),
+) -> str:
+    """Put values over nested plain data, in place and in their order; groups that it lacks are added.
+
+    Args:
+        data: what is changed.
+        changes: key -> value.
+        where: what the data are, for messages.
+        steps: takes a key apart into the keys of the nested groups; by default at its dots.
+
+    Returns:
+        `where` with the changes named.
+
+    Raises:
+        ConfigError: a key leads through a value.
+    """
     if changes:
         wanted = plain_copy(changes, where=f"{where} with changes")
         listed = ", ".join(f"{key}={_written(value)}" for key, value in wanted.items())
         where = f"{where} with {shortened(listed, longest=_LONGEST_CHANGES)}"
         for key, value in wanted.items():
-            _put(data, key, value, where=where)
+            _put(data, steps(key), value, where=where)
+    return where
+
+
+def _changed(data: dict[str, Any], changes: Mapping[str, Any], kind: type[_Config], *, where: str) -> _Config:
+    where = put_changes(data, changes, where=where)
     return validated(kind, data, where=where)
 
 
-def _put(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
-    *groups, last = key.split(".")
+def _put(data: dict[str, Any], steps: list[str], value: Any, *, where: str) -> None:
+    *groups, last = steps
     for depth, group in enumerate(groups, start=1):
         data = data.setdefault(group, {})
         if not isinstance(data, dict):

@@ -209,7 +209,8 @@ def _drawn(few: FewShotConfig, target: DomainConfig) -> tuple[str, ...]:
 def _drawn_of(names: Sequence[str], number: int, *, rng: np.random.Generator, where: str) -> tuple[str, ...]:
     if number > len(names):
         raise ConfigError(f"few_shot asks for {number} images, {where} has {len(names)}; ask for fewer")
-    return tuple(names[index] for index in sorted(rng.choice(len(names), number, replace=False)))
+    # The first ones of an order: who asks for more gets these and others, so that numbers of images can be compared.
+    return tuple(names[index] for index in sorted(rng.permutation(len(names))[:number]))
 
 
 def what_is_read(config: TrainConfig) -> str:

@@ -12,6 +12,7 @@ from segda.datasets.external_labels import digest_in
 from segda.errors import ConfigError, SegdaError
 from segda.files import expanded
 from segda.guests import make_importable, make_importable_beside
+from segda.loading import put_changes
 from segda.plain_data import plain_copy
 from segda.tunable import Scalar
 from sweeps.checks.sweep import check_spec
@@ -22,12 +23,17 @@ from sweeps.paths import value_at, with_values
 
 
 def load_spec(
-    source: Path | str | Mapping[str, Any], *, data_roots: Mapping[str, Path | str] | None = None
+    source: Path | str | Mapping[str, Any],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    data_roots: Mapping[str, Path | str] | None = None,
 ) -> SweepSpec:
     """Read a sweep; what it names by dotted names may lie beside its file, or in the working folder (see `segda.guests`).
 
     Args:
         source: YAML file, or the same as plain data.
+        changes: dotted key -> value, put over what the source says in their order, e.g. `base.steps` or `search.optimizer.lr`; they
+            may add what it lacks.
         data_roots: name of a data set -> its folder, put over what the sweep says.
 
     Returns:
@@ -44,8 +50,10 @@ def load_spec(
     for name in data_roots or {}:
         DATASETS[name]  # raises what is wrong with the name
     if isinstance(source, Mapping):
-        return spec_from(_with_places(plain_copy(source, where="sweep"), data_roots or {}), where="sweep")
+        return _changed(plain_copy(source, where="sweep"), changes or {}, data_roots or {}, where="sweep")
     document = read_document(expanded(source))
+    if changes:
+        return _changed(document.data, changes, data_roots or {}, where=str(expanded(source)))
     document.data.update(_with_places(document.data, data_roots or {}))
     spec = validate(document, SweepSpec)
     try:
@@ -53,6 +61,19 @@ def load_spec(
     except LocatedError as error:
         raise document.error([Problem(error.location, error.text)]) from error
     return spec
+
+
+def _changed(
+    plain: dict[str, Any], changes: Mapping[str, Any], data_roots: Mapping[str, Path | str], *, where: str
+) -> SweepSpec:
+    where = put_changes(plain, changes, where=where, steps=_steps)
+    return spec_from(_with_places(plain, data_roots), where=where)
+
+
+def _steps(key: str) -> list[str]:
+    """Take a key of a sweep file apart: the keys of `search` and of a reference are themselves dotted paths."""
+    dotted = {"search": 1, "references": 2}
+    return key.split(".", dotted.get(key.partition(".")[0], -1))
 
 
 def _with_places(plain: Mapping[str, Any], data_roots: Mapping[str, Path | str]) -> dict[str, Any]:

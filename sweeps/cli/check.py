@@ -1,6 +1,7 @@
 """`sweeps check`: what a sweep file would do, without doing it."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -29,10 +30,10 @@ from sweeps.selection.reasons import too_few_seeds
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@options("roots")
-def check_command(file: Path, roots: dict[str, Path]) -> None:
+@options("roots", "changes")
+def check_command(file: Path, roots: dict[str, Path], changes: dict[str, Any]) -> None:
     """Check a sweep file and show what it would do."""
-    spec = load_spec(file, data_roots=roots)
+    spec = load_spec(file, changes=changes, data_roots=roots)
     space = spec.space
     sample = sample_config(spec)
     shown = console()

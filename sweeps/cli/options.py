@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from segda.cli.overrides import changes_of
 from segda.files import expanded
 from sweeps.commands.places import DEFAULT_STORE, LEDGER_VARIABLE, TRACKING_VARIABLE
 
@@ -19,6 +20,11 @@ def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[
             raise click.BadParameter(f"expected NAME=PATH, e.g. camvid=/data/camvid, got {value!r}")
         roots[name] = expanded(path).resolve()
     return roots
+
+
+def _parse_changes(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """Read KEY=VALUE options."""
+    return changes_of(values)
 
 
 def examples(*lines: str) -> str:
@@ -61,6 +67,14 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             callback=_parse_roots,
             multiple=True,
             help="Where a data set lies; repeat for several. [default: the variable SEGDA_<NAME>_ROOT]",
+        ),
+        "changes": click.option(
+            "--set",
+            "changes",
+            metavar="KEY=VALUE",
+            callback=_parse_changes,
+            multiple=True,
+            help="Replace or add one value of the sweep file, e.g. base.steps=600; may be repeated.",
         ),
         "trials": click.option("--trials", type=click.IntRange(min=1), help="Replace budget.trials of the sweep file."),
         "hours": click.option(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -41,7 +42,7 @@ from sweeps.store import Store
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@options("store", "ledger", "address", "roots", "trials", "hours")
+@options("store", "ledger", "address", "roots", "changes", "trials", "hours")
 @click.option("--name", help="Replace the name in the sweep file.")
 @click.option(
     "--skip-canary",
@@ -54,6 +55,7 @@ def plan_command(
     ledger_url: str | None,
     address: str | None,
     roots: dict[str, Path],
+    changes: dict[str, Any],
     trials: int | None,
     hours: float | None,
     name: str | None,
@@ -64,7 +66,7 @@ def plan_command(
     Each branch, each choice and each architecture is trained for a few steps on the real data, scored and saved, in a process of
     its own. The decoded images stay in the cache, where the sweep finds them. Exit code 2 says that a branch fails.
     """
-    spec = changed(load_spec(file, data_roots=roots), name=name, trials=trials, hours=hours)
+    spec = changed(load_spec(file, changes=changes, data_roots=roots), name=name, trials=trials, hours=hours)
     check_data(spec)
     store, shown = Store.at(store_root), console()
     with open_ledger(store, ledger_url) as ledger, machines_at(address, spec) as machines:

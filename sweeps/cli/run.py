@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
@@ -25,10 +26,11 @@ from sweeps.reports.terminal import console
         "sweeps run my_sweep.yaml --data-root camvid=/data/camvid",
         "sweeps run my_sweep.yaml --address auto --store /shared/runs",
         "sweeps run my_sweep.yaml --trials 4 --name first_try",
+        "sweeps run my_sweep.yaml --set base.steps=600 --set 'search.batch_size=[4, 8]' --name longer",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@options("store", "ledger", "address", "roots", "trials", "hours", "gpu_hours", "tracking")
+@options("store", "ledger", "address", "roots", "changes", "trials", "hours", "gpu_hours", "tracking")
 @click.option("--name", help="Replace the name in the sweep file, e.g. to run it a second time.")
 @click.pass_context
 def run_command(
@@ -38,6 +40,7 @@ def run_command(
     ledger_url: str | None,
     address: str | None,
     roots: dict[str, Path],
+    changes: dict[str, Any],
     trials: int | None,
     hours: float | None,
     gpu_hours: float | None,
@@ -53,6 +56,7 @@ def run_command(
         partial(
             run,
             file,
+            changes=changes,
             name=name,
             store=store_root,
             ledger=ledger_url,

@@ -24,6 +24,7 @@ SweepSource = SweepSpec | Path | str | Mapping[str, Any]
 def run(
     sweep: SweepSource,
     *,
+    changes: Mapping[str, Any] | None = None,
     store: Path | str = DEFAULT_STORE,
     ledger: str | None = None,
     address: str | None = None,
@@ -43,6 +44,7 @@ def run(
 
     Args:
         sweep: path of a sweep file, the same as plain data, or what `load_spec` returned.
+        changes: as in `load_spec`; not for what that returned.
         store: folder of ledger, checkpoints and reports; every node must see it under the same path.
         ledger: URL of the ledger's database; unset: the variable SWEEPS_LEDGER, else a file in the store.
         address: Ray cluster to run on, e.g. `auto`; unset: this machine alone.
@@ -64,7 +66,7 @@ def run(
         SegdaError: something else that the user can correct.
     """
     wanted = changed(
-        _spec_of(sweep, data_roots),
+        _spec_of(sweep, data_roots, changes),
         name=name,
         data_roots=data_roots,
         trials=trials,
@@ -158,8 +160,14 @@ def resume(
         return drive(spec, ledger=opened, store=place, address=address, resumed=event, progress=progress)
 
 
-def _spec_of(sweep: SweepSource, data_roots: Mapping[str, Path | str] | None) -> SweepSpec:
-    return sweep if isinstance(sweep, SweepSpec) else load_spec(sweep, data_roots=data_roots)
+def _spec_of(
+    sweep: SweepSource, data_roots: Mapping[str, Path | str] | None, changes: Mapping[str, Any] | None = None
+) -> SweepSpec:
+    if not isinstance(sweep, SweepSpec):
+        return load_spec(sweep, changes=changes, data_roots=data_roots)
+    if changes:
+        raise ConfigError("changes are put over a file or plain data; give them to load_spec")
+    return sweep
 
 
 def _check(changes: list[Change], spec: SweepSpec, trials: list[TrialRecord], *, accept: bool) -> None:

@@ -63,6 +63,11 @@ def test_images_are_drawn_by_their_own_seed(scenes):
     assert len(draws) > 1
 
 
+def test_more_images_are_the_fewer_and_others(scenes):
+    drawn = [set(names(configure(scenes, {"images": number}))) for number in (1, 2, 4)]
+    assert drawn[0] < drawn[1] < drawn[2]
+
+
 def of_camvid(root: Path, few_shot: dict[str, Any]) -> TrainConfig:
     """Return a run on day frames as target; decoding them is left out."""
     plain = configure(root, few_shot).model_dump()

@@ -2,7 +2,9 @@
 import json
 from pathlib import Path
 
+import fakes
 import pytest
+import yaml
 
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError
@@ -513,3 +515,36 @@ def test_the_schema_knows_what_can_be_searched():
 def test_references_are_repeated_only_where_there_are_some(make_spec):
     with pytest.raises(LocatedError, match="there are no references to repeat"):
         make_spec(seeds=[0, 1], repeat_references=True)
+
+
+def test_changes_are_put_over_a_file_and_keys_of_the_search_stay_whole(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(fakes.plain_spec(references={"plain": {"method.name": "source_only"}})))
+    changes = {
+        "base.steps": 12,
+        "base.data.style": {"name": "lab"},
+        "search.batch_size": [2, 4],
+        "references.plain.optimizer.lr": 0.5,
+        "question": "why?",
+    }
+    spec = load_spec(file, changes=changes)
+    assert (spec.base["steps"], spec.base["data"]["style"], spec.question) == (12, {"name": "lab"}, "why?")
+    assert spec.search["batch_size"].choices == (2, 4)
+    assert spec.references == {"plain": {"method.name": "source_only", "optimizer.lr": 0.5}}
+    assert load_spec(yaml.safe_load(file.read_text()), changes=changes) == spec
+    assert yaml.safe_load(file.read_text())["base"]["steps"] != 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base.stepps": 3}, r"with base\.stepps=3: base\.stepps: .*did you mean 'steps'"),
+        ({"seed.first": 3}, r"with seed\.first=3: seed is a value, not a group of settings"),
+        ({"search.optimizer.lrr": [1]}, r"search\.optimizer\.lrr: .*did you mean 'optimizer\.lr'"),
+    ],
+)
+def test_a_wrong_change_is_told_with_the_change(tmp_path, changes, message):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(fakes.plain_spec(seed=1)))
+    with pytest.raises(ConfigError, match=message):
+        load_spec(file, changes=changes)

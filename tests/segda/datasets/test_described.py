@@ -385,3 +385,12 @@ def test_labels_are_not_looked_at_before_they_are_asked_for(describe: Describe, 
     shutil.rmtree(tmp_path / "b")
     (again,) = dataset.samples(tmp_path, domain="all", split="val")
     assert again == sample, "images are used without labels, whose folder need not be there"
+
+
+def test_the_example_of_two_drives_describes_the_real_camvid(camvid_root):
+    dataset = DATASETS[str(REPOSITORY / "examples" / "camvid_drives.yaml")]
+    source = dataset.samples(camvid_root, domain="drive_0016e5", split="val")
+    assert (len(source), {sample.image.name[:6] for sample in source}) == (101, {"0016E5"})
+    target = dataset.samples(camvid_root, domain="drive_seq05vd", split="train")
+    assert (len(target), {sample.label for sample in target}) == (171, {None})
+    assert dataset.classes == DATASETS["camvid"].classes
