@@ -408,6 +408,12 @@ class TrainConfig(_Part):
         return self
 
     @model_validator(mode="after")
+    def _validators_are_named_once(self) -> Self:
+        if len(set(self.validators)) != len(self.validators):
+            raise LocatedError(("validators",), "a validator is named twice; name each once")
+        return self
+
+    @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
         if self.schedule.warmup_steps >= self.steps:
             raise ValueError(

@@ -375,6 +375,11 @@ def test_a_training_file_is_read(write):
         ),
         ("lr: 5e-3", "momentum: 0.9\n  name: adam", "10: optimizer.momentum: unknown key"),
         ("steps: 1e3", "", "1: steps: a value is required, none came"),
+        (
+            "steps: 1e3",
+            "steps: 9\nvalidators: [im, bnm, im]",
+            "12: validators: a validator is named twice; name each once",
+        ),
     ],
 )
 def test_a_wrong_training_file_names_line_key_and_nearest_name(write, old, new, message):
