@@ -57,6 +57,7 @@ def check_spec(spec: SweepSpec) -> None:
             f"the conditions make more than {_MOST_BRANCHES} branches, each of which is tried; search less at once",
         )
     _check_seeds(spec)
+    _check_baseline(spec)
     fixed = value_at(spec.base, METHOD)
     if METHOD not in spec.search and not is_candidate("method", str(fixed)):
         raise LocatedError(("base", "method", "name"), f"{fixed} {NEVER_PICKED}")
@@ -147,6 +148,14 @@ def _check_seeds(spec: SweepSpec) -> None:
             raise LocatedError(("finalists_of_each", index), f"{path} is listed twice; keep one of them")
     if spec.repeat_references and not spec.references:
         raise LocatedError(("repeat_references",), "there are no references to repeat; name some, or leave it out")
+
+
+def _check_baseline(spec: SweepSpec) -> None:
+    if spec.baseline is not None and spec.baseline not in spec.references:
+        raise LocatedError(
+            ("baseline",),
+            f"there is no reference {spec.baseline!r}{nearest(spec.baseline, spec.references)}; name one of references",
+        )
 
 
 def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:

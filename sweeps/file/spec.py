@@ -60,7 +60,16 @@ __all__ = [
 # What a sweep does and judges does not depend on these; a sweep may be resumed with others.
 _OUTSIDE_FINGERPRINT = frozenset(
     {
-        *("question", "budget", "finalists", "finalists_of_each", "seeds", "references", "repeat_references"),
+        *(
+            "question",
+            "budget",
+            "finalists",
+            "finalists_of_each",
+            "seeds",
+            "references",
+            "repeat_references",
+            "baseline",
+        ),
         *("resources", "tracking", "reuse", "storage", "on_end"),
     }
 )
@@ -138,6 +147,11 @@ class SweepSpec(Part):
     )
     references: dict[str, dict[str, Scalar]] = Field(
         {}, description="name -> dotted path -> value; trained in full to read the others against, never picked"
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="name of the reference that gains are told against; unset: the source-only training with the best source "
+        "validation",
     )
     repeat_references: bool = Field(
         default=False, description="train the references with the further seeds too, so that they have intervals"

@@ -28,15 +28,15 @@ class StandingRow:
         seeds: further training seeds that finished.
         search_seed: target mean IoU with the seed that chose it, in [0, 1].
         target: the same over the further seeds; None without any.
-        gain: over source-only training, seed by seed over the further seeds that both have; None without any.
-        closed: share of the distance from source-only training to the upper bound, of the means over further seeds.
+        gain: over the baseline, seed by seed over the further seeds that both have; None without any.
+        closed: share of the distance from the baseline to the upper bound, of the means over further seeds.
         well: target mean IoU of the well represented classes over the further seeds, or with the search's without any.
         under: the same of the under-represented classes.
         best_checkpoint: the best target mean IoU of any report, mean over the same seeds as `target`; None where trainings scored
             the target at their end only.
         best_of_search: the best target mean IoU of any of the method's search trials with the search's seed.
         seconds_per_step: of training.
-        relative_cost: the same relative to source-only training.
+        relative_cost: the same relative to the baseline.
     """
 
     label: str
@@ -58,7 +58,7 @@ def standing_rows(
     trials: Sequence[TrialRecord],
     *,
     ranked: Iterable[int],
-    source_only: TrialRecord | None,
+    baseline: TrialRecord | None,
     upper_bound: TrialRecord | None,
     curves: Curves,
     paths: Sequence[str] = (),
@@ -68,7 +68,7 @@ def standing_rows(
     Args:
         trials: records of one sweep.
         ranked: numbers of the candidates that qualify, best first by the sweep's criterion.
-        source_only: the network without adaptation: gains and costs are relative to it.
+        baseline: what gains and costs are relative to, a network without adaptation.
         upper_bound: the network trained on target labels: all of the distance.
         curves: trial number -> (step, target mean IoU) of its reports.
         paths: searched paths besides the method whose values are compared, as `finalists_of_each` names them.
@@ -80,9 +80,9 @@ def standing_rows(
     for trial in trials:
         if trial.kind is TrialKind.REFERENCE and trial.state is TrialState.COMPLETE:
             members[f"reference: {trial.name}"] = trial
-    floor = _counted(source_only, trials)
+    floor = _counted(baseline, trials)
     low, high = _mean(floor, TARGET_MIOU), _mean(_counted(upper_bound, trials), TARGET_MIOU)
-    unit = finite(source_only.metrics, SECONDS_PER_STEP) if source_only else None
+    unit = finite(baseline.metrics, SECONDS_PER_STEP) if baseline else None
     rows = []
     for label, trial in members.items():
         counted = _counted(trial, trials)
@@ -98,7 +98,7 @@ def standing_rows(
                 seeds=tuple(further),
                 search_seed=finite(trial.metrics, TARGET_MIOU),
                 target=mean_interval(list(further.values())) if further else None,
-                gain=_gain(further, _values(floor, TARGET_MIOU)) if trial is not source_only else None,
+                gain=_gain(further, _values(floor, TARGET_MIOU)) if trial is not baseline else None,
                 closed=_closed(_mean(counted, TARGET_MIOU), low, high),
                 well=_mean(counted, TARGET_MIOU_WELL),
                 under=_mean(counted, TARGET_MIOU_UNDER),

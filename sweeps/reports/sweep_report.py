@@ -115,6 +115,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "most_shown": MOST_SHOWN,
         "methods": tables.method_rows(view.trials),
         "standings": view.standings,
+        "baseline": _baseline_text(view),
         "seeds": view.seed_groups,
         "compared": view.selection.comparisons if view.seed_groups else (),
         "source_miou": SOURCE_MIOU,
@@ -136,6 +137,16 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "sweep_file": yaml.safe_dump(masked_plain(_plain(view.record.spec)), sort_keys=False, allow_unicode=True),
         "written": date(time.time()),
     }
+
+
+def _baseline_text(view: SweepView) -> str:
+    """Say what gains are told against."""
+    if view.baseline is None:
+        return "a baseline, which is missing"
+    number = f"trial {view.baseline.number}{mark(view.baseline)}"
+    if view.spec.baseline is not None:
+        return f"reference {view.spec.baseline} ({number})"
+    return f"the source-only training with the best source validation ({number})"
 
 
 def _left_out(view: SweepView) -> str | None:

@@ -156,12 +156,20 @@ class SweepView:
         return next((group for group in self.seed_groups if group.trial is self.picked), None)
 
     @cached_property
+    def baseline(self) -> TrialRecord | None:
+        """What gains are told against: the reference that the file names, or else the best network without adaptation."""
+        if self.spec.baseline is None:
+            return self.source_only
+        named = [trial for trial in self.trials if trial.name == self.spec.baseline]
+        return next((trial for trial in named if trial.state is TrialState.COMPLETE), None)
+
+    @cached_property
     def standings(self) -> list[StandingRow]:
         """What each method and each reference is worth over seeds."""
         return standing_rows(
             self.trials,
             ranked=self.selection.ranked,
-            source_only=self.source_only,
+            baseline=self.baseline,
             upper_bound=self.upper_bound,
             curves=self.target_curves,
             paths=self.spec.finalists_of_each,

@@ -10,6 +10,7 @@ import pytest
 from records import CLASSES, PROFILE, replicate, trial
 from rich.console import Console
 
+from segda.config_problems import LocatedError
 from segda.errors import ConfigError
 from segda.target_prediction import TARGET_PREDICTION, TargetPrediction, write_target_prediction
 from sweeps.failures import FailureClass
@@ -643,19 +644,19 @@ def test_what_each_method_is_worth_is_told_over_seeds_and_beside_the_choices_of_
             made(replicate, number, 0.6, target, method, parent=parent, seed=seed)
             number += 1
     paths = write_report(ledger, store, "demo")
-    rows = {row["method"]: row for row in table(Page(paths.html.read_text(encoding="utf-8")), "× source-only")}
+    rows = {row["method"]: row for row in table(Page(paths.html.read_text(encoding="utf-8")), "× baseline")}
     assert list(rows) == ["reference: upper", "dacs", "source_only"]
     row = rows["dacs"]
     assert (row["trial"], row["nfurther seeds"]) == ("3", "2")
     assert row["target mIoU %mean ± std, oracle"] == "37.0 ± 2.8"
-    assert row["gain over source-onlypoints, same seeds"] == "7.0 ± 0.0"
+    assert row["gain over the baselinepoints, same seeds"] == "7.0 ± 0.0"
     assert row["closed %"] == "23.3"  # (.37 - .30) / (.60 - .30)
-    assert (row["s per step"], row["× source-only"]) == ("0.25", "2.5")
+    assert (row["s per step"], row["× baseline"]) == ("0.25", "2.5")
     assert row["underrepresented classes %"] == "18.5"
     assert row["target mIoU %search seed, oracle"] == "35.0"
     assert row["best checkpoint %oracle choice"] == "47.0"
     assert row["best of the search %oracle choice"] == "45.0"
-    assert rows["source_only"]["gain over source-onlypoints, same seeds"] == "–"
+    assert rows["source_only"]["gain over the baselinepoints, same seeds"] == "–"
     text = paths.markdown.read_text(encoding="utf-8")
     assert "| dacs | 3 | 2 | 37.0 ± 2.8 |" in text
     assert "| training seeds | 0, 1, 2; 1 finalist of each method.name and the references |" in text
@@ -670,7 +671,7 @@ def test_a_method_on_another_one_has_a_row_for_each_and_what_else_is_compared_is
         return dataclasses.replace(trial(number), config=config, params=params)
 
     trials = [row(0, "dacs", "fast_scnn"), row(1, "fda", "fast_scnn"), row(2, "dacs", "bisenet_v1")]
-    found = standing_rows(trials, ranked=[0, 1, 2], source_only=None, upper_bound=None, curves={}, paths=paths)
+    found = standing_rows(trials, ranked=[0, 1, 2], baseline=None, upper_bound=None, curves={}, paths=paths)
     assert [row.label for row in found] == [
         "mic × dacs, model fast_scnn, batch_size 4",
         "mic × fda, model fast_scnn, batch_size 4",
@@ -727,3 +728,19 @@ def test_a_reconstruction_is_marked_wherever_its_method_stands(ledger, store, ma
     assert [row["method"] for row in markdown_table(text, "Methods")] == ["joint", "naae‖"]
     assert [row["trial"] for row in markdown_table(text, "All trials")] == ["0", "1‖ ★"]
     assert "‖ naae is a reconstruction: neither code nor full text of its paper could be had" in text
+
+
+def test_gains_are_told_against_the_reference_that_the_file_names(ledger, store, make_spec, begun):
+    references = {"plain": {"method.name": "source_only"}, "augmented": {"method.name": "source_only", "batch_size": 4}}
+    begun(make_spec(references=references, baseline="augmented"))
+    for number, (name, source, target) in enumerate((("plain", 0.7, 0.2), ("augmented", 0.6, 0.3))):
+        ledger.add_trial(trial(number, source, target, method="source_only", kind=TrialKind.REFERENCE, name=name))
+    view = load_view(ledger, store, "demo")
+    assert (view.source_only.name, view.baseline.name) == ("plain", "augmented")
+    text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
+    assert "over reference augmented (trial 1) with the same seeds" in text
+
+
+def test_a_baseline_is_a_reference(make_spec):
+    with pytest.raises(LocatedError, match=r"there is no reference 'upp'.*did you mean 'upper'"):
+        make_spec(references={"upper": {"method.name": "target_only"}}, baseline="upp")
