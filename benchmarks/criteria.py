@@ -1,7 +1,7 @@
 """Which criterion chooses best without target labels?
 
     python benchmarks/criteria.py runs                         # every sweep of a store
-    python benchmarks/criteria.py runs:camvid_methods other    # one sweep of a store, and all of another
+    python benchmarks/criteria.py runs:methods_camvid other    # one sweep of a store, and all of another
 
 Reads the ledgers and the small files of sweeps that were run with target scores (`oracle: end`), and trains nothing. For each
 sweep and criterion: the weighted Spearman correlation with the target's mean IoU (exponent 2), within one method at a time and
