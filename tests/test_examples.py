@@ -161,7 +161,14 @@ def test_everything_of_ones_own_trains_together(given: str, tmp_path: Path) -> N
     recorded = json.loads((tmp_path / "run" / "environment.json").read_text())
     names = {key.split("/")[1] for key in recorded if key.startswith("guest/")}
     assert names == {
-        *("two_towns:TwoTowns", "dusk:DUSK", "small_unet:SmallUNet", "max_squares:MaxSquares", "focal:focal"),
+        *(
+            "two_towns:TwoTowns",
+            "dusk:DUSK",
+            "small_unet:SmallUNet",
+            "max_squares:MaxSquares",
+            "focal:focal",
+            "margins:margins",
+        ),
     }
     with pytest.raises(SystemExit) as ended:
         run_cli(cli, ["predict", str(tmp_path / "run" / "checkpoint.pt"), *_one_image(given, tmp_path)])
@@ -220,6 +227,8 @@ two_towns = seaside.two_towns:TwoTowns
 focal = seaside.focal:focal
 [segda.recipes]
 dusk = seaside.dusk:DUSK
+[segda.validators]
+margins = seaside.margins:margins
 """
 
 
@@ -237,6 +246,7 @@ def test_an_installed_package_offers_the_same_parts_under_short_names(given: str
     plain["data"]["source"]["dataset"] = plain["data"]["target"]["dataset"] = "two_towns"
     plain["data"] |= {"augmentation": "dusk", "workers": 1}
     plain |= {"model": {"name": "small_unet"}, "method": {"name": "max_squares"}, "loss": {"name": "focal"}}
+    plain |= {"validators": ["margins"]}
     plain |= {"steps": 2, "report_every": 1, "device": "cpu", "precision": "fp32"}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(plain))
 

@@ -166,8 +166,8 @@ def levels_of(confidence: NDArray[np.floating[Any]]) -> Pixels:
         uint8 of the same shape.
 
     Example:
-        >>> levels_of(np.array([0.0, 0.5, 0.99, 1.0])).tolist()
-        [0, 75, 230, 255]
+        >>> levels_of(np.array([0.0, 0.5, 0.96, 1.0])).tolist()
+        [0, 75, 204, 255]
     """
     doubt = np.sqrt(1 - np.asarray(confidence, dtype=np.float64).clip(0, 1))
     levels: Pixels = np.rint(TOP_LEVEL * (1 - doubt)).astype(np.uint8)

@@ -1,6 +1,6 @@
 """What anybody may ask a ledger; every question is one transaction that only reads."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -168,20 +168,25 @@ class Queries:
             return [point_record(row) for row in connection.execute(query).mappings()]
 
     @survives_restart
-    def curves(self, sweep: str, metric: str) -> dict[int, list[tuple[int, float]]]:
-        """Return what trials reported of one metric: number -> (step, value) by step; nothing of those without it.
+    def curves(self, sweep: str, metrics: Sequence[str]) -> dict[str, dict[int, list[tuple[int, float]]]]:
+        """Return what trials reported of some metrics, in one pass.
 
         Args:
             sweep: the sweep.
-            metric: its name.
+            metrics: their names.
+
+        Returns:
+            Metric -> number -> (step, value) by step; nothing of the trials without it.
         """
-        value = sa.type_coerce(POINT.c.metrics, sa.JSON)[metric]
-        query = sa.select(POINT.c.number, POINT.c.step, value).where(POINT.c.sweep == sweep)
-        found: dict[int, list[tuple[int, float]]] = {}
+        reported = sa.type_coerce(POINT.c.metrics, sa.JSON)
+        values = [reported[metric].label(f"value_{place}") for place, metric in enumerate(metrics)]
+        query = sa.select(POINT.c.number, POINT.c.step, *values).where(POINT.c.sweep == sweep)
+        found: dict[str, dict[int, list[tuple[int, float]]]] = {metric: {} for metric in metrics}
         with self.reading() as connection:
-            for number, step, figure in connection.execute(query.order_by(POINT.c.number, POINT.c.step)):
-                if figure is not None:
-                    found.setdefault(number, []).append((step, float(figure)))
+            for number, step, *figures in connection.execute(query.order_by(POINT.c.number, POINT.c.step)):
+                for metric, figure in zip(metrics, figures, strict=True):
+                    if figure is not None:
+                        found[metric].setdefault(number, []).append((step, float(figure)))
         return found
 
     @survives_restart

@@ -26,7 +26,7 @@ from sweeps.paths import value_at
 from sweeps.planning.account import account_of
 from sweeps.reports import plots, tables
 from sweeps.reports.marks import mark
-from sweeps.reports.standing_tables import StandingRow, standing_rows
+from sweeps.reports.standing_tables import Curves, StandingRow, standing_rows
 from sweeps.search.proposer import Search
 from sweeps.selection.analysis import best_by, pareto_front, uses_target_labels
 from sweeps.selection.choice import Selection, criteria_of, select
@@ -232,6 +232,7 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
     record = ledger.sweep(sweep)
     spec = stored_spec(record)
     trials = ledger.trials(sweep)
+    reported = ledger.curves(sweep, (SOURCE_MIOU, TARGET_MIOU, *ACCURACIES))
     _fetch_small_files(trials, store, storage=spec.storage)
     trials = compared(trials, store=store, storage=None)
     folders = {trial.number: store.trial(trial) for trial in trials}
@@ -240,9 +241,9 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         spec=spec,
         trials=trials,
         events=ledger.events(sweep),
-        curves=_curves(ledger, sweep, trials, SOURCE_MIOU),
-        target_curves=_curves(ledger, sweep, trials, TARGET_MIOU),
-        discriminator_troubles=_discriminator_troubles(ledger, sweep),
+        curves=_finite_points(reported[SOURCE_MIOU], trials),
+        target_curves=_finite_points(reported[TARGET_MIOU], trials),
+        discriminator_troubles=_discriminator_troubles(reported),
         results=_json_files(folders, "result.json"),
         environments=_json_files(folders, "environment.json"),
         folders=folders,
@@ -252,20 +253,17 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
     )
 
 
-def _curves(
-    ledger: Ledger, sweep: str, trials: Sequence[TrialRecord], metric: str
-) -> dict[int, list[tuple[int, float]]]:
-    reported = ledger.curves(sweep, metric)
+def _finite_points(reported: Curves, trials: Sequence[TrialRecord]) -> dict[int, list[tuple[int, float]]]:
     return {
         trial.number: [(step, value) for step, value in reported.get(trial.number, ()) if math.isfinite(value)]
         for trial in trials
     }
 
 
-def _discriminator_troubles(ledger: Ledger, sweep: str) -> dict[int, str]:
+def _discriminator_troubles(reported: Mapping[str, Curves]) -> dict[int, str]:
     histories: dict[int, dict[int, dict[str, float]]] = {}
     for metric in ACCURACIES:
-        for number, curve in ledger.curves(sweep, metric).items():
+        for number, curve in reported[metric].items():
             for step, value in curve:
                 histories.setdefault(number, {}).setdefault(step, {})[metric] = value
     troubles = {

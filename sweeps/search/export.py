@@ -160,7 +160,8 @@ def _frozen_trials(ledger: Ledger, spec: SweepSpec) -> Iterator[FrozenTrial]:
     space = spec.space
     translator = Translator(spec, space)
     # Optuna has no room for it with several objectives.
-    courses = ledger.curves(spec.name, spec.objectives[0].metric) if len(spec.objectives) == 1 else {}
+    metric = spec.objectives[0].metric
+    courses = ledger.curves(spec.name, [metric])[metric] if len(spec.objectives) == 1 else {}
     for record in ledger.trials(spec.name):
         state = _STATES[record.state]
         values = translator.values(record) if state is OptunaState.COMPLETE else None

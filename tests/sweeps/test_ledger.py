@@ -140,7 +140,10 @@ def test_reports_are_read_by_metric_by_step_and_by_what_befell_their_trials(ledg
                 ledger, step, attempt=attempt, number=number, **({"miou": step / 10} if number == 0 else {"other": 1.0})
             )
     ledger.add_event("demo", "lost", "gone", number=0)
-    assert ledger.curves("demo", "miou") == {0: [(1, 0.1), (2, 0.2), (3, 0.3)]}
+    assert ledger.curves("demo", ["miou", "other"]) == {
+        "miou": {0: [(1, 0.1), (2, 0.2), (3, 0.3)]},
+        "other": {1: [(1, 1.0), (2, 1.0), (3, 1.0)]},
+    }
     assert ledger.report_times("demo", "lost") == {0: [1.0, 2.0, 3.0]}
     assert ledger.last_reports("demo", [1, 2]) == {1: 3.0}
     assert [(item.number, item.step) for item in ledger.points("demo", steps=[2])] == [(0, 2), (1, 2)]

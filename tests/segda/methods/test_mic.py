@@ -225,9 +225,9 @@ def test_the_host_has_its_own_settings_and_is_dacs_where_none_is_named():
 
 def test_a_host_with_few_shots_needs_their_images_and_others_refuse_them():
     assert configured({"host": {"name": "joint"}}, few_shot={"images": 2}).data.few_shot is not None
-    with pytest.raises(ValueError, match="method mic trains with a few labelled target images"):
+    with pytest.raises(ValueError, match="method mic on joint trains with a few labelled target images"):
         configured({"host": {"name": "joint"}})
-    with pytest.raises(ValueError, match="method mic uses no target labels"):
+    with pytest.raises(ValueError, match="method mic on dacs uses no target labels"):
         configured({"host": {"name": "dacs"}}, few_shot={"images": 2})
 
 
