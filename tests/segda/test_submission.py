@@ -100,7 +100,8 @@ def test_a_network_of_other_classes_is_refused(segda, trained, test_images: Path
     config = json.loads(state["config"])
     for domain in ("source", "target"):
         config["data"][domain] |= {"dataset": str(tmp_path / "crops.yaml"), "domain": "all"}
-    torch.save(state | {"config": json.dumps(config)}, tmp_path / "crops.pt")
+    names = [item["name"] for item in classes]
+    torch.save(state | {"config": json.dumps(config), "classes": names}, tmp_path / "crops.pt")
     code, _, errors = segda(
         "predict", tmp_path / "crops.pt", test_images, tmp_path / "out.zip", "--submission", "loveda"
     )
