@@ -56,6 +56,19 @@ def adversarial_loss(domain_logits: Tensor, domain: int, *, kind: AdversarialKin
         return mean(costs.sum(), costs.numel())
 
 
+def discriminator_loss(source_domain: Tensor, target_domain: Tensor, *, kind: AdversarialKind = "vanilla") -> Loss:
+    """Return what a discriminator learns by: half the loss on predictions of each domain, each against its own.
+
+    Args:
+        source_domain: its output on predictions of the source, float [B, K, h, w] as in `adversarial_loss`.
+        target_domain: the same of the target.
+        kind: as in `adversarial_loss`.
+    """
+    return 0.5 * adversarial_loss(source_domain, SOURCE_DOMAIN, kind=kind) + 0.5 * adversarial_loss(
+        target_domain, TARGET_DOMAIN, kind=kind
+    )
+
+
 @torch.no_grad()
 def domain_accuracy(domain_logits: Tensor, domain: int, *, kind: AdversarialKind = "vanilla") -> Loss:
     """Return the share of a discriminator's outputs that are right, undecided ones counting half.

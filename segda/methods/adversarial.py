@@ -9,7 +9,7 @@ from segda.batch_norm import forward_domains
 from segda.discriminators import DISCRIMINATORS, build_discriminator
 from segda.discriminators.inputs import probabilities, self_information
 from segda.losses import SegmentationLoss, total
-from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, adversarial_loss, domain_accuracy
+from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, adversarial_loss, discriminator_loss, domain_accuracy
 from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
 from segda.named import OneOf
 from segda.tunable import Choice, Range
@@ -113,8 +113,7 @@ class Adversarial(Method):
             target_domain = discriminator(self._maps(target_logits))
             kind = self.config.kind
             adversarial.append(weight * adversarial_loss(target_domain, SOURCE_DOMAIN, kind=kind))
-            discriminating.append(0.5 * adversarial_loss(source_domain, SOURCE_DOMAIN, kind=kind))
-            discriminating.append(0.5 * adversarial_loss(target_domain, TARGET_DOMAIN, kind=kind))
+            discriminating.append(discriminator_loss(source_domain, target_domain, kind=kind))
             right_on_source.append(domain_accuracy(source_domain, SOURCE_DOMAIN, kind=kind))
             right_on_target.append(domain_accuracy(target_domain, TARGET_DOMAIN, kind=kind))
         loss_adv, loss_discriminator = total(adversarial), total(discriminating)

@@ -92,6 +92,21 @@ class StepOutput(NamedTuple):
     pseudo_label: PseudoLabel | None = None
 
 
+def equal_rounds(first: float, time: float, *, rounds: int) -> tuple[float, ...]:
+    """Return where rounds of equal length begin; see `Method.round_starts`.
+
+    Args:
+        first: share of the training that precedes the first one.
+        time: share that they have together.
+        rounds: how many there are.
+
+    Example:
+        >>> equal_rounds(0.5, 0.5, rounds=2)
+        (0.5, 0.75)
+    """
+    return tuple(first + time * number / rounds for number in range(rounds))
+
+
 class Method(nn.Module, ABC):
     """A way of training a segmenter on labelled source and unlabelled target images.
 

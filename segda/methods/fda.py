@@ -11,7 +11,7 @@ from segda.batch_norm import forward_domains
 from segda.datasets.loaders import denormalize, normalize
 from segda.losses.cross_entropy import cross_entropy
 from segda.losses.entropy import charbonnier_entropy
-from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
+from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig, equal_rounds
 from segda.methods.thresholds import NUM_BINS, count_confidences, label_the_confident, quantile_thresholds
 from segda.transforms.fourier import swap_amplitude
 from segda.tunable import Choice, Range
@@ -118,8 +118,8 @@ class Fda(Method):
 
     def round_starts(self) -> tuple[float, ...]:
         """Return equal distances after the warm-up; see `Method.round_starts`."""
-        warm_up, rounds = self.config.warm_up, self.config.rounds
-        return tuple(warm_up + (1 - warm_up) * number / rounds for number in range(rounds))
+        warm_up = self.config.warm_up
+        return equal_rounds(warm_up, 1 - warm_up, rounds=self.config.rounds)
 
     def pseudo_labels(self, images: Iterable[Tensor], *, number: int) -> Iterator[PseudoLabel]:
         """Yield what the network is sure of; see `Method.pseudo_labels`."""

@@ -12,7 +12,7 @@ from segda.batch_norm import forward_domains
 from segda.losses import SegmentationLoss
 from segda.losses.cross_entropy import cross_entropy
 from segda.losses.focal import focal
-from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
+from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig, equal_rounds
 from segda.methods.ranking import class_averages, label_below, select_images
 from segda.methods.teacher import copy_weights, make_teacher
 from segda.tunable import Choice, Range
@@ -121,8 +121,8 @@ class Lse(Method):
 
     def round_starts(self) -> tuple[float, ...]:
         """Return equal distances after the warm-up; see `Method.round_starts`."""
-        warm_up, rounds = self.config.warm_up, self.config.rounds
-        return tuple(warm_up + (1 - warm_up) * number / rounds for number in range(rounds))
+        warm_up = self.config.warm_up
+        return equal_rounds(warm_up, 1 - warm_up, rounds=self.config.rounds)
 
     def begin_round(self, number: int) -> None:
         """Copy the segmenter; see `Method.begin_round`."""

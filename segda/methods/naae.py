@@ -11,7 +11,7 @@ from segda.batch_norm import forward_domains
 from segda.discriminators import build_discriminator
 from segda.discriminators.inputs import probabilities
 from segda.losses import SegmentationLoss
-from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, adversarial_loss, domain_accuracy
+from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, discriminator_loss, domain_accuracy
 from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
 from segda.tunable import Range
 from segda.types import IGNORE_INDEX
@@ -80,9 +80,7 @@ class Naae(Method):
         weight = relative_weight(source_domain.detach().squeeze(1), step.labeled.label)
         loss_seg = self.loss(source, step.labeled.label, weight)
         loss_few = self.loss(few, step.few_shot.label)
-        loss_discriminator = 0.5 * adversarial_loss(source_domain, SOURCE_DOMAIN) + 0.5 * adversarial_loss(
-            few_domain, TARGET_DOMAIN
-        )
+        loss_discriminator = discriminator_loss(source_domain, few_domain)
         return StepOutput(
             losses={
                 "discriminator": loss_discriminator,

@@ -15,9 +15,9 @@ from segda.discriminators import FCD, Pixel
 from segda.discriminators.inputs import probabilities
 from segda.errors import ConfigError
 from segda.losses import Loss, SegmentationLoss, mean, total
-from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, adversarial_loss, domain_accuracy
+from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, discriminator_loss, domain_accuracy
 from segda.losses.focal import focal
-from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
+from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig, equal_rounds
 from segda.methods.teacher import copy_weights, make_teacher
 from segda.transforms.fourier import swap_amplitude
 from segda.tunable import Choice, Range
@@ -181,8 +181,7 @@ class Pixda(Method):
     def round_starts(self) -> tuple[float, ...]:
         """Return equal distances after the warm-up, and where the distillation begins; see `Method.round_starts`."""
         config = self.config
-        time = 1 - config.warm_up - config.distillation
-        starts = tuple(config.warm_up + time * number / config.rounds for number in range(config.rounds))
+        starts = equal_rounds(config.warm_up, 1 - config.warm_up - config.distillation, rounds=config.rounds)
         return (*starts, 1 - config.distillation) if config.distillation else starts
 
     def begin_round(self, number: int) -> None:
@@ -222,8 +221,8 @@ class Pixda(Method):
         source_domain, few_domain = self.discriminator(of_source), self.discriminator(of_few)
         weights = pixel_weights(few_output.logits, few.label, detached=config.detached)
         loss_adv = pixel_adversarial(few_domain, weights)
-        loss_discriminator = _told_apart(source_domain, few_domain)
-        loss_images = _told_apart(self.image_discriminator(of_source), self.image_discriminator(of_few.detach()))
+        loss_discriminator = discriminator_loss(source_domain, few_domain)
+        loss_images = discriminator_loss(self.image_discriminator(of_source), self.image_discriminator(of_few.detach()))
         return StepOutput(
             losses={
                 "discriminator": loss_discriminator + loss_images,
@@ -273,10 +272,6 @@ class Pixda(Method):
         """Return how mistaken the image discriminator is about source images, float32 [B], in nats."""
         scores = self.image_discriminator(probabilities(self.segmenter(image, auxiliary=False).logits))
         return F.softplus(scores.float()).mean(dim=(1, 2, 3))
-
-
-def _told_apart(source_domain: Tensor, target_domain: Tensor) -> Loss:
-    return 0.5 * adversarial_loss(source_domain, SOURCE_DOMAIN) + 0.5 * adversarial_loss(target_domain, TARGET_DOMAIN)
 
 
 def choose_above(losses: Tensor, *, threshold: float, smallest_share: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from segda.batch_norm import forward_domains
 from segda.losses.cross_entropy import cross_entropy
 from segda.losses.entropy import divergence_from_uniform, entropy
-from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig
+from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig, equal_rounds
 from segda.methods.thresholds import (
     ADAPTIVE_START,
     adapted_thresholds,
@@ -153,8 +153,8 @@ class SelfTraining(Method):
 
     def round_starts(self) -> tuple[float, ...]:
         """Return equal distances after the warm-up; see `Method.round_starts`."""
-        warm_up, rounds = self.config.warm_up, self.config.rounds
-        return tuple(warm_up + (1 - warm_up) * number / rounds for number in range(rounds))
+        warm_up = self.config.warm_up
+        return equal_rounds(warm_up, 1 - warm_up, rounds=self.config.rounds)
 
     def pseudo_labels(self, images: Iterable[Tensor], *, number: int) -> Iterator[PseudoLabel]:
         """Yield what the network is sure of; see `Method.pseudo_labels`."""
