@@ -38,7 +38,9 @@ from segda.environment import device_name
 from segda.methods import METHODS
 from segda.models.base import Segmenter
 from segda.splits import open_splits
+from segda.teaching import teach
 from segda.team import Team
+from segda.training import train
 from segda.training_run import TrainingRun
 
 BASELINE = "source_only"
@@ -91,7 +93,11 @@ class Counted:
 def serve(case: str, plain: dict[str, Any], folder: Path, connection: Connection) -> None:
     """Make steps when told to; answer with seconds per step, multiply-accumulates per step and peak memory in bytes."""
     before = _peak()
-    data = plain["data"] | ({"few_shot": {"images": 4}} if METHODS[CASES[case]["name"]].needs_few_shot else {})
+    method, data = METHODS[CASES[case]["name"]], plain["data"]
+    if method.needs_few_shot:
+        data |= {"few_shot": {"images": 4}}
+    if method.needs_external_labels:
+        data |= {"external_labels": {"folder": folder / "labels"}}
     config = TrainConfig.model_validate(plain | {"method": settings_of(case), "data": data})
     alone = Team(rank=0, size=1, device=torch.device("cpu"))
     run = TrainingRun(config, open_splits(config), alone, folder / case.replace(", ", "-"), resumed=False)
@@ -102,6 +108,13 @@ def serve(case: str, plain: dict[str, Any], folder: Path, connection: Connection
             counted.images.clear()
             metrics = run.advance(run.step + steps, None)
             connection.send((metrics["train/seconds_per_step"], counted.work() / steps, _peak() - before))
+
+
+def write_labels(plain: dict[str, Any], folder: Path) -> None:
+    """Let a network of one step label the target, for the methods that learn from labels made before."""
+    config = TrainConfig.model_validate(plain | {"method": {"name": BASELINE}, "steps": 1})
+    teacher = train(config, lambda *_: None, folder=folder / "teacher")
+    teach(plain, folder / "labels", checkpoints=[teacher.checkpoint], device="cpu")
 
 
 def _peak() -> int:
@@ -146,9 +159,12 @@ def main() -> None:
         work: dict[str, float] = {}
         memory: dict[str, int] = {}
         connections: dict[str, Connection] = {}
+        if any(METHODS[CASES[name]["name"]].needs_external_labels for name in names):
+            write_labels(plain, folder)
         for name in names:
             connections[name], theirs = context.Pipe()
             context.Process(target=serve, args=(name, plain, folder, theirs), daemon=True).start()
+            theirs.close()  # so that a process that fails ends this one, too
             connections[name].send(WARM_UP)
             connections[name].recv()
         for _ in range(arguments.rounds):
