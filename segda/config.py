@@ -367,6 +367,14 @@ class TrainConfig(_Part):
         return self
 
     @model_validator(mode="after")
+    def _classes_of_the_method_are_there(self) -> Self:
+        try:
+            self.method.check_classes(len(DATASETS[self.data.source.dataset].classes))
+        except LocatedError as error:
+            raise LocatedError(("method", *error.location), error.text) from error
+        return self
+
+    @model_validator(mode="after")
     def _style_fits(self) -> Self:
         if self.data.style.name != NO_STYLE and METHODS[self.method.name].supervision == "target":
             raise LocatedError(

@@ -15,6 +15,7 @@ from segda.datasets.external_labels import ExternalMaps, open_external_labels
 from segda.errors import ConfigError, DatasetNotFoundError
 from segda.files import expanded
 from segda.methods import METHODS
+from segda.types import IGNORE_INDEX
 
 
 class Splits(NamedTuple):
@@ -109,11 +110,15 @@ def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
     Raises:
         DatasetNotFoundError: if a root, split or list is missing.
         CorruptSampleError: if a sample cannot be used.
-        ConfigError: if the source domain has no validation split, or the target none that can be scored.
+        ConfigError: if the source domain has no validation split, or the target none that can be scored; if labels that are
+            learned from or validated on are void alone.
     """
 
     def split(domain: DomainConfig, name: str, *, labels: bool) -> DecodedSplit:
         return open_split(config, domain, name, with_labels=labels, progress=progress)
+
+    def labelled(domain: DomainConfig, name: str) -> DecodedSplit:
+        return _with_a_label(split(domain, name, labels=True), f"split {name} of {domain.domain} in {domain.dataset}")
 
     source, target = config.data.source, config.data.target
     source_splits = DATASETS[source.dataset].splits(source.domain)
@@ -128,12 +133,12 @@ def open_splits(config: TrainConfig, *, progress: bool = False) -> Splits:
         raise ConfigError(f"target domain {target.domain} of {target.dataset} has no labelled split; set oracle: never")
     has_test = source_report != "val" and source_report in source_splits
     target_train = split(target, "train", labels=False)
-    source_train = split(source, "train", labels=True)
+    source_train = labelled(source, "train")
     on_source = METHODS[config.method.name].supervision == "source"
     return Splits(
-        labeled=source_train if on_source else split(target, "train", labels=True),
+        labeled=source_train if on_source else labelled(target, "train"),
         target=target_train,
-        source_val=split(source, "val", labels=True),
+        source_val=labelled(source, "val"),
         source_test=split(source, source_report, labels=True) if has_test else None,
         oracle=split(target, target_report, labels=True) if config.oracle != "never" else None,
         few_shot=_few_shot(config, progress=progress),
@@ -173,7 +178,18 @@ def _few_shot(config: TrainConfig, *, progress: bool) -> DecodedSplit | None:
     if few is None:
         return None
     names = few.names or _drawn(few, target)
-    return open_split(config, target, "train", with_labels=True, samples=names, progress=progress)
+    opened = open_split(config, target, "train", with_labels=True, samples=names, progress=progress)
+    return _with_a_label(opened, f"few-shot images of {target.domain} in {target.dataset}")
+
+
+def _with_a_label(split: DecodedSplit, where: str) -> DecodedSplit:
+    """Refuse labels of which nothing can be learned; the first image nearly always answers."""
+    if split.labels is None or any(np.any(label != IGNORE_INDEX) for label in split.labels):
+        return split
+    raise ConfigError(
+        f"{where}: the labels of all {len(split)} images are void, expected classes; `segda datasets verify` tells which ids the "
+        "files hold"
+    )
 
 
 def _drawn(few: FewShotConfig, target: DomainConfig) -> tuple[str, ...]:

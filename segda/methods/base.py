@@ -21,6 +21,16 @@ class MethodConfig(BaseModel):
 
     name: str
 
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse settings that name a class which the data do not have.
+
+        Args:
+            num_classes: number of train ids.
+
+        Raises:
+            LocatedError: which setting, and what was expected; its keys are relative to these settings.
+        """
+
 
 class TwoDomainConfig(MethodConfig):
     """Settings of a method that passes images of both domains through the network in training."""

@@ -63,6 +63,13 @@ class MicConfig(StrongConfig):
         0.2, ge=0, le=0.5, description="color jitter of masked images; as that of mixed ones in DACS"
     )
 
+    def check_classes(self, num_classes: int) -> None:
+        """Check the host's settings; see `MethodConfig.check_classes`."""
+        try:
+            self.host.check_classes(num_classes)
+        except LocatedError as error:
+            raise LocatedError(("host", *error.location), error.text) from error
+
     @model_validator(mode="after")
     def _host_learns_from_the_source(self) -> Self:
         if HOSTS[self.host.name].supervision == "target":

@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segda.batch_norm import forward_domains
+from segda.config_problems import LocatedError
 from segda.datasets.loaders import denormalize, normalize
 from segda.discriminators import FCD, Pixel
 from segda.discriminators.inputs import probabilities
-from segda.errors import ConfigError
 from segda.losses import Loss, SegmentationLoss, mean, total
 from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, discriminator_loss, domain_accuracy
 from segda.losses.focal import focal
@@ -97,6 +97,14 @@ class PixdaConfig(TwoDomainConfig):
             )
         return self
 
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse a `frequent_class` that there is not; see `MethodConfig.check_classes`."""
+        if self.frequent_class is not None and self.frequent_class >= num_classes:
+            raise LocatedError(
+                ("frequent_class",),
+                f"must be a train id from 0 to {num_classes - 1}, got {self.frequent_class}; choose another class",
+            )
+
 
 class Pixda(Method):
     """Align predictions on a few labelled target images with those on the source, pixel by pixel, where it matters.
@@ -145,18 +153,10 @@ class Pixda(Method):
     class_factor: Tensor
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
-        """Build the discriminators, and the copy of the last stage; see `Method.__init__`.
-
-        Raises:
-            ConfigError: there is no class `frequent_class`.
-        """
+        """Build the discriminators, and the copy of the last stage; see `Method.__init__`."""
         super().__init__(segmenter, config=config, loss=loss, num_classes=num_classes)
         factor = torch.full((num_classes,), config.alpha)
         if config.frequent_class is not None:
-            if config.frequent_class >= num_classes:
-                raise ConfigError(
-                    f"frequent_class is a train id from 0 to {num_classes - 1}, got {config.frequent_class}; choose another"
-                )
             factor[config.frequent_class] = config.frequent_alpha
         self.register_buffer("class_factor", factor, persistent=False)
         self.discriminator = Pixel(num_classes)

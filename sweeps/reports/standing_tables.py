@@ -26,6 +26,7 @@ class StandingRow:
         label: method, or name of the reference.
         trial: the best of the method by the sweep's criterion.
         seeds: further training seeds that finished.
+        values: target mean IoU with each of them.
         search_seed: target mean IoU with the seed that chose it, in [0, 1].
         target: the same over the further seeds; None without any.
         gain: over the baseline, seed by seed over the further seeds that both have; None without any.
@@ -35,13 +36,14 @@ class StandingRow:
         best_checkpoint: the best target mean IoU of any report, mean over the same seeds as `target`; None where trainings scored
             the target at their end only.
         best_of_search: the best target mean IoU of any of the method's search trials with the search's seed.
-        seconds_per_step: of training.
+        seconds_per_step: of training, mean over the same seeds.
         relative_cost: the same relative to the baseline.
     """
 
     label: str
     trial: TrialRecord
     seeds: tuple[int, ...]
+    values: tuple[float, ...]
     search_seed: float | None
     target: MeanInterval | None
     gain: MeanInterval | None
@@ -82,7 +84,7 @@ def standing_rows(
             members[f"reference: {trial.name}"] = trial
     floor = _counted(baseline, trials)
     low, high = _mean(floor, TARGET_MIOU), _mean(_counted(upper_bound, trials), TARGET_MIOU)
-    unit = finite(baseline.metrics, SECONDS_PER_STEP) if baseline else None
+    unit = _mean(floor, SECONDS_PER_STEP)
     rows = []
     for label, trial in members.items():
         counted = _counted(trial, trials)
@@ -90,12 +92,13 @@ def standing_rows(
         further = target if counted != [trial] else {}
         searched = [other for other in trials if other.kind is TrialKind.SEARCH and _group(other, paths) == label]
         best = best_by(searched, TARGET_MIOU)
-        seconds = finite(trial.metrics, SECONDS_PER_STEP)
+        seconds = _mean(counted, SECONDS_PER_STEP)
         rows.append(
             StandingRow(
                 label=label,
                 trial=trial,
                 seeds=tuple(further),
+                values=tuple(further.values()),
                 search_seed=finite(trial.metrics, TARGET_MIOU),
                 target=mean_interval(list(further.values())) if further else None,
                 gain=_gain(further, _values(floor, TARGET_MIOU)) if trial is not baseline else None,

@@ -19,7 +19,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, SPLITS, TARGET_MIOU, finite, has_doubts
-from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, tables
+from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, standing_plots, tables
 from sweeps.reports.marks import SIGNS, mark, marks
 from sweeps.reports.pages import write_page
 from sweeps.reports.proof import write_proof
@@ -116,6 +116,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "methods": tables.method_rows(view.trials),
         "standings": view.standings,
         "baseline": _baseline_text(view),
+        "under_represented": _under_represented(view),
         "seeds": view.seed_groups,
         "compared": view.selection.comparisons if view.seed_groups else (),
         "source_miou": SOURCE_MIOU,
@@ -147,6 +148,12 @@ def _baseline_text(view: SweepView) -> str:
     if view.spec.baseline is not None:
         return f"reference {view.spec.baseline} ({number})"
     return f"the source-only training with the best source validation ({number})"
+
+
+def _under_represented(view: SweepView) -> str:
+    """Return the names of the under-represented classes; empty where no network that is shown has told them."""
+    told = (result.get("under_represented") for result in view.results.values())
+    return ", ".join(map(str, next((names for names in told if names), ())))
 
 
 def _left_out(view: SweepView) -> str | None:
@@ -212,6 +219,11 @@ def _figures(view: SweepView) -> dict[str, Markup]:
     figures = {
         "pareto": cost_plots.pareto_figure(view.shown, picked=number, rejected=rejected, bounds=cost_bounds(view.spec)),
         "criterion": cost_plots.criterion_figure(view.shown, picked=number, rejected=rejected),
+        "standings": standing_plots.standing_figure(
+            view.standings,
+            baseline=view.baseline.number if view.baseline else None,
+            upper_bound=view.upper_bound.number if view.upper_bound else None,
+        ),
         "curves": plots.learning_curves_figure(view.shown, view.curves),
         "parallel": plots.parallel_figure(view.shown),
         "importance": plots.importance_figure(view.importance),

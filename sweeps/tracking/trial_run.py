@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from segda.config import canonical
+from sweeps.labels import method_label
 from sweeps.ledger.records import Point
 from sweeps.metrics import sound
 from sweeps.paths import leaves
@@ -59,9 +60,7 @@ def params_of(record: TrialRecord) -> dict[str, str]:
 
 def run_name(record: TrialRecord) -> str:
     """Return what the run is called: number with its mark, method, and what else tells it from its neighbors."""
-    method = record.config["method"]
-    parts = (record.name, method["name"], method.get("discriminator"))
-    label = " ".join(str(part) for part in parts if part)
+    label = " ".join(part for part in (record.name, method_label(record)) if part)
     seed = f" seed {record.seed}" if record.kind is TrialKind.REPLICATE else ""
     return cut(f"{record.number:03d}{mark(record)} {label}{seed}", LONGEST_NAME)
 

@@ -159,6 +159,22 @@ def sizes_that_differ(place):
     return place.train()
 
 
+def void_everywhere(place):
+    for label in (place.loveda / LABEL).parent.glob("*.png"):
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(label)
+    return place.train()
+
+
+def class_that_is_not_there(place):
+    place.edit("name: source_only", "name: pixda\n  frequent_class: 99")
+    return place.train("--set", "data.few_shot.images=1")
+
+
+def class_of_a_host_that_is_not_there(place):
+    place.edit("name: source_only", "name: mic\n  host: {name: pixda, frequent_class: 7}")
+    return place.train("--set", "data.few_shot.images=1")
+
+
 def gray_image(place):
     Image.fromarray(np.ones((64, 64), np.uint8)).save(place.loveda / IMAGE)
     return place.train()
@@ -246,6 +262,9 @@ BAD_RUNS: list[tuple[Callable[[Place], list[str]], str]] = [
     (label_id_out_of_range, r"Train/Urban/masks_png/1\.png: unknown id 8; allowed are 0\.\.7"),
     (camvid_label_id_out_of_range, r"0006R0_000001\.png: unknown id 12; allowed are 0\.\.11"),
     (sizes_that_differ, r"64x64 pixels but its label .* 63x64"),
+    (void_everywhere, r"split train of urban in loveda: the labels of all \d+ images are void, expected classes"),
+    (class_that_is_not_there, r"tiny\.yaml.*: method\.frequent_class: must be a train id from 0 to 6, got 99"),
+    (class_of_a_host_that_is_not_there, r"method\.host\.frequent_class: must be a train id from 0 to 6, got 7"),
     (gray_image, r"Train/Urban/images_png/1\.png.*RGB"),
     (unknown_key, r"tiny\.yaml:\d+: batchsize: unknown key \(did you mean 'batch_size'\?\)"),
     (unknown_nested_key, r"tiny\.yaml:\d+: model\.backbne: unknown key \(did you mean 'backbone'\?\)"),

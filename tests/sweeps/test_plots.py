@@ -1,8 +1,12 @@
+from dataclasses import fields
+
 import pytest
 from records import PROFILE, trial
 
-from sweeps.reports import cost_plots, plots
+from sweeps.reports import cost_plots, plots, standing_plots
 from sweeps.reports.network_tables import ClassRow
+from sweeps.reports.standing_tables import StandingRow
+from sweeps.selection.seeds import mean_interval
 from sweeps.trial import TrialKind, TrialState
 
 
@@ -160,3 +164,40 @@ def test_the_script_of_the_figures_can_stand_inside_a_page():
     script = plots.plotly_script()
     assert "plotly.js v" in script[:500]
     assert "</script" not in script.lower()
+
+
+def standing(label, number, values):
+    target = mean_interval(values) if values else None
+    empty = dict.fromkeys(field.name for field in fields(StandingRow))
+    return StandingRow(
+        **empty
+        | {
+            "label": label,
+            "trial": trial(number),
+            "seeds": tuple(range(1, 1 + len(values))),
+            "values": tuple(values),
+            "target": target,
+        }
+    )
+
+
+def test_methods_stand_below_each_other_the_best_on_top_with_their_intervals_and_seeds():
+    rows = [
+        standing("reference: upper", 3, [0.5, 0.52]),
+        standing("dacs", 1, [0.4, 0.44]),
+        standing("base", 2, [0.3, 0.3]),
+    ]
+    figure = standing_plots.standing_figure([*rows, standing("alone", 4, [])], baseline=2, upper_bound=3)
+    (seeds,) = named(figure, "one seed")
+    (means,) = named(figure, "mean and 95 % interval over seeds")
+    assert list(means.y) == ["base", "dacs", "reference: upper"]
+    assert list(means.x) == pytest.approx([30, 42, 51])
+    # Student's factor for two values: 12.706 standard errors, and the standard error is 2 points.
+    assert list(means.error_x.array) == pytest.approx([0, 25.412, 12.706], abs=1e-2)
+    assert list(zip(seeds.y, seeds.x, strict=True))[2:4] == [("dacs", pytest.approx(40)), ("dacs", pytest.approx(44))]
+    lines = {note.text: shape.x0 for note, shape in zip(figure.layout.annotations, figure.layout.shapes, strict=True)}
+    assert lines == {"baseline": pytest.approx(30), "upper bound": pytest.approx(51)}
+
+
+def test_without_further_seeds_methods_are_not_drawn():
+    assert standing_plots.standing_figure([standing("dacs", 1, [])], baseline=None, upper_bound=None) is None

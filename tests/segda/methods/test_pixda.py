@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from segda.config_problems import LocatedError
 from segda.datasets.loaders import denormalize, normalize
-from segda.errors import ConfigError
 from segda.losses import SegmentationLoss
 from segda.methods import METHODS, StepInput
 from segda.methods.pixda import (
@@ -405,5 +405,6 @@ def test_settings_out_of_range_are_refused():
             PixdaConfig.model_validate(wrong)
     with pytest.raises(ValueError, match="leave no time for it"):
         PixdaConfig(warm_up=0.8, distillation=0.2)
-    with pytest.raises(ConfigError, match="frequent_class is a train id from 0 to 4, got 5"):
-        build(frequent_class=5)
+    PixdaConfig(frequent_class=4).check_classes(5)
+    with pytest.raises(LocatedError, match="must be a train id from 0 to 4, got 5"):
+        PixdaConfig(frequent_class=5).check_classes(5)
