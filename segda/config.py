@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 
 from segda.batch_norm import Schedule, Variance
 from segda.config_problems import LocatedError
@@ -25,6 +25,7 @@ from segda.models import MODELS, USUAL_MODEL, ModelConfig
 from segda.named import ConfigOf, OneOf
 from segda.names import nearest
 from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER, AdamConfig, OptimizerConfig
+from segda.settings import Settings
 from segda.transforms import RECIPES
 from segda.transforms.styles import NO_STYLE, STYLES, StyleConfig
 from segda.tunable import Choice, Range
@@ -38,11 +39,7 @@ _MOST_STEPS = 10**9
 _PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file", "folder"})
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DomainConfig(_Part):
+class DomainConfig(Settings):
     """One domain of one data set."""
 
     dataset: Annotated[str, OneOf(DATASETS)] = Field(description="name of a data set")
@@ -60,7 +57,7 @@ class DomainConfig(_Part):
         return self
 
 
-class FewShotConfig(_Part):
+class FewShotConfig(Settings):
     """The few target training images whose labels a few-shot method may use."""
 
     images: int = Field(
@@ -102,7 +99,7 @@ class FewShotConfig(_Part):
         return self
 
 
-class SamplingConfig(_Part):
+class SamplingConfig(Settings):
     """Which images of the labelled domain come into a batch."""
 
     name: Annotated[Literal["uniform", "rare_class"], Choice("uniform", "rare_class")] = Field(
@@ -124,7 +121,7 @@ class SamplingConfig(_Part):
     )
 
 
-class ExternalLabelsData(_Part):
+class ExternalLabelsData(Settings):
     """Labels of the target's training images that something else has made, see `segda teach`.
 
     The folder is a place; the digest says what must be there. Without one the configuration takes that of the labels that the
@@ -150,7 +147,7 @@ class ExternalLabelsData(_Part):
             raise LocatedError(("folder",), str(error)) from None
 
 
-class DataConfig(_Part):
+class DataConfig(Settings):
     """Where images come from and what is done to them before the network sees them."""
 
     source: DomainConfig = Field(description="labelled domain")
@@ -244,7 +241,7 @@ class DataConfig(_Part):
         return self.crop_height or self.height, self.crop_width or self.width
 
 
-class DiscriminatorOptimizerConfig(_Part):
+class DiscriminatorOptimizerConfig(Settings):
     """Adam for the discriminator (AdaptSegNet's settings by default)."""
 
     lr: Annotated[float, Range(1e-5, 1e-3, log=True)] = Field(1e-4, gt=0)
@@ -257,7 +254,7 @@ class DiscriminatorOptimizerConfig(_Part):
         return AdamConfig(lr=self.lr, beta1=self.beta1, beta2=self.beta2)
 
 
-class ScheduleConfig(_Part):
+class ScheduleConfig(Settings):
     """Learning rate over steps: linear warm-up, then (1 - step / horizon) ** power."""
 
     power: float = Field(0.9, gt=0)
@@ -271,16 +268,16 @@ class ScheduleConfig(_Part):
 AnyModel = Annotated[SerializeAsAny[ModelConfig], ConfigOf(MODELS, usual=USUAL_MODEL)]
 
 
-class NetworkConfig(_Part):
+class NetworkConfig(Settings):
     """A network alone, without a training."""
 
     model: AnyModel
 
 
-class DataAlone(BaseModel):
+class DataAlone(Settings):
     """What images a run uses, whatever else its configuration says, and without external labels."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     data: DataConfig
 
@@ -295,7 +292,7 @@ class DataAlone(BaseModel):
         return given
 
 
-class TrainConfig(_Part):
+class TrainConfig(Settings):
     """One training run."""
 
     data: DataConfig

@@ -10,18 +10,17 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 
 from segda.catalog import Catalog, subclass_of
+from segda.settings import Settings
 from segda.tunable import Range
 
 
-class OptimizerConfig(BaseModel):
+class OptimizerConfig(Settings):
     """Settings of the segmenter's optimizer; each optimizer extends them and gives `name` its own default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     lr: Annotated[float, Range(1e-4, 1e-1, log=True)] = Field(2.5e-2, gt=0, description="learning rate after warm-up")

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from segda.config_problems import LocatedError
 from segda.datasets.patterns import complete
+from segda.settings import Settings
 from segda.types import IGNORE_INDEX
 
 _SPLITS = ("train", "val", "test")
@@ -19,11 +20,7 @@ _Id = Annotated[int, Field(ge=0, lt=MOST_IDS)]
 _Place = Annotated[str, Field(min_length=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ClassDescription(_Model):
+class ClassDescription(Settings):
     """One class; its place in the list is its train id."""
 
     name: str = Field(min_length=1)
@@ -33,7 +30,7 @@ class ClassDescription(_Model):
     scored: bool = Field(True, description="false: it is learned and left out of the mean IoU")
 
 
-class LabelDescription(_Model):
+class LabelDescription(Settings):
     """What the pixels of label files say."""
 
     kind: Literal["ids", "colors"] = "ids"
@@ -53,7 +50,7 @@ class LabelDescription(_Model):
         return self
 
 
-class BandDescription(_Model):
+class BandDescription(Settings):
     """Which bands of a TIFF are the image, and how their values become 0..255."""
 
     numbers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -79,7 +76,7 @@ class BandDescription(_Model):
         return tuple(zip(low, high, strict=True))
 
 
-class SplitDescription(_Model):
+class SplitDescription(Settings):
     """Where the images of a split lie, relative to the root."""
 
     images: _Place = Field(
@@ -113,7 +110,7 @@ class SplitDescription(_Model):
         return self
 
 
-class DomainDescription(_Model):
+class DomainDescription(Settings):
     """The splits of a domain."""
 
     train: SplitDescription | None = None
@@ -133,7 +130,7 @@ class DomainDescription(_Model):
         return self
 
 
-class Description(_Model):
+class Description(Settings):
     """What the file says."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)

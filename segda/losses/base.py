@@ -4,18 +4,17 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from segda.losses.additive import Loss
 from segda.losses.class_weights import CLASS_WEIGHTINGS, ClassWeighting
+from segda.settings import Settings
 from segda.tunable import Choice, Range
 
 
-class LossConfig(BaseModel):
+class LossConfig(Settings):
     """Settings of the supervised loss; each loss extends them and gives `name` its own default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     auxiliary_weight: Annotated[float, Range(0.1, 1.0)] = Field(

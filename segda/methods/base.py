@@ -4,20 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from segda.batch_norm import Mixing
 from segda.draws import Draws
 from segda.losses import Loss, SegmentationLoss
+from segda.settings import Settings
 from segda.tunable import Choice
 from segda.types import LabeledBatch, PseudoLabel, UnlabeledBatch
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Settings):
     """Settings of one method; each method extends it and gives `name` its own default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
 

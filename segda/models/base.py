@@ -4,22 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from segda.errors import ConfigError
+from segda.settings import Settings
 from segda.types import SegmentationOutput
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Settings):
     """Settings of one network; each network extends it and gives `name` its own default.
 
     Attributes:
         initial_weights: names of the fields that only say where initial weights come from. They need defaults. All others make up
             the architecture, and with it what the network costs.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     initial_weights: ClassVar[frozenset[str]] = frozenset()
 

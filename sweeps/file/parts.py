@@ -3,10 +3,11 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from segda.config_problems import LocatedError, Location, shortened
 from segda.names import nearest
+from segda.settings import Settings
 from segda.tunable import Scalar
 from sweeps.metrics import CRITERIA, EFFICIENCY, Direction
 
@@ -16,10 +17,8 @@ _LEAST = 0.0001  # of a resource: Ray counts in such parts, and less is nothing 
 _LONGEST_REGISTERED = 250  # characters
 
 
-class Part(BaseModel):
+class Part(Settings):
     """Does not change and has no other keys than its fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Objective(Part):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -18,6 +17,7 @@ from pydantic import (
 
 from segda.config_problems import LocatedError
 from segda.names import nearest
+from segda.settings import Settings
 from segda.tunable import Scalar
 
 
@@ -52,10 +52,10 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-class Searched(BaseModel):
+class Searched(Settings):
     """How one parameter varies: `choices`, or `low` and `high`; `when` says under which values of others it exists."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(populate_by_name=True)
 
     choices: tuple[Scalar, ...] | None = Field(
         None, min_length=1, max_length=_MOST_CHOICES, description="values without order"

@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from segda.settings import Settings
 
 Rungs = Mapping[int, Mapping[int, float]]
 
@@ -48,10 +50,8 @@ class Comparison:
     who: str
 
 
-class SchedulerConfig(BaseModel):
+class SchedulerConfig(Settings):
     """Settings of a scheduler; each scheduler extends it and gives `name` its own default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
 

@@ -200,6 +200,16 @@ def words_for_a_number(place):
     return place.train()
 
 
+def truth_for_a_number(place):
+    place.edit("batch_size: 2", "batch_size: true")
+    return place.train()
+
+
+def truth_for_a_setting(place):
+    place.edit("name: source_only", "name: adversarial\n  lambda_adv: true")
+    return place.train()
+
+
 def unknown_method(place):
     place.edit("name: source_only", "name: source_onyl")
     return place.train()
@@ -270,6 +280,8 @@ BAD_RUNS: list[tuple[Callable[[Place], list[str]], str]] = [
     (unknown_nested_key, r"tiny\.yaml:\d+: model\.backbne: unknown key \(did you mean 'backbone'\?\)"),
     (negative_learning_rate, r"tiny\.yaml:\d+: optimizer\.lr: must be greater than 0, got -1"),
     (words_for_a_number, r"tiny\.yaml:\d+: steps: .*'many'"),
+    (truth_for_a_number, r"tiny\.yaml:\d+: batch_size: must be a whole number, got true"),
+    (truth_for_a_setting, r"tiny\.yaml:\d+: method\.lambda_adv: must be a number, got true"),
     (unknown_method, r"'source_onyl' \(did you mean 'source_only'\?\)"),
     (setting_of_another_method, r"tiny\.yaml:\d+: method\.lambda_adv: unknown key"),
     (not_yaml, r"tiny\.yaml:\d+: not valid YAML"),

@@ -4,16 +4,15 @@ from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from segda.settings import Settings
 from segda.tunable import Range
 from segda.types import Pixels
 
 
-class StyleConfig(BaseModel):
+class StyleConfig(Settings):
     """Settings of a style step; each step extends them and gives `name` its own default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
 
