@@ -1,0 +1,57 @@
+"""Every command of docs/RESULTS.md is one that the programs take as it stands there; what takes hours is checked, not run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TEXT = (REPOSITORY / "docs" / "RESULTS.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.strip()
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("examples", "sweeps", "benchmarks"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "camvid").mkdir()
+    (tmp_path / "demo" / "scenes").mkdir(parents=True)
+    return tmp_path
+
+
+def done(words, folder):
+    environment = {**os.environ, "SEGDA_CAMVID_ROOT": str(folder / "camvid"), "PYTHONPATH": str(REPOSITORY)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    words = [word.replace("$SEGDA_CAMVID_ROOT", str(folder / "camvid")) for word in words]
+    ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, f"{shlex.join(words)}\n{ran.stdout}\n{ran.stderr}"
+    return ran.stdout
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("sweeps run ")])
+def test_its_sweeps_are_right(command, folder):
+    words = shlex.split(command)
+    where = words.index("--store")
+    assert "trials:" in done(["sweeps", "check", *words[2:where], *words[where + 2 :]], folder)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python benchmarks/")])
+def test_its_benchmarks_take_these_options(command, folder):
+    _, script, *arguments = shlex.split(command)
+    told = done([sys.executable, script, "--help"], folder)
+    assert all(word in told for word in arguments if word.startswith("--"))
+
+
+def test_there_is_no_other_kind_of_command():
+    known = ("sweeps run ", "sweeps report ", "python benchmarks/", "segda datasets make ")
+    assert COMMANDS
+    assert all(command.startswith(known) for command in COMMANDS)
