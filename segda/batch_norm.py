@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segda.types import SegmentationOutput
+from segda.types import Boundary, SegmentationOutput
 
 # Batch normalization of pooled maps sees one value per image. On a trained BiSeNet-R18 and batches of 8, the gradient's cosine to
 # that of the whole batch is 0.86 in parts of 4 images and 0.47 in parts of 2, so smaller parts than 4 are refused where the batch
@@ -54,15 +54,17 @@ def forward_domains(
         wanted = [segmenter.training if given is None else given for given in (source_auxiliary, target_auxiliary)]
         both = segmenter(torch.cat([source, target]), auxiliary=any(wanted))
         sizes = [len(source), len(target)]
+        boundary = both.boundary
         parts = zip(
             both.logits.split(sizes),
             zip(*(scores.split(sizes) for scores in both.auxiliary), strict=True) if both.auxiliary else ((), ()),
             both.features.split(sizes),
+            (None, None) if boundary is None else [Boundary(of, boundary.rule) for of in boundary.logits.split(sizes)],
             strict=True,
         )
         first, second = (
-            SegmentationOutput(logits, auxiliary if keep else (), features)
-            for (logits, auxiliary, features), keep in zip(parts, wanted, strict=True)
+            SegmentationOutput(logits, auxiliary if keep else (), features, edges if keep else None)
+            for (logits, auxiliary, features, edges), keep in zip(parts, wanted, strict=True)
         )
         return first, second
     of_source = segmenter(source, auxiliary=source_auxiliary)

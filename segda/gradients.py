@@ -122,8 +122,8 @@ class Gradients:
             self._together = DistributedDataParallel(
                 self._step,
                 gradient_as_bucket_view=True,
-                # Auxiliary heads without a loss get no gradient, and it would be waited for.
-                find_unused_parameters=config.loss.auxiliary_weight == 0,
+                # Auxiliary and boundary heads without a loss get no gradient, and it would be waited for.
+                find_unused_parameters=0 in (config.loss.auxiliary_weight, config.loss.boundary_weight),
             )
 
     def compute(self, step: StepInput) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

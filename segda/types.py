@@ -4,7 +4,7 @@ Legend: B batch, C classes, H x W image size. An `image` is normalized float [B,
 [B, H, W] of train ids 0..C-1 with `IGNORE_INDEX` = void; `logits` are unnormalized class scores float [B, C, H, W].
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,22 @@ class UnlabeledBatch(NamedTuple):
     valid: Tensor | None = None
 
 
+# How a network learns where classes meet; `segda.losses.boundary` says what each means.
+BoundaryRule = Literal["detail", "balanced"]
+
+
+class Boundary(NamedTuple):
+    """Where a network takes classes to meet.
+
+    Attributes:
+        logits: scores at the input's size, float [B, 1, H, W]; positive where a boundary is more probable than not.
+        rule: what the network's paper trains them by.
+    """
+
+    logits: Tensor
+    rule: BoundaryRule
+
+
 class SegmentationOutput(NamedTuple):
     """What every segmenter returns, in training and in evaluation mode alike.
 
@@ -70,8 +86,10 @@ class SegmentationOutput(NamedTuple):
         logits: class scores at the input's size, float [B, C, H, W].
         auxiliary: further class scores at the input's size for deep supervision; empty in evaluation mode.
         features: deepest shared representation before the classifier, float [B, F, h, w].
+        boundary: where classes meet, of a network that learns it beside them; None in evaluation mode, and of other networks.
     """
 
     logits: Tensor
     auxiliary: tuple[Tensor, ...]
     features: Tensor
+    boundary: Boundary | None = None

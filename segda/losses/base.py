@@ -20,6 +20,12 @@ class LossConfig(Settings):
     auxiliary_weight: Annotated[float, Range(0.1, 1.0)] = Field(
         1.0, ge=0, description="weight alpha of the auxiliary heads (seed report, eq. 4); 0: they are not trained"
     )
+    boundary_weight: Annotated[float, Range(0.1, 10.0, log=True)] = Field(
+        1.0,
+        ge=0,
+        description="factor on what a network that learns where classes meet (stdc) adds by its paper; other networks have no such "
+        "output; 0: it is not trained",
+    )
     class_weights: Annotated[ClassWeighting, Choice(*CLASS_WEIGHTINGS)] = Field(
         "none",
         description="how much more pixels of rare classes count, by their share of the source's training labels; of the target's "

@@ -132,7 +132,7 @@ class ExternalLabels(Method):
         config = self.config
         chosen = self._chosen(step.target)
         image, label, weight = self._mixed(step, chosen)
-        auxiliary = self.loss.auxiliary_weight > 0
+        auxiliary = self.loss.auxiliary_weight > 0 or self.loss.boundary_weight > 0
         if config.lambda_source > 0:
             source, target = forward_domains(
                 self.segmenter, step.labeled.image, image, mixing=config.batch_norm, target_auxiliary=auxiliary

@@ -14,7 +14,7 @@ from segda.config_problems import LocatedError
 from segda.datasets.loaders import denormalize, normalize
 from segda.discriminators import FCD, Pixel
 from segda.discriminators.inputs import probabilities
-from segda.losses import Loss, SegmentationLoss, mean, total
+from segda.losses import Loss, SegmentationLoss, mean
 from segda.losses.adversarial import SOURCE_DOMAIN, TARGET_DOMAIN, discriminator_loss, domain_accuracy
 from segda.losses.focal import focal
 from segda.methods.base import Method, MethodConfig, StepInput, StepOutput, TwoDomainConfig, equal_rounds
@@ -256,7 +256,7 @@ class Pixda(Method):
         return StepOutput({"discriminator": mean(0 * resting, 1), "segmenter": loss}, logs)
 
     def _focal(self, output: SegmentationOutput, label: Tensor) -> Loss:
-        def of(logits: Tensor) -> Loss:
+        def rule(logits: Tensor, label: Tensor) -> Loss:
             return focal(
                 logits,
                 label,
@@ -265,8 +265,7 @@ class Pixda(Method):
                 class_weight=self.loss.class_weight,
             )
 
-        auxiliary = self.loss.auxiliary_weight
-        return total([of(output.logits), *(auxiliary * of(logits) for logits in output.auxiliary if auxiliary)])
+        return self.loss.over_outputs(output, label, rule=rule)
 
     def _loss_per_image(self, image: Tensor) -> Tensor:
         """Return how mistaken the image discriminator is about source images, float32 [B], in nats."""

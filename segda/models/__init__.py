@@ -3,14 +3,18 @@
 from segda.catalog import Catalog, subclass_of
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
+from segda.models.bisenet_v2 import BiSeNetV2
 from segda.models.fast_scnn import FastSCNN
+from segda.models.stdc import STDC
 
 MODELS: Catalog[type[Segmenter]] = Catalog(
     "network",
     group="segda.models",
     built_in={
         "bisenet_v1": BiSeNetV1,
+        "bisenet_v2": BiSeNetV2,
         "fast_scnn": FastSCNN,
+        "stdc": STDC,
     },
     check=subclass_of(Segmenter, config=ModelConfig),
 )

@@ -109,10 +109,11 @@ class Segmenter(nn.Module, ABC):
 
         Args:
             image: normalized, float [B, 3, H, W].
-            auxiliary: whether to compute the auxiliary outputs; unset: in training mode only. A loss that does not read
-                them, e.g. the adversarial one on target images, saves their cost with False.
+            auxiliary: whether to compute the auxiliary outputs and the boundary; unset: in training mode only. A loss that does
+                not read them, e.g. the adversarial one on target images, saves their cost with False.
 
         Returns:
             Logits, at least float32 [B, num_classes, H, W]; `num_auxiliary` auxiliary logits of the same shape, or none; features
-            float [B, F, h, w].
+            float [B, F, h, w]; of a network that learns where classes meet, boundary logits, at least float32 [B, 1, H, W], with
+            the auxiliary ones.
         """

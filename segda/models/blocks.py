@@ -107,14 +107,15 @@ def in_full_precision(module: nn.Module, pooled: Tensor) -> Tensor:
     return result
 
 
-def resize(features: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Resize maps bilinearly to an explicit size, pixel areas aligned (`align_corners=False`).
+def resize(features: Tensor, *, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Resize maps bilinearly to an explicit size.
 
     Explicit sizes make every input size work; fixed factors only fit multiples of the network's stride.
 
     Args:
         features: float [B, C, h, w].
         size: height and width of the result.
+        align_corners: whether the centers of corner pixels fall together, instead of the corners of the maps.
 
     Returns:
         Float [B, C, *size]; the argument itself if it has that size already.
@@ -122,10 +123,23 @@ def resize(features: Tensor, *, size: tuple[int, int]) -> Tensor:
     # An exported program is for all sizes: it must not depend on whether two of the example's happen to be equal.
     if not torch.compiler.is_compiling() and features.shape[-2:] == size:
         return features
-    return functional.interpolate(features, size=size, mode="bilinear", align_corners=False)
+    return functional.interpolate(features, size=size, mode="bilinear", align_corners=align_corners)
 
 
-def enlarge_scores(scores: Tensor, *, sizes: Sequence[tuple[int, int]]) -> Tensor:
+def resize_nearest(features: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Repeat pixels up to an explicit size.
+
+    Args:
+        features: float [B, C, h, w].
+        size: height and width of the result.
+
+    Returns:
+        Float [B, C, *size].
+    """
+    return functional.interpolate(features, size=size, mode="nearest")
+
+
+def enlarge_scores(scores: Tensor, *, sizes: Sequence[tuple[int, int]], align_corners: bool = False) -> Tensor:
     """Resize class scores bilinearly from size to size, in at least single precision.
 
     Losses want that precision anyway, and converting few pixels is cheaper than many. In training on a CPU the whole chain is
@@ -135,6 +149,7 @@ def enlarge_scores(scores: Tensor, *, sizes: Sequence[tuple[int, int]]) -> Tenso
     Args:
         scores: float [B, C, h, w].
         sizes: heights and widths to go through; the last one is the result's.
+        align_corners: see `resize`.
 
     Returns:
         float32 (or float64, if the scores are) [B, C, *sizes[-1]].
@@ -144,22 +159,24 @@ def enlarge_scores(scores: Tensor, *, sizes: Sequence[tuple[int, int]]) -> Tenso
     # An exported or compiled program gets the plain operation; a matrix made while it is traced holds no numbers to keep.
     if scores.device.type != "cpu" or not trained or torch.compiler.is_compiling():
         for size in sizes:
-            scores = resize(scores, size=size)
+            scores = resize(scores, size=size, align_corners=align_corners)
         return scores
-    rows = _interpolation((scores.shape[2], *(height for height, _ in sizes)), scores.dtype)
-    columns = _interpolation((scores.shape[3], *(width for _, width in sizes)), scores.dtype)
+    rows = _interpolation((scores.shape[2], *(height for height, _ in sizes)), scores.dtype, align_corners)
+    columns = _interpolation((scores.shape[3], *(width for _, width in sizes)), scores.dtype, align_corners)
     with no_autocast(scores.device):
         return rows @ (scores.contiguous() @ columns.T)
 
 
 @lru_cache(maxsize=64)
-def _interpolation(lengths: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return the matrix [lengths[-1], lengths[0]] of linear interpolation through all lengths, `align_corners=False`."""
+def _interpolation(lengths: tuple[int, ...], dtype: torch.dtype, align_corners: bool) -> Tensor:
+    """Return the matrix [lengths[-1], lengths[0]] of linear interpolation through all lengths."""
     with torch.inference_mode(mode=False), torch.no_grad():
         matrix = torch.eye(lengths[0], dtype=torch.float64)
         for length in lengths[1:]:
             if len(matrix) != length:
-                matrix = functional.interpolate(matrix.T[None], size=length, mode="linear", align_corners=False)[0].T
+                matrix = functional.interpolate(
+                    matrix.T[None], size=length, mode="linear", align_corners=align_corners
+                )[0].T
         return matrix.to(dtype).contiguous()
 
 

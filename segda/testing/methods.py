@@ -28,7 +28,15 @@ from segda.draws import Draws
 from segda.losses import Loss, SegmentationLoss
 from segda.losses.additive import differentiate
 from segda.methods import Method, StepInput, StepOutput
-from segda.types import IGNORE_INDEX, LabeledBatch, PseudoLabel, SegmentationOutput, UnlabeledBatch
+from segda.types import (
+    IGNORE_INDEX,
+    Boundary,
+    BoundaryRule,
+    LabeledBatch,
+    PseudoLabel,
+    SegmentationOutput,
+    UnlabeledBatch,
+)
 
 NUM_CLASSES = 5
 BATCH_SIZE = 4
@@ -43,12 +51,14 @@ class MethodCase:
         settings: beyond the defaults of its `Config`.
         round: number of the round that the method is in, if it has rounds; 0: before the first one.
         loss: what `SegmentationLoss` is made with, `class_weight` included.
+        boundary: how the network learns where classes meet; None: it does not.
     """
 
     method: type[Method]
     settings: Mapping[str, Any] = field(default_factory=dict)
     round: int = 1
     loss: Mapping[str, Any] = field(default_factory=lambda: {"name": "cross_entropy"})
+    boundary: BoundaryRule | None = None
 
     def build(self, seed: int = 0, *, normalized: bool = True) -> Method:
         """Return the method around a toy network, in training mode and in its round.
@@ -59,7 +69,7 @@ class MethodCase:
         """
         torch.manual_seed(seed)
         built = self.method(
-            ToySegmenter(normalized=normalized),
+            ToySegmenter(normalized=normalized, boundary=self.boundary),
             config=self.method.Config.model_validate(dict(self.settings)),
             loss=SegmentationLoss(**self.loss),
             num_classes=NUM_CLASSES,
@@ -124,13 +134,16 @@ class ToySegmenter(nn.Module):
 
     num_auxiliary = 1
 
-    def __init__(self, *, normalized: bool = True) -> None:
+    def __init__(self, *, normalized: bool = True, boundary: BoundaryRule | None = None) -> None:
         """Draw the weights; see `MethodCase.build`."""
         super().__init__()
         normalization = nn.BatchNorm2d(8) if normalized else nn.Identity()
         self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), normalization, nn.ReLU())
         self.head = nn.Conv2d(8, NUM_CLASSES, 1)
         self.auxiliary_head = nn.Conv2d(8, NUM_CLASSES, 1)
+        self.boundary = boundary
+        if boundary is not None:
+            self.boundary_head = nn.Conv2d(8, 1, 1)
 
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
         """Segment images float [B, 3, H, W]."""
@@ -139,7 +152,10 @@ class ToySegmenter(nn.Module):
         wanted = self.training if auxiliary is None else auxiliary
         heads = [self.head, self.auxiliary_head] if wanted else [self.head]
         logits, *rest = [functional.interpolate(head(features), size, mode="bilinear") for head in heads]
-        return SegmentationOutput(logits, tuple(rest), features)
+        if self.boundary is None or not wanted:
+            return SegmentationOutput(logits, tuple(rest), features)
+        scores = functional.interpolate(self.boundary_head(features), size, mode="bilinear")
+        return SegmentationOutput(logits, tuple(rest), features, Boundary(scores, self.boundary))
 
 
 def check_losses_are_finite(case: MethodCase) -> None:

@@ -78,6 +78,10 @@ def check_shapes(kind: type[Segmenter], config: ModelConfig) -> None:
             shapes = [tuple(scores.shape) for scores in output.auxiliary]
             expected = [wanted] * kind.num_auxiliary if training else []
             _hold(shapes == expected, f"auxiliary outputs must have the shapes {expected} {where}, got {shapes}")
+            if output.boundary is not None:
+                came, single = tuple(output.boundary.logits.shape), (2, 1, height, width)
+                _hold(came == single, f"boundary logits must have the shape {single} {where}, got {came}")
+                _hold(training, f"there must be no boundary output {where}")
             _hold(
                 output.features.ndim == 4 and len(output.features) == 2,
                 f"features must have the shape [B, F, h, w] {where}, got {tuple(output.features.shape)}",
@@ -102,9 +106,11 @@ def check_auxiliary(kind: type[Segmenter], config: ModelConfig) -> None:
     for training in (True, False):
         network.train(training)
         for wanted in (True, False):
-            count = len(network(image, auxiliary=wanted).auxiliary)
+            output = network(image, auxiliary=wanted)
+            count = len(output.auxiliary)
             expected = kind.num_auxiliary if wanted else 0
             _hold(count == expected, f"auxiliary={wanted} must give {expected} auxiliary outputs, got {count}")
+            _hold(wanted or output.boundary is None, "auxiliary=False must give no boundary output")
     torch.manual_seed(0)  # dropout
     full = network.train()(image).logits
     torch.manual_seed(0)
@@ -122,7 +128,7 @@ def check_gradients(kind: type[Segmenter], config: ModelConfig) -> None:
     _hold(in_trunk < sum(1 for _ in network.parameters()), f"the trunk {trunk} must leave parameters to heads")
     output = network(_images(3, 64, 96))
     weights = torch.randn_like(output.logits)
-    total = torch.stack([(scores * weights).sum() for scores in (output.logits, *output.auxiliary)]).sum()
+    total = torch.stack([(scores * weights).sum() for scores in _all_scores(output)]).sum()
     total.backward()  # type: ignore[no-untyped-call]
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     _hold(not without, f"every parameter must get a gradient in training, but not so {', '.join(without)}")
@@ -161,7 +167,7 @@ def check_precision(kind: type[Segmenter], config: ModelConfig) -> None:
     network = _build(kind, config)
     with torch.autocast("cpu", torch.bfloat16):
         output = network(_images(2, 32, 48))
-    for scores in (output.logits, *output.auxiliary):
+    for scores in _all_scores(output):
         _hold(scores.dtype == torch.float32, f"logits must be float32 under autocast, got {scores.dtype}")
         _hold(bool(scores.isfinite().all()), "logits must be finite under autocast")
 
@@ -206,6 +212,11 @@ def _build(kind: type[Segmenter], config: ModelConfig) -> Segmenter:
 
 def _images(count: int, height: int, width: int) -> Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def _all_scores(output: SegmentationOutput) -> list[Tensor]:
+    """Return what losses read: class scores, and the boundary's if there are any."""
+    return [output.logits, *output.auxiliary, *([] if output.boundary is None else [output.boundary.logits])]
 
 
 def _hold(condition: bool, sentence: str) -> None:

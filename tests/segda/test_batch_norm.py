@@ -15,7 +15,7 @@ from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.testing.methods import ToySegmenter
 from segda.training import train
-from segda.types import SegmentationOutput
+from segda.types import Boundary, SegmentationOutput
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -75,6 +75,23 @@ def test_joint_normalizes_all_images_together_and_cuts_the_result():
     assert torch.equal(of_target.features, together.features[4:])
     expected = seen(network(), torch.cat([source, target]))
     torch.testing.assert_close(segmenter.trunk[1].running_mean, expected.running_mean)
+
+
+def test_joint_cuts_the_boundary_too_and_leaves_it_out_where_it_is_not_wanted():
+    class Bounded(ToySegmenter):
+        def forward(self, image, *, auxiliary=None):
+            output = super().forward(image, auxiliary=auxiliary)
+            return output._replace(boundary=Boundary(output.auxiliary[0][:, :1], "balanced"))
+
+    source, target = images()
+    segmenter = Bounded().train()
+    both = forward_domains(segmenter, source, target, mixing="joint", target_auxiliary=True)
+    for output in both:
+        assert torch.equal(output.boundary.logits, output.auxiliary[0][:, :1])
+        assert output.boundary.rule == "balanced"
+    of_source, of_target = forward_domains(segmenter, source, target, mixing="joint", target_auxiliary=False)
+    assert of_source.boundary is not None
+    assert of_target.boundary is None
 
 
 def test_gradients_flow_through_all_mixings():

@@ -56,10 +56,10 @@ def load_imagenet_weights(
         path = _find_published(trunk.published, name)
     elif weights_file.is_file():
         path = weights_file
-        _check_digest(path)
+        check_digest(path)
     else:
         raise WeightsError(f"no weights of {name} at {weights_file}; correct model.weights_file or leave it out")
-    _assign(trunk, _read(path), path)
+    _assign(trunk, read_state_dict(path), path)
     _logger.info("%s starts from %s", name, path)
 
 
@@ -70,7 +70,7 @@ def _find_published(published: PublishedWeights | None, name: str) -> Path:
             f"no ImageNet weights are known for {name}; give model.weights_file or set model.pretrained: none"
         )
     path = _find_or_download(published, name) if published.package is None else _packaged(published, name)
-    _check_digest(path, promised=published.sha256)
+    check_digest(path, promised=published.sha256)
     return path
 
 
@@ -122,7 +122,7 @@ def _download(address: str, path: Path, *, name: str) -> None:
             while chunk := response.read(1 << 20):
                 file.write(chunk)
                 bar.advance(task, len(chunk))
-        _check_digest(temporary, promised=_promised_digest(path))
+        check_digest(temporary, promised=_promised_digest(path))
         temporary.replace(path)
     except OSError as error:  # URLError and HTTPError are OSErrors too
         if isinstance(error, urllib.error.HTTPError):
@@ -148,7 +148,16 @@ def _promised_digest(path: Path) -> str | None:
     return match.group(1) if match else None
 
 
-def _check_digest(path: Path, *, promised: str | None = None) -> None:
+def check_digest(path: Path, *, promised: str | None = None) -> None:
+    """Compare a file with the SHA-256 that is promised for it, if any is.
+
+    Args:
+        path: the file; eight hexadecimal digits at the end of its name promise the head of its SHA-256.
+        promised: head of the digest, or all of it; None: what the name says.
+
+    Raises:
+        WeightsError: it is another one, or the file cannot be read.
+    """
     promised = promised or _promised_digest(path)
     if promised is None:
         return
@@ -161,7 +170,15 @@ def _check_digest(path: Path, *, promised: str | None = None) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """Read a file that maps names to tensors; what the values are is not looked at.
+
+    Args:
+        path: file of `torch.save`, of which no code is run.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no mapping of names.
+    """
     try:
         with _disk_errors(path):
             state = read_torch_file(path)

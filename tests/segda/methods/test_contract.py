@@ -89,6 +89,19 @@ def test_every_method_keeps_the_contract_with_a_loss_that_weighs_classes_and_pic
     METHOD_CHECKS[check](MethodCase(METHODS[name], loss=loss))
 
 
+@pytest.mark.parametrize("rule", ["detail", "balanced"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_where_classes_meet_and_as_a_whole_batch_does(name, rule):
+    case = MethodCase(METHODS[name], loss={"name": "cross_entropy", "boundary_weight": 0.5}, boundary=rule)
+    method = case.build()
+
+    method.training_step(case.step()).losses["segmenter"].value.backward()
+
+    # Several processes wait for every gradient, be it zero for want of a known boundary.
+    assert method.segmenter.boundary_head.weight.grad is not None
+    check_parts_equal_the_whole(case)
+
+
 class MeanOfConfident(Method):
     """Wrong on purpose: a mean over some pixels that is handed over as if it were one over a fixed number."""
 

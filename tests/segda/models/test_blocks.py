@@ -5,17 +5,18 @@ from torch import Tensor, nn
 from segda.models.blocks import enlarge_scores, resize
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("sizes", [[(40, 56)], [(9, 13), (40, 56)], [(5, 7)], [(3, 4), (41, 55)]])
-def test_enlarging_on_a_cpu_in_training_is_bilinear_interpolation_with_its_gradient(sizes):
+def test_enlarging_on_a_cpu_in_training_is_bilinear_interpolation_with_its_gradient(sizes, align_corners):
     torch.manual_seed(0)
     scores = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 3, *sizes[-1], dtype=torch.float64)
     expected = scores
     for size in sizes:
-        expected = resize(expected, size=size)
+        expected = resize(expected, size=size, align_corners=align_corners)
     (expected_gradient,) = torch.autograd.grad((expected * weight).sum(), scores)
 
-    got = enlarge_scores(scores, sizes=sizes)
+    got = enlarge_scores(scores, sizes=sizes, align_corners=align_corners)
     (gradient,) = torch.autograd.grad((got * weight).sum(), scores)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-12)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from segda.models import ModelConfig, Segmenter
 from segda.models.blocks import resize
 from segda.testing.models import check_segmenter
-from segda.types import SegmentationOutput
+from segda.types import Boundary, SegmentationOutput
 
 
 class Config(ModelConfig):
@@ -52,8 +52,8 @@ class ReturnsALogitTensor(Small):
 
 class EnlargesByAFixedFactor(Small):
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
-        logits, scores, features = super().forward(image, auxiliary=auxiliary)
-        return SegmentationOutput(logits[..., : image.shape[3] // 2 * 2], scores, features)
+        output = super().forward(image, auxiliary=auxiliary)
+        return output._replace(logits=output.logits[..., : image.shape[3] // 2 * 2])
 
 
 class MixesTheBatch(Small):
@@ -63,8 +63,26 @@ class MixesTheBatch(Small):
 
 class StaysInHalfPrecision(Small):
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
-        logits, scores, features = super().forward(image, auxiliary=auxiliary)
-        return SegmentationOutput(logits.to(features.dtype), scores, features)
+        output = super().forward(image, auxiliary=auxiliary)
+        return output._replace(logits=output.logits.to(output.features.dtype))
+
+
+class AlwaysSaysWhereClassesMeet(Small):
+    def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
+        output = super().forward(image, auxiliary=auxiliary)
+        return output._replace(boundary=Boundary(output.logits[:, :1], "detail"))
+
+
+class SaysWhereEachClassEnds(AlwaysSaysWhereClassesMeet):
+    def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
+        output = super().forward(image, auxiliary=auxiliary)
+        return output._replace(boundary=Boundary(output.logits, "detail") if self.training else None)
+
+
+class ForgetsBoundary(AlwaysSaysWhereClassesMeet):
+    def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
+        output = super().forward(image, auxiliary=auxiliary)
+        return output if self.training else output._replace(boundary=None)
 
 
 class ShipsItsHead(Small):
@@ -91,6 +109,9 @@ class ForgetsAuxiliary(Small):
         (StaysInHalfPrecision, r"float32 under autocast, got torch\.bfloat16"),
         (ShipsItsHead, r"must be those in training_only, \[\], got \['head'\]"),
         (HasDeadWeights, r"not so imagenet_classifier\.weight"),
+        (AlwaysSaysWhereClassesMeet, "there must be no boundary output for .* in evaluation mode"),
+        (SaysWhereEachClassEnds, r"boundary logits must have the shape \(2, 1, 64, 96\) .*, got \(2, 5, 64, 96\)"),
+        (ForgetsBoundary, "auxiliary=False must give no boundary output"),
         (ForgetsAuxiliary, "auxiliary=False must give 0 auxiliary outputs, got 1"),
     ],
 )

@@ -1,0 +1,65 @@
+"""What networks cost, compared with what is published or was counted on published code."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from segda.efficiency import count_macs, count_parameters
+from segda.models import MODELS
+
+
+class Row(NamedTuple):
+    """One network with its settings, for 19 classes.
+
+    Attributes:
+        name: key of `MODELS`.
+        settings: beyond the defaults.
+        training: parameters in training.
+        in_use: parameters without those of heads that only training has.
+        gmac: (height, width) -> multiply-accumulates of one image, in billions, with as many digits as are known; height and width
+            are multiples of four times the network's stride.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    training: int
+    in_use: int
+    gmac: dict[tuple[int, int], float]
+
+
+ROWS = (
+    Row("bisenet_v2", {}, 5_231_487, 3_358_627, {(512, 1024): 24.7}),
+    # The published module has 12.05 M and 16.08 M: 3,125,248 are the classifier of ImageNet, and 350,784 are three more heads for
+    # detail, which no training uses.
+    Row("stdc", {"variant": "stdc1"}, 8_572_896, 8_275_104, {(512, 1024): 16.96, (768, 1536): 38.2}),
+    Row("stdc", {"variant": "stdc2"}, 12_603_360, 12_305_568, {(512, 1024): 23.57, (768, 1536): 53.0}),
+)
+
+
+def _label(row: Row) -> str:
+    return "-".join([row.name, *(str(value) for value in row.settings.values())])
+
+
+def _build(row: Row, device: str) -> torch.nn.Module:
+    kind = MODELS[row.name]
+    with torch.device(device):
+        return kind(kind.Config.model_validate({"name": row.name, **row.settings}), num_classes=19)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=_label)
+def test_parameters_are_the_published_ones(row: Row) -> None:
+    network = _build(row, "meta")
+
+    assert sum(parameter.numel() for parameter in network.parameters()) == row.training
+    assert count_parameters(network) == row.in_use
+
+
+@pytest.mark.parametrize("row", ROWS, ids=_label)
+def test_multiply_accumulates_are_the_published_ones(row: Row) -> None:
+    network = _build(row, "cpu")
+
+    for (height, width), gmac in row.gmac.items():
+        # A sixteenth of the area costs a sixteenth, but for pooled maps, which are nothing beside the rest.
+        counted = 16 * count_macs(network, input_shape=(1, 3, height // 4, width // 4)) / 1e9
+        assert counted == pytest.approx(gmac, abs=0.51 * 10 ** -len(str(gmac).partition(".")[2]))
