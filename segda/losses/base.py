@@ -23,8 +23,8 @@ class LossConfig(Settings):
     boundary_weight: Annotated[float, Range(0.1, 10.0, log=True)] = Field(
         1.0,
         ge=0,
-        description="factor on what a network that learns where classes meet (stdc) adds by its paper; other networks have no such "
-        "output; 0: it is not trained",
+        description="factor on what a network that learns where classes meet (stdc, pidnet_s) adds by its paper; others have "
+        "no such output; 0: it is not trained",
     )
     class_weights: Annotated[ClassWeighting, Choice(*CLASS_WEIGHTINGS)] = Field(
         "none",

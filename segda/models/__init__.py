@@ -4,7 +4,10 @@ from segda.catalog import Catalog, subclass_of
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
 from segda.models.bisenet_v2 import BiSeNetV2
+from segda.models.ddrnet import DDRNet23Slim
 from segda.models.fast_scnn import FastSCNN
+from segda.models.pidnet import PIDNetS
+from segda.models.sctnet import SCTNet
 from segda.models.stdc import STDC
 
 MODELS: Catalog[type[Segmenter]] = Catalog(
@@ -15,6 +18,9 @@ MODELS: Catalog[type[Segmenter]] = Catalog(
         "bisenet_v2": BiSeNetV2,
         "fast_scnn": FastSCNN,
         "stdc": STDC,
+        "ddrnet_23_slim": DDRNet23Slim,
+        "sctnet": SCTNet,
+        "pidnet_s": PIDNetS,
     },
     check=subclass_of(Segmenter, config=ModelConfig),
 )

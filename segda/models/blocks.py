@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,28 @@ class ConvBNReLU(nn.Sequential):
             Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
+        )
+
+
+class BNReLUConv(nn.Sequential):
+    """Batch normalization, ReLU, convolution: the order of networks that normalize what enters a layer."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int = 1, groups: int = 1, bias: bool = False
+    ) -> None:
+        """Build the three layers; the padding keeps the size.
+
+        Args:
+            in_channels: channels of the input.
+            out_channels: channels of the output.
+            kernel_size: side of the square kernel, odd.
+            groups: parts of the channels that do not see each other.
+            bias: whether the convolution has one.
+        """
+        super().__init__(
+            nn.BatchNorm2d(in_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=bias),
         )
 
 
@@ -180,15 +202,16 @@ def _interpolation(lengths: tuple[int, ...], dtype: torch.dtype, align_corners: 
         return matrix.to(dtype).contiguous()
 
 
-def initialize_kaiming(module: nn.Module) -> None:
-    """Draw the weights of every convolution for ReLU (He et al., ICCV 2015, fan in) and zero its bias.
+def initialize_kaiming(module: nn.Module, *, mode: Literal["fan_in", "fan_out"] = "fan_in") -> None:
+    """Draw the weights of every convolution for ReLU (He et al., ICCV 2015) and zero its bias.
 
     Args:
         module: changed in place, with all that it contains; batch normalizations start as the identity.
+        mode: whether the variance of what comes out or of the gradient is kept.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+            nn.init.kaiming_normal_(part.weight, mode=mode, nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d):
