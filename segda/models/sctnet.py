@@ -95,7 +95,7 @@ def normalize_twice(scores: Tensor) -> Tensor:
     """
     # One of thousands of positions gets so little that half precision has few digits for it.
     precise = torch.promote_types(scores.dtype, torch.float32)
-    positions = scores.reshape(len(scores), _HEADS, _FILTERS // _HEADS, -1).softmax(dim=-1, dtype=precise)
+    positions = scores.reshape(scores.shape[0], _HEADS, _FILTERS // _HEADS, -1).softmax(dim=-1, dtype=precise)
     shares = positions / (positions.sum(dim=2, keepdim=True) + 1e-6)
     return shares.reshape(scores.shape)
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from segda.errors import ConfigError, WeightsError
 from segda.models import build_segmenter
-from segda.models.sctnet import ConvolutionalAttention, SCTNet, normalize_twice
+from segda.models.sctnet import ConvFormerBlock, ConvolutionalAttention, SCTNet, normalize_twice
 
 from .reference import Official, dappm, enlarge, head, stage, stem
 
@@ -171,6 +171,19 @@ def test_filters_start_different_and_so_do_not_remain_one() -> None:
     attention.zero_grad()
     torch.nn.init.zeros_(attention.vertical)
     assert spread(attention.vertical) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # the exporter's own
+def test_an_exported_block_takes_other_sizes_and_numbers_of_images() -> None:
+    torch.manual_seed(0)
+    block, dynamic = ConvFormerBlock(16).eval(), torch.export.Dim.DYNAMIC
+    torch.nn.init.normal_(block.attention.vertical, std=0.3)
+    program = torch.export.export(
+        block, (torch.randn(2, 16, 6, 9),), dynamic_shapes={"features": {0: dynamic, 2: dynamic, 3: dynamic}}
+    )
+
+    features = torch.randn(3, 16, 11, 4)
+    torch.testing.assert_close(program.module()(features), block(features))
 
 
 def test_one_image_in_training_is_refused_with_the_remedy() -> None:
