@@ -1,6 +1,8 @@
 """Number of multiply-accumulates."""
 
+import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ with warnings.catch_warnings():
     # fvcore compiles a loss with torch.jit.script when imported; newer PyTorch warns about that.
     warnings.simplefilter("ignore", DeprecationWarning)
     from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
 
 
 class _SingleOutput(nn.Module):
@@ -26,14 +29,20 @@ class _SingleOutput(nn.Module):
         return output.logits if isinstance(output, SegmentationOutput) else output
 
 
+def _attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count fused attention as the two matrix products that it is made of."""
+    shapes: list[list[int]] = [get_shape(tensor) for tensor in inputs[:3]]
+    query, key, value = shapes
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
 def count_macs(module: nn.Module, *, input_shape: tuple[int, int, int, int]) -> int:
     """Count the multiply-accumulates of one evaluation forward pass with fvcore.
 
     One multiply-add is one (papers that say "FLOPs" often mean this number, sometimes twice it). fvcore counts
-    convolutions, matrix products, normalizations, bilinear interpolation (4 per output value) and adaptive pooling.
-    Element-wise operations, activations, means and max pooling count nothing; in a convolutional network they are
-    below 2 %. Fused attention would count nothing either. The auxiliary heads are not run in evaluation mode and so
-    not counted.
+    convolutions, matrix products, attention, normalizations, bilinear interpolation (4 per output value) and adaptive
+    pooling. Element-wise operations, activations, means and max pooling count nothing; in a convolutional network they
+    are below 2 %. The auxiliary heads are not run in evaluation mode and so not counted.
 
     Args:
         module: left as it is; anything that maps one image tensor to a tensor or to `SegmentationOutput`.
@@ -47,5 +56,6 @@ def count_macs(module: nn.Module, *, input_shape: tuple[int, int, int, int]) -> 
         # Tracing freezes Python branches on shapes, which is what a count at one shape wants.
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(shipped, torch.zeros(input_shape))
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         return int(analysis.total())

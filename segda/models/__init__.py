@@ -5,9 +5,13 @@ from segda.models.base import ModelConfig, Segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
 from segda.models.bisenet_v2 import BiSeNetV2
 from segda.models.ddrnet import DDRNet23Slim
+from segda.models.deeplab_v2 import DeepLabV2, DeepLabV2Multi
+from segda.models.efficientvit_seg import EfficientViTSeg
 from segda.models.fast_scnn import FastSCNN
+from segda.models.fcn8s import FCN8s
 from segda.models.pidnet import PIDNetS
 from segda.models.sctnet import SCTNet
+from segda.models.segformer import SegFormer
 from segda.models.stdc import STDC
 
 MODELS: Catalog[type[Segmenter]] = Catalog(
@@ -16,11 +20,16 @@ MODELS: Catalog[type[Segmenter]] = Catalog(
     built_in={
         "bisenet_v1": BiSeNetV1,
         "bisenet_v2": BiSeNetV2,
-        "fast_scnn": FastSCNN,
-        "stdc": STDC,
         "ddrnet_23_slim": DDRNet23Slim,
-        "sctnet": SCTNet,
+        "deeplab_v2": DeepLabV2,
+        "deeplab_v2_multi": DeepLabV2Multi,
+        "efficientvit_seg": EfficientViTSeg,
+        "fast_scnn": FastSCNN,
+        "fcn8s": FCN8s,
         "pidnet_s": PIDNetS,
+        "sctnet": SCTNet,
+        "segformer_b0": SegFormer,
+        "stdc": STDC,
     },
     check=subclass_of(Segmenter, config=ModelConfig),
 )

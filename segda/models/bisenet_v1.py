@@ -28,9 +28,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segda.models.base import ModelConfig, Segmenter
-from segda.models.blocks import ConvBNReLU, Renormalize, enlarge_scores, initialize_kaiming, no_autocast, pool, resize
+from segda.models.blocks import ConvBNReLU, enlarge_scores, initialize_kaiming, no_autocast, pool, resize
 from segda.models.trunks import BACKBONES, Pyramid
-from segda.models.trunks.base import IMAGENET
+from segda.models.trunks.base import IMAGENET, Renormalize
 from segda.models.trunks.pretrained import PretrainedName, load_imagenet_weights
 from segda.named import OneOf
 from segda.tunable import Choice

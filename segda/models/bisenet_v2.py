@@ -22,7 +22,6 @@ from segda.depthwise import Conv2d
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import (
     ConvBNReLU,
-    Renormalize,
     enlarge_scores,
     in_full_precision,
     initialize_kaiming,
@@ -30,7 +29,7 @@ from segda.models.blocks import (
     resize_nearest,
 )
 from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
-from segda.models.trunks.base import IMAGENET, Normalization
+from segda.models.trunks.base import IMAGENET, Normalization, Renormalize
 from segda.types import SegmentationOutput
 
 # Of the images that the published weights were trained on: Cityscapes' own mean and deviation.

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segda.depthwise import Conv2d
-from segda.models.trunks.base import Normalization
 
 
 class ConvBNReLU(nn.Sequential):
@@ -58,37 +57,6 @@ class BNReLUConv(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=bias),
         )
-
-
-class Renormalize(nn.Module):
-    """Converts images from one normalization to another; zeros that are padded afterwards mean the new normalization's mean.
-
-    Folding the factors into a first convolution is not the same: there, padding has been done already.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, source: Normalization, target: Normalization) -> None:
-        """Compute the factors.
-
-        Args:
-            source: of the images that come.
-            target: of those that are returned.
-        """
-        super().__init__()
-        channels = zip(source.mean, source.std, target.mean, target.std, strict=True)
-        factors = torch.tensor(
-            [(std / new_std, (mean - new_mean) / new_std) for mean, std, new_mean, new_std in channels]
-        )
-        scale, shift = factors.T.reshape(2, 1, 3, 1, 1)
-        # Not a part of what is saved: they follow from the network's settings.
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map float [B, 3, H, W] to another one."""
-        return image * self.scale + self.shift
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:

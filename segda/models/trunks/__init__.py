@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from segda.catalog import Catalog, maker_of
 from segda.models.trunks.base import Pyramid, Trunk
-from segda.models.trunks.efficientnet_lite import efficientnet_lite0
+from segda.models.trunks.efficientnet_lite import efficientnet_lite0, efficientnet_lite1, efficientnet_lite2
+from segda.models.trunks.mobilenet_v3 import mobilenet_v3_large
 from segda.models.trunks.resnet import resnet18, resnet34, resnet50, resnet101
 
 BACKBONES: Catalog[Callable[[], Trunk]] = Catalog(
@@ -16,6 +17,9 @@ BACKBONES: Catalog[Callable[[], Trunk]] = Catalog(
         "resnet50": resnet50,
         "resnet101": resnet101,
         "efficientnet_lite0": efficientnet_lite0,
+        "efficientnet_lite1": efficientnet_lite1,
+        "efficientnet_lite2": efficientnet_lite2,
+        "mobilenet_v3_large": mobilenet_v3_large,
     },
     check=maker_of(Trunk),
 )

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from segda.types import IMAGE_MEAN, IMAGE_STD
@@ -35,6 +36,37 @@ class Normalization(NamedTuple):
 
 
 IMAGENET = Normalization(IMAGE_MEAN, IMAGE_STD)
+
+
+class Renormalize(nn.Module):
+    """Converts images from one normalization to another; zeros that are padded afterwards mean the new normalization's mean.
+
+    Folding the factors into a first convolution is not the same: there, padding has been done already.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, source: Normalization, target: Normalization) -> None:
+        """Compute the factors.
+
+        Args:
+            source: of the images that come.
+            target: of those that are returned.
+        """
+        super().__init__()
+        channels = zip(source.mean, source.std, target.mean, target.std, strict=True)
+        factors = torch.tensor(
+            [(std / new_std, (mean - new_mean) / new_std) for mean, std, new_mean, new_std in channels]
+        )
+        scale, shift = factors.T.reshape(2, 1, 3, 1, 1)
+        # Not a part of what is saved: they follow from the network's settings.
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map float [B, 3, H, W] to another one."""
+        return image * self.scale + self.shift
 
 
 class PublishedWeights(NamedTuple):

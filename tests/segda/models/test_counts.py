@@ -40,6 +40,15 @@ ROWS = (
     # Without the teacher and the three convolutions that compare features with its own; in use as published.
     Row("sctnet", {"variant": "s"}, 4_693_062, 4_654_643, {(512, 1024): 8.08}),
     Row("sctnet", {"variant": "b"}, 17_588_326, 17_437_779, {(512, 1024): 30.00}),
+    # Published counts end with the scores at 1/8: 1.145 and 6.401. To enlarge them is a part of every network here, 0.040.
+    Row("efficientvit_seg", {"variant": "b0"}, 706_691, 706_691, {(512, 1024): 1.185}),
+    Row("efficientvit_seg", {"variant": "b1"}, 4_803_443, 4_803_443, {(512, 1024): 6.441}),
+    # What these three cost does not grow with the area: attention, or borders of the maps; see their own tests.
+    Row("segformer_b0", {}, 3_719_027, 3_719_027, {}),
+    Row("deeplab_v2", {}, 43_901_068, 43_901_068, {}),
+    Row("deeplab_v2_multi", {}, 44_601_560, 43_901_068, {}),
+    # Published: 134,456,985, of which 103,968 are kernels of bilinear interpolation that are not trained.
+    Row("fcn8s", {}, 134_353_017, 134_353_017, {}),
 )
 
 
@@ -61,7 +70,7 @@ def test_parameters_are_the_published_ones(row: Row) -> None:
     assert count_parameters(network) == row.in_use
 
 
-@pytest.mark.parametrize("row", ROWS, ids=_label)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.gmac], ids=_label)
 def test_multiply_accumulates_are_the_published_ones(row: Row) -> None:
     network = _build(row, "cpu")
 

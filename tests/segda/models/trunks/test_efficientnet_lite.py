@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from segda.efficiency import count_macs
 from segda.errors import WeightsError
 from segda.models import build_segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
-from segda.models.trunks import efficientnet_lite
+from segda.models.trunks import BACKBONES, Trunk, efficientnet_lite
 from segda.models.trunks.efficientnet_lite import EfficientNetLite0, efficientnet_lite0, same_padding
 from segda.models.trunks.pretrained import load_imagenet_weights
 from segda.types import IMAGE_MEAN, IMAGE_STD
@@ -19,9 +20,21 @@ from segda.types import IMAGE_MEAN, IMAGE_STD
 # Mean, standard deviation and largest magnitude of the features at 1/8, 1/16 and 1/32 of `pattern`, computed with the code of the
 # author of the weights' package (efficientnet-lite-pytorch 0.1.0, padding for any size), to four decimals and more.
 PUBLISHED = {
-    (64, 96): [(0.76069, 11.91548, 51.211), (-0.15184, 7.36478, 27.7493), (-0.11219, 3.78209, 12.9917)],
-    (65, 97): [(0.78487, 11.72027, 48.1472), (-0.24658, 7.3379, 32.2361), (-0.07411, 2.87901, 12.7961)],
-    (33, 46): [(1.12324, 12.56733, 52.2529), (-0.46299, 8.06025, 30.1706), (-0.02788, 2.97917, 10.3293)],
+    "efficientnet_lite0": {
+        (64, 96): [(0.76069, 11.91548, 51.211), (-0.15184, 7.36478, 27.7493), (-0.11219, 3.78209, 12.9917)],
+        (65, 97): [(0.78487, 11.72027, 48.1472), (-0.24658, 7.3379, 32.2361), (-0.07411, 2.87901, 12.7961)],
+        (33, 46): [(1.12324, 12.56733, 52.2529), (-0.46299, 8.06025, 30.1706), (-0.02788, 2.97917, 10.3293)],
+    },
+    "efficientnet_lite1": {
+        (64, 96): [(2.25983, 14.2608, 52.4259), (-0.403226, 7.46261, 29.4843), (0.16138, 3.79212, 12.8542)],
+        (65, 97): [(2.18824, 13.7525, 48.7209), (-0.461912, 7.4239, 28.7653), (-0.0886023, 3.1471, 13.199)],
+        (33, 46): [(1.81645, 14.1294, 47.7203), (-0.819967, 9.45093, 34.4952), (-0.106467, 3.86058, 14.2223)],
+    },
+    "efficientnet_lite2": {
+        (64, 96): [(-1.20218, 13.1517, 50.7493), (-0.407218, 7.35091, 24.6413), (0.0689071, 3.34119, 13.4767)],
+        (65, 97): [(-0.890868, 12.6549, 52.7986), (-0.164214, 7.30896, 32.273), (0.0896538, 2.88722, 13.9838)],
+        (33, 46): [(-1.07074, 12.9309, 51.7688), (0.263435, 8.53873, 31.1779), (0.0412771, 2.62968, 7.70821)],
+    },
 }
 
 
@@ -32,12 +45,12 @@ def pattern(height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack(channels).astype(np.float32))[None]
 
 
-@pytest.fixture(scope="module")
-def network() -> BiSeNetV1:
-    return build_segmenter(BiSeNetV1.Config(backbone="efficientnet_lite0"), num_classes=3).eval()
+@pytest.fixture(scope="module", params=PUBLISHED)
+def network(request: pytest.FixtureRequest) -> BiSeNetV1:
+    return build_segmenter(BiSeNetV1.Config(backbone=request.param), num_classes=3).eval()
 
 
-@pytest.mark.parametrize(("height", "width"), PUBLISHED)
+@pytest.mark.parametrize(("height", "width"), PUBLISHED["efficientnet_lite0"])
 def test_features_are_those_of_the_published_network(network: BiSeNetV1, height: int, width: int) -> None:
     pixels = pattern(height, width)
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
@@ -48,7 +61,8 @@ def test_features_are_those_of_the_published_network(network: BiSeNetV1, height:
 
     for features in (direct, converted):
         came = [(level.mean().item(), level.std().item(), level.abs().max().item()) for level in features]
-        assert came == [pytest.approx(figures, abs=2e-4) for figures in PUBLISHED[height, width]]
+        figures = PUBLISHED[network.config.backbone][height, width]
+        assert came == [pytest.approx(level, abs=2e-4) for level in figures]
 
 
 def test_the_spatial_path_sees_the_image_as_it_comes(network: BiSeNetV1) -> None:
@@ -80,6 +94,36 @@ def test_the_trunk_has_the_published_number_of_parameters_and_names() -> None:
     assert "_blocks.0._expand_conv.weight" not in state
     # Without the classifier's 8 of 296: one convolution, one normalization, one linear layer.
     assert len(state) == 288
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "tensors", "channels", "gmac"),
+    [
+        ("efficientnet_lite0", 2_958_848, 296, (40, 112, 320), 3.941),
+        ("efficientnet_lite1", 3_723_520, 386, (40, 112, 320), 5.208),
+        ("efficientnet_lite2", 4_357_952, 386, (48, 120, 352), 5.970),
+    ],
+)
+def test_variants_have_and_cost_what_is_published_for_them(
+    name: str, parameters: int, tensors: int, channels: tuple[int, int, int], gmac: float
+) -> None:
+    trunk = BACKBONES[name]()
+
+    assert sum(parameter.numel() for parameter in trunk.parameters()) == parameters
+    assert len(trunk.state_dict()) == tensors - 8
+    assert trunk.channels == channels
+    # At 512 x 1024, of which this is a sixteenth of the area.
+    macs = 16 * count_macs(_Deepest(trunk), input_shape=(1, 3, 128, 256))
+    assert macs / 1e9 == pytest.approx(gmac, abs=0.001)
+
+
+class _Deepest(nn.Module):
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.trunk(image).thirty_second
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])

@@ -1,0 +1,304 @@
+"""SegFormer-B0 (Xie et al., NeurIPS 2021): a transformer of four scales, and a head that is nothing but 1x1 convolutions.
+
+Every position asks all others, but answers come from few: keys and values are taken from a map that a strided convolution has made
+8, 4 or 2 times smaller per side. What it costs still grows with the square of the number of pixels. Positions have no code of their
+own; the zeros that 3x3 convolutions are padded with say where the border is.
+
+Source: the authors' code (NVlabs/SegFormer). Deviations: no drop-path in training (there up to 0.1), so that a loss depends on the
+weights, the images and the head's dropout; scores are enlarged to the image's size in the network.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segda.depthwise import Conv2d
+from segda.models.base import ModelConfig, Segmenter
+from segda.models.blocks import ConvBNReLU, enlarge_scores, resize
+from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
+from segda.types import SegmentationOutput
+
+Size = tuple[int, int]
+
+
+class _Stage(NamedTuple):
+    channels: int
+    heads: int
+    reduction: int  # of the map that keys and values are taken from, per side
+    kernel_size: int  # of the convolution that the stage begins with
+    stride: int
+
+
+_STAGES = (_Stage(32, 1, 8, 7, 4), _Stage(64, 2, 4, 3, 2), _Stage(160, 5, 2, 3, 2), _Stage(256, 8, 1, 3, 2))
+_DEPTH = 2
+_EXPANSION = 4
+_HEAD_WIDTH = 256
+# Normalizations that follow a convolution have PyTorch's 1e-5, the others this.
+_NORM_EPSILON = 1e-6
+
+
+def _official_names() -> OfficialNames:
+    """Return how the authors' files call the parts; in those of the trunk alone the first word is missing."""
+    own = {
+        "decode_head.linear_fuse.conv": "head.fuse.0",
+        "decode_head.linear_fuse.bn": "head.fuse.1",
+        "decode_head.linear_pred": "classifier",
+    }
+    for number in range(1, len(_STAGES) + 1):
+        own[f"decode_head.linear_c{number}.proj"] = f"head.levels.c{number}"
+        for prefix in ("backbone.", ""):
+            own[f"{prefix}patch_embed{number}"] = f"backbone.stage{number}.embed"
+            own[f"{prefix}block{number}"] = f"backbone.stage{number}.blocks"
+            own[f"{prefix}norm{number}"] = f"backbone.stage{number}.norm"
+            for index in range(_DEPTH):
+                block = f"backbone.stage{number}.blocks.{index}"
+                own[f"{prefix}block{number}.{index}.mlp.dwconv.dwconv"] = f"{block}.mlp.dwconv"
+    # What is foreign is the classifier of images, and a layer that the authors' framework builds and nothing runs.
+    return OfficialNames(own, ("head", "classifier"), ("classifier",), foreign=("head.", "decode_head.conv_seg."))
+
+
+class SegFormerConfig(OfficialWeightsConfig):
+    """Settings of `SegFormer`."""
+
+    name: Literal["segformer_b0"] = "segformer_b0"
+    weights_file: Path | None = Field(
+        None,
+        description="local copy of mit_b0.pth (ImageNet), or of one of the segformer.b0.*.pth (Cityscapes, ADE20K), to which the "
+        "README of github.com/NVlabs/SegFormer links; not for commercial use",
+    )
+
+
+def _to_tokens(features: Tensor) -> Tensor:
+    """Turn float [B, C, h, w] into float [B, h * w, C]."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def _to_map(tokens: Tensor, size: Size) -> Tensor:
+    """Turn float [B, h * w, C] into float [B, C, h, w]."""
+    batch, _, channels = tokens.shape
+    return tokens.transpose(1, 2).reshape(batch, channels, *size)
+
+
+class Attention(nn.Module):
+    """Softmax attention of all positions to those of a smaller map."""
+
+    def __init__(self, stage: _Stage) -> None:
+        """Build the layers.
+
+        Args:
+            stage: its width, heads and reduction.
+        """
+        super().__init__()
+        channels = stage.channels
+        self._heads, self._is_reduced = stage.heads, stage.reduction > 1
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
+        self.proj = nn.Linear(channels, channels)
+        if self._is_reduced:
+            self.sr = nn.Conv2d(channels, channels, stage.reduction, stage.reduction)
+            self.norm = nn.LayerNorm(channels)
+
+    def forward(self, tokens: Tensor, size: Size) -> Tensor:
+        """Map float [B, h * w, C] to another one.
+
+        The product of queries and keys, its softmax and the weighted sum are one operation of PyTorch, which adds up in single
+        precision whatever it is given and never holds the whole matrix.
+
+        Args:
+            tokens: normalized features.
+            size: h and w, at least as large as the reduction.
+        """
+        context = self.norm(_to_tokens(self.sr(_to_map(tokens, size)))) if self._is_reduced else tokens
+        key, value = (self._split(part) for part in self.kv(context).chunk(2, dim=2))
+        mixed = functional.scaled_dot_product_attention(self._split(self.q(tokens)), key, value)
+        result: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return result
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """Turn float [B, N, C] into float [B, heads, N, C / heads]."""
+        batch, count, channels = tokens.shape
+        return tokens.reshape(batch, count, self._heads, channels // self._heads).transpose(1, 2)
+
+
+class MixFFN(nn.Module):
+    """Two layers on each position, with a depthwise 3x3 convolution in between."""
+
+    def __init__(self, channels: int) -> None:
+        """Build the layers.
+
+        Args:
+            channels: channels in and out.
+        """
+        super().__init__()
+        width = _EXPANSION * channels
+        self.fc1 = nn.Linear(channels, width)
+        self.dwconv = Conv2d(width, width, 3, padding=1, groups=width)
+        self.fc2 = nn.Linear(width, channels)
+
+    def forward(self, tokens: Tensor, size: Size) -> Tensor:
+        """Map float [B, h * w, channels] to another one."""
+        mixed = _to_tokens(self.dwconv(_to_map(self.fc1(tokens), size)))
+        result: Tensor = self.fc2(functional.gelu(mixed))
+        return result
+
+
+class Block(nn.Module):
+    """Attention and `MixFFN`, each on normalized features and added to them as they were."""
+
+    def __init__(self, stage: _Stage) -> None:
+        """Build both.
+
+        Args:
+            stage: of which it is a block.
+        """
+        super().__init__()
+        self.norm1 = nn.LayerNorm(stage.channels, eps=_NORM_EPSILON)
+        self.attn = Attention(stage)
+        self.norm2 = nn.LayerNorm(stage.channels, eps=_NORM_EPSILON)
+        self.mlp = MixFFN(stage.channels)
+
+    def forward(self, tokens: Tensor, size: Size) -> Tensor:
+        """Map float [B, h * w, C] to another one."""
+        tokens = tokens + self.attn(self.norm1(tokens), size)
+        result: Tensor = tokens + self.mlp(self.norm2(tokens), size)
+        return result
+
+
+class PatchEmbedding(nn.Module):
+    """A strided convolution whose windows overlap, normalized."""
+
+    def __init__(self, in_channels: int, stage: _Stage) -> None:
+        """Build the layers.
+
+        Args:
+            in_channels: channels of the input.
+            stage: which begins with it.
+        """
+        super().__init__()
+        self.proj = nn.Conv2d(
+            in_channels, stage.channels, stage.kernel_size, stage.stride, padding=stage.kernel_size // 2
+        )
+        self.norm = nn.LayerNorm(stage.channels)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Size]:
+        """Map float [B, in_channels, h, w] to float [B, ceil(h / stride) * ceil(w / stride), C] and these two lengths."""
+        smaller = self.proj(features)
+        return self.norm(_to_tokens(smaller)), (smaller.shape[2], smaller.shape[3])
+
+
+class Stage(nn.Module):
+    """Features of one scale."""
+
+    def __init__(self, in_channels: int, stage: _Stage) -> None:
+        """Build the layers.
+
+        Args:
+            in_channels: channels of the input.
+            stage: all else.
+        """
+        super().__init__()
+        self.embed = PatchEmbedding(in_channels, stage)
+        self.blocks = nn.ModuleList(Block(stage) for _ in range(_DEPTH))
+        self.norm = nn.LayerNorm(stage.channels, eps=_NORM_EPSILON)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map float [B, in_channels, h, w] to float [B, C, ceil(h / stride), ceil(w / stride)]."""
+        tokens, size = self.embed(features)
+        for block in self.blocks:
+            tokens = block(tokens, size)
+        return _to_map(self.norm(tokens), size)
+
+
+class MixTransformer(nn.Module):
+    """The trunk, MiT-B0: features at 1/4, 1/8, 1/16 and 1/32."""
+
+    def __init__(self) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.stage1, self.stage2, self.stage3, self.stage4 = (
+            Stage(in_channels, stage)
+            for in_channels, stage in zip((3, *(stage.channels for stage in _STAGES)), _STAGES, strict=False)
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Map float [B, 3, H, W] to the four features, the finest first."""
+        x, levels = image, []
+        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
+            x = stage(x)
+            levels.append(x)
+        return levels
+
+
+class Head(nn.Module):
+    """Brings all scales to the same channels and the finest one's size and mixes them."""
+
+    def __init__(self) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.levels = nn.ModuleDict(
+            {f"c{number}": nn.Linear(stage.channels, _HEAD_WIDTH) for number, stage in enumerate(_STAGES, start=1)}
+        )
+        self.fuse = ConvBNReLU(len(_STAGES) * _HEAD_WIDTH, _HEAD_WIDTH, kernel_size=1)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Map features at four scales, the finest first, to float [B, 256, h, w] at the finest one's size."""
+        finest = (levels[0].shape[2], levels[0].shape[3])
+        projected = [
+            _to_map(project(_to_tokens(level)), (level.shape[2], level.shape[3]))
+            for project, level in zip(self.levels.values(), levels, strict=True)
+        ]
+        # Under autocast interpolation returns single precision.
+        enlarged = [resize(level, size=finest).to(level.dtype) for level in reversed(projected)]
+        result: Tensor = self.fuse(torch.cat(enlarged, dim=1))
+        return result
+
+
+class SegFormer(Segmenter):
+    """The network.
+
+    With 19 classes it has 3,719,027 parameters and needs 7.9 G multiply-accumulates at 512 x 512 and 121.8 G at 1024 x 2048.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = SegFormerConfig
+    trunk_module: ClassVar[str | None] = "backbone"
+
+    def __init__(self, config: Any, *, num_classes: int) -> None:
+        """Build the network with the authors' initialization; see `Segmenter.__init__`."""
+        super().__init__(config, num_classes=num_classes)
+        self.backbone = MixTransformer()
+        self.head = Head()
+        self.dropout = nn.Dropout2d(0.1)
+        self.classifier = nn.Conv2d(_HEAD_WIDTH, num_classes, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d):
+                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # Scores start small, as those of the authors' head do.
+        nn.init.normal_(self.classifier.weight, std=0.01)
+
+    def load_initial_weights(self) -> None:
+        """Load the official weights that the configuration names; see `load_official_weights`."""
+        load_official_weights(self, self.config, _official_names())
+
+    def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
+        """Segment images; see `Segmenter.forward`.
+
+        Args:
+            image: normalized, float [B, 3, H, W].
+            auxiliary: of no effect, there are no auxiliary outputs.
+
+        Returns:
+            Logits float [B, num_classes, H, W]; features float [B, 256, ceil(H / 4), ceil(W / 4)].
+        """
+        features = self.head(self.backbone(image))
+        scores = self.classifier(self.dropout(features))
+        return SegmentationOutput(enlarge_scores(scores, sizes=[(image.shape[2], image.shape[3])]), (), features)
