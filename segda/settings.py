@@ -22,7 +22,7 @@ class Settings(BaseModel):
         if not isinstance(given, Mapping):
             return given
         for name, field in cls.model_fields.items():
-            key = field.alias if field.alias in given else name
+            key = field.alias if field.alias is not None and field.alias in given else name
             types = set(_types(field.annotation))
             if bool in types or not types & {int, float}:
                 continue
