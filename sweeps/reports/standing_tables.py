@@ -30,7 +30,8 @@ class StandingRow:
         search_seed: target mean IoU with the seed that chose it, in [0, 1].
         target: the same over the further seeds; None without any.
         gain: over the baseline, seed by seed over the further seeds that both have; None without any.
-        closed: share of the distance from the baseline to the upper bound, of the means over further seeds.
+        closed: share of the distance from the baseline to the upper bound, of the means over further seeds; None where only the
+            others have some.
         well: target mean IoU of the well represented classes over the further seeds, or with the search's without any.
         under: the same of the under-represented classes.
         best_checkpoint: the best target mean IoU of any report, mean over the same seeds as `target`; None where trainings scored
@@ -65,7 +66,7 @@ def standing_rows(
     curves: Curves,
     paths: Sequence[str] = (),
 ) -> list[StandingRow]:
-    """Return what each method and each reference is worth, the best target figure first.
+    """Return what each method and each reference is worth, the best target figure first; what has no further seeds comes last.
 
     Args:
         trials: records of one sweep.
@@ -84,6 +85,7 @@ def standing_rows(
             members[f"reference: {trial.name}"] = trial
     floor = _counted(baseline, trials)
     low, high = _mean(floor, TARGET_MIOU), _mean(_counted(upper_bound, trials), TARGET_MIOU)
+    are_repeated = floor != [baseline]
     unit = _mean(floor, SECONDS_PER_STEP)
     rows = []
     for label, trial in members.items():
@@ -102,7 +104,8 @@ def standing_rows(
                 search_seed=finite(trial.metrics, TARGET_MIOU),
                 target=mean_interval(list(further.values())) if further else None,
                 gain=_gain(further, _values(floor, TARGET_MIOU)) if trial is not baseline else None,
-                closed=_closed(_mean(counted, TARGET_MIOU), low, high),
+                # One seed is not compared with the mean of others.
+                closed=_closed(_mean(counted, TARGET_MIOU), low, high) if bool(further) == are_repeated else None,
                 well=_mean(counted, TARGET_MIOU_WELL),
                 under=_mean(counted, TARGET_MIOU_UNDER),
                 best_checkpoint=_best_checkpoint(counted, curves),
@@ -111,7 +114,9 @@ def standing_rows(
                 relative_cost=seconds / unit if seconds and unit else None,
             )
         )
-    return sorted(rows, key=lambda row: -(row.target.mean if row.target else row.search_seed or 0))
+    return sorted(
+        rows, key=lambda row: (row.target is None, -(row.target.mean if row.target else row.search_seed or 0))
+    )
 
 
 def _group(trial: TrialRecord, paths: Sequence[str]) -> str:

@@ -679,6 +679,27 @@ def test_a_method_on_another_one_has_a_row_for_each_and_what_else_is_compared_is
     ]
 
 
+def test_a_method_without_further_seeds_stands_last_and_is_not_compared_with_means_over_them():
+    plain, adapted, alone = (trial(number, 0.6, target) for number, target in enumerate((0.30, 0.35, 0.50)))
+    bound = trial(3, 0.5, 0.60, method="target_only", kind=TrialKind.REFERENCE, name="upper")
+    adapted, alone = (
+        dataclasses.replace(record, config={"method": {"name": name}})
+        for record, name in ((adapted, "dacs"), (alone, "lse"))
+    )
+    trials = [plain, adapted, alone, bound]
+    further = [
+        replicate(4 + index, parent, 0.6, parent.metrics["oracle/target/miou"])
+        for index, parent in enumerate((plain, adapted, bound))
+    ]
+
+    def closed(records):
+        rows = standing_rows(records, ranked=[0, 1, 2], baseline=plain, upper_bound=bound, curves={})
+        return [(row.trial.number, row.closed) for row in rows]
+
+    assert closed(trials) == [(3, 1), (2, pytest.approx(2 / 3)), (1, pytest.approx(1 / 6)), (0, 0)]
+    assert closed([*trials, *further]) == [(3, 1), (1, pytest.approx(1 / 6)), (0, 0), (2, None)]
+
+
 @pytest.mark.parametrize("is_alone", [True, False])
 def test_costs_that_were_not_measured_alone_are_not_said_to_be(ledger, store, make_spec, begun, is_alone):
     begun(make_spec())
