@@ -2,6 +2,7 @@
 
     python benchmarks/criteria.py runs                         # every sweep of a store
     python benchmarks/criteria.py runs:methods_camvid other    # one sweep of a store, and all of another
+    python benchmarks/criteria.py runs --json all.json         # for later: a place may be such a file, too
 
 Reads the ledgers and the small files of sweeps that were run with target scores (`oracle: end`), and trains nothing. For each
 sweep and criterion: the weighted Spearman correlation with the target's mean IoU (exponent 2), within one method at a time and
@@ -12,6 +13,7 @@ criterion with the smallest mean regret on the other tasks, and its regret on th
 """
 
 import argparse
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +31,10 @@ from sweeps.store import Store
 
 
 def read(place: str) -> Iterator[SweepScores]:
-    """Read the sweeps of a store, or one of them: `STORE` or `STORE:SWEEP`."""
+    """Read the sweeps of a store, or one of them, `STORE` or `STORE:SWEEP`; or what was written with `--json` before."""
+    if place.endswith(".json"):
+        yield from kept(Path(place))
+        return
     root, _, wanted = place.partition(":")
     store = Store.at(root)
     with ledger_to_read(store, None) as ledger:
@@ -40,6 +45,15 @@ def read(place: str) -> Iterator[SweepScores]:
                 print(f"{place}: {name} has no fully trained candidate with a target score")
             else:
                 yield found
+
+
+def kept(path: Path) -> Iterator[SweepScores]:
+    """Read the sweeps of a file that was written with `--json`."""
+    try:
+        for sweep in json.loads(path.read_text(encoding="utf-8"))["sweeps"]:
+            yield SweepScores(**{**sweep, "scores": tuple(CriterionScore(**score) for score in sweep["scores"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SystemExit(f"error: {path} is no file of this program: {error}") from error
 
 
 def shown(value: float | None) -> str:
@@ -90,7 +104,9 @@ def _points(regret: float | None) -> str:
 
 def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("places", nargs="+", metavar="STORE[:SWEEP]", help="folder of a store, and one of its sweeps")
+    parser.add_argument(
+        "places", nargs="+", metavar="STORE[:SWEEP]", help="folder of a store, and one of its sweeps; or a file"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures into this file, too")
     options = parser.parse_args(None if words is None else list(words))
     try:

@@ -162,5 +162,12 @@ def test_the_benchmark_reads_any_list_of_stores(tmp_path, make_spec, capsys):
     assert (ensv["used"], ensv["regret"]) == ("ensv", 0)
     assert ensv["across"] > 0.9
     assert {item["task"] for item in found["left_out"]} == {"camvid/day -> camvid/dusk", "camvid/day -> camvid/day"}
+    # What was written once is read again, alone or beside a store.
+    again = str(tmp_path / "again.json")
+    criteria.main([str(tmp_path / "found.json"), "--json", again])
+    assert json.loads(Path(again).read_text()) == found
     with pytest.raises(SystemExit, match="error: "):
         criteria.main([str(tmp_path / "none")])
+    Path(again).write_text('{"sweeps": [{"sweep": "first"}]}')
+    with pytest.raises(SystemExit, match="error: .*again.json is no file of this program"):
+        criteria.main([again])
