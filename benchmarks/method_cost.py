@@ -160,7 +160,10 @@ def main() -> None:
         memory: dict[str, int] = {}
         connections: dict[str, Connection] = {}
         if any(METHODS[CASES[name]["name"]].needs_external_labels for name in names):
-            write_labels(plain, folder)
+            # Not here: what this process has had at most, the others begin with.
+            writer = context.Process(target=write_labels, args=(plain, folder))
+            writer.start()
+            writer.join()
         for name in names:
             connections[name], theirs = context.Pipe()
             context.Process(target=serve, args=(name, plain, folder, theirs), daemon=True).start()
