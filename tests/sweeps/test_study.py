@@ -169,5 +169,5 @@ def test_the_benchmark_reads_any_list_of_stores(tmp_path, make_spec, capsys):
     with pytest.raises(SystemExit, match="error: "):
         criteria.main([str(tmp_path / "none")])
     Path(again).write_text('{"sweeps": [{"sweep": "first"}]}')
-    with pytest.raises(SystemExit, match="error: .*again.json is no file of this program"):
+    with pytest.raises(SystemExit, match=r"error: .*again\.json is no file of this program"):
         criteria.main([again])
