@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segda.allocator import give_back_freed_memory
 from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.device_errors import is_out_of_memory
@@ -116,20 +117,23 @@ def train(
                 processes=processes,
             )
     images_at_once(config, micro_batch=micro_batch, processes=processes)
-    with assembled(config, folder=folder, micro_batch=micro_batch, processes=processes) as team:
-        splits = open_splits(config)
-        # The other processes wait for this: they would decode the same images.
-        team.start_together()
-        return take_part(
-            config,
-            splits,
-            team,
-            report,
-            folder=folder,
-            acknowledged=acknowledged,
-            on_step=on_step,
-            micro_batch=micro_batch,
-        )
+    try:
+        with assembled(config, folder=folder, micro_batch=micro_batch, processes=processes) as team:
+            splits = open_splits(config)
+            # The other processes wait for this: they would decode the same images.
+            team.start_together()
+            return take_part(
+                config,
+                splits,
+                team,
+                report,
+                folder=folder,
+                acknowledged=acknowledged,
+                on_step=on_step,
+                micro_batch=micro_batch,
+            )
+    finally:
+        give_back_freed_memory()
 
 
 class _Shown:
