@@ -466,7 +466,7 @@ BAD_USES = [
     (_profile_of_nothing, r"CONFIG\.yaml or all of --classes, --height and --width"),
     (
         _profile_of_an_unknown_network,
-        r"with model=\{name: bisenet\}: model\.name: unknown network 'bisenet' \(did you mean 'bisenet_v1'\?\)",
+        r"with model=\{name: bisenet\}: model\.name: unknown network 'bisenet' \(did you mean 'bisenet_v2'\?\)",
     ),
     (_verifying_an_unknown_data_set, r"'camvd' \(did you mean 'camvid'\?\)"),
     (_verifying_an_empty_folder, r"loveda|images_png"),
