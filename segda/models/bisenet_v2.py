@@ -28,7 +28,7 @@ from segda.models.blocks import (
     pool,
     resize_nearest,
 )
-from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
+from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights, unit_names
 from segda.models.trunks.base import IMAGENET, Normalization, Renormalize
 from segda.types import SegmentationOutput
 
@@ -243,14 +243,9 @@ class AuxiliaryHead(nn.Module):
         return enlarge_scores(self.classify(self.widen(doubled)), sizes=[size])
 
 
-def _unit(theirs: str, ours: str) -> dict[str, str]:
-    """Return the names of a convolution with normalization and ReLU."""
-    return {f"{theirs}.conv": f"{ours}.0", f"{theirs}.bn": f"{ours}.1"}
-
-
 def _names_of_block(theirs: str, ours: str, *, strided: bool) -> dict[str, str]:
     """Return the names of a `GatherAndExpand`."""
-    names = _unit(f"{theirs}.conv1", f"{ours}.gather") | {f"{theirs}.conv2": f"{ours}.project"}
+    names = unit_names(f"{theirs}.conv1", f"{ours}.gather") | {f"{theirs}.conv2": f"{ours}.project"}
     if not strided:
         return names | {f"{theirs}.dwconv": f"{ours}.expand"}
     return names | {
@@ -264,11 +259,11 @@ def _names_of_trunk() -> dict[str, str]:
     names: dict[str, str] = {}
     layers = [f"S{stage}.{index}" for stage, depth in ((1, 2), (2, 3), (3, 3)) for index in range(depth)]
     for number, layer in enumerate(layers):
-        names |= _unit(f"detail.{layer}", f"backbone.detail.{number}")
+        names |= unit_names(f"detail.{layer}", f"backbone.detail.{number}")
     stem, semantic = "backbone.stem", "segment"
-    names |= _unit(f"{semantic}.S1S2.conv", f"{stem}.halve") | _unit(f"{semantic}.S1S2.fuse", f"{stem}.fuse")
+    names |= unit_names(f"{semantic}.S1S2.conv", f"{stem}.halve") | unit_names(f"{semantic}.S1S2.fuse", f"{stem}.fuse")
     for index in range(2):
-        names |= _unit(f"{semantic}.S1S2.left.{index}", f"{stem}.convolve.{index}")
+        names |= unit_names(f"{semantic}.S1S2.left.{index}", f"{stem}.convolve.{index}")
     for stage, ours, depth in (("S3", "eighth", 2), ("S4", "sixteenth", 2), ("S5_4", "thirty_second", 4)):
         for index in range(depth):
             names |= _names_of_block(f"{semantic}.{stage}.{index}", f"backbone.{ours}.{index}", strided=index == 0)
@@ -276,8 +271,8 @@ def _names_of_trunk() -> dict[str, str]:
     return (
         names
         | {f"{semantic}.S5_5.bn": f"{context}.context.0"}
-        | _unit(f"{semantic}.S5_5.conv_gap", f"{context}.context.1")
-        | _unit(f"{semantic}.S5_5.conv_last", f"{context}.refine")
+        | unit_names(f"{semantic}.S5_5.conv_gap", f"{context}.context.1")
+        | unit_names(f"{semantic}.S5_5.conv_last", f"{context}.refine")
         | {
             "bga.left1": "backbone.aggregation.fine_detail",
             "bga.left2": "backbone.aggregation.coarse_detail",
@@ -290,14 +285,14 @@ def _names_of_trunk() -> dict[str, str]:
 
 def _names_of_auxiliary_head(theirs: str, ours: str) -> dict[str, str]:
     return (
-        _unit(f"{theirs}.conv", f"{ours}.narrow.0")
-        | _unit(f"{theirs}.conv_out.0.1", f"{ours}.widen")
+        unit_names(f"{theirs}.conv", f"{ours}.narrow.0")
+        | unit_names(f"{theirs}.conv_out.0.1", f"{ours}.widen")
         | {f"{theirs}.conv_out.1": f"{ours}.classify"}
     )
 
 
 def _official_names() -> OfficialNames:
-    names = _names_of_trunk() | _unit("head.conv", "head.0") | {"head.conv_out.1": "head.2"}
+    names = _names_of_trunk() | unit_names("head.conv", "head.0") | {"head.conv_out.1": "head.2"}
     for number, level in enumerate(("aux2", "aux3", "aux4", "aux5_4")):
         names |= _names_of_auxiliary_head(level, f"auxiliary_heads.{number}")
     return OfficialNames(

@@ -80,6 +80,16 @@ class OfficialNames(NamedTuple):
         return name
 
 
+def unit_names(official: str, own: str) -> dict[str, str]:
+    """Return how a convolution with normalization and ReLU is called in the files of its authors, for `OfficialNames`.
+
+    Args:
+        official: what the unit is called there.
+        own: what the `ConvBNReLU` is called here.
+    """
+    return {f"{official}.conv": f"{own}.0", f"{official}.bn": f"{own}.1"}
+
+
 def load_official_weights(network: nn.Module, config: OfficialWeightsConfig, names: OfficialNames) -> None:
     """Give a network the initial weights that its configuration names.
 

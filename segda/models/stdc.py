@@ -32,7 +32,7 @@ from segda.models.blocks import (
     pool,
     resize_nearest,
 )
-from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
+from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights, unit_names
 from segda.models.trunks.base import Pyramid
 from segda.tunable import Choice
 from segda.types import Boundary, SegmentationOutput
@@ -194,11 +194,6 @@ def _head(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(ConvBNReLU(in_channels, channels), nn.Conv2d(channels, out_channels, 1, bias=False))
 
 
-def _unit(theirs: str, ours: str) -> dict[str, str]:
-    """Return the names of a convolution with normalization and ReLU."""
-    return {f"{theirs}.conv": f"{ours}.0", f"{theirs}.bn": f"{ours}.1"}
-
-
 def _names_of_trunk(theirs: str, blocks: tuple[int, int, int]) -> dict[str, str]:
     """Return the names of the trunk, whose layers the code numbers from the first convolution on.
 
@@ -206,23 +201,23 @@ def _names_of_trunk(theirs: str, blocks: tuple[int, int, int]) -> dict[str, str]
         theirs: beginning of the names in the file, the trunk's own module included.
         blocks: of each stage.
     """
-    names = _unit(f"{theirs}.0", "backbone.stem.0") | _unit(f"{theirs}.1", "backbone.stem.1")
+    names = unit_names(f"{theirs}.0", "backbone.stem.0") | unit_names(f"{theirs}.1", "backbone.stem.1")
     stages = zip(("eighth", "sixteenth", "thirty_second"), blocks, strict=True)
     layers = [f"backbone.{stage}.{index}" for stage, depth in stages for index in range(depth)]
     for number, ours in enumerate(layers, start=2):
-        names |= _unit(f"{theirs}.{number}.conv_list.0", f"{ours}.squeeze")
+        names |= unit_names(f"{theirs}.{number}.conv_list.0", f"{ours}.squeeze")
         for index in range(3):
-            names |= _unit(f"{theirs}.{number}.conv_list.{index + 1}", f"{ours}.chain.{index}")
+            names |= unit_names(f"{theirs}.{number}.conv_list.{index + 1}", f"{ours}.chain.{index}")
         names[f"{theirs}.{number}.avd_layer"] = f"{ours}.down"
     return names
 
 
 def _names_of_head(theirs: str, ours: str) -> dict[str, str]:
-    return _unit(f"{theirs}.conv", f"{ours}.0") | {f"{theirs}.conv_out": f"{ours}.1"}
+    return unit_names(f"{theirs}.conv", f"{ours}.0") | {f"{theirs}.conv_out": f"{ours}.1"}
 
 
 def _names_of_attention(theirs: str, ours: str) -> dict[str, str]:
-    return _unit(f"{theirs}.conv", f"{ours}.project") | {
+    return unit_names(f"{theirs}.conv", f"{ours}.project") | {
         f"{theirs}.conv_atten": f"{ours}.attention.0",
         f"{theirs}.bn_atten": f"{ours}.attention.1",
     }
@@ -236,12 +231,12 @@ def _official_names(blocks: tuple[int, int, int]) -> OfficialNames:
         own={
             **_names_of_trunk("features", blocks),
             **_names_of_trunk(f"{trunk}.features", blocks),
-            **_unit("cp.conv_avg", "context.whole"),
+            **unit_names("cp.conv_avg", "context.whole"),
             **_names_of_attention("cp.arm32", "context.refine_thirty_second"),
             **_names_of_attention("cp.arm16", "context.refine_sixteenth"),
-            **_unit("cp.conv_head32", "context.to_sixteenth"),
-            **_unit("cp.conv_head16", "context.to_eighth"),
-            **_unit("ffm.convblk", "fusion.project"),
+            **unit_names("cp.conv_head32", "context.to_sixteenth"),
+            **unit_names("cp.conv_head16", "context.to_eighth"),
+            **unit_names("ffm.convblk", "fusion.project"),
             "ffm.conv1": "fusion.attention.0",
             "ffm.conv2": "fusion.attention.2",
             **_names_of_head("conv_out", "head"),
