@@ -5,10 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from segda import catalog, guests
+from segda.datasets.external_labels import Job, Maps, write_external_labels
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -32,6 +34,15 @@ def _one_thread_from_the_start() -> None:
 def _one_thread() -> None:
     """Tests run beside each other: one thread each, and the same sums whatever the machine and the tests before."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def labels_of_students(tmp_path: Path) -> Path:
+    """Write the labels that `students_camvid.yaml` says are to be made first, of one image, and return where `runs` lies."""
+    job = Job(classes=("Sky",), names=("dusk",), images="f" * 64, size=(2, 2), confidence="margin", made_by={})
+    maps = Maps(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8))
+    write_external_labels(tmp_path / "runs" / "camvid_labels", job, lambda first: [maps], progress=lambda done: None)
+    return tmp_path
 
 
 @pytest.fixture

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from segda.cli.overrides import changes_of
+from segda.cli.teach import teach_command
+from segda.cli.train import train_command
+from segda.loading import load_config
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXT = (REPOSITORY / "docs" / "RESULTS.md").read_text()
 COMMANDS = [
@@ -20,7 +25,8 @@ COMMANDS = [
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, labels_of_students):
+    """Return a folder in which the programs are started as from a clone, with labels for students."""
     for name in ("examples", "sweeps", "benchmarks"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "camvid").mkdir()
@@ -44,6 +50,15 @@ def test_its_sweeps_are_right(command, folder):
     assert "trials:" in done(["sweeps", "check", *words[2:where], *words[where + 2 :]], folder)
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith(("segda train ", "segda teach "))])
+def test_its_trainings_and_teachers_are_right(command, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    _, name, *words = shlex.split(command.replace("$SEGDA_CAMVID_ROOT", "camvid"))
+    command = {"train": train_command, "teach": teach_command}[name]
+    options = command.make_context(name, words).params
+    load_config(options["config_file"], changes=changes_of(options["assignments"]))
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python benchmarks/")])
 def test_its_benchmarks_take_these_options(command, folder):
     _, script, *arguments = shlex.split(command)
@@ -52,6 +67,13 @@ def test_its_benchmarks_take_these_options(command, folder):
 
 
 def test_there_is_no_other_kind_of_command():
-    known = ("sweeps run ", "sweeps report ", "python benchmarks/", "segda datasets make ")
+    known = (
+        "sweeps run ",
+        "sweeps report ",
+        "python benchmarks/",
+        "segda datasets make ",
+        "segda train ",
+        "segda teach ",
+    )
     assert COMMANDS
     assert all(command.startswith(known) for command in COMMANDS)

@@ -20,6 +20,9 @@ class CorteConfig(StrongConfig):
     alpha: Annotated[float, Range(0.9, 0.999)] = Field(
         0.999, ge=0, lt=1, description="share of the averaged student that stays in each step, once warmed up"
     )
+    warm_up: Annotated[float, Range(0.2, 0.7)] = Field(
+        0.5, ge=0, lt=1, description="share of the training before the averaged student refines labels"
+    )
 
 
 class Corte(ExternalLabels):
@@ -33,9 +36,9 @@ class Corte(ExternalLabels):
     no source images, a light student), the filter (margin of the two most probable classes, threshold of a class = mean margin of
     its pixels; nothing to tune), and that labels are refined by an averaged student and learnt on strongly augmented images. Put
     in here: how the two labellings are put together (the black box where kept, else the student where it is sure by the same
-    thresholds, void where both are sure and differ), alpha, and DACS's jitter and blur. Class means are computed once, from the
-    black box, over the whole target training set. With peaked probabilities the filter keeps about half of the pixels of every
-    class, whatever they are worth.
+    thresholds, void where both are sure and differ), when the student begins to be asked, alpha, and DACS's jitter and blur. Class
+    means are computed once, from the black box, over the whole target training set. With peaked probabilities the filter keeps
+    about half of the pixels of every class, whatever they are worth.
 
     Source: Cuttano, Tavera, Cermelli, Averta and Caputo, Cross-Domain Transfer Learning with CoRTe: Consistent and Reliable
     Transfer from Black-Box to Lightweight Segmentation Model, ICCV workshops 2023, arXiv:2402.13122. Deviation: validation and the

@@ -44,6 +44,9 @@ class ExternalLabelsConfig(StrongConfig, TwoDomainConfig):
         lt=1,
         description="share of the averaged student that stays in each step, once warmed up; used by refine",
     )
+    warm_up: Annotated[float, Range(0.2, 0.7)] = Field(
+        0.5, ge=0, lt=1, description="share of the training before the averaged student refines labels; used by refine"
+    )
     weighting: Annotated[Literal["uniform", "confidence"], Choice("uniform", "confidence")] = Field(
         "uniform",
         description="what labelled target pixels weigh in the loss: all alike, or as much as their confidence",
@@ -78,6 +81,7 @@ class ExternalLabels(Method):
     q, c_q = argmax and margin of the averaged student     (refine), on the image without jitter and blur
     sure   = c_q >= t_q                                    (or c_q >= threshold)
     y      = y_e where kept, else q where sure, else void; void also where kept and sure differ
+             (before the share `warm_up` of the training: y_e where kept, else void)
     L      = lambda_source * L_seg(source) + lambda_target * L_seg(augmented and mixed target, y)
 
     Without `refine` y is y_e where it is kept. With `mix` pixels of source images are pasted onto the target's, with their labels.
@@ -90,7 +94,10 @@ class ExternalLabels(Method):
     (Tranheden et al., WACV 2021, arXiv:2007.08702). What the papers leave open is put together here, with reasons:
 
     - how labels are refined is a reconstruction (`segda.methods.corte` says of what). With filter: none the averaged student is
-      judged by t_k too: a random network contradicts everything, and would void it;
+      judged by t_k too;
+    - the averaged student has learned something before it is asked. Where the teacher doubts a class, t_k is next to nothing, and
+      whatever a network without training says of it counts as sure: such labels spread, and a student of CamVid's dusk ended
+      with all its pixels in three rare classes;
     - with ClassMix half of the loss is about pasted source pixels. DACS weighs the others by the share of confident ones; here they
       were chosen already, one by one, and void ones do not count;
     - the two terms are means of their own, so that lambda_target does not depend on how many labels are kept.
@@ -130,7 +137,7 @@ class ExternalLabels(Method):
     def training_step(self, step: StepInput) -> StepOutput:
         """Return the losses on source and target images; see `Method.training_step`."""
         config = self.config
-        chosen = self._chosen(step.target)
+        chosen = self._chosen(step)
         image, label, weight = self._mixed(step, chosen)
         auxiliary = self.loss.auxiliary_weight > 0 or self.loss.boundary_weight > 0
         if config.lambda_source > 0:
@@ -156,17 +163,17 @@ class ExternalLabels(Method):
             self.moves += 1
 
     @torch.no_grad()
-    def _chosen(self, target: UnlabeledBatch) -> PseudoLabel:
+    def _chosen(self, step: StepInput) -> PseudoLabel:
         """Return the labels to learn from, int64 [B, H, W], and their confidences, float [B, H, W] or None."""
-        given, config = target.pseudo_label, self.config
+        given, config = step.target.pseudo_label, self.config
         assert given is not None
         if given.weight is None:
             return given
         least = _least(given, config.filter, threshold=config.threshold)
         kept = reaches(given.label, given.weight, least)
-        if self.teacher is None:
+        if self.teacher is None or step.progress < config.warm_up:
             return PseudoLabel(given.label.masked_fill(~kept, IGNORE_INDEX), given.weight)
-        own = _said_by(self.teacher, target)
+        own = _said_by(self.teacher, step.target)
         assert own.weight is not None
         criterion = "relative_margin" if config.filter == "none" else config.filter
         sure = reaches(own.label, own.weight, _least(given, criterion, threshold=config.threshold))

@@ -78,6 +78,7 @@ def test_a_step_is_that_of_the_formula(criterion, refined, mix, weighting):
         weighting=weighting,
         lambda_source=0.7,
         lambda_target=1.3,
+        warm_up=0.3,
         **PLAIN,
     )
     method = used.build()
@@ -155,6 +156,21 @@ def test_without_any_label_the_loss_is_zero_and_no_nan(name):
     assert output.logs["labeled"].value.item() == 0
 
 
+@pytest.mark.parametrize("name", ["external_labels", "corte"])
+def test_a_student_that_has_learned_nothing_is_not_asked(name):
+    """What a random network says of a class that the teacher doubts counts as sure, and spreads."""
+    used = case(name, warm_up=0.5, **PLAIN)
+    method = used.build()
+    method.teacher.forward = None  # may not be called
+    before = used.step(19)
+    assert before.progress < 0.5
+    kept, _ = expected_label(method, before, criterion="relative_margin", threshold=0, refined=False)
+    labeled = method.training_step(before).logs["labeled"].value.item()
+    assert labeled == pytest.approx(float((kept != IGNORE_INDEX).mean()))
+    with pytest.raises(TypeError):
+        method.training_step(used.step(20))
+
+
 def test_labels_without_confidences_are_taken_as_they_are():
     used = case(filter="none", refine=False, mix="none", **PLAIN)
     method, step = used.build(), used.step()
@@ -206,7 +222,7 @@ def test_pasting_from_a_source_that_is_not_seen_is_refused():
 
 
 def test_the_averaged_student_sees_the_target_plainly_and_stays_in_evaluation_mode():
-    used = case(jitter_probability=1, blur_probability=1)
+    used = case(jitter_probability=1, blur_probability=1, warm_up=0)
     method, step, seen = used.build(), used.step(), []
     method.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     method.train().training_step(step)
@@ -216,7 +232,7 @@ def test_the_averaged_student_sees_the_target_plainly_and_stays_in_evaluation_mo
 
 
 def test_corte_is_external_labels_with_the_settings_of_its_paper():
-    settings = {"alpha": 0.9, "jitter": 0.1}
+    settings = {"alpha": 0.9, "jitter": 0.1, "warm_up": 0}
     first, second = (
         case("corte", **settings),
         case(filter="relative_margin", refine=True, weighting="uniform", mix="none", lambda_source=0, **settings),
