@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from segda.checkpoint import load_segmenter
     from segda.config import TrainConfig
     from segda.datasets import DATASETS, SegmentationDataset
+    from segda.deployment import Artefact, load_artefact
     from segda.discriminators import DISCRIMINATORS
     from segda.efficiency import profile_segmenter
     from segda.errors import ConfigError, SegdaError
     from segda.evaluation import evaluate
+    from segda.exporting import export
     from segda.file_prediction import predict_files
     from segda.loading import load_config
     from segda.losses import LOSSES, Loss, LossConfig, SupervisedLoss, mean
@@ -42,6 +44,7 @@ __all__ = [
     "MODELS",
     "RECIPES",
     "VALIDATORS",
+    "Artefact",
     "Choice",
     "ConfigError",
     "Loss",
@@ -60,6 +63,8 @@ __all__ = [
     "TrainConfig",
     "build_segmenter",
     "evaluate",
+    "export",
+    "load_artefact",
     "load_config",
     "load_segmenter",
     "mean",
@@ -76,10 +81,12 @@ __getattr__, __dir__ = exports(
         "segda.checkpoint": ("load_segmenter",),
         "segda.config": ("TrainConfig",),
         "segda.datasets": ("DATASETS", "SegmentationDataset"),
+        "segda.deployment": ("Artefact", "load_artefact"),
         "segda.discriminators": ("DISCRIMINATORS",),
         "segda.efficiency": ("profile_segmenter",),
         "segda.errors": ("ConfigError", "SegdaError"),
         "segda.evaluation": ("evaluate",),
+        "segda.exporting": ("export",),
         "segda.file_prediction": ("predict_files",),
         "segda.loading": ("load_config",),
         "segda.losses": ("LOSSES", "Loss", "LossConfig", "SupervisedLoss", "mean"),

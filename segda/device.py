@@ -65,7 +65,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which convolutions and products compute in `dtype`; float32 is left alone."""
-    if dtype == torch.float32:
+    """Return a context in which convolutions and products compute in `dtype`; float32 is left alone, and what is quantized."""
+    if dtype == torch.float32 or not dtype.is_floating_point:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)

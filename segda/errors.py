@@ -44,6 +44,10 @@ class DamagedCheckpointError(WeightsError):
     """A checkpoint is there, and it is not what this version wrote: cut off, empty, or with other bytes or content."""
 
 
+class ExportError(SegdaError):
+    """A network cannot be shipped in the way that was asked for, or what was made of it does not predict what it does."""
+
+
 class DeviceError(SegdaError):
     """The requested device or number of devices does not exist."""
 

@@ -54,7 +54,7 @@ def predictions(
         The batch as decoded, and the predicted train ids, int64 [B, H, W] on the device.
     """
     for batch, output in outputs(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
-        yield batch, output.logits.argmax(dim=1)
+        yield batch, output.logits.max(1).indices
 
 
 def score_split(
@@ -94,7 +94,7 @@ def score_split(
     for batch, output in outputs(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
         assert batch.label is not None
         label = batch.label.to(device, non_blocking=True)
-        matrix.update(output.logits.argmax(dim=1), label)
+        matrix.update(output.logits.max(1).indices, label)
         if observe is not None:
             observe(output, label)
         if progress is not None:

@@ -19,12 +19,12 @@ from segda.files import expanded
 from segda.pictures import ByteArray
 from segda.resizing import resize_image
 from segda.trained import Trained, make_ready
+from segda.types import SMALLEST_SIDE as SMALLEST_SIDE
 
 Progress = Callable[[int, int], None]  # (done, total) windows or files
 SeenSize = Literal["native", "train"] | tuple[int, int]  # what a network sees of an image; height and width in pixels
 
 CPU = torch.device("cpu")
-SMALLEST_SIDE = 32  # pixels; the deepest feature map of the networks is 1/32 of the input
 
 
 def predict(
@@ -151,7 +151,7 @@ def predict_batch(
             logits: Tensor = segmenter(image).logits
         if size is not None and size != (height, width):
             logits = functional.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
-        prediction = logits[:, :, :height, :width].argmax(dim=1).to(torch.uint8)
+        prediction = logits[:, :, :height, :width].max(1).indices.to(torch.uint8)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -157,7 +157,7 @@ class Scorer:
         counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self.device)
         sample = PixelSample(len(images), **TARGET_SAMPLE)
         for _, output in outputs(self.method.segmenter, images, device=self.device, dtype=self.dtype):
-            counts += torch.bincount(output.logits.argmax(dim=1).flatten(), minlength=self.num_classes)
+            counts += torch.bincount(output.logits.max(1).indices.flatten(), minlength=self.num_classes)
             sample.add(output)
         shares = (counts / counts.sum()).double().cpu().numpy()
         labels = scored.confusion.sum(axis=1)

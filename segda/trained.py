@@ -1,4 +1,4 @@
-"""A trained network as whoever uses it has it: as the path of its checkpoint, or in memory."""
+"""A trained network as whoever uses it has it: as the path of its checkpoint or of a file exported from it, or in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ import torch
 
 from segda.checkpoint import load_segmenter
 from segda.config import DataConfig, TrainConfig
+from segda.config_problems import validated
 from segda.datasets import DATASETS
+from segda.deployment.artefact import is_artefact, load_artefact
+from segda.deployment.segmenter import ArtefactSegmenter
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.ensemble import Ensemble
 from segda.errors import ConfigError
@@ -39,10 +42,11 @@ def make_ready(trained: Trained, config: TrainConfig | None, *, device: str, pre
     """Return a trained network on its device.
 
     Args:
-        trained: path of a checkpoint or paths of several, which then segment together, or a segmenter, which is moved.
+        trained: path of a checkpoint or paths of several, which then segment together; path of a file that `segda export` wrote; or
+            a segmenter, which is moved.
         config: says data sets, classes and size; None: the checkpoint's.
         device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
-        precision: arithmetic of convolutions.
+        precision: arithmetic of convolutions; an exported file has its own.
 
     Raises:
         ConfigError: a segmenter came without a configuration, the configuration has other classes than a checkpoint's, or
@@ -61,6 +65,8 @@ def make_ready(trained: Trained, config: TrainConfig | None, *, device: str, pre
     paths = [expanded(path) for path in ([trained] if isinstance(trained, Path | str) else trained)]
     if not paths:
         raise ConfigError("no checkpoint was given; give the path of one or more")
+    if any(map(is_artefact, paths)):
+        return _artefact(paths, config, device=device, precision=precision)
     loaded = [load_segmenter(path) for path in paths]
     for path, (_, own) in zip(paths, loaded, strict=True):
         if config is not None:
@@ -69,6 +75,33 @@ def make_ready(trained: Trained, config: TrainConfig | None, *, device: str, pre
     segmenters = [segmenter for segmenter, _ in loaded]
     segmenter = segmenters[0] if len(segmenters) == 1 else Ensemble(segmenters)
     return TrainedNetwork(segmenter.to(chosen), config or loaded[0][1], chosen, dtype)
+
+
+def _artefact(
+    paths: Sequence[Path], config: TrainConfig | None, *, device: str, precision: Precision
+) -> TrainedNetwork:
+    """Open a file that `segda export` wrote; one for a single size is used at that size."""
+    path = next(filter(is_artefact, paths))
+    if len(paths) > 1:
+        raise ConfigError(
+            f"{path} says classes and no probabilities, so it is used alone; give checkpoints to use several"
+        )
+    # `auto` is a GPU for checkpoints; whether there is one for a file depends on what runs it.
+    artefact = load_artefact(path, device="cpu" if device == "auto" else device)
+    record = artefact.record
+    if precision not in ("auto", record.precision):
+        raise ConfigError(f"{path} computes in {record.precision}, not in {precision}; export it in that precision")
+    own = validated(TrainConfig, record.config, where=str(path))
+    if config is not None:
+        check_classes(path, own.data, config.data)
+    elif record.size is not None:
+        height, width = record.size
+        own = own.model_copy(update={"data": own.data.model_copy(update={"height": height, "width": width})})
+    segmenter = ArtefactSegmenter(artefact, own.model)
+    return TrainedNetwork(segmenter, config or own, artefact.runtime.device, _ARITHMETIC[record.precision])
+
+
+_ARITHMETIC = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 
 
 def check_classes(path: Path, own: DataConfig, data: DataConfig) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 Pixels = npt.NDArray[np.uint8]
 
 IGNORE_INDEX = 255
+SMALLEST_SIDE = 32  # pixels of an image; the deepest feature map of the networks is 1/32 of it
 
 # ImageNet statistics of RGB images scaled to 0..255: every network here starts from ImageNet weights or could.
 IMAGE_MEAN = (123.675, 116.28, 103.53)

@@ -1,4 +1,4 @@
-"""The command line `segda`: train, evaluate, predict, teach, profile, and what is known about data sets.
+"""The command line `segda`: train, evaluate, predict, export, teach, profile, and what is known about data sets.
 
 Networks and data sets are imported inside the commands, so that `segda --help` answers at once.
 """
@@ -9,6 +9,7 @@ import click
 
 from segda.cli.datasets import datasets_group
 from segda.cli.evaluate import evaluate_command
+from segda.cli.export import export_command
 from segda.cli.output import set_up_logging
 from segda.cli.predict import predict_command
 from segda.cli.profile import profile_command
@@ -40,7 +41,15 @@ def cli(verbose: bool) -> None:
     make_importable([Path.cwd()])
 
 
-for command in (train_command, evaluate_command, predict_command, teach_command, profile_command, datasets_group):
+for command in (
+    train_command,
+    evaluate_command,
+    predict_command,
+    export_command,
+    teach_command,
+    profile_command,
+    datasets_group,
+):
     cli.add_command(command)
 
 

@@ -36,11 +36,12 @@ def evaluate_command(
     """Score CHECKPOINT on labelled splits of its source and target domain, class by class.
 
     Of several checkpoints the mean of their probabilities is scored; they must have been trained for the same data and size. Images
-    are scored at the height and width of the training configuration.
+    are scored at the height and width of the training configuration. CHECKPOINT may also be a file that segda export wrote.
 
     \b
     Examples:
       segda evaluate runs/day_to_dusk-0123/checkpoint.pt --data-root camvid=data/camvid
+      segda evaluate street_int8.onnx --data-root camvid=data/camvid
       segda evaluate checkpoint.pt --split source/test --split target/test
       segda evaluate runs/beta_0.01/checkpoint.pt runs/beta_0.05/checkpoint.pt runs/beta_0.09/checkpoint.pt
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped

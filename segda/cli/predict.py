@@ -62,7 +62,7 @@ def predict_command(
     submission: Literal["loveda"] | None,
     overwrite: bool,
 ) -> None:
-    """Predict the class of every pixel of INPUT with CHECKPOINT.
+    """Predict the class of every pixel of INPUT with CHECKPOINT, or with a file that segda export wrote.
 
     INPUT is an image (OUTPUT: a PNG of class ids with a palette), a GeoTIFF of any size (OUTPUT: a GeoTIFF of class ids
     with color table and coordinates; 255 where INPUT has no data), or a folder of them (OUTPUT: a folder; what is there
@@ -71,6 +71,7 @@ def predict_command(
     \b
     Examples:
       segda predict runs/RUN/checkpoint.pt photo.jpg classes.png --overlay
+      segda predict street.onnx photo.jpg classes.png
       segda predict runs/RUN/checkpoint.pt city.tif city_classes.tif --window 1024 --device cuda
       segda predict runs/RUN/checkpoint.pt frames/ predictions/ --overlay
       segda predict runs/A/checkpoint.pt photo.jpg classes.png --with runs/B/checkpoint.pt --with runs/C/checkpoint.pt

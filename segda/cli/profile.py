@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from segda.cli.output import device_option, output, plain_table, precision_option
+from segda.cli.output import PRECISIONS, device_option, output, plain_table
 from segda.errors import ConfigError
 
 
@@ -28,7 +28,18 @@ from segda.errors import ConfigError
 @click.option("--height", type=click.IntRange(min=32), help="Input height in pixels.")
 @click.option("--width", type=click.IntRange(min=32), help="Input width in pixels.")
 @device_option
-@precision_option
+@click.option(
+    "--precision",
+    type=click.Choice([*PRECISIONS, "int8"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the network; auto: bf16 where the device has fast kernels for it, else fp32. int8 needs a --runtime.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["eager", "torch_compile", "onnxruntime", "pt2e"]),
+    help="What runs it, timed from the bytes of an image to its class map.  [default: PyTorch, from a normalized image to logits]",
+)
 @click.option("--runs", type=click.IntRange(min=1), help="Timed runs.  [default: enough for the device]")
 def profile_command(
     config_file: Path | None,
@@ -38,7 +49,8 @@ def profile_command(
     height: int | None,
     width: int | None,
     device: str,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"],
+    runtime: str | None,
     runs: int | None,
 ) -> None:
     """Measure what a network costs: parameters, multiply-accumulates, latency and memory of one image.
@@ -52,6 +64,7 @@ def profile_command(
       segda profile day_to_dusk.yaml
       segda profile --set model.backbone=resnet34 --classes 19 --height 512 --width 1024
       segda profile day_to_dusk.yaml --device cuda --precision fp16
+      segda profile day_to_dusk.yaml --runtime onnxruntime --precision int8
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.cli.overrides import changes_of
     from segda.datasets import DATASETS
@@ -80,10 +93,15 @@ def profile_command(
         torch.bfloat16: "bf16",
         torch.float16: "fp16",
     }
-    resolved = names[resolve_precision(precision, chosen_device)]
+    resolved = precision if precision == "int8" else names[resolve_precision(precision, chosen_device)]
     segmenter = build_segmenter(network, num_classes=num_classes, pretrained=False)
     profile = profile_segmenter(
-        segmenter, input_shape=(1, 3, height, width), device=str(chosen_device), precision=resolved, runs=runs
+        segmenter,
+        input_shape=(1, 3, height, width),
+        device=str(chosen_device),
+        precision=resolved,
+        runtime=runtime,
+        runs=runs,
     )
     figures = profile.metrics()
     rows = [
@@ -95,8 +113,9 @@ def profile_command(
         ["latency, between the quartiles", f"{figures['latency_iqr_ms']:.2f} ms"],
         ["latency, between blocks of runs", f"{figures['latency_spread']:.1%}"],
         ["images per second", f"{figures['fps']:.1f}"],
-        ["peak memory", f"{figures['peak_memory_bytes'] / 2**20:.1f} MiB"],
     ]
+    if "peak_memory_bytes" in figures:
+        rows.append(["peak memory", f"{figures['peak_memory_bytes'] / 2**20:.1f} MiB"])
     console = output()
     console.print(plain_table(f"{network.label()}, {num_classes} classes", ["cost", "value"], rows))
     for line in profile.latency.doubts:

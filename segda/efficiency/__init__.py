@@ -3,7 +3,7 @@
 Every function takes any `nn.Module` and an input shape, and states what its number means.
 """
 
-from segda.efficiency.latency import Latency, measure_latency
+from segda.efficiency.latency import Latency, measure_latency, measure_runtime_latency
 from segda.efficiency.macs import count_macs
 from segda.efficiency.memory import measure_peak_memory
 from segda.efficiency.parameters import count_parameters
@@ -16,5 +16,6 @@ __all__ = [
     "count_parameters",
     "measure_latency",
     "measure_peak_memory",
+    "measure_runtime_latency",
     "profile_segmenter",
 ]

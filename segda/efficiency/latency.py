@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segda.deployment.runtime import Runtime
+from segda.deployment.shipped import FloatPrecision, deploy
 from segda.device import resolve_device
-from segda.efficiency.deployment import Precision, deploy, example_input
+from segda.efficiency.example import example_image, example_input
 from segda.efficiency.idleness import Watch
+from segda.errors import ConfigError
 
 # The time bound does not cut below this: percentiles of fewer runs say little.
 _FEWEST_RUNS = 5
@@ -31,7 +34,7 @@ class Latency:
         spread: largest minus smallest median of five blocks of runs, as a share of the median: how well it repeats.
         runs: number of timed runs.
         warmup: number of untimed runs before them.
-        threads: CPU threads that PyTorch used inside an operation.
+        threads: CPU threads that PyTorch, or the runtime in its place, used inside an operation.
         doubts: why these are not the times of the module alone, one line each; empty if nothing speaks against it.
         unchecked: what could not be looked at for that.
     """
@@ -63,7 +66,7 @@ def measure_latency(
     *,
     input_shape: tuple[int, int, int, int],
     device: str = "cpu",
-    precision: Precision = "fp32",
+    precision: FloatPrecision = "fp32",
     warmup: int | None = None,
     runs: int | None = None,
     max_seconds: float = 60.0,
@@ -95,17 +98,73 @@ def measure_latency(
         ValueError: fewer than one run.
     """
     place = resolve_device(device)
+    watch = Watch(place)
+    return _measured(
+        deploy(module, device=place, precision=precision),
+        example_input(input_shape, device=place, precision=precision),
+        watch=watch,
+        warmup=warmup,
+        runs=runs,
+        max_seconds=max_seconds,
+    )
+
+
+def measure_runtime_latency(
+    runtime: Runtime,
+    *,
+    input_shape: tuple[int, int, int, int],
+    warmup: int | None = None,
+    runs: int | None = None,
+    max_seconds: float = 60.0,
+) -> Latency:
+    """Time a runtime from the bytes of an image in memory to its class map, by the protocol of `measure_latency`.
+
+    Inside: normalization, the forward pass, enlargement, argmax, and what the runtime copies. Outside: decoding, the copy to the
+    device and that of the class map from it; ONNX Runtime on a GPU makes both, inside. On a processor it computes with as many
+    threads as PyTorch had when it was built.
+
+    Args:
+        runtime: of `build_runtime`, or that of an artefact.
+        input_shape: (B, 3, H, W), which it must take.
+        warmup: as in `measure_latency`.
+        runs: as in `measure_latency`.
+        max_seconds: as in `measure_latency`.
+
+    Returns:
+        The distribution and how many runs it stands on.
+
+    Raises:
+        ConfigError: the runtime takes other images, or PyTorch has another number of threads now.
+        ValueError: fewer than one run.
+    """
+    now = torch.get_num_threads()
+    if runtime.threads != now:
+        raise ConfigError(
+            f"{runtime.name} was built when PyTorch had {runtime.threads} threads, and now it has {now}; build it again"
+        )
+    watch = Watch(runtime.device)
+    image = example_image(input_shape, device=runtime.device)
+    return _measured(runtime, image, watch=watch, warmup=warmup, runs=runs, max_seconds=max_seconds)
+
+
+def _measured(
+    run: Callable[[Tensor], object],
+    image: Tensor,
+    *,
+    watch: Watch,
+    warmup: int | None,
+    runs: int | None,
+    max_seconds: float,
+) -> Latency:
+    place = image.device
     warmup = (50 if place.type == "cuda" else 20) if warmup is None else warmup
     runs = 100 if runs is None else runs
     if warmup < 1 or runs < 1:
         raise ValueError(f"expected at least one warm-up run and one timed run, got {warmup} and {runs}")
-    watch = Watch(place)
-    shipped = deploy(module, device=place, precision=precision)
-    image = example_input(input_shape, device=place, precision=precision)
     timed = _timed_on_cuda if place.type == "cuda" else _timed_on_cpu
     with torch.inference_mode(), _cudnn_benchmark():
-        warmups_ms = list(_bounded(lambda: timed(shipped, image), fewest=1, most=warmup, max_seconds=max_seconds))
-        timed_runs = _bounded(lambda: timed(shipped, image), fewest=_FEWEST_RUNS, most=runs, max_seconds=max_seconds)
+        warmups_ms = list(_bounded(lambda: timed(run, image), fewest=1, most=warmup, max_seconds=max_seconds))
+        timed_runs = _bounded(lambda: timed(run, image), fewest=_FEWEST_RUNS, most=runs, max_seconds=max_seconds)
         times_ms = list(timed_runs)
     spread, disagreement = _spread(times_ms)
     lower, median, upper, p90, p95 = np.percentile(times_ms, [25, 50, 75, 90, 95])
@@ -134,18 +193,18 @@ def _spread(times_ms: list[float]) -> tuple[float, list[str]]:
     return spread, [f"medians of {_BLOCKS} blocks of runs lie between {min(medians):.3g} and {max(medians):.3g} ms"]
 
 
-def _timed_on_cpu(module: nn.Module, image: Tensor) -> float:
+def _timed_on_cpu(run: Callable[[Tensor], object], image: Tensor) -> float:
     start = time.perf_counter()
-    module(image)
+    run(image)
     return (time.perf_counter() - start) * 1000
 
 
-def _timed_on_cuda(module: nn.Module, image: Tensor) -> float:
+def _timed_on_cuda(run: Callable[[Tensor], object], image: Tensor) -> float:
     with torch.cuda.device(image.device):
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         start.record()
-        module(image)
+        run(image)
         end.record()
         end.synchronize()
     return float(start.elapsed_time(end))

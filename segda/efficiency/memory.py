@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from segda.deployment.shipped import FloatPrecision, deploy
 from segda.device import resolve_device
-from segda.efficiency.deployment import Precision, deploy, example_input
+from segda.efficiency.example import example_input
 
 
 def measure_peak_memory(
@@ -18,7 +19,7 @@ def measure_peak_memory(
     *,
     input_shape: tuple[int, int, int, int],
     device: str = "cpu",
-    precision: Precision = "fp32",
+    precision: FloatPrecision = "fp32",
 ) -> int:
     """Measure the most bytes that tensors occupy at one time while a deployed copy of the module runs.
 

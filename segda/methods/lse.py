@@ -158,7 +158,7 @@ class Lse(Method):
             image.shape[2:], generators=[step.draws.generator(number, "patch") for number in range(len(image))]
         )
         patch, probs, mask = (enlarge(tensor, places) for tensor in (image, probs, mask))
-        return patch, probs.argmax(dim=1).masked_fill(mask[:, 0] < 0.5, IGNORE_INDEX)
+        return patch, probs.max(1).indices.masked_fill(mask[:, 0] < 0.5, IGNORE_INDEX)
 
     def _probs(self, image: Tensor) -> Tensor:
         logits: Tensor = self.frozen(image, auxiliary=False).logits

@@ -25,7 +25,7 @@ def normalized_entropy(probs: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The normalized entropy, float32 [B, H, W] in [0, 1]; the predicted classes, int64 [B, H, W].
     """
-    prediction = probs.argmax(dim=1)
+    prediction = probs.max(1).indices
     entropy = torch.special.entr(probs.float()).sum(dim=1).flatten(1)
     index = prediction.flatten(1)
     bounds = entropy.new_zeros(len(probs), probs.shape[1])

@@ -109,7 +109,11 @@ def pool_to_bins(features: Tensor, *, bins: int) -> Tensor:
     features = features.float() if features.dtype.itemsize < 4 else features
     rows, columns = (_bins(length, bins, like=features) for length in features.shape[-2:])
     with no_autocast(features.device):
-        return rows @ features @ columns.T
+        # Every map with matrices of its own: to spread them would ask whether a map has a single row, which programs for many sizes
+        # must not depend on.
+        maps = features.flatten(0, 1)
+        by_rows = rows.expand(maps.shape[0], -1, -1).bmm(maps)
+        return by_rows.bmm(columns.T.expand(maps.shape[0], -1, -1)).unflatten(0, features.shape[:2])
 
 
 def _bins(length: int, bins: int, *, like: Tensor) -> Tensor:

@@ -1,0 +1,48 @@
+"""Every network of ours goes through every file: what it says is the network's, at sizes that the exporter has not seen."""
+
+import pytest
+import torch
+
+from segda.deployment import Accepts, ShippedNetwork
+from segda.deployment.artefact import open_run
+from segda.deployment.onnx_file import write_onnx
+from segda.deployment.program import capture
+from segda.deployment.torch_file import write_program
+from segda.models import MODELS, build_segmenter
+
+from .tiny import images
+
+# The example has 96 x 160 pixels. At 32 x 32 the deepest maps are single pixels.
+SIZES = ((2, 96, 160), (1, 65, 97), (3, 32, 32), (1, 129, 33))
+# Their weights take longer to write than all others together, and what they do is done by the smaller ones too.
+LARGE = {"deeplab_v2": "deeplab_v2_multi"}
+
+
+def spread(network: ShippedNetwork) -> None:
+    """Let random weights say something of every pixel: statistics of images in the normalizations, and wide margins."""
+    segmenter = network.segmenter.train()
+    with torch.no_grad():
+        for _ in range(2):
+            segmenter(torch.randn(4, 3, 64, 96), auxiliary=False)
+    segmenter.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in LARGE])
+def test_files_say_what_the_network_says_at_every_size(name, tmp_path) -> None:
+    torch.manual_seed(0)
+    segmenter = build_segmenter(MODELS[name].Config.model_validate({"name": name}), num_classes=5, pretrained=False)
+    network = ShippedNetwork(segmenter)
+    spread(network)
+    program = capture(network, Accepts())
+    write_onnx(program, tmp_path / "network.onnx", accepts=Accepts(), metadata={})
+    write_program(program, tmp_path / "network.pt2", metadata={})
+
+    for file in ("network.onnx", "network.pt2"):
+        run, _ = open_run(tmp_path / file, is_onnx=file.endswith("onnx"), device=torch.device("cpu"))
+        for count, height, width in SIZES:
+            image = images(count, height, width)
+            expected = network(image)
+            share = float((run(image) == expected).float().mean())
+            assert share >= 0.999, f"{file} says the same in {share:.4%} at {height}x{width}"
