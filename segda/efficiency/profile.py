@@ -8,6 +8,7 @@ from torch import nn
 
 from segda.deployment.runtime import Precision
 from segda.deployment.runtimes import RUNTIMES, build_runtime
+from segda.deployment.shipped import Argmax
 from segda.device import resolve_device
 from segda.efficiency.example import example_image
 from segda.efficiency.latency import Latency, measure_latency, measure_runtime_latency
@@ -66,6 +67,7 @@ def profile_segmenter(
     device: str = "cpu",
     precision: Precision = "fp32",
     runtime: str | None = None,
+    argmax: Argmax = "full",
     warmup: int | None = None,
     runs: int | None = None,
     max_seconds: float = 60.0,
@@ -79,6 +81,7 @@ def profile_segmenter(
         precision: type of weights and input; of latency and memory. int8 needs a runtime that knows it.
         runtime: a name in `segda.deployment.RUNTIMES`, which is timed from bytes to class map; None: PyTorch, from a normalized
             image to logits. Random pixels tell the ranges of int8, on which latency does not depend.
+        argmax: where a runtime decides classes.
         warmup: untimed runs; unset: 20 on CPU, 50 on CUDA.
         runs: timed runs; unset: 100.
         max_seconds: bound on the time of warm-up and of timed runs, each.
@@ -103,6 +106,7 @@ def profile_segmenter(
             precision=precision,
             batch=batch,
             size=(height, width),
+            argmax=argmax,
             device=device,
             calibration=list(example_image((_CALIBRATION_IMAGES, 3, height, width), device=torch.device("cpu"))),
         )
@@ -111,7 +115,7 @@ def profile_segmenter(
         )
         peak_memory_bytes = None
         measured = "from bytes to class map: with normalization, enlargement and argmax; without decoding"
-        how = {"runtime": runtime, **built.notes}
+        how = {"runtime": runtime, "argmax": argmax, **built.notes}
     elif precision == "int8":
         names = [name for name, kind in RUNTIMES.items() if precision in kind.precisions]
         raise ConfigError(f"precision int8 needs a runtime that knows it: {' or '.join(names)}")

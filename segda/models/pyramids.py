@@ -1,7 +1,7 @@
 """Context from averages over ever larger windows of small features: DAPPM (DDRNet, SCTNet) and PAPPM (PIDNet).
 
-With windows of up to 8 pixels' step at 1/64 the largest is a single pixel for images of up to 512. A program of `torch.export` for many
-sizes takes one pixel for another case than several, unless it is captured as `segda.deployment.program` does.
+With windows of up to 8 pixels' step at 1/64 the largest is a single pixel for images of up to 512. A program of `torch.export` for
+many sizes takes one pixel for another case than several, unless it is captured as `segda.deployment.program` does.
 """
 
 from collections.abc import Mapping

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from segda.config import TrainConfig
 from segda.config_problems import LocatedError, Location, Problem, dotted, first_problem, shortened
 from segda.datasets import DATASETS
+from segda.deployment.runtimes import RUNTIMES
 from segda.methods import METHODS
 from segda.models import MODELS
 from segda.names import nearest
@@ -90,6 +91,7 @@ def check_spec(spec: SweepSpec) -> None:
         raise LocatedError(
             ("selection",), f"trials do not compute {spec.selection}; add it: base.validators: [{listed}]"
         )
+    _check_deploy(spec)
     check_resources(spec, space, sample)
     check_sampler(spec, space)
     if isinstance(spec.scheduler, StoppingConfig):
@@ -98,6 +100,32 @@ def check_spec(spec: SweepSpec) -> None:
         _check_metric(spec, sample, ("scheduler", "metric"), spec.scheduler.metric, known)
         check_direction(spec, spec.scheduler)
     check_rungs(spec)
+
+
+def _check_deploy(spec: SweepSpec) -> None:
+    """Refuse a runtime that does not know the precision or the device, and bounds on what is not measured with one."""
+    if spec.deploy is None:
+        return
+    kind = RUNTIMES[spec.deploy.runtime]
+    if spec.deploy.precision not in kind.precisions:
+        raise LocatedError(
+            ("deploy", "precision"),
+            f"{spec.deploy.runtime} knows {' or '.join(kind.precisions)}, got {spec.deploy.precision}; choose one of these, or "
+            "another runtime",
+        )
+    if spec.resources.num_gpus and "cuda" not in kind.devices:
+        raise LocatedError(
+            ("deploy", "runtime"),
+            f"{spec.deploy.runtime} computes on processors alone, and efficiency is measured where trials compute, on GPUs; choose "
+            "another runtime, or resources.gpus: 0",
+        )
+    memory = "peak_memory_bytes"
+    bounded = [("constraints", index) for index, item in enumerate(spec.constraints) if item.metric == memory]
+    aimed = [("objectives", index) for index, item in enumerate(spec.objectives) if item.metric == memory]
+    for where in [*bounded, *aimed]:
+        raise LocatedError(
+            where, f"{memory} is not measured of what {spec.deploy.runtime} runs; leave it out, or leave deploy out"
+        )
 
 
 def _check_bounds(spec: SweepSpec) -> None:

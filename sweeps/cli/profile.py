@@ -84,7 +84,8 @@ def _measured(spec: SweepSpec, ledger: Ledger, machines: Machines, *, again: boo
     found = profile_all(
         reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call, again=again
     )
-    click.echo(f"on {device.name}, {device.threads} thread{'s' if device.threads > 1 else ''}")
+    run_by = "" if spec.deploy is None else f", run by {spec.deploy}"
+    click.echo(f"on {device.name}, {device.threads} thread{'s' if device.threads > 1 else ''}{run_by}")
     return dict(found)
 
 

@@ -101,7 +101,7 @@ class Proposals:
             spec,
             space,
             ledger=ledger,
-            efficiency=lambda config: profiles[Architecture.of(config)].metrics,
+            efficiency=lambda config: profiles[Architecture.of(config, spec.deploy)].metrics,
             fingerprint=self._data,
             note=note,
         )
@@ -260,7 +260,7 @@ class Proposals:
         name: str | None = None,
     ) -> Proposal:
         config = self._spec.train_config(params, seed=seed)
-        profile = self._profiles[Architecture.of(config)]
+        profile = self._profiles[Architecture.of(config, self._spec.deploy)]
         # A replicate's architecture was trained before.
         obstacle = None if kind is TrialKind.REPLICATE else profile.obstacle(self._spec)
         now = time.time()

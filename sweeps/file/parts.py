@@ -136,6 +136,26 @@ def _gpus(value: Any) -> Any:
     return value
 
 
+class DeployConfig(Part):
+    """How the chosen network is going to be run, and so how the efficiency of each is measured."""
+
+    runtime: Literal["eager", "torch_compile", "onnxruntime", "pt2e"] = Field(
+        description="what runs it: eager: PyTorch as it is; torch_compile: PyTorch's compiler; onnxruntime: an ONNX file; pt2e: "
+        "PyTorch's compiler in int8. Timed from the bytes of an image to its class map"
+    )
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = Field(
+        "fp32", description="arithmetic of convolutions; not every runtime knows every one"
+    )
+    argmax: Literal["full", "quarter"] = Field(
+        "full",
+        description="where classes are decided: at the size of the image, or at a quarter of its sides, which is faster",
+    )
+
+    def __str__(self) -> str:
+        coarse = ", argmax at a quarter" if self.argmax == "quarter" else ""
+        return f"{self.runtime} in {self.precision}{coarse}"
+
+
 class ResourcesConfig(Part):
     """What one trial occupies."""
 

@@ -32,6 +32,7 @@ from sweeps.file.fields import FIXED_FIELDS, GROUPS, METHOD, PATH_FIELDS, STYLE,
 from sweeps.file.parts import (
     BudgetConfig,
     Constraint,
+    DeployConfig,
     Objective,
     Part,
     ResourcesConfig,
@@ -115,6 +116,11 @@ class SweepSpec(Part):
         ],
         ...,
     ] = Field((), description="bounds on efficiency; an architecture that breaks one is never trained")
+    deploy: DeployConfig | None = Field(
+        None,
+        description="how the network is going to be run: latency is measured with that runtime and precision, which need not be "
+        "those of the training; unset: PyTorch in the precision of the training, from a normalized image to its scores",
+    )
     selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema(_SELECTION_SCHEMA)] = Field(
         "source_validation",
         description="how the network to use is chosen. source_validation: mean IoU on the source; ensv: agreement with the "
@@ -326,6 +332,8 @@ class SweepSpec(Part):
         """
         plain = {key: value for key, value in self.canonical().items() if key not in _OUTSIDE_FINGERPRINT}
         plain["base"] = without_places(plain["base"])
+        if self.deploy is None:
+            del plain["deploy"]  # sweeps that were begun before there was this field have no such key
         plain["first_seed"] = self.seeds[0]
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,7 +3,8 @@
 Latency is a property of an architecture on a device, not of a trial: measured while other trials share the device it would be
 noise. So every architecture that a sweep can reach is measured before its first trial starts, by one task that takes a whole
 node (all its processors, one GPU), for batch 1 at the size that the sweep's images have. On a processor it computes with
-as many threads as a trial has (`resources.cpus`).
+as many threads as a trial has (`resources.cpus`). Where the sweep says how its network is going to be run (`deploy`), that is what
+is measured: runtimes do not order networks alike.
 
 Others than the sweep may compute there all the same. Then it waits a while (`resources.idle_wait_minutes`), and what is measured in
 company at last is kept as doubtful: it decides nothing (`sweeps.metrics.is_doubtful`), and whoever needs it next measures again.
@@ -20,12 +21,14 @@ import torch
 
 from segda.config import NetworkConfig, TrainConfig
 from segda.datasets import DATASETS
+from segda.deployment.shipped import Argmax
 from segda.device import Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
 from segda.efficiency.idleness import disturbance
 from segda.environment import describe_guests, device_name
 from segda.errors import ConfigError, SegdaError
 from segda.models import ModelConfig, build_segmenter
+from sweeps.file.parts import DeployConfig
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Device
@@ -52,29 +55,43 @@ class Architecture:
         height: of the input in pixels.
         width: of the input in pixels.
         precision: type that convolutions compute in; auto is resolved on the device.
+        runtime: what runs it, a name in `segda.deployment.RUNTIMES`; None: PyTorch, up to its scores.
+        argmax: where a runtime decides classes.
     """
 
     model: ModelConfig
     num_classes: int
     height: int
     width: int
-    precision: Precision
+    precision: Precision | Literal["int8"]
+    runtime: str | None = None
+    argmax: Argmax = "full"
 
     @classmethod
-    def of(cls, config: TrainConfig) -> "Architecture":
-        """Return the architecture that a run trains, at the size of its images."""
+    def of(cls, config: TrainConfig, deploy: DeployConfig | None = None) -> "Architecture":
+        """Return the architecture that a run trains, at the size of its images.
+
+        Args:
+            config: of the run.
+            deploy: how the network is going to be run; None: as it is trained.
+        """
         return cls(
             model=type(config.model).model_validate(config.model.architecture()),
             num_classes=len(DATASETS[config.data.source.dataset].classes),
             height=config.data.height,
             width=config.data.width,
-            precision=config.precision,
+            precision=config.precision if deploy is None else deploy.precision,
+            runtime=None if deploy is None else deploy.runtime,
+            argmax="full" if deploy is None else deploy.argmax,
         )
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the efficiency as plain data: of a network that is not ours, its code too."""
         guests = describe_guests(NetworkConfig(model=self.model))
-        return asdict(self) | {"model": self.model.architecture()} | ({"guests": guests} if guests else {})
+        plain = asdict(self) | {"model": self.model.architecture()} | ({"guests": guests} if guests else {})
+        if self.runtime is None:
+            del plain["runtime"], plain["argmax"]
+        return plain
 
     def __str__(self) -> str:
         return f"{self.model.label()} at {self.height}x{self.width}"
@@ -114,7 +131,8 @@ def reachable(spec: SweepSpec) -> list[Architecture]:
     """
     # Networks are all that differs: image size and precision are the same for all (`sweeps.file.fields.FIXED_FIELDS`).
     chosen = [*spec.space.covering("model."), *spec.references.values()]
-    return list(dict.fromkeys(Architecture.of(spec.train_config(params, seed=spec.seeds[0])) for params in chosen))
+    configs = [spec.train_config(params, seed=spec.seeds[0]) for params in chosen]
+    return list(dict.fromkeys(Architecture.of(config, spec.deploy) for config in configs))
 
 
 def profile_key(architecture: Architecture, device: Device) -> str:
@@ -186,10 +204,17 @@ def measure(architecture: Architecture, device: Device) -> Profile:
             segmenter,
             input_shape=(1, 3, architecture.height, architecture.width),
             device=target.type,
-            precision=_PRECISIONS[resolve_precision(architecture.precision, target)],
+            precision=(
+                architecture.precision
+                if architecture.precision == "int8"
+                else _PRECISIONS[resolve_precision(architecture.precision, target)]
+            ),
+            runtime=architecture.runtime,
+            argmax=architecture.argmax,
         )
     except SegdaError as error:
-        return Profile({}, error=f"{architecture} cannot be built: {' '.join(str(error).split())}")
+        what = "built" if architecture.runtime is None else f"run by {architecture.runtime}"
+        return Profile({}, error=f"{architecture} cannot be {what}: {' '.join(str(error).split())}")
     return Profile(profile.metrics(), doubts=profile.latency.doubts, unchecked=profile.latency.unchecked)
 
 
@@ -256,7 +281,7 @@ def renew_trials(spec: SweepSpec, profiles: Mapping[Architecture, Profile], *, l
     renewed = []
     for trial in ledger.trials(spec.name):
         if has_doubts(trial.profile):
-            profile = profiles.get(Architecture.of(spec.train_config(trial.params, seed=trial.seed)))
+            profile = profiles.get(Architecture.of(spec.train_config(trial.params, seed=trial.seed), spec.deploy))
             if profile is not None and profile.error is None and not has_doubts(profile.metrics):
                 timed = {name: profile.metrics[name] for name in TIMED & profile.metrics.keys()}
                 ledger.update_trial(spec.name, trial.number, profile={**trial.profile, **timed})

@@ -29,8 +29,8 @@ from sweeps.reports.text import (
     date,
     environment_rows,
     mark_lines,
+    measured_text,
     percent,
-    precision_text,
     spread,
     state_line,
     warning_lines,
@@ -100,7 +100,7 @@ def report_content(view: SweepView) -> dict[str, Any]:
     architectures = network_tables.architecture_rows(view.trials)
     return {
         "view": view,
-        "precision": precision_text(view),
+        "measured": measured_text(view),
         **_pick_content(view),
         "spec": view.spec,
         "asked": asked_rows(view),

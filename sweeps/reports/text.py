@@ -51,6 +51,7 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("training seeds", f"{', '.join(str(seed) for seed in spec.seeds)}; {_repeated(spec)}"),
         ("device", view.device),
         ("precision", precision_text(view)),
+        ("run by", "PyTorch, as trained" if spec.deploy is None else str(spec.deploy)),
         ("created", date(view.record.created)),
         ("first trial started", date(min(started)) if started else "not yet"),
         ("last trial finished", date(max(finished)) if finished else "not yet"),
@@ -82,10 +83,16 @@ def context_line(view: SweepView) -> str:
     """Return the conditions that every table shares; it stands under each of them."""
     chosen = "chosen with target labels (oracle)" if view.spec.selection == "oracle" else "chosen without target labels"
     seeds = count(len(view.spec.seeds), "training seed")
+    run_by = "" if view.spec.deploy is None else f", run by {view.spec.deploy}"
     return (
         f"mIoU and IoU in %; source: {view.source_split}; target: {view.target_split}, an oracle metric; "
-        f"{chosen} ({view.spec.selection}); {seeds} asked for; efficiency on {view.device}, one image at a time."
+        f"{chosen} ({view.spec.selection}); {seeds} asked for; efficiency on {view.device}, one image at a time{run_by}."
     )
+
+
+def measured_text(view: SweepView) -> str:
+    """Return with what arithmetic efficiency was measured, and what ran the networks if it was not PyTorch as in training."""
+    return f"precision {precision_text(view)}" if view.spec.deploy is None else f"run by {view.spec.deploy}"
 
 
 def mark_lines(view: SweepView) -> list[str]:

@@ -1,11 +1,16 @@
 """Efficiency measured once per architecture and device."""
 
+import re
+from typing import get_args
+
 import fakes
 import pytest
 import records
 import torch
 
-from segda.errors import ConfigError
+from segda.deployment import RUNTIMES
+from segda.errors import ConfigError, ExportError
+from sweeps.file.parts import DeployConfig
 from sweeps.ledger.records import Device
 from sweeps.planning.patience import Patience
 from sweeps.planning.profiles import (
@@ -23,6 +28,12 @@ from sweeps.planning.profiles import (
     sample_config,
 )
 
+DEPLOYMENTS = (
+    {"runtime": "onnxruntime", "precision": "int8"},
+    {"runtime": "onnxruntime"},
+    {"runtime": "eager"},
+    {"runtime": "eager", "argmax": "quarter"},
+)
 CPU = Device(kind="cpu", name="some processor", threads=1)
 
 
@@ -72,6 +83,40 @@ def test_the_key_changes_with_everything_that_changes_the_figures(architecture):
     keys = {profile_key(replace(architecture, **{field: value}), CPU) for field, value in changes.items()}
     keys |= {profile_key(architecture, replace(CPU, threads=2)), profile_key(architecture, replace(CPU, name="other"))}
     assert len(keys | {base}) == len(changes) + 3
+
+
+def test_what_runs_the_network_is_part_of_what_is_measured(make_spec):
+    plain = make_spec()
+    specs = [make_spec(deploy=deploy) for deploy in DEPLOYMENTS]
+    (as_trained,) = reachable(plain)
+    found = [reachable(spec)[0] for spec in specs]
+    assert len({profile_key(item, CPU) for item in (as_trained, *found)}) == 1 + len(DEPLOYMENTS)
+    # Figures that the ledger has from before there was a choice are still found.
+    assert not {"runtime", "argmax"} & as_trained.identity().keys()
+    assert len({spec.fingerprint() for spec in (plain, *specs)}) == 1 + len(DEPLOYMENTS)
+    assert "deploy" in plain.canonical()
+    trained_in_half = Architecture.of(sample_config(plain).model_copy(update={"precision": "bf16"}), specs[0].deploy)
+    assert trained_in_half == found[0]
+
+
+def test_a_runtime_is_timed_and_one_that_cannot_take_the_network_is_an_obstacle(make_spec, monkeypatch):
+    (item,) = reachable(make_spec(deploy={"runtime": "onnxruntime", "precision": "int8"}))
+    profile = measure(item, describe_device("cpu", 1))
+    assert profile.error is None
+    assert profile.metrics["latency_ms"] > 0
+    assert "peak_memory_bytes" not in profile.metrics
+
+    def refused(*_, **__):
+        raise ExportError("too strange")
+
+    monkeypatch.setattr("segda.efficiency.profile.build_runtime", refused)
+    error = measure(item, describe_device("cpu", 1)).error
+    assert re.search("resnet18.* at 32x32 cannot be run by onnxruntime: too strange", error)
+
+
+def test_the_runtimes_of_a_sweep_file_are_those_that_there_are():
+    named = DeployConfig.model_fields["runtime"].annotation
+    assert set(get_args(named)) == set(RUNTIMES)
 
 
 def test_a_gpus_figures_do_not_depend_on_the_processors_threads(architecture):

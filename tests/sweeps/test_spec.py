@@ -319,6 +319,12 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("min_steps: 100", "metric: oracle/target/miou", "25: scheduler.metric: must be the objective source/val/miou, got oracle/target/miou"),
         ("min_steps: 100", "metric: target/missing_classes", "25: scheduler.metric: must be the objective source/val/miou, got target/missing_classes"),
         ("name: asha, reduction_factor: 3", "name: none, reduction_factor: 4", "25: scheduler.reduction_factor: unknown key; known: name"),
+        # deploy
+        ("seeds: [3, 1]", "deploy: {runtime: onxruntime}", "27: deploy.runtime: must be one of 'eager', 'torch_compile', 'onnxruntime' or 'pt2e', got 'onxruntime' (did you mean 'onnxruntime'?)"),
+        ("seeds: [3, 1]", "deploy: {precision: int8}", "27: deploy.runtime: a value is required, none came"),
+        ("seeds: [3, 1]", "deploy: {runtime: eager, precision: int8}", "27: deploy.precision: eager knows fp32 or bf16 or fp16, got int8; choose"),
+        ("seeds: [3, 1]", "resources: {gpus: 1}\ndeploy: {runtime: pt2e, precision: int8}", "28: deploy.runtime: pt2e computes on processors alone"),
+        ('constraints: ["fps >= 30",', 'deploy: {runtime: onnxruntime}\nconstraints: ["peak_memory_bytes <= 1e9",', "25: constraints[0]: peak_memory_bytes is not measured of what onnxruntime runs"),
         # references
         ("upper_bound:", "' ':", "28: references: a reference needs a name of one line and at most 100 characters, got ' '"),
         ("target_only", "target_onl", "29: references.upper_bound.method.name: unknown method 'target_onl' (did you mean 'target_only'?)"),
