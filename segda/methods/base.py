@@ -181,6 +181,18 @@ class Method(nn.Module, ABC):
         return cls.needs_external_labels
 
     @classmethod
+    def fits_source(cls, settings: Mapping[str, Any]) -> bool:
+        """Return whether the segmenter learns, to the end of the training, from source images as the loader gives them.
+
+        Source validation falls where it does not, which is no sign of a collapse then: guards of a choice without target labels
+        ask.
+
+        Args:
+            settings: of the method, as plain data; perhaps incomplete.
+        """
+        return cls.supervision == "source"
+
+    @classmethod
     def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:
         """Refuse settings that ask more of external labels than these have; by default they do not.
 

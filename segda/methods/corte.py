@@ -1,5 +1,6 @@
 """CoRTe, as far as it is known: a light student of a black box, without source images."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -51,6 +52,11 @@ class Corte(ExternalLabels):
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Choose the paper's settings; see `Method.__init__`."""
         super().__init__(segmenter, config=_settings(config), loss=loss, num_classes=num_classes)
+
+    @classmethod
+    def fits_source(cls, settings: Mapping[str, Any]) -> bool:
+        """Return that it does not: it sees no source image; see `Method.fits_source`."""
+        return False
 
     @classmethod
     def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:

@@ -1,5 +1,6 @@
 """Students of a teacher that has labelled the target once (`segda teach`): a larger network, an ensemble, or another program."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -112,6 +113,11 @@ class ExternalLabels(Method):
         super().__init__(segmenter, config=config, loss=loss, num_classes=num_classes)
         self.teacher = make_teacher(segmenter) if config.refine else None
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def fits_source(cls, settings: Mapping[str, Any]) -> bool:
+        """Return whether it sees source images at all; see `Method.fits_source`."""
+        return bool(settings.get("lambda_source", 1.0) > 0)
 
     @classmethod
     def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:

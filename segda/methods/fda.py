@@ -1,7 +1,7 @@
 """Fourier domain adaptation (FDA): source images in the light of target images, decided predictions on the target."""
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -94,6 +94,11 @@ class Fda(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = FdaConfig
+
+    @classmethod
+    def fits_source(cls, settings: Mapping[str, Any]) -> bool:
+        """Return that it does not: it learns from source images in the style of the target; see `Method.fits_source`."""
+        return False
 
     def training_step(self, step: StepInput) -> StepOutput:
         """Return the supervised loss, the entropy, and in rounds the loss on pseudo-labels; see `Method.training_step`."""

@@ -1,6 +1,7 @@
 """Train on the labelled source domain, then on a few labelled target images alone."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -38,6 +39,11 @@ class FineTune(Method):
     Config: ClassVar[type[MethodConfig]] = FineTuneConfig
     needs_target: ClassVar[bool] = False
     needs_few_shot: ClassVar[bool] = True
+
+    @classmethod
+    def fits_source(cls, settings: Mapping[str, Any]) -> bool:
+        """Return that it does not: the few target images come last; see `Method.fits_source`."""
+        return False
 
     def training_step(self, step: StepInput) -> StepOutput:
         """Return the supervised loss of the domain whose turn it is; see `Method.training_step`."""

@@ -1,7 +1,7 @@
 """Pixel by pixel adaptation to a few labelled target images (PixDA)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -164,6 +164,11 @@ class Pixda(Method):
         self.frozen = make_teacher(
             segmenter
         )  # no `teacher` for others to ask: it knows nothing before it is first copied
+
+    @classmethod
+    def fits_source(cls, settings: Mapping[str, Any]) -> bool:
+        """Return that it does not: it learns from source images in the style of the target; see `Method.fits_source`."""
+        return False
 
     def train(self, mode: bool = True) -> Self:
         """Switch the segmenter to training or evaluation mode; the frozen copy stays in evaluation mode."""

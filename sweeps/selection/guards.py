@@ -4,8 +4,11 @@ Criteria that read no target label are blind to one accident: adaptation that ru
 Guards from label-free figures reject such trials before any criterion ranks. They are there to catch collapse, not to rank, so
 they are loose:
 
-1. Source validation mean IoU below 0.8 of the best source-only training's: adaptation broke what supervision gives for
-   free. The source-only training of the same network is the measure where there is one, otherwise the best of all.
+1. Source validation mean IoU below 0.8 of what source-only training reaches: adaptation broke what supervision gives for free.
+   That is the best one that sees the source in the same way, in the same style and with the same share of target statistics, of
+   the same network where there is one, otherwise of all: from urban to rural scenes style cost 37 points on the source and gained
+   12 on the target, and no method is to be blamed for that. Others say nothing here, and there is no floor without; nor is there
+   one for methods that do not fit the source as it comes (`Method.fits_source`).
 2. One class covers more than 0.95 of the target's pixels.
 3. Too many missing classes. `target/missing_classes` counts classes with more than 1 % of the source's pixels that get
    less than 0.1 % of the target's. A class may be rare in the target by nature, and the source-only network shows about
@@ -29,6 +32,7 @@ from sweeps.metrics import (
     TRANSPORT_ACCURACY,
     finite,
 )
+from sweeps.paths import value_at
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 MIN_SHARE_OF_SOURCE_ONLY = 0.8
@@ -71,8 +75,10 @@ class Guard:
             and finite(trial.metrics, SOURCE_MIOU) is not None
         ]
         self._best: dict[str, TrialRecord] = {}
+        self._best_alike: dict[tuple[str, str], TrialRecord] = {}
         for trial in sorted(known, key=lambda trial: (trial.metrics[SOURCE_MIOU], -trial.number)):
-            self._best[_network(trial)] = self._best[_ANY] = trial
+            for network in (_network(trial), _ANY):
+                self._best[network] = self._best_alike[network, _seen(trial)] = trial
 
     def baseline(self, like: TrialRecord | None) -> TrialRecord | None:
         """Return the best source-only training of a trial's network, or of all; None if there is none."""
@@ -81,16 +87,34 @@ class Guard:
 
     def collapse(self, trial: TrialRecord) -> str | None:
         """Return why a fully trained trial looks collapsed, or None; see `collapse`."""
-        baseline = self.baseline(trial)
-        return _below_source_only(trial, baseline) or _target_collapse(trial.metrics, baseline)
+        return _below_source_only(trial, self._alike(trial)) or _target_collapse(trial.metrics, self.baseline(trial))
 
     def target_collapse(self, trial: TrialRecord) -> str | None:
         """Return why the predictions of a fully trained trial on the target look collapsed, or None."""
         return _target_collapse(trial.metrics, self.baseline(trial))
 
+    def _alike(self, trial: TrialRecord) -> TrialRecord | None:
+        """Return the source-only training that a trial must not be far below on the source, if there is one."""
+        if not _fits_source(trial):
+            return None
+        seen = _seen(trial)
+        return self._best_alike.get((_network(trial), seen), self._best_alike.get((_ANY, seen)))
+
 
 def _network(trial: TrialRecord) -> str:
     return json.dumps(trial.config.get("model"), sort_keys=True)
+
+
+def _seen(trial: TrialRecord) -> str:
+    """Return how the network of a trial sees the source, as text."""
+    return json.dumps([value_at(trial.config, path) for path in ("data.style", "target_batch_norm")], sort_keys=True)
+
+
+def _fits_source(trial: TrialRecord) -> bool:
+    from segda.methods import METHODS  # imports PyTorch, which who only looks at a sweep does without
+
+    method = METHODS.get(method_name(trial))
+    return method is None or method.fits_source(trial.config["method"])
 
 
 def collapse(trial: TrialRecord, trials: Iterable[TrialRecord]) -> str | None:
@@ -121,7 +145,7 @@ def _below_source_only(trial: TrialRecord, baseline: TrialRecord | None) -> str 
         return None
     return (
         f"{SOURCE_MIOU} {source:.1%} is below {limit:.1%}, {MIN_SHARE_OF_SOURCE_ONLY:g} of what source-only "
-        f"trial {baseline.number} reaches"
+        f"trial {baseline.number} reaches, which sees the source in the same way"
     )
 
 
