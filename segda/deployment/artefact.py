@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.export.passes import move_to_device_pass
 
 from segda.deployment.onnx_file import open_session, run_session
 from segda.deployment.record import ArtefactRecord
@@ -122,7 +123,7 @@ def _open_onnx(path: Path, device: torch.device) -> tuple[Run, dict[str, str]]:
 def _open_program(path: Path, device: torch.device) -> tuple[Run, dict[str, str]]:
     program, texts = read_program(path)
     if device.type != "cpu":
-        program = torch.export.passes.move_to_device_pass(program, device)
+        program = move_to_device_pass(program, device)
     module = program.module()
 
     def run(image: Tensor) -> Tensor:

@@ -48,17 +48,19 @@ def compiled(module: torch.nn.Module, accepts: Accepts, *, device: torch.device)
         ExportError: it cannot be compiled here, e.g. because there is no compiler for C++.
     """
     batch, height, width = one_size(accepts, runtime="torch.compile")
-    fast = torch.compile(module, dynamic=False)
-
-    def run(image: Tensor) -> Tensor:
-        with torch.inference_mode():
-            classes: Tensor = fast(image.to(device))
-        return classes
-
     try:
-        # Frozen weights are constants, and convolutions with what follows them become one kernel.
-        with quiet(), inductor_config.patch(freezing=True), torch.no_grad():
-            fast(torch.zeros(batch, 3, height, width, dtype=torch.uint8, device=device))
+        with quiet():
+            fast = torch.compile(module, dynamic=False)
+
+            def run(image: Tensor) -> Tensor:
+                # In inference mode it would be compiled once more, and not frozen then.
+                with torch.inference_mode(mode=False), torch.no_grad():
+                    classes: Tensor = fast(image.to(device))
+                return classes
+
+            # Frozen weights are constants, and convolutions with what follows them become one kernel.
+            with inductor_config.patch(freezing=True):
+                run(torch.zeros(batch, 3, height, width, dtype=torch.uint8, device=device))
     except Exception as error:  # compilers raise nearly anything
         if is_out_of_memory(error):
             raise

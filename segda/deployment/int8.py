@@ -16,7 +16,7 @@ from torch import Tensor
 from segda.deployment.onnx_file import open_session
 from segda.deployment.program import INPUT, Accepts, first_line, quiet
 from segda.device_errors import is_out_of_memory
-from segda.errors import ConfigError, ExportError
+from segda.errors import ExportError
 
 _FEWEST = 0.5  # share of convolutions that must compute in int8
 
@@ -34,18 +34,15 @@ def quantize(source: Path, destination: Path, *, images: Sequence[Tensor], accep
     Args:
         source: file in single precision; its metadata are kept.
         destination: file to write.
-        images: calibration images of one size, uint8 [3, H, W] each.
+        images: calibration images of one size, uint8 [3, H, W] each; at least one.
         accepts: which images the file takes.
 
     Returns:
         How many of its convolutions compute in int8, and how many do not.
 
     Raises:
-        ConfigError: there is no calibration image.
         ExportError: the file cannot be quantized, or most of its convolutions would not compute in int8 in the end.
     """
-    if not images:
-        raise ConfigError("int8 needs images to calibrate with, got none; give some of the source or of the target")
     import onnxruntime
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 

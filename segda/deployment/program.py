@@ -83,10 +83,11 @@ def capture(network: ShippedNetwork, accepts: Accepts, *, example: tuple[int, in
 
     Left alone, `torch.export` takes a map that has more than one pixel for the example's image to have more than one for all, and
     the program refuses others: those of DDRNet and PIDNet, whose pyramids go down to a 512th, refused images of up to 512 pixels.
-    So it is told to be oblivious of sizes of one, as PyTorch's own exporter to ONNX does.
+    So it is told to be oblivious of sizes of one, as PyTorch's own exporter to ONNX does. Products with weights ask for such sizes
+    too, unless the weights could be trained; so they could, meanwhile.
 
     Args:
-        network: what to follow; left as it is.
+        network: what to follow; left as it is in the end.
         accepts: which images the program is for.
         example: height and width of the image to follow, where they are not given by `accepts`.
 
@@ -100,11 +101,12 @@ def capture(network: ShippedNetwork, accepts: Accepts, *, example: tuple[int, in
     image = image.to(network.offset.device)
     open_axes = ([0] if accepts.batch is None else []) + ([2, 3] if accepts.size is None else [])
     shapes = {INPUT: dict.fromkeys(open_axes, Dim.DYNAMIC)}
+    network.requires_grad_(True)
     try:
         with (
             quiet(),
-            torch.no_grad(),
-            symbolic_shapes_config.patch(backed_size_oblivious=True),
+            torch.enable_grad(),
+            symbolic_shapes_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         ):
             return torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
     except ExportError:
@@ -116,6 +118,8 @@ def capture(network: ShippedNetwork, accepts: Accepts, *, example: tuple[int, in
             f"{type(network.segmenter).__name__} cannot be captured for {accepts}: {first_line(error)}; "
             + ("give a fixed size and batch" if open_axes else "it can be used as a checkpoint only")
         ) from error
+    finally:
+        network.requires_grad_(False)
 
 
 def first_line(error: Exception) -> str:

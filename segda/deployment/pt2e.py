@@ -14,7 +14,7 @@ from segda.deployment.program import capture, first_line, quiet
 from segda.deployment.runtime import Request, Runtime
 from segda.deployment.shipped import ShippedNetwork
 from segda.device_errors import is_out_of_memory
-from segda.errors import ConfigError, ExportError
+from segda.errors import ExportError
 
 
 def build_pt2e(request: Request) -> Runtime:
@@ -23,8 +23,6 @@ def build_pt2e(request: Request) -> Runtime:
     Source: the flow of torchao's documentation for X86InductorQuantizer, with its default configuration.
     """
     one_size(request.accepts, runtime="pt2e")
-    if not request.calibration:
-        raise ConfigError("int8 needs images to calibrate with, got none; give some of the source or of the target")
     network = ShippedNetwork(_with_own_relus(request.segmenter), argmax=request.argmax)
     program = capture(network, request.accepts).module()
     try:

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segda.deployment.program import Accepts
 from segda.deployment.shipped import Argmax
 
-FORMAT = 1
 _WORDS = frozenset({"network", "source", "target", "argmax", "precision", "calibrated_on", "checkpoint"})
 
 
@@ -36,7 +35,7 @@ class ArtefactRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     network: str
     classes: tuple[str, ...]
     source: str

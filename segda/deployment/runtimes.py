@@ -108,4 +108,6 @@ def build_runtime(
     for what, wanted, known in (("precision", precision, kind.precisions), ("device", place.type, kind.devices)):
         if wanted not in known:
             raise ConfigError(f"runtime {runtime} knows {what} {' or '.join(known)}, got {wanted}")
+    if precision == "int8" and not calibration:
+        raise ConfigError("int8 needs images to calibrate with, got none; give some of the source or of the target")
     return kind.build(Request(segmenter, precision, Accepts(batch, size), argmax, place, calibration))

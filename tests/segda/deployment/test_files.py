@@ -106,7 +106,7 @@ def test_a_pooling_whose_bins_the_exporter_freezes_is_right_at_the_size_of_the_e
 
     class Pools(Tiny):
         def between(self, features):
-            bins = nn.functional.adaptive_avg_pool2d(features, 3)
+            bins = nn.functional.adaptive_avg_pool2d(features, 2)
             return features + 5 * nn.functional.interpolate(bins, size=features.shape[2:], mode="bilinear")
 
     network = ShippedNetwork(build(Pools))

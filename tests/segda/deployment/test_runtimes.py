@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from segda.cli.profile import profile_command
 from segda.deployment import RUNTIMES, Accepts, ShippedNetwork, build_runtime
 from segda.deployment.int8 import count_convolutions, quantize
 from segda.deployment.onnx_file import write_onnx
@@ -72,7 +73,7 @@ def test_int8_says_how_many_convolutions_it_has(tiny) -> None:
     assert made.notes["convolutions in int8"] == 4
     assert made.notes["convolutions in single precision"] == 0
     assert made.notes["file_bytes"] < single.notes["file_bytes"] + 30_000  # scales weigh more than so few weights
-    assert made(images(3, 33, 65)).shape == (3, 33, 65)
+    assert made(images(1, 33, 65)).shape == (1, 33, 65)
 
 
 def test_int8_of_which_little_would_compute_in_int8_is_refused(tiny, tmp_path, monkeypatch) -> None:
@@ -163,3 +164,9 @@ def test_a_profile_says_what_ran_the_network(tiny) -> None:
     assert "peak_memory_bytes" not in profile.metrics()
     with pytest.raises(ConfigError, match="needs a runtime that knows it: onnxruntime or pt2e"):
         profile_segmenter(tiny, input_shape=(1, 3, *SIZE), precision="int8")
+
+
+def test_the_command_line_knows_every_runtime_and_precision() -> None:
+    choices = {parameter.name: getattr(parameter.type, "choices", None) for parameter in profile_command.params}
+    assert list(choices["runtime"]) == list(RUNTIMES)
+    assert set(choices["precision"]) == {"auto"} | {name for kind in RUNTIMES.values() for name in kind.precisions}
