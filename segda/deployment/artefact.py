@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.export.passes import move_to_device_pass
 
-from segda.deployment.onnx_file import open_session, run_session
+from segda.deployment.onnx_file import open_session, run_session, verify_seal
 from segda.deployment.record import ArtefactRecord
 from segda.deployment.runtime import Run, Runtime
 from segda.deployment.torch_file import read_program
@@ -113,8 +113,7 @@ def open_run(path: Path, *, is_onnx: bool, device: torch.device) -> tuple[Run, d
 
 
 def _open_onnx(path: Path, device: torch.device) -> tuple[Run, dict[str, str]]:
-    with path.open("rb"):  # which says more of a file that is not there than ONNX Runtime does
-        pass
+    verify_seal(path)
     session = open_session(path, device=device)
     texts = dict(session.get_modelmeta().custom_metadata_map)
     return lambda image: run_session(session, image), texts

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segda.deployment.onnx_file import open_session
+from segda.deployment.onnx_file import open_session, save_sealed
 from segda.deployment.program import INPUT, Accepts, first_line, quiet
 from segda.device_errors import is_out_of_memory
 from segda.errors import ExportError
@@ -43,6 +43,7 @@ def quantize(source: Path, destination: Path, *, images: Sequence[Tensor], accep
     Raises:
         ExportError: the file cannot be quantized, or most of its convolutions would not compute in int8 in the end.
     """
+    import onnx
     import onnxruntime
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -70,6 +71,7 @@ def quantize(source: Path, destination: Path, *, images: Sequence[Tensor], accep
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
             )
+        save_sealed(onnx.load(str(destination)), destination)
         found = count_convolutions(destination)
     except Exception as error:  # its errors have no class in common
         if is_out_of_memory(error):

@@ -1,5 +1,6 @@
 """ONNX files: written from a program, and opened by ONNX Runtime."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 OPSETS = range(18, 25)
 USUAL_OPSET = 20
+_SEAL = "weights_sha256"
 _DESCRIPTION = (
     f"Semantic segmentation. Input {INPUT}: RGB 0..255, uint8 [batch, 3, height, width]. Output {OUTPUT}: index into the classes "
     "of the metadata, uint8 [batch, height, width]. Normalization, enlargement and argmax are inside."
@@ -76,12 +78,52 @@ def write_onnx(
     model.doc_string = _DESCRIPTION
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    save_sealed(model, path)
 
 
 def opset_of(model: "onnx.ModelProto") -> int:
     """Return the version of ONNX's own operators that a model is written in."""
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def save_sealed(model: "onnx.ModelProto", path: Path) -> None:
+    """Write a model with a digest of its weights. The format has none, and a bit that a disk turns around is another weight."""
+    import onnx
+
+    texts = {entry.key: entry.value for entry in model.metadata_props} | {_SEAL: _digest(model)}
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, str(path))
+
+
+def verify_seal(path: Path) -> None:
+    """Compare the weights of a file with the digest that was written with them.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: they are others, or it is no file of `save_sealed`.
+    """
+    import onnx
+
+    content = path.read_bytes()
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf's own, which onnx does not export
+        raise ValueError("it is no ONNX file") from error
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if _SEAL not in texts:
+        raise ValueError("it was not written by `segda export`")
+    if texts[_SEAL] != _digest(model):
+        raise ValueError("its weights are not those that were written")
+
+
+def _digest(model: "onnx.ModelProto") -> str:
+    digest = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        digest.update(tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def open_session(path: Path, *, device: torch.device, optimized: Path | None = None) -> "onnxruntime.InferenceSession":

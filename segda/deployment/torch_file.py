@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from segda.deployment.program import quiet
+from segda.deployment.program import first_line, quiet
 from segda.torch_files import verify_torch_file
 
 _METADATA = "segda.json"
@@ -46,14 +46,14 @@ def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
         ValueError: its bytes are not those that were written, or it is something else than a program with its tensors.
     """
     verify_torch_file(path)
-    _refuse_code(path)
     texts = {_METADATA: ""}
     try:
+        _refuse_code(path)
         with quiet():
             program = torch.export.load(path, extra_files=texts)
+        return program, json.loads(texts[_METADATA] or "{}")
     except Exception as error:  # what is no program makes its reader raise nearly anything
-        raise ValueError(f"it holds no program that this PyTorch reads ({type(error).__name__})") from error
-    return program, json.loads(texts[_METADATA] or "{}")
+        raise ValueError(f"it holds no program that can be read here ({first_line(error)})") from error
 
 
 def _refuse_code(path: Path) -> None:
