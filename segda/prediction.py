@@ -1,6 +1,7 @@
 """Predict the class of every pixel of images in memory; `file_prediction` and `raster` do so for files."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,6 @@ from segda.resizing import resize_image
 from segda.trained import Trained, make_ready
 from segda.types import SMALLEST_SIDE as SMALLEST_SIDE
 
-Progress = Callable[[int, int], None]  # (done, total) windows or files
 SeenSize = Literal["native", "train"] | tuple[int, int]  # what a network sees of an image; height and width in pixels
 
 CPU = torch.device("cpu")
@@ -139,25 +139,71 @@ def predict_batch(
     Raises:
         OutOfMemoryError: if the images do not fit on the device.
     """
+    with _told_where_memory_ends(images, size, device), torch.inference_mode():
+        logits = _logits(segmenter, images, size=size, device=device, dtype=dtype)
+        prediction: ByteArray = logits.max(1).indices.to(torch.uint8).cpu().numpy()
+    return prediction
+
+
+def predict_logits(
+    segmenter: nn.Module, images: ByteArray, *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Predict the logit of every class at every pixel of images of one size.
+
+    Args:
+        segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
+        images: RGB, uint8 [B, H, W, 3], seen at their own size as by `predict_batch`.
+        device: where the segmenter is.
+        dtype: what convolutions compute in.
+
+    Returns:
+        float32 [B, C, H, W] on `device`, an inference tensor: it may be changed in `torch.inference_mode` only.
+
+    Raises:
+        OutOfMemoryError: if the images do not fit on the device.
+    """
+    with _told_where_memory_ends(images, None, device), torch.inference_mode():
+        return _logits(segmenter, images, size=None, device=device, dtype=dtype).float()
+
+
+def _logits(
+    segmenter: nn.Module,
+    images: ByteArray,
+    *,
+    size: tuple[int, int] | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return logits [B, C, H, W] at the images' own size, whatever the network sees."""
     height, width = images.shape[1:3]
-    seen = size or (max(height, SMALLEST_SIDE), max(width, SMALLEST_SIDE))
+    seen = _seen(images, size)
+    # Torch wants writable memory; the permuted view has channels_last strides, which `normalize` keeps.
+    resized = np.stack([resize_image(image, size) for image in images]) if size is not None else images
+    image = normalize(torch.from_numpy(np.require(resized, requirements=["C", "W"])).permute(0, 3, 1, 2).to(device))
+    if size is None and seen != (height, width):
+        image = functional.pad(image, (0, seen[1] - width, 0, seen[0] - height), mode="replicate")
+    with autocast(device, dtype):
+        logits: Tensor = segmenter(image).logits
+    if size is not None and size != (height, width):
+        logits = functional.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
+    return logits[:, :, :height, :width]
+
+
+def _seen(images: ByteArray, size: tuple[int, int] | None) -> tuple[int, int]:
+    height, width = images.shape[1:3]
+    return size or (max(height, SMALLEST_SIDE), max(width, SMALLEST_SIDE))
+
+
+@contextmanager
+def _told_where_memory_ends(images: ByteArray, size: tuple[int, int] | None, device: torch.device) -> Iterator[None]:
+    """Say what did not fit, and what to do."""
     try:
-        # Torch wants writable memory; the permuted view has channels_last strides, which `normalize` keeps.
-        resized = np.stack([resize_image(image, size) for image in images]) if size is not None else images
-        image = normalize(torch.from_numpy(np.require(resized, requirements=["C", "W"])).permute(0, 3, 1, 2).to(device))
-        if size is None and seen != (height, width):
-            image = functional.pad(image, (0, seen[1] - width, 0, seen[0] - height), mode="replicate")
-        with torch.inference_mode(), autocast(device, dtype):
-            logits: Tensor = segmenter(image).logits
-        if size is not None and size != (height, width):
-            logits = functional.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
-        prediction = logits[:, :, :height, :width].max(1).indices.to(torch.uint8)
+        yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        seen = _seen(images, size)
         raise OutOfMemoryError(
             f"{len(images)} image(s) of {seen[0]}x{seen[1]} pixels do not fit on {device}; "
             "take fewer at once, a smaller window or a smaller size"
         ) from error
-    result: ByteArray = prediction.cpu().numpy()
-    return result

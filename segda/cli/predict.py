@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("predict")
 @click.argument("checkpoint", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("source", metavar="INPUT", type=click.Path(exists=True, path_type=Path))
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("destination", metavar="OUTPUT", type=click.Path(path_type=Path))
 @click.option(
     "--with",
@@ -27,9 +27,34 @@ if TYPE_CHECKING:
 @click.option(
     "--window", default=512, show_default=True, help="Rasters: side in pixels of what the network sees at once."
 )
-@click.option("--overlap", default=128, show_default=True, help="Rasters: pixels that neighboring windows share.")
+@click.option(
+    "--overlap",
+    default=128,
+    show_default=True,
+    help="Rasters: pixels that neighboring windows share at least, and over which they are blended.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Rasters: windows at once."
+)
+@click.option(
+    "--bands",
+    "bands_text",
+    metavar="R,G,B",
+    help="Rasters: numbers of the bands for red, green and blue, from 1, or one for all three.  [default: what the data set "
+    "says, else the file's colour interpretation]",
+)
+@click.option(
+    "--stretch",
+    nargs=2,
+    metavar="LOW HIGH",
+    help="Rasters: values that become 0 and 255, or percentiles of each band such as 2% 98%.  [default: what the data set says; "
+    "else 8 bits as they are, and others are refused]",
+)
+@click.option(
+    "--confidence",
+    "with_confidence",
+    is_flag=True,
+    help="Rasters: also write <name>_confidence.tif, the probability of the class in per cent.",
 )
 @click.option(
     "--size",
@@ -49,12 +74,15 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace predictions that exist.")
 def predict_command(
     checkpoint: Path,
-    source: Path,
+    sources: tuple[Path, ...],
     destination: Path,
     others: tuple[Path, ...],
     window: int,
     overlap: int,
     batch_size: int,
+    bands_text: str | None,
+    stretch: tuple[str, str] | None,
+    with_confidence: bool,
     size_text: str | None,
     device: str,
     precision: Literal["auto", "fp32", "bf16", "fp16"],
@@ -64,23 +92,29 @@ def predict_command(
 ) -> None:
     """Predict the class of every pixel of INPUT with CHECKPOINT, or with a file that segda export wrote.
 
-    INPUT is an image (OUTPUT: a PNG of class ids with a palette), a GeoTIFF of any size (OUTPUT: a GeoTIFF of class ids
-    with color table and coordinates; 255 where INPUT has no data), or a folder of them (OUTPUT: a folder; what is there
-    is skipped, so an interrupted run goes on; what is no image or cannot be reached is left alone and told).
+    INPUT is an image (OUTPUT: a PNG of class ids with a palette), a GeoTIFF of any size (OUTPUT: a cloud-optimized GeoTIFF of
+    class ids with color table and coordinates; 255 where INPUT has no data), or a folder of them. For folders and for several
+    inputs OUTPUT is a folder; what is there is skipped, and what is no image or cannot be reached is left alone and told. Run
+    again, an interrupted prediction goes on, within a GeoTIFF too.
 
     \b
     Examples:
       segda predict runs/RUN/checkpoint.pt photo.jpg classes.png --overlay
       segda predict street.onnx photo.jpg classes.png
-      segda predict runs/RUN/checkpoint.pt city.tif city_classes.tif --window 1024 --device cuda
-      segda predict runs/RUN/checkpoint.pt frames/ predictions/ --overlay
+      segda predict runs/RUN/checkpoint.pt city.tif city_classes.tif --window 1024 --confidence --device cuda
+      segda predict runs/RUN/checkpoint.pt sentinel.tif classes.tif --bands 4,3,2 --stretch 0 3000
+      segda predict runs/RUN/checkpoint.pt north.tif south.tif more/ predictions/ --stretch 2% 98%
       segda predict runs/A/checkpoint.pt photo.jpg classes.png --with runs/B/checkpoint.pt --with runs/C/checkpoint.pt
       segda predict runs/RUN/checkpoint.pt data/loveda/Test submission.zip --submission loveda
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     if submission is not None:
+        if len(sources) > 1:
+            raise ConfigError(f"a submission is made of one INPUT, got {len(sources)}")
+        if bands_text is not None or stretch is not None or with_confidence:
+            raise ConfigError("a submission is made of PNG images; leave --bands, --stretch and --confidence out")
         _submit(
             (checkpoint, *others),
-            source,
+            sources[0],
             destination,
             size=_seen_size(size_text),
             overlay=overlay,
@@ -94,19 +128,22 @@ def predict_command(
 
     done = predict_files(
         (checkpoint, *others),
-        source,
+        sources,
         destination,
         size=_seen_size(size_text),
         window=window,
         overlap=overlap,
         batch_size=batch_size,
+        bands=_band_numbers(bands_text),
+        stretch=stretch,
+        with_confidence=with_confidence,
         with_overlay=overlay,
         overwrite=overwrite,
         device=device,
         precision=precision,
     )
     console = output()
-    if source.is_dir():
+    if len(sources) > 1 or sources[0].is_dir():
         left = f", {sum(map(len, done.left.values()))} left alone ({in_words(done.left)})" if done.left else ""
         console.print(
             f"{len(done.written)} predicted, {len(done.skipped)} were there{left}",
@@ -147,3 +184,13 @@ def _seen_size(text: str | None) -> "SeenSize | None":
     if text in (None, "native", "train"):
         return cast("SeenSize | None", text)
     return parse_size(text, option="--size", smallest=32)
+
+
+def _band_numbers(text: str | None) -> tuple[int, ...] | None:
+    """Read what --bands says."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise ConfigError(f"--bands expects numbers such as 4,3,2, got {text!r}")
+    return tuple(int(word) for word in words)

@@ -47,19 +47,51 @@ class ImageBands:
     alpha: int | None = None
     ranges: tuple[tuple[float, float], ...] | None = None
 
+    def check_values(self, reader: Any) -> None:
+        """Refuse values that nobody has said the meaning of.
+
+        Raises:
+            CorruptSampleError: the bands are not uint8 and have no ranges, or have a color table of more than 256 colors.
+        """
+        kinds = sorted({reader.dtypes[number - 1] for number in self.numbers})
+        if self.ranges is None and kinds != ["uint8"]:
+            raise CorruptSampleError(
+                f"{reader.name}: expected bands of uint8, got {', '.join(kinds)}; scale it to 8 bits first, or say which values "
+                "become 0 and 255: by `bands` of a described data set, or for predictions alone by --stretch"
+            )
+
     def read(self, reader: Any, window: Any = None) -> Pixels:
-        """Read the image or a window of it, uint8 [H, W, 3]."""
+        """Read the image or a window of it, uint8 [H, W, 3].
+
+        Raises:
+            CorruptSampleError: see `check_values`.
+        """
+        self.check_values(reader)
         bands = reader.read(self.numbers, window=window)
         if self.ranges is not None:
             bands = _scaled(bands, self.ranges)
         image: Pixels = bands.transpose(1, 2, 0) if self.table is None else self.table[bands[0]]
         return np.ascontiguousarray(image)
 
-    def valid(self, reader: Any, window: Any = None) -> npt.NDArray[np.bool_]:
-        """Tell which pixels hold data, bool [H, W]: neither nodata, nor masked, nor wholly transparent."""
-        valid: npt.NDArray[np.bool_] = reader.dataset_mask(window=window) > 0
+    def valid(self, reader: Any, window: Any = None, *, shape: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
+        """Tell which pixels hold data: neither nodata, nor masked, nor wholly transparent, nor infinite or no number.
+
+        Args:
+            reader: of rasterio.
+            window: part of the raster; None: all of it.
+            shape: height and width of the result, for a look at fewer pixels; None: those of the part.
+
+        Returns:
+            bool [H, W].
+        """
+        valid: npt.NDArray[np.bool_] = reader.dataset_mask(window=window, out_shape=shape) > 0
         # GDAL itself takes an opacity for one only where it is the last band.
-        return valid if self.alpha is None else valid & (reader.read(self.alpha, window=window) > 0)
+        if self.alpha is not None:
+            valid &= reader.read(self.alpha, window=window, out_shape=shape) > 0
+        if any("float" in reader.dtypes[number - 1] for number in self.numbers):
+            out_shape = None if shape is None else (len(self.numbers), *shape)
+            valid &= np.isfinite(reader.read(self.numbers, window=window, out_shape=out_shape)).all(axis=0)
+        return valid
 
 
 FindBands = Callable[[Any, Path], ImageBands]  # of an open raster; the path is for messages
@@ -73,13 +105,11 @@ def image_bands(reader: Any, path: Path) -> ImageBands:
         path: the file, for messages.
 
     Raises:
-        CorruptSampleError: bands of another type than uint8, too few, or not clearly red, green and blue.
+        CorruptSampleError: too few bands, or not clearly red, green and blue. Whether their values are those of an image is
+            asked by `ImageBands.check_values`.
     """
-    kinds = sorted(set(reader.dtypes))
-    if kinds != ["uint8"]:
-        raise CorruptSampleError(f"{path}: expected bands of uint8, got {', '.join(kinds)}; scale it to 8 bits first")
     tags = reader.colorinterp
-    alpha = tags.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in tags else None
+    alpha = _alpha(reader)
     if reader.count - (alpha is not None) == 1 and ColorInterp.palette in tags:
         number = tags.index(ColorInterp.palette) + 1
         return ImageBands((number,), color_table_of(reader, number), alpha)
@@ -106,7 +136,7 @@ def image_bands(reader: Any, path: Path) -> ImageBands:
 
 
 def chosen_bands(
-    reader: Any, path: Path, numbers: Sequence[int], ranges: tuple[tuple[float, float], ...]
+    reader: Any, path: Path, numbers: Sequence[int], ranges: tuple[tuple[float, float], ...] | None
 ) -> ImageBands:
     """Take bands of an open raster as red, green and blue, whatever the file says of them.
 
@@ -114,7 +144,8 @@ def chosen_bands(
         reader: of rasterio.
         path: the file, for messages.
         numbers: three bands, or one for all three; from 1.
-        ranges: values that become 0 and 255 of red, green and blue; what lies beyond is cut off, and NaN becomes 0.
+        ranges: values that become 0 and 255 of red, green and blue; what lies beyond is cut off, and NaN becomes 0. None: they
+            are uint8 already.
 
     Raises:
         CorruptSampleError: the file has fewer bands, or complex ones.
@@ -126,7 +157,14 @@ def chosen_bands(
             f"image {path}: expected numbers as bands, got {', '.join(sorted(set(reader.dtypes)))}"
         )
     three = tuple(numbers) * (3 // len(numbers))
-    return ImageBands(three, ranges=ranges)
+    alpha = _alpha(reader)
+    return ImageBands(three, alpha=alpha if alpha not in three else None, ranges=ranges)
+
+
+def _alpha(reader: Any) -> int | None:
+    """Return the band of opacity, if one is tagged so."""
+    tags = reader.colorinterp
+    return tags.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in tags else None
 
 
 def _scaled(bands: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> Pixels:

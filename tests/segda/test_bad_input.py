@@ -395,6 +395,44 @@ def _overlay_of_a_raster(trained, base):
     return ["predict", trained.checkpoint, source, base / "out.tif", "--overlay"]
 
 
+def _bands_of_a_raster(trained, base, *words):
+    source = _write_raster(base / "a.tif", np.ones((3, 40, 40), np.uint8))
+    return ["predict", trained.checkpoint, source, base / "out.tif", *words]
+
+
+def _bands_that_are_names(trained, base):
+    return _bands_of_a_raster(trained, base, "--bands", "red,green,blue")
+
+
+def _bands_that_are_two(trained, base):
+    return _bands_of_a_raster(trained, base, "--bands", "1,2")
+
+
+def _bands_that_are_not_there(trained, base):
+    return _bands_of_a_raster(trained, base, "--bands", "3,4,5")
+
+
+def _stretch_from_high_to_low(trained, base):
+    return _bands_of_a_raster(trained, base, "--stretch", "3000", "0")
+
+
+def _stretch_of_a_picture(trained, base):
+    return [
+        "predict",
+        trained.checkpoint,
+        trained.root / IMAGE,
+        base / "out.png",
+        "--stretch",
+        "0",
+        "9",
+        "--confidence",
+    ]
+
+
+def _folder_for_one_raster(trained, base):
+    return [*_bands_of_a_raster(trained, base)[:3], base / "out"]
+
+
 def _impossible_size(trained, base):
     return ["predict", trained.checkpoint, trained.root / IMAGE, base / "out.png", "--size", "64"]
 
@@ -454,7 +492,13 @@ BAD_USES = [
     (_truncated_input, r"half\.png"),
     (_output_of_another_kind, r"must end in \.png, got .*out\.jpg"),
     (_one_band, r"1 band"),
-    (_sixteen_bits, r"uint16"),
+    (_sixteen_bits, r"deep\.tif: expected bands of uint8, got uint16; .*--stretch"),
+    (_bands_that_are_names, r"--bands expects numbers such as 4,3,2, got 'red,green,blue'"),
+    (_bands_that_are_two, r"bands are three numbers from 1, or one for all three, got 1, 2"),
+    (_bands_that_are_not_there, r"a\.tif: expected a band 5, got 3 band"),
+    (_stretch_from_high_to_low, r"a stretch is two values .* got 3000 0"),
+    (_stretch_of_a_picture, r"stretch and confidence is for TIFF files, and there is none; leave it out"),
+    (_folder_for_one_raster, r"must end in \.tif or \.tiff, got .*out"),
     (_window_that_does_not_fit, r"overlap must be .*smaller than the window of 64"),
     (_overlay_of_a_raster, r"overlay is for images"),
     (_impossible_size, r"--size expects HEIGHTxWIDTH"),

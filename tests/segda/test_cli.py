@@ -172,6 +172,68 @@ def test_a_geotiff_is_predicted_in_windows_and_keeps_its_coordinates(segda, trai
         assert reader.read(1).max() < 7
 
 
+def _write_geotiff(path, bands):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
+    with rasterio.open(path, "w", driver="GTiff", transform=rasterio.Affine(1, 0, 9, 0, -1, 9), **size) as writer:
+        writer.write(bands)
+    return path
+
+
+def test_files_and_folders_are_predicted_together(segda, trained, tmp_path):
+    bands = np.random.default_rng(0).integers(1, 256, (3, 70, 80), dtype=np.uint8)
+    north, south = (_write_geotiff(tmp_path / "in" / f"{name}.tif", bands) for name in ("north", "south"))
+    images = trained.root / "Val" / "Rural" / "images_png"
+    words = ["predict", trained.checkpoint, north, images, south, tmp_path / "out", "--confidence"]
+    assert "4 predicted, 0 were there" in segda(*words).output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    rasters = {f"{name}{end}" for name in ("north", "south") for end in (".tif", ".tif.aux.xml", "_confidence.tif")}
+    assert names == {"0.png", "1.png"} | rasters
+    (tmp_path / "out" / "south_confidence.tif").unlink()
+    assert "1 predicted, 3 were there" in segda(*words).output
+    with rasterio.open(tmp_path / "out" / "north.tif") as reader:
+        tags = reader.tags()
+        assert tags["SEGDA_CHECKPOINT"] == "checkpoint.pt"
+        assert tags["SEGDA_SOFTWARE"].startswith("segda ")
+        assert tags["SEGDA_MODEL"].startswith("bisenet_v1")
+        assert json.loads(tags["SEGDA_CLASSES"]) == list(LOVEDA.classes)
+
+
+def test_predictions_that_would_meet_are_refused(segda, trained, tmp_path):
+    bands = np.ones((3, 40, 40), np.uint8)
+    first, second = (_write_geotiff(tmp_path / name / "a.tif", bands) for name in ("one", "two"))
+    code, _, errors = segda("predict", trained.checkpoint, first, second, tmp_path / "out")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "have one name" in errors
+    code, _, errors = segda("predict", trained.checkpoint, first, tmp_path / "one", tmp_path / "one")
+    assert code == 2
+    beside = _write_geotiff(tmp_path / "one" / "a_confidence.tif", bands)
+    words = ["predict", trained.checkpoint, first, beside]
+    code, _, errors = segda(*words, tmp_path / "out", "--confidence")
+    assert (code, "a_confidence have one name" in errors) == (2, True), errors
+    code, _, errors = segda(*words, tmp_path / "one")
+    assert (code, "would replace the images" in errors) == (2, True), errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_bands_and_values_of_a_raster_can_be_told(segda, trained, tmp_path):
+    bands = np.random.default_rng(0).integers(0, 256, (3, 70, 80), dtype=np.uint8)
+    plain = _write_geotiff(tmp_path / "plain.tif", bands)
+    deep = _write_geotiff(tmp_path / "deep.tif", np.stack([bands[0], *bands[::-1]]).astype(np.int16) * 10 - 300)
+    assert segda("predict", trained.checkpoint, plain, tmp_path / "a.tif").code == 0
+    told = ["--bands", "4,3,2", "--stretch", "-300", "2250"]
+    done = segda("predict", trained.checkpoint, deep, tmp_path / "b.tif", *told)
+    assert done.code == 0, done.errors
+    told[-2:] = ["0%", "100%"]
+    assert segda("predict", trained.checkpoint, deep, tmp_path / "c.tif", *told).code == 0
+    found = []
+    for name in "abc":
+        with rasterio.open(tmp_path / f"{name}.tif") as reader:
+            found.append(reader.read(1))
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2]), "bands of 0..255 have the percentiles 0 and 255"
+
+
 def test_a_profile_shows_costs_and_their_conditions(segda, trained):
     code, output, _ = segda("profile", trained.config, "--runs", "5", "--width", "96", "--precision", "fp32")
     assert code == 0

@@ -123,7 +123,7 @@ def test_a_folder_is_predicted_image_by_image_and_other_files_are_left_alone(fol
     )
     assert [path.name for path in result.written] == ["a.png", "b.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
-    assert calls == [(1, 2), (2, 2)]
+    assert calls == [(1, 2, None), (2, 2, None)]
 
 
 def test_a_second_run_skips_what_is_there(folder, tmp_path):
