@@ -13,6 +13,8 @@ from segda.lazy import exports
 
 if TYPE_CHECKING:
     from segda.checkpoint import load_segmenter
+    from segda.compression.curve import prune_curve
+    from segda.compression.sharing import load_shared, share_weights
     from segda.config import TrainConfig
     from segda.datasets import DATASETS, SegmentationDataset
     from segda.deployment import Artefact, load_artefact
@@ -67,10 +69,13 @@ __all__ = [
     "load_artefact",
     "load_config",
     "load_segmenter",
+    "load_shared",
     "mean",
     "predict",
     "predict_files",
     "profile_segmenter",
+    "prune_curve",
+    "share_weights",
     "teach",
     "train",
 ]
@@ -79,6 +84,8 @@ __getattr__, __dir__ = exports(
     __name__,
     {
         "segda.checkpoint": ("load_segmenter",),
+        "segda.compression.curve": ("prune_curve",),
+        "segda.compression.sharing": ("load_shared", "share_weights"),
         "segda.config": ("TrainConfig",),
         "segda.datasets": ("DATASETS", "SegmentationDataset"),
         "segda.deployment": ("Artefact", "load_artefact"),

@@ -2,10 +2,11 @@
 
 A checkpoint is one file of tensors and plain data, readable with `torch.load(weights_only=True)`: method (segmenter,
 discriminators, everything that is a module), optimizers, gradient scaler, random states, step, the history of reports, what was
-logged since the last one, the round that goes on, and the configuration as JSON. Loaders and a method's draws
-need no state beyond the step: the sample of a step, and what is drawn for it, is a function of seed and step.
+logged since the last one, the round that goes on, which weights are pruned, and the configuration as JSON. Loaders and a method's
+draws need no state beyond the step: the sample of a step, and what is drawn for it, is a function of seed and step.
 """
 
+import io
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Json, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from segda.compression.pruning import Masks
 from segda.config import TrainConfig
 from segda.config_problems import validated
 from segda.datasets import DATASETS
@@ -30,6 +32,7 @@ from segda.models import Segmenter, build_segmenter
 from segda.torch_files import misfits, read_torch_file, verify_torch_file
 
 FORMAT = 4
+_SEGMENTER = "segmenter."  # begins the names of its tensors among those of a method
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Kept(NamedTuple):
     history: list[dict[str, Any]]
     interval: Interval
     round: tuple[int, str] | None
+    masks: Masks
 
 
 class _Part(BaseModel):
@@ -109,6 +113,7 @@ class _Content(_Part):
     history: Json[list[_Report]]
     interval: _Interval
     round: tuple[int, str] | None
+    masks: dict[str, dict[str, Tensor]] = {}  # those of before know no pruning
 
 
 def save_checkpoint(
@@ -123,6 +128,7 @@ def save_checkpoint(
     history: Sequence[Mapping[str, Any]],
     interval: Interval,
     round: tuple[int, str] | None,
+    masks: Masks,
 ) -> None:
     """Write everything that the run needs to go on from `step`.
 
@@ -137,6 +143,7 @@ def save_checkpoint(
         history: reports so far: step, time, metrics.
         interval: what was logged since the last one.
         round: number and digest of the round that goes on, or None (`segda.rounds`).
+        masks: part -> name of a weight -> where it is pruned (`segda.compression.pruning`); empty if nothing is.
     """
     device = _device(method)
     state = {
@@ -157,6 +164,7 @@ def save_checkpoint(
         "history": json.dumps(list(history)),
         "interval": vars(interval),
         "round": round,
+        "masks": masks,
     }
     # Whoever is told of the step relies on it: a loss of power must not leave less.
     with replacing(path, durable=True) as temporary:
@@ -304,6 +312,7 @@ def _restored(
         history=json.loads(state["history"]),
         interval=Interval(**state["interval"]),
         round=state["round"],
+        masks=state.get("masks", {}),
     )
 
 
@@ -350,6 +359,21 @@ def _check_meaning(path: Path, state: Mapping[str, Any], config: TrainConfig) ->
             return
 
 
+def network_checkpoint(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bytes:
+    """Return the content of a checkpoint that holds a network alone, with other weights; `load_segmenter` reads it.
+
+    No training goes on from it: what optimizers, discriminators and teachers were belongs to the weights of before.
+
+    Args:
+        state: what `read_checkpoint` returned.
+        weights: of the segmenter, by name.
+    """
+    content = io.BytesIO()
+    method = {f"{_SEGMENTER}{name}": weight for name, weight in weights.items()}
+    torch.save({**state, "method": method, "optimizers": {}, "scaler": {}, "masks": {}}, content)
+    return content.getvalue()
+
+
 def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
     """Read the trained segmenter out of a checkpoint.
 
@@ -362,16 +386,16 @@ def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
     Raises:
         WeightsError: if the file is missing, damaged or not a checkpoint of this library, or if its weights are not those of the
             network that it names, or are no numbers, or if the classes of its data set have changed since.
-        ConfigError: if something that it names cannot be had here: a network, method or data set from outside this package must be
-            importable, see `segda.guests`.
+        ConfigError: if something that it names cannot be had here: a network, method or data set from outside this package must
+            be importable, see `segda.guests`.
     """
     state = read_checkpoint(path)
     config = _config_of(state, str(path))
     _check_meaning(path, state, config)
     num_classes = len(_classes_of(config))
     segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=False)
-    prefix = "segmenter."
-    weights = {key.removeprefix(prefix): value for key, value in state["method"].items() if key.startswith(prefix)}
+    method = state["method"]
+    weights = {key.removeprefix(_SEGMENTER): value for key, value in method.items() if key.startswith(_SEGMENTER)}
     problems = misfits(weights, segmenter.state_dict(), of="this network", are_finite=True)
     if problems:
         raise WeightsError(f"{path} does not fit {config.model.label()} with {num_classes} classes: {problems}")

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 
 from segda.batch_norm import Schedule, Variance
+from segda.compression.pruning import PruningConfig
+from segda.compression.schedules import NO_PRUNING
 from segda.config_problems import LocatedError
 from segda.datasets import DATASETS
 from segda.datasets.external_labels import digest_in
@@ -330,6 +332,7 @@ class TrainConfig(Settings):
     target_batch_norm_layers: Annotated[Literal["all", "trunk"], Choice("all", "trunk")] = Field(
         "all", description="which layers are blended; UBNA: trunk. Used where target_batch_norm is not 0"
     )
+    pruning: PruningConfig = Field(PruningConfig(), description="weights that become zero while the network is trained")
     report_every: int = Field(
         100,
         ge=1,
@@ -409,6 +412,17 @@ class TrainConfig(Settings):
             raise LocatedError(
                 ("target_batch_norm_layers",),
                 f"{self.model.name} has no trunk to blend alone; leave it out, or say all",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pruned_discriminator_is_there(self) -> Self:
+        if self.pruning.discriminator.is_on and not METHODS[self.method.name].uses_discriminator(
+            self.method.model_dump()
+        ):
+            raise LocatedError(
+                ("pruning", "discriminator", "schedule", "name"),
+                f"method {self._method_label} trains no discriminator; set it to {NO_PRUNING}, or choose a method with one",
             )
         return self
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,13 +73,16 @@ class Scorer:
         evidence, figures = self._look_at(few, sample, scored["source/val"])
         return self._metrics(scored) | figures | scores(validators, evidence)
 
-    def final(self, folder: Path, *, step: int, seconds: float) -> dict[str, float]:
+    def final(
+        self, folder: Path, *, step: int, seconds: float, pruning: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, float]:
         """Return all scores, and write `result.json`, the prediction on the target and the pictures of examples.
 
         Args:
             folder: the run folder.
             step: updates made.
             seconds: time spent on them.
+            pruning: of each pruned part, how much of it is zero (`segda.compression.pruning.Pruning.summary`).
 
         Returns:
             Metric name -> value.
@@ -100,7 +104,7 @@ class Scorer:
         write_target_prediction(folder / TARGET_PREDICTION, TargetPrediction(predicted, self.num_classes, pixels))
         # Last: who finds it finds all else.
         self._write_examples(folder)
-        self._write_result(folder, scored, step=step, seconds=seconds)
+        self._write_result(folder, scored, step=step, seconds=seconds, pruning=pruning)
         return self._metrics(scored) | figures | scores(self.config.validators, evidence)
 
     @cached_property
@@ -177,7 +181,13 @@ class Scorer:
         }
 
     def _write_result(
-        self, folder: Path, scored: Mapping[str, SegmentationMetrics], *, step: int, seconds: float
+        self,
+        folder: Path,
+        scored: Mapping[str, SegmentationMetrics],
+        *,
+        step: int,
+        seconds: float,
+        pruning: Mapping[str, Mapping[str, Any]],
     ) -> None:
         decoded = {
             "source/val": self.splits.source_val,
@@ -203,6 +213,7 @@ class Scorer:
             "data_fingerprint": splits_fingerprint(self.splits),
             "num_parameters_trained": trained,
             "num_parameters_frozen": sum(parameter.numel() for parameter in self.method.parameters()) - trained,
+            "pruning": pruning,
             "splits": {
                 name: {
                     "num_images": sizes[name],

@@ -18,6 +18,7 @@ from torch import nn
 from segda.allocator import keep_freed_memory
 from segda.batch_norm import MIN_IMAGES_AT_ONCE, batch_weights, blend_statistics
 from segda.checkpoint import Interval, restore_checkpoint, save_checkpoint
+from segda.compression.pruning import Pruning
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.loaders import normalize, training_batches
@@ -52,6 +53,7 @@ class TrainingRun:
         optimizers: one per parameter group.
         scaler: of the loss, for float16.
         gradients: computes those of a step.
+        pruning: which weights are zero.
         feed: what the steps read.
         round: that goes on; None before the first, and for methods without rounds.
         checkpoint: where `save` writes.
@@ -123,6 +125,14 @@ class TrainingRun:
             else build_optimizer(config.optimizer, parameters, trunk=segmenter.trunk_parameters())
             for group, parameters in self.groups.items()
         }
+        self.pruning = Pruning(
+            config.pruning,
+            self.method,
+            segmenter,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            images=len(splits.labeled),
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.gradients = Gradients(
             config, self.method, self.groups, self.scaler, team=team, dtype=self.dtype, micro_batch=micro_batch
@@ -161,6 +171,7 @@ class TrainingRun:
         )
         self.step, self.seconds, self.history = kept.step, kept.seconds, list(kept.history)
         self._interval, self._kept_round = kept.interval.to(self.device), kept.round
+        self.pruning.restore(kept.masks, step=self.step)
 
     def save(self) -> None:
         """Write everything that the run needs to go on from here."""
@@ -175,6 +186,7 @@ class TrainingRun:
             history=self.history,
             interval=self._interval,
             round=None if self.round is None else (self.round.number, self.round.digest),
+            masks=self.pruning.state(),
         )
         # Maps that this checkpoint does not go on with are not needed any more.
         has_ended = self.step == self.config.steps
@@ -210,12 +222,14 @@ class TrainingRun:
         }
         if self.round is not None:
             metrics |= {f"train/{name}": share for name, share in self.round.shares.items()}
+        metrics |= {f"train/sparsity_{part}": share for part, share in self.pruning.sparsity().items()}
         metrics["train/lr"] = config.optimizer.lr * self._factor(until - 1)
         metrics["train/seconds_per_step"] = interval.seconds / interval.steps
         streams = 1 + self.method.needs_target + self.method.needs_few_shot
         metrics["train/images_per_second"] = interval.steps * config.batch_size * streams / interval.seconds
         self._interval = Interval()
         if until == config.steps:
+            self.pruning.finish()
             self._blend_statistics()
         return metrics
 
@@ -262,6 +276,7 @@ class TrainingRun:
         first_bad = torch.full((), -1, device=self.device)
         began = last_shown = time.perf_counter()
         while self.step < until:
+            self.pruning.advance(self.step)
             step_input = self.feed.on_device(self.feed.read(), step=self.step)
             losses, logs = self.gradients.compute(step_input)
             self.update(self._factor(self.step))
@@ -318,11 +333,12 @@ class TrainingRun:
                 )
 
     def update(self, factor: float) -> None:
-        """Move all groups by their gradients, and clear these.
+        """Move all groups by their gradients, and clear these; what is pruned stays zero.
 
         Args:
             factor: on the base learning rates.
         """
+        self.pruning.clear_gradients()
         clip = self.config.optimizer.grad_clip
         if clip is not None:
             self.scaler.unscale_(self.optimizers["segmenter"])
@@ -332,6 +348,7 @@ class TrainingRun:
             self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
+        self.pruning.apply()
 
     def _check_finite(self, first_bad: int) -> None:
         if first_bad >= 0:
@@ -344,4 +361,4 @@ class TrainingRun:
         """Evaluate what is due at this report; the last one writes result and pictures too."""
         if not final:
             return self._scorer.interim()
-        return self._scorer.final(self.folder, step=self.step, seconds=self.seconds)
+        return self._scorer.final(self.folder, step=self.step, seconds=self.seconds, pruning=self.pruning.summary())

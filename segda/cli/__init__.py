@@ -1,4 +1,4 @@
-"""The command line `segda`: train, evaluate, predict, export, teach, profile, and what is known about data sets.
+"""The command line `segda`: train, evaluate, predict, export, teach, profile, compress, and what is known about data sets.
 
 Networks and data sets are imported inside the commands, so that `segda --help` answers at once.
 """
@@ -13,6 +13,8 @@ from segda.cli.export import export_command
 from segda.cli.output import set_up_logging
 from segda.cli.predict import predict_command
 from segda.cli.profile import profile_command
+from segda.cli.prune_curve import prune_curve_command
+from segda.cli.share_weights import share_weights_command
 from segda.cli.teach import teach_command
 from segda.cli.train import train_command
 from segda.cli_errors import run_cli
@@ -48,6 +50,8 @@ for command in (
     export_command,
     teach_command,
     profile_command,
+    prune_curve_command,
+    share_weights_command,
     datasets_group,
 ):
     cli.add_command(command)

@@ -110,4 +110,8 @@ def _print_result(result: Mapping[str, Any], folder: Path) -> None:
     console.print(plain_table(title, ["split", "mIoU %", "pixel acc. %", "class acc. %", "images"], rows))
     if any(name.startswith("oracle/") for name in result["splits"]):
         console.print("(*) made from target labels: for reading only, nothing was chosen by it", highlight=False)
+    for part, pruned in result.get("pruning", {}).items():
+        console.print(
+            f"zeros: {percent(pruned['sparsity'])} % of the {part}'s weights that may be zero", highlight=False
+        )
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

@@ -17,6 +17,8 @@ pixels of the neighborhood that one output judges.
 | pixel | dense, without strides | 1 | 5 | 84,993 | 44.5 |
 """
 
+from typing import Any
+
 from segda.catalog import Catalog, subclass_of
 from segda.discriminators.base import Discriminator
 from segda.discriminators.cp import CP
@@ -43,22 +45,25 @@ DISCRIMINATORS: Catalog[type[Discriminator]] = Catalog(
 )
 
 
-def build_discriminator(name: str, *, num_classes: int, rank: float = 0.5) -> Discriminator:
+def build_discriminator(name: str, *, num_classes: int, rank: float = 0.5, dropout: float = 0.0) -> Discriminator:
     """Build a discriminator with random weights.
 
     Args:
         name: key of `DISCRIMINATORS`.
         num_classes: channels of the input.
         rank: fraction of the dense parameters, in (0, 1]; only read by those with `has_rank`.
+        dropout: probability that an element of what comes out of an activation is zero in training, in [0, 1).
 
     Returns:
         A module that maps class maps float [B, num_classes, H, W] to domain logits; see `Discriminator.forward`.
 
     Raises:
-        ConfigError: unknown name, fewer than two classes or a rank outside of (0, 1].
+        ConfigError: unknown name, fewer than two classes, a rank outside of (0, 1] or a probability outside of [0, 1).
     """
     kind = DISCRIMINATORS[name]
-    return kind(num_classes, rank=rank) if kind.has_rank else kind(num_classes)
+    # A guest may have a constructor of its own that takes no more than it needs.
+    options: dict[str, Any] = ({"rank": rank} if kind.has_rank else {}) | ({"dropout": dropout} if dropout else {})
+    return kind(num_classes, **options)
 
 
 __all__ = [

@@ -25,25 +25,35 @@ class Discriminator(nn.Module, ABC):
     hidden: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
     stride: ClassVar[int] = 32
 
-    def __init__(self, num_classes: int, *, rank: float = 0.5, outputs: int = 1) -> None:
+    def __init__(self, num_classes: int, *, rank: float = 0.5, outputs: int = 1, dropout: float = 0.0) -> None:
         """Stack the layers.
 
         Args:
             num_classes: channels of the input.
             rank: parameters of a layer as a fraction of the dense layer's, in (0, 1].
             outputs: channels of the output.
+            dropout: probability that an element of what comes out of an activation is zero in training, in [0, 1). It is drawn from
+                PyTorch's own generator, as in networks that have dropout: a resumed run goes on with the same draws, but parts of a
+                batch do not have those of the whole.
 
         Raises:
-            ConfigError: fewer than two classes, or a rank outside of (0, 1].
+            ConfigError: fewer than two classes, a rank outside of (0, 1], or a probability outside of [0, 1).
         """
         super().__init__()
         if self.has_rank and not 0 < rank <= 1:
             raise ConfigError(f"a discriminator's rank is a fraction of the dense parameters in (0, 1], got {rank}")
         if num_classes < 2:
             raise ConfigError(f"a discriminator of segmentations needs at least 2 classes, got {num_classes}")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"a discriminator's dropout is a probability in [0, 1), got {dropout}")
         parts: list[nn.Module] = []
         for in_channels, out_channels in pairwise((num_classes, *self.hidden)):
-            parts += [self.layer(in_channels, out_channels, rank=rank), nn.LeakyReLU(0.2, inplace=True)]
+            activation: nn.Module = nn.LeakyReLU(0.2, inplace=True)
+            if dropout:
+                activation = nn.Sequential(
+                    activation, nn.Dropout(dropout)
+                )  # one entry, so that layers keep their numbers
+            parts += [self.layer(in_channels, out_channels, rank=rank), activation]
         self.layers = nn.Sequential(*parts, self.last_layer(self.hidden[-1], outputs, rank=rank))
 
     @abstractmethod

@@ -19,6 +19,6 @@ class MultiClassLight(DWD):
     hidden: ClassVar[tuple[int, ...]] = (64, 128, 256)
     stride: ClassVar[int] = 16
 
-    def __init__(self, num_classes: int, *, rank: float = 0.5) -> None:
+    def __init__(self, num_classes: int, *, rank: float = 0.5, dropout: float = 0.0) -> None:
         """Stack the layers; see `Discriminator.__init__`."""
-        super().__init__(num_classes, rank=rank, outputs=num_classes)
+        super().__init__(num_classes, rank=rank, outputs=num_classes, dropout=dropout)

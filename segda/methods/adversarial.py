@@ -34,6 +34,13 @@ class AdversarialConfig(TwoDomainConfig):
     rank: Annotated[float, Range(0.1, 0.9)] = Field(
         0.5, gt=0, le=1, description="share of the dense parameters that tfd and cp keep"
     )
+    dropout: Annotated[float, Range(0.01, 0.3, log=True)] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that an element of what comes out of a discriminator's activation is zero in training (adaptation "
+        "report: 0.01; its code: 0.1)",
+    )
     kind: Annotated[Literal["vanilla", "least_squares"], Choice("vanilla", "least_squares")] = Field(
         "vanilla", description="cross-entropy or squared error on the domain"
     )
@@ -71,6 +78,7 @@ class Adversarial(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = AdversarialConfig
+    has_discriminator: ClassVar[bool] = True
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Build one discriminator per adapted output; see `Method.__init__`."""
@@ -79,7 +87,8 @@ class Adversarial(Method):
         if config.levels == "multi":
             levels += int(segmenter.num_auxiliary)  # type: ignore[arg-type]
         self.discriminators = nn.ModuleList(
-            build_discriminator(config.discriminator, num_classes=num_classes, rank=config.rank) for _ in range(levels)
+            build_discriminator(config.discriminator, num_classes=num_classes, rank=config.rank, dropout=config.dropout)
+            for _ in range(levels)
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

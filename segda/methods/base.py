@@ -140,6 +140,7 @@ class Method(nn.Module, ABC):
             has a label, all are drawn, and losses on pseudo-labels must be zero.
         needs_external_labels: whether labels of the target images that something else has made (`segda teach`) come with them, as
             their `pseudo_label`; such a method has no rounds.
+        has_discriminator: whether it trains discriminators (`segda.discriminators.Discriminator`), which can then be pruned.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -149,6 +150,7 @@ class Method(nn.Module, ABC):
     reconstruction: ClassVar[bool] = False
     draws_labeled_only: ClassVar[bool] = False
     needs_external_labels: ClassVar[bool] = False
+    has_discriminator: ClassVar[bool] = False
 
     def __init__(self, segmenter: nn.Module, *, config: Any, loss: SegmentationLoss, num_classes: int) -> None:
         """Keep the parts that all methods share.
@@ -191,6 +193,11 @@ class Method(nn.Module, ABC):
             settings: of the method, as plain data; perhaps incomplete.
         """
         return cls.supervision == "source"
+
+    @classmethod
+    def uses_discriminator(cls, settings: Mapping[str, Any]) -> bool:
+        """Return whether discriminators are trained; see `uses_few_shot`."""
+        return cls.has_discriminator
 
     @classmethod
     def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:

@@ -91,6 +91,7 @@ class Fsda(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = FsdaConfig
+    has_discriminator: ClassVar[bool] = True
     needs_target: ClassVar[bool] = False
     needs_few_shot: ClassVar[bool] = True
     reconstruction: ClassVar[bool] = True

@@ -141,6 +141,13 @@ class Mic(Method):
         return name in HOSTS and HOSTS[name].fits_source(host)
 
     @classmethod
+    def uses_discriminator(cls, settings: Mapping[str, Any]) -> bool:
+        """Return what the host says; see `Method.uses_discriminator`."""
+        host = settings.get("host", {})
+        name = host.get("name", USUAL_HOST)
+        return name in HOSTS and HOSTS[name].uses_discriminator(host)
+
+    @classmethod
     def check_external_labels(cls, config: Any, *, has_confidences: bool) -> None:
         """Let the host refuse its settings; see `Method.check_external_labels`."""
         HOSTS[config.host.name].check_external_labels(config.host, has_confidences=has_confidences)

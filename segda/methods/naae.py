@@ -53,6 +53,7 @@ class Naae(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = NaaeConfig
+    has_discriminator: ClassVar[bool] = True
     needs_target: ClassVar[bool] = False
     needs_few_shot: ClassVar[bool] = True
     reconstruction: ClassVar[bool] = True

@@ -148,6 +148,7 @@ class Pixda(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = PixdaConfig
+    has_discriminator: ClassVar[bool] = True
     needs_target: ClassVar[bool] = False
     needs_few_shot: ClassVar[bool] = True
     class_factor: Tensor

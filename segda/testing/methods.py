@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from segda.discriminators import Discriminator
 from segda.distributed import global_sum, joined, synchronize_batch_norm
 from segda.draws import Draws
 from segda.losses import Loss, SegmentationLoss
@@ -181,6 +182,10 @@ def check_groups_hold_what_is_trained(case: MethodCase) -> None:
         )
     losses = set(method.training_step(case.step()).losses)
     assert losses == set(groups), f"groups are {sorted(groups)}, losses are of {sorted(losses)}"
+    declared = method.uses_discriminator(case.settings)
+    assert declared == any(isinstance(part, Discriminator) for part in method.modules()), (
+        f"has_discriminator is {declared}; pruning.discriminator is offered where it is true, and needs a Discriminator"
+    )
 
 
 def check_each_group_gets_its_own_loss(case: MethodCase) -> None:

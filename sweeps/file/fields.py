@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from segda.catalog import Catalog
+from segda.compression.schedules import NO_PRUNING, PRUNING_SCHEDULES
 from segda.config import TrainConfig
 from segda.losses import LOSSES, USUAL_LOSS
 from segda.methods import METHODS
@@ -21,6 +22,7 @@ from sweeps.paths import value_at
 
 METHOD, FEW_SHOT, STYLE, HEAD_LR_FACTOR = "method.name", "data.few_shot", "data.style", "optimizer.head_lr_factor"
 HOST = "method.host"  # of a method that is put on top of another one
+PRUNED_SEGMENTER, PRUNED_DISCRIMINATOR = "pruning.segmenter.schedule", "pruning.discriminator.schedule"
 EXTERNAL_LABELS = "data.external_labels"
 EXTERNAL_FOLDER, EXTERNAL_DIGEST = f"{EXTERNAL_LABELS}.folder", f"{EXTERNAL_LABELS}.digest"
 # Parts of a training configuration whose settings depend on their name, and what is meant where none is given.
@@ -31,8 +33,18 @@ VARIANTS: Mapping[str, Catalog[Any]] = {
     "optimizer": OPTIMIZERS,
     "loss": LOSSES,
     STYLE: STYLES,
+    PRUNED_SEGMENTER: PRUNING_SCHEDULES,
+    PRUNED_DISCRIMINATOR: PRUNING_SCHEDULES,
 }
-_USUAL = {HOST: USUAL_HOST, "model": USUAL_MODEL, "optimizer": USUAL_OPTIMIZER, "loss": USUAL_LOSS, STYLE: NO_STYLE}
+_USUAL = {
+    HOST: USUAL_HOST,
+    "model": USUAL_MODEL,
+    "optimizer": USUAL_OPTIMIZER,
+    "loss": USUAL_LOSS,
+    STYLE: NO_STYLE,
+    PRUNED_SEGMENTER: NO_PRUNING,
+    PRUNED_DISCRIMINATOR: NO_PRUNING,
+}
 # Parts that are groups of settings, not single values.
 GROUPS = frozenset(VARIANTS) | {
     name

@@ -257,6 +257,10 @@ class SweepSpec(Part):
                 config["data"].pop("external_labels", None)
             if METHODS[method].supervision == "target" and f"{STYLE}.name" not in params:
                 config["data"].pop("style", None)
+        if method in METHODS and isinstance(config.get("pruning"), dict):
+            is_searched = any(path.startswith("pruning.discriminator.") for path in params)
+            if not METHODS[method].uses_discriminator(config["method"]) and not is_searched:
+                config["pruning"].pop("discriminator", None)
         return config
 
     def problem_with(self, params: Mapping[str, Scalar]) -> Problem | None:
@@ -272,8 +276,8 @@ class SweepSpec(Part):
         """Return the training configuration of a trial.
 
         Settings of methods and networks under `base` apply to those that have them; the others do not see them, nor do methods
-        without target labels see `data.few_shot`, those without external labels `data.external_labels`, or those that are
-        supervised on the target `data.style`.
+        without target labels see `data.few_shot`, those without external labels `data.external_labels`, those without a
+        discriminator `pruning.discriminator`, or those that are supervised on the target `data.style`.
 
         Args:
             params: dotted path -> value, put over `base`.

@@ -75,7 +75,9 @@ def written(tmp_path_factory):
         parameter.grad = torch.ones_like(parameter)
     made["optimizers"]["segmenter"].step()
     history = [{"step": 2, "time": 1.0, "seconds": 2.0, "metrics": {"a": 0.5, "b": float("nan")}}]
-    save_checkpoint(path, **made, step=2, seconds=3.0, history=history, interval=Interval(), round=(1, "0" * 64))
+    save_checkpoint(
+        path, **made, step=2, seconds=3.0, history=history, interval=Interval(), round=(1, "0" * 64), masks={}
+    )
     return SimpleNamespace(path=path, method=made["method"], state=torch.load(path, weights_only=True))
 
 
@@ -132,6 +134,8 @@ NO_CHECKPOINTS = {
     "interval a list": replaced(interval=[]),
     "interval of texts": replaced(interval={"steps": 0, "seconds": 0.0, "sums": {"a": "b"}}),
     "round a number": replaced(round=1),
+    "masks a list": replaced(masks=[]),
+    "masks of numbers": replaced(masks={"segmenter": {"layer.weight": 1}}),
 }
 NO_CONFIGURATIONS = {
     "config empty": replaced(config="{}"),

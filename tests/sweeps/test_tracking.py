@@ -351,6 +351,7 @@ def test_the_pick_is_registered_once_with_a_signature_and_gives_the_same_logits(
         history=[],
         interval=Interval(),
         round=None,
+        masks={},
     )
     for _ in range(2):
         synced(Tracker(None, experiment=None, ledger=ledger, spec=spec, store=mlflow_store), final=True)

@@ -244,3 +244,23 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 2 classes, got 1"):
         build_discriminator("fcd", num_classes=1)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_dropout_follows_every_activation_and_changes_no_name(name: str) -> None:
+    plain, dropping = (build_discriminator(name, num_classes=5, dropout=p) for p in (0.0, 0.5))
+    activations = [part for part in dropping.modules() if isinstance(part, nn.LeakyReLU)]
+    drops = [part for part in dropping.modules() if isinstance(part, nn.Dropout)]
+
+    assert len(drops) == len(activations) == len(dropping.hidden)
+    assert all(drop.p == 0.5 for drop in drops)
+    assert not any(isinstance(part, nn.Dropout) for part in plain.modules())
+    dropping.load_state_dict(plain.state_dict())
+    maps = random_probs(5)
+    assert torch.equal(dropping.eval()(maps), plain.eval()(maps))
+    assert not torch.equal(dropping.train()(maps), plain.train()(maps))
+
+
+def test_a_dropout_that_is_no_probability_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a probability in \[0, 1\), got 1.0"):
+        build_discriminator("fcd", num_classes=5, dropout=1.0)
