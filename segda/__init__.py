@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from segda.checkpoint import load_segmenter
     from segda.compression.curve import prune_curve
     from segda.compression.sharing import load_shared, share_weights
+    from segda.compression.slimming import slim_checkpoint
     from segda.config import TrainConfig
     from segda.datasets import DATASETS, SegmentationDataset
     from segda.deployment import Artefact, load_artefact
@@ -76,6 +77,7 @@ __all__ = [
     "profile_segmenter",
     "prune_curve",
     "share_weights",
+    "slim_checkpoint",
     "teach",
     "train",
 ]
@@ -86,6 +88,7 @@ __getattr__, __dir__ = exports(
         "segda.checkpoint": ("load_segmenter",),
         "segda.compression.curve": ("prune_curve",),
         "segda.compression.sharing": ("load_shared", "share_weights"),
+        "segda.compression.slimming": ("slim_checkpoint",),
         "segda.config": ("TrainConfig",),
         "segda.datasets": ("DATASETS", "SegmentationDataset"),
         "segda.deployment": ("Artefact", "load_artefact"),

@@ -19,7 +19,7 @@ from segda.config_problems import LocatedError
 from segda.datasets import DATASETS
 from segda.datasets.external_labels import digest_in
 from segda.errors import SegdaError
-from segda.files import expanded
+from segda.files import expanded, sha256_of
 from segda.losses import LOSSES, USUAL_LOSS, LossConfig
 from segda.methods import METHODS
 from segda.methods.base import MethodConfig
@@ -28,6 +28,7 @@ from segda.named import ConfigOf, OneOf
 from segda.names import nearest
 from segda.optim import OPTIMIZERS, USUAL_OPTIMIZER, AdamConfig, OptimizerConfig
 from segda.settings import Settings
+from segda.torch_files import read_torch_file
 from segda.transforms import RECIPES
 from segda.transforms.styles import NO_STYLE, STYLES, StyleConfig
 from segda.tunable import Choice, Range
@@ -38,7 +39,7 @@ MOST_SEEDS = 2**32 - 1  # what every generator of random numbers takes
 _MOST_PIXELS = 16_384  # of a side
 _MOST_STEPS = 10**9
 # Where things lie and how fast they are read, as opposed to what is computed.
-_PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file", "folder"})
+_PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file", "folder", "checkpoint"})
 
 
 class DomainConfig(Settings):
@@ -266,6 +267,61 @@ class ScheduleConfig(Settings):
     warmup_steps: int = Field(0, ge=0)
 
 
+class OtherNetworkConfig(Settings):
+    """A trained network that a training takes something from.
+
+    The checkpoint is a place; the digest says what must be there. Without one the configuration takes that of the file that is
+    there when it is read, and keeps to it.
+    """
+
+    checkpoint: Path | None = Field(
+        None, description="that `segda train` or `segda slim` wrote, readable for every process that trains"
+    )
+    digest: str = Field(
+        "", pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file; unset: of the one that is there now"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _digest_is_known(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("digest") is not None:
+            return given
+        path = given.get("checkpoint")
+        if not isinstance(path, str | Path):
+            raise LocatedError(
+                ("checkpoint",), f"must be the path of a checkpoint that `segda train` wrote, got {path!r}"
+            )
+        try:
+            return {**given, "digest": sha256_of(expanded(path))}
+        except OSError as error:
+            reason = error.strerror or error
+            raise LocatedError(
+                ("checkpoint",), f"{path} cannot be read ({reason}); name a checkpoint that `segda train` wrote"
+            ) from None
+
+
+class StartConfig(OtherNetworkConfig):
+    """The network that a training starts from, instead of initial weights: a slimmed one is trained on like that."""
+
+
+class DistillationConfig(OtherNetworkConfig):
+    """The network whose predictions are learned beside whatever the method learns (`segda.distillation`)."""
+
+    weight: Annotated[float, Range(0.1, 10.0, log=True)] = Field(
+        1.0, ge=0, description="of the distance to the teacher's predictions"
+    )
+    temperature: Annotated[float, Range(1.0, 8.0, log=True)] = Field(
+        2.0,
+        gt=0,
+        le=1000,
+        description="logits of teacher and student are divided by it; above 1, more of what is unlikely is learned",
+    )
+    images: Annotated[Literal["source", "target", "both"], Choice("source", "target", "both")] = Field(
+        "both",
+        description="which of a step's images the teacher is asked about: those of the labelled domain (source), the target's",
+    )
+
+
 # Settings of any network, as they stand in a configuration.
 AnyModel = Annotated[SerializeAsAny[ModelConfig], ConfigOf(MODELS, usual=USUAL_MODEL)]
 
@@ -299,6 +355,15 @@ class TrainConfig(Settings):
 
     data: DataConfig
     model: AnyModel = MODELS[USUAL_MODEL].Config(name=USUAL_MODEL)
+    # What is not there is not among the settings either: other runs keep their fingerprints.
+    start: StartConfig | None = Field(
+        None,
+        exclude_if=lambda start: start is None,
+        description="checkpoint to start from; without model, the network is the checkpoint's",
+    )
+    distillation: DistillationConfig | None = Field(
+        None, exclude_if=lambda distillation: distillation is None, description="teacher to learn from, with any method"
+    )
     method: Annotated[SerializeAsAny[MethodConfig], ConfigOf(METHODS)]
     loss: Annotated[SerializeAsAny[LossConfig], ConfigOf(LOSSES, usual=USUAL_LOSS)] = LOSSES[USUAL_LOSS].Config(
         name=USUAL_LOSS
@@ -351,6 +416,23 @@ class TrainConfig(Settings):
         USUAL_VALIDATORS,
         description="label-free scores of the predictions on the target at every report: of a few images, at the end of all",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _network_is_that_of_the_start(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("model") is not None:
+            return given
+        start = given.get("start")
+        path = start.get("checkpoint") if isinstance(start, Mapping) else None
+        if not isinstance(path, str | Path):
+            return given
+        try:
+            model = json.loads(read_torch_file(expanded(path))["config"])["model"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise LocatedError(
+                ("start", "checkpoint"), f"{path} is no checkpoint that `segda train` wrote ({error})"
+            ) from None
+        return {**given, "model": model}
 
     @model_validator(mode="after")
     def _few_shot_fits(self) -> Self:

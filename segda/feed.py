@@ -13,7 +13,7 @@ from segda.datasets.external_labels import confidences_of_levels
 from segda.datasets.loaders import UNCLAIMED, RawBatch, Styling, normalize, training_batches
 from segda.datasets.sampling import RareClasses
 from segda.draws import Draws
-from segda.methods import Method, StepInput
+from segda.methods import StepInput
 from segda.rounds import FULL_WEIGHT, Round
 from segda.splits import Splits
 from segda.team import Team
@@ -33,7 +33,7 @@ class Feed:
     """
 
     def __init__(
-        self, config: TrainConfig, splits: Splits, team: Team, *, method: type[Method], rare: RareClasses | None
+        self, config: TrainConfig, splits: Splits, team: Team, *, needs_target: bool, rare: RareClasses | None
     ) -> None:
         """Keep what is read; nothing is opened yet.
 
@@ -41,13 +41,13 @@ class Feed:
             config: the run.
             splits: its decoded images.
             team: the processes that share each batch.
-            method: says which images it needs.
+            needs_target: whether there are target images.
             rare: draws the labelled images; None: all equally often.
         """
         self._config = config
         self._splits = splits
         self._team = team
-        self._needs_target = method.needs_target
+        self._needs_target = needs_target
         self._pads = RECIPES[config.data.augmentation].pads
         self._rare = rare
         external = splits.external

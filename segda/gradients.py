@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segda.batch_norm import MIN_IMAGES_AT_ONCE
 from segda.config import TrainConfig
 from segda.device import autocast
+from segda.distillation import Distillation
 from segda.distributed import global_sum, synchronize_batch_norm
 from segda.errors import ConfigError
 from segda.losses import Loss
@@ -94,6 +95,7 @@ class Gradients:
         team: Team,
         dtype: torch.dtype,
         micro_batch: int | None,
+        distillation: Distillation | None = None,
     ) -> None:
         """Prepare the method for the team; with several processes its BatchNorms become synchronized ones.
 
@@ -105,6 +107,7 @@ class Gradients:
             team: the processes that train it.
             dtype: what convolutions compute in.
             micro_batch: images of each domain at once; None: all that this process has of a batch.
+            distillation: what the method's losses are put together with; None: nothing.
 
         Raises:
             ConfigError: the batch cannot be shared out like that.
@@ -115,7 +118,7 @@ class Gradients:
         self._scaler = scaler
         self._team = team
         self._dtype = dtype
-        self._step = _TrainingStep(method)
+        self._step = _TrainingStep(method, distillation)
         self._together: DistributedDataParallel | None = None
         if team.size > 1:
             synchronize_batch_norm(method)
@@ -193,7 +196,7 @@ class Gradients:
             sums = []
             for part in parts:
                 with autocast(device, self._dtype):
-                    sums.append(Sums.of(_checked(self._method.training_step(part))))
+                    sums.append(Sums.of(self._step.losses_of(part)))
         return Sums.added(sums).over_processes()
 
     def _exchanging(self, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -250,12 +253,18 @@ class _TrainingStep(nn.Module):
     That wants tensors as results and may replace them by others, so losses are taken apart and put together again.
     """
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, distillation: Distillation | None) -> None:
         super().__init__()
         self.method = method
+        self._distillation = distillation
+
+    def losses_of(self, part: StepInput) -> StepOutput:
+        if self._distillation is None:
+            return _checked(self.method.training_step(part))
+        return _checked(self._distillation.training_step(self.method, part))
 
     def forward(self, part: StepInput) -> dict[str, Tensor]:
-        self._output = _checked(self.method.training_step(part))
+        self._output = self.losses_of(part)
         return {group: loss.sums for group, loss in self._output.losses.items()}
 
     def take(self) -> StepOutput:

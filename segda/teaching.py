@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from segda.black_box import BlackBox
 from segda.checkpoint import load_segmenter
-from segda.config import DataConfig, TrainConfig
+from segda.config import DataConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
 from segda.datasets.external_labels import Confidence, ExternalMaps, Job, Maps, levels_of, write_external_labels
@@ -28,13 +28,12 @@ from segda.device_errors import is_out_of_memory
 from segda.errors import ConfigError, OutOfMemoryError
 from segda.files import expanded, sha256_of
 from segda.loading import load_data
-from segda.methods import METHODS
 from segda.models import Segmenter
+from segda.predecessors import check_classes, check_unseen
 from segda.prediction import SMALLEST_SIDE
 from segda.progress import notices, progress_bar
 from segda.resizing import resize_label
 from segda.splits import open_target
-from segda.trained import check_classes
 from segda.types import IGNORE_INDEX, Pixels
 
 log = logging.getLogger(__name__)
@@ -182,7 +181,8 @@ class _Teachers:
         images = {self._size: target}
         for path in paths:
             segmenter, own = load_segmenter(path)
-            _check_teacher(path, own, data)
+            check_classes(path, own.data, data)
+            check_unseen(path, own, data)
             described.append(
                 {
                     "sha256": sha256_of(path),
@@ -264,20 +264,6 @@ class _Program:
                 level = levels_of(_resized_confidence(said.confidence, self._size))
                 level[label == IGNORE_INDEX] = 0
             yield Maps(label[None], None if level is None else level[None])
-
-
-def _check_teacher(path: Path, own: TrainConfig, data: DataConfig) -> None:
-    """Refuse a teacher of other classes, and one that has seen labels of the target: they would reach the students through it."""
-    check_classes(path, own.data, data)
-    source, target = own.data.source, data.target
-    seen = "is supervised by the target" if METHODS[own.method.name].supervision == "target" else ""
-    seen = seen or ("has had the labels of some target images" if own.data.few_shot is not None else "")
-    if (source.dataset, source.domain) == (target.dataset, target.domain):
-        seen = "had as its source what is the target here"
-    if seen:
-        raise ConfigError(
-            f"{path} {seen}: its students would be trained on target labels; choose a teacher that has seen none"
-        )
 
 
 def resized_probs(probs: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segda.checkpoint import load_segmenter
-from segda.config import DataConfig, TrainConfig
+from segda.config import TrainConfig
 from segda.config_problems import validated
 from segda.datasets import DATASETS
 from segda.deployment.artefact import is_artefact, load_artefact
@@ -17,6 +17,7 @@ from segda.ensemble import Ensemble
 from segda.errors import ConfigError
 from segda.files import expanded
 from segda.models import Segmenter
+from segda.predecessors import check_classes
 
 Trained = Path | str | Segmenter | Sequence[Path | str]  # of several checkpoints the mean of their probabilities counts
 
@@ -102,22 +103,6 @@ def _artefact(
 
 
 _ARITHMETIC = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
-
-
-def check_classes(path: Path, own: DataConfig, data: DataConfig) -> None:
-    """Refuse a checkpoint that knows other classes than a configuration has.
-
-    Args:
-        path: of the checkpoint, for the message.
-        own: what it was trained on.
-        data: what it is used on.
-
-    Raises:
-        ConfigError: names both.
-    """
-    has, wanted = (DATASETS[each.source.dataset].classes for each in (own, data))
-    if has != wanted:
-        raise ConfigError(f"{path} knows the classes {', '.join(has)}, the configuration has {', '.join(wanted)}")
 
 
 def _check_together(path: Path, own: TrainConfig, first_path: Path, first: TrainConfig) -> None:

@@ -25,6 +25,7 @@ from segda.datasets.loaders import normalize, training_batches
 from segda.datasets.sampling import RareClasses
 from segda.datasets.statistics import class_counts
 from segda.device import autocast, resolve_precision
+from segda.distillation import Distillation
 from segda.distributed import global_mean
 from segda.errors import TrainingDivergedError
 from segda.feed import Feed
@@ -34,6 +35,7 @@ from segda.losses.class_weights import class_weights
 from segda.methods import METHODS, Method
 from segda.models import MODELS, build_segmenter
 from segda.optim import build_optimizer, poly_factor, set_learning_rate
+from segda.predecessors import load_start, load_teacher
 from segda.rounds import Round, find_round, forget_rounds, make_round, open_round, round_steps
 from segda.scoring import Scorer
 from segda.splits import Splits
@@ -110,7 +112,11 @@ class TrainingRun:
         else:
             keep_freed_memory()
         # A resumed run gets all weights from its checkpoint: ImageNet's need not be at hand any more.
-        segmenter = build_segmenter(config.model, num_classes=num_classes, pretrained=not resumed)
+        segmenter = build_segmenter(
+            config.model, num_classes=num_classes, pretrained=not resumed and config.start is None
+        )
+        if config.start is not None and not resumed:
+            segmenter.load_state_dict(load_start(config).state_dict())
         self.method: Method = METHODS[config.method.name](
             segmenter,
             config=config.method,
@@ -135,12 +141,29 @@ class TrainingRun:
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.gradients = Gradients(
-            config, self.method, self.groups, self.scaler, team=team, dtype=self.dtype, micro_batch=micro_batch
+            config,
+            self.method,
+            self.groups,
+            self.scaler,
+            team=team,
+            dtype=self.dtype,
+            micro_batch=micro_batch,
+            distillation=self._distillation(),
         )
         self.seconds = 0.0
         self._round_steps = round_steps(self.method, steps=config.steps)
-        self.feed = Feed(config, splits, team, method=type(self.method), rare=self._rare_classes())
+        self._needs_target = self.method.needs_target or (
+            config.distillation is not None and config.distillation.images != "source"
+        )
+        self.feed = Feed(config, splits, team, needs_target=self._needs_target, rare=self._rare_classes())
         self._scorer = Scorer(config, splits, self.method, device=device, dtype=self.dtype)
+
+    def _distillation(self) -> Distillation | None:
+        if self.config.distillation is None:
+            return None
+        # Of the memory format of the images, which are the method's.
+        teacher = load_teacher(self.config).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Distillation(teacher, self.config.distillation)
 
     @cached_property
     def _label_counts(self) -> NDArray[np.int64]:
@@ -225,7 +248,7 @@ class TrainingRun:
         metrics |= {f"train/sparsity_{part}": share for part, share in self.pruning.sparsity().items()}
         metrics["train/lr"] = config.optimizer.lr * self._factor(until - 1)
         metrics["train/seconds_per_step"] = interval.seconds / interval.steps
-        streams = 1 + self.method.needs_target + self.method.needs_few_shot
+        streams = 1 + self._needs_target + self.method.needs_few_shot
         metrics["train/images_per_second"] = interval.steps * config.batch_size * streams / interval.seconds
         self._interval = Interval()
         if until == config.steps:

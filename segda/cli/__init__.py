@@ -15,6 +15,7 @@ from segda.cli.predict import predict_command
 from segda.cli.profile import profile_command
 from segda.cli.prune_curve import prune_curve_command
 from segda.cli.share_weights import share_weights_command
+from segda.cli.slim import slim_command
 from segda.cli.teach import teach_command
 from segda.cli.train import train_command
 from segda.cli_errors import run_cli
@@ -50,6 +51,7 @@ for command in (
     export_command,
     teach_command,
     profile_command,
+    slim_command,
     prune_curve_command,
     share_weights_command,
     datasets_group,

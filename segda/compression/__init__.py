@@ -1,4 +1,4 @@
-"""Fewer and cheaper numbers in a network: weights that are zero, and weights that share their values.
+"""Fewer and cheaper numbers in a network: weights that are zero, weights that share their values, and fewer channels.
 
 | file | what it does |
 | --- | --- |
@@ -7,6 +7,7 @@
 | `schedules.py` | how many at which step of a training |
 | `pruning.py` | masks that last through a training |
 | `curve.py`, `curve_pictures.py` | how good a trained network is with more and more zeros |
+| `channels.py`, `slimming.py` | fewer channels: a smaller dense network, which is faster too |
 | `codebooks.py`, `sharing.py`, `shared_file.py` | a few values per layer, and how many bytes that saves |
 
 What zeros do not give: speed. Kernels for dense weights multiply by zero like by any other number; a fully-convolutional

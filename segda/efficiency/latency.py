@@ -1,9 +1,10 @@
 """Time of one forward pass."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from segda.efficiency.example import example_image, example_input
 from segda.efficiency.idleness import Watch
 from segda.errors import ConfigError
 
+_T = TypeVar("_T")
 # The time bound does not cut below this: percentiles of fewer runs say little.
 _FEWEST_RUNS = 5
 _BLOCKS = 5
@@ -97,10 +99,50 @@ def measure_latency(
         DeviceError: no such device.
         ValueError: fewer than one run.
     """
+    (latency,) = measure_side_by_side(
+        [module],
+        input_shape=input_shape,
+        device=device,
+        precision=precision,
+        warmup=warmup,
+        runs=runs,
+        max_seconds=max_seconds,
+    )
+    return latency
+
+
+def measure_side_by_side(
+    modules: Sequence[nn.Module],
+    *,
+    input_shape: tuple[int, int, int, int],
+    device: str = "cpu",
+    precision: FloatPrecision = "fp32",
+    warmup: int | None = None,
+    runs: int | None = None,
+    max_seconds: float = 60.0,
+) -> list[Latency]:
+    """Time several modules in turn, one run of each after the other: what changes meanwhile changes for all, and ratios hold.
+
+    Args:
+        modules: see `measure_latency`, as for all other arguments.
+        input_shape: of each.
+        device: of all.
+        precision: of all.
+        warmup: of each.
+        runs: of each.
+        max_seconds: for all together.
+
+    Returns:
+        A distribution of each.
+
+    Raises:
+        DeviceError: no such device.
+        ValueError: fewer than one run.
+    """
     place = resolve_device(device)
     watch = Watch(place)
     return _measured(
-        deploy(module, device=place, precision=precision),
+        [deploy(module, device=place, precision=precision) for module in modules],
         example_input(input_shape, device=place, precision=precision),
         watch=watch,
         warmup=warmup,
@@ -144,28 +186,42 @@ def measure_runtime_latency(
         )
     watch = Watch(runtime.device)
     image = example_image(input_shape, device=runtime.device)
-    return _measured(runtime, image, watch=watch, warmup=warmup, runs=runs, max_seconds=max_seconds)
+    (latency,) = _measured([runtime], image, watch=watch, warmup=warmup, runs=runs, max_seconds=max_seconds)
+    return latency
 
 
 def _measured(
-    run: Callable[[Tensor], object],
+    all_to_run: Sequence[Callable[[Tensor], object]],
     image: Tensor,
     *,
     watch: Watch,
     warmup: int | None,
     runs: int | None,
     max_seconds: float,
-) -> Latency:
+) -> list[Latency]:
     place = image.device
     warmup = (50 if place.type == "cuda" else 20) if warmup is None else warmup
     runs = 100 if runs is None else runs
     if warmup < 1 or runs < 1:
         raise ValueError(f"expected at least one warm-up run and one timed run, got {warmup} and {runs}")
     timed = _timed_on_cuda if place.type == "cuda" else _timed_on_cpu
+
+    def round_of_all() -> list[float]:
+        return [timed(run, image) for run in all_to_run]
+
     with torch.inference_mode(), _cudnn_benchmark():
-        warmups_ms = list(_bounded(lambda: timed(run, image), fewest=1, most=warmup, max_seconds=max_seconds))
-        timed_runs = _bounded(lambda: timed(run, image), fewest=_FEWEST_RUNS, most=runs, max_seconds=max_seconds)
-        times_ms = list(timed_runs)
+        warmups = list(_bounded(round_of_all, fewest=1, most=warmup, max_seconds=max_seconds))
+        rounds = list(_bounded(round_of_all, fewest=_FEWEST_RUNS, most=runs, max_seconds=max_seconds))
+    doubts, unchecked = watch.doubts(), watch.unchecked
+    return [
+        _distribution(list(times_ms), warmup=len(warmups), doubts=doubts, unchecked=unchecked)
+        for times_ms in zip(*rounds, strict=True)
+    ]
+
+
+def _distribution(
+    times_ms: list[float], *, warmup: int, doubts: tuple[str, ...], unchecked: tuple[str, ...]
+) -> Latency:
     spread, disagreement = _spread(times_ms)
     lower, median, upper, p90, p95 = np.percentile(times_ms, [25, 50, 75, 90, 95])
     return Latency(
@@ -175,10 +231,10 @@ def _measured(
         iqr_ms=float(upper - lower),
         spread=spread,
         runs=len(times_ms),
-        warmup=len(warmups_ms),
+        warmup=warmup,
         threads=torch.get_num_threads(),
-        doubts=(*watch.doubts(), *disagreement),
-        unchecked=watch.unchecked,
+        doubts=(*doubts, *disagreement),
+        unchecked=unchecked,
     )
 
 
@@ -210,7 +266,7 @@ def _timed_on_cuda(run: Callable[[Tensor], object], image: Tensor) -> float:
     return float(start.elapsed_time(end))
 
 
-def _bounded(run: Callable[[], float], *, fewest: int, most: int, max_seconds: float) -> Iterator[float]:
+def _bounded(run: Callable[[], _T], *, fewest: int, most: int, max_seconds: float) -> Iterator[_T]:
     deadline = time.monotonic() + max_seconds
     for number in range(most):
         if number >= fewest and time.monotonic() > deadline:

@@ -13,6 +13,7 @@ from segda.models.pidnet import PIDNetS
 from segda.models.sctnet import SCTNet
 from segda.models.segformer import SegFormer
 from segda.models.stdc import STDC
+from segda.models.widths import narrow
 
 MODELS: Catalog[type[Segmenter]] = Catalog(
     "network",
@@ -45,14 +46,16 @@ def build_segmenter(config: ModelConfig, *, num_classes: int, pretrained: bool =
         config: settings of a network in `MODELS`.
         num_classes: number of train ids, at least 2.
         pretrained: whether to load the initial weights that the configuration names; without them all weights are random, for a
-            network whose weights come from a checkpoint or do not matter.
+            network whose weights come from a checkpoint or do not matter. Narrowed networks have none.
 
     Raises:
-        ConfigError: unknown network, or fewer than two classes.
+        ConfigError: unknown network, fewer than two classes, or widths that are not those of layers of the network.
         WeightsError: the weights cannot be had or do not fit.
     """
     segmenter = MODELS[config.name](config, num_classes=num_classes)
-    if pretrained:
+    if config.widths is not None:
+        narrow(segmenter, config.widths)
+    elif pretrained:
         segmenter.load_initial_weights()
     return segmenter
 

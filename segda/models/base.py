@@ -1,12 +1,16 @@
 """The contract that every network keeps."""
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from segda.errors import ConfigError
+from segda.models.widths import Width
 from segda.settings import Settings
 from segda.types import SegmentationOutput
 
@@ -22,13 +26,21 @@ class ModelConfig(Settings):
     initial_weights: ClassVar[frozenset[str]] = frozenset()
 
     name: str
+    # Networks as their architecture says do not have it among their settings: their identity is what it was.
+    widths: tuple[Width, ...] | None = Field(
+        None,
+        min_length=1,
+        exclude_if=lambda widths: widths is None,
+        description="layers that are narrower than the architecture says: name, channels given, channels taken; `segda slim` "
+        "writes them into its checkpoint. Such a network has no initial weights: they come from a checkpoint (start) or are random",
+    )
 
     def architecture(self) -> dict[str, Any]:
         """Return the identity of the architecture as plain data: every setting but those about initial weights."""
         return self.model_dump(mode="json", exclude=set(self.initial_weights))
 
     def label(self) -> str:
-        """Return the architecture for people: the name, then its other settings; text speaks for itself.
+        """Return the architecture for people: the name, then its other settings; text speaks for itself, and widths have a digest.
 
         Example:
             >>> class Config(ModelConfig):
@@ -37,8 +49,13 @@ class ModelConfig(Settings):
             >>> Config(name="some_net").label()
             'some_net (resnet18, width 0.5)'
         """
-        others = {name: value for name, value in self.architecture().items() if name != "name"}
-        words = [value if isinstance(value, str) else f"{name} {value}" for name, value in others.items()]
+        others = {name: value for name, value in self.architecture().items() if name not in ("name", "widths")}
+        if self.widths is not None:
+            others["narrowed"] = hashlib.sha256(json.dumps(self.widths).encode()).hexdigest()[:8]
+        words = [
+            value if isinstance(value, str) and name != "narrowed" else f"{name} {value}"
+            for name, value in others.items()
+        ]
         return f"{self.name} ({', '.join(words)})" if words else self.name
 
 
@@ -53,6 +70,10 @@ class Segmenter(nn.Module, ABC):
             rate of their own (`optimizer.head_lr_factor`); None: there is none.
         config: what it was built from.
         num_classes: number of train ids.
+
+    A submodule, or the network itself, whose forward pass counts on the widths of layers says so with an attribute `fixed_width`,
+    names of its own submodules: these keep the number of channels that they give when a network is made narrower
+    (`segda.compression.channels`).
     """
 
     Config: ClassVar[type[ModelConfig]]

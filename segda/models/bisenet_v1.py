@@ -92,6 +92,9 @@ class AttentionRefinement(nn.Module):
 class FeatureFusion(nn.Module):
     """Joins detail and context: 3x3 convolution to one channel per class, then channel attention with a shortcut."""
 
+    # A channel per class is what it is about.
+    fixed_width = ("project", "attention")
+
     def __init__(self, in_channels: int, num_classes: int) -> None:
         """Build the module.
 

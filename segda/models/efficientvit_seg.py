@@ -203,6 +203,9 @@ def linear_attention(qkv: Tensor) -> Tensor:
 class LinearAttention(nn.Module):
     """Attention with queries, keys and values of single pixels and, in other heads, with those mixed over 5x5; adds its input."""
 
+    # Cut into heads of 48 channels.
+    fixed_width = ("qkv", "aggregate")
+
     def __init__(self, channels: int) -> None:
         """Build the layers.
 

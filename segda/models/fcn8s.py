@@ -53,6 +53,9 @@ class FCN8sConfig(OfficialWeightsConfig):
 class VGG16(nn.Module):
     """The trunk: thirteen convolutions, and two fully connected layers that are slid over what they see."""
 
+    # The weights of the two linear layers are reshaped and used as they are, with as many channels as the last convolution gives.
+    fixed_width = ("features.28", "dropout")
+
     def __init__(self) -> None:
         """Build the layers; their names are those of the published weights."""
         super().__init__()

@@ -79,6 +79,9 @@ class PIDNetSConfig(OfficialWeightsConfig):
 class GuidedFusion(nn.Module):
     """PagFM: at each pixel as much context replaces detail as the two resemble each other."""
 
+    # Their product is summed over channels, which says nothing about those of the result.
+    fixed_width = ("of_detail", "of_context")
+
     def __init__(self, channels: int, width: int) -> None:
         """Build the layers.
 

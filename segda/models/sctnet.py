@@ -134,6 +134,9 @@ def _attend(features: Tensor, kernel: Tensor, *, padding: tuple[int, int]) -> Te
 class ConvFormerBlock(nn.Module):
     """CFBlock: attention and two 3x3 convolutions, each beside a shortcut."""
 
+    # Its kernels are no layers, and what it gives is added to the features: these keep their width.
+    fixed_width = ("attention",)
+
     def __init__(self, channels: int) -> None:
         """Build the layers.
 

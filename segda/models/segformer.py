@@ -86,6 +86,9 @@ def _to_map(tokens: Tensor, size: Size) -> Tensor:
 class Attention(nn.Module):
     """Softmax attention of all positions to those of a smaller map."""
 
+    # Cut into heads, and into keys and values.
+    fixed_width = ("q", "kv")
+
     def __init__(self, stage: _Stage) -> None:
         """Build the layers.
 

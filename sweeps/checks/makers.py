@@ -10,13 +10,13 @@ from segda.config_problems import LocatedError, Problem, validated
 from segda.datasets import DATASETS
 from segda.datasets.external_labels import digest_in
 from segda.errors import ConfigError, SegdaError
-from segda.files import expanded
+from segda.files import expanded, sha256_of
 from segda.guests import make_importable, make_importable_beside
 from segda.loading import put_changes
 from segda.plain_data import plain_copy
 from segda.tunable import Scalar
 from sweeps.checks.sweep import check_spec
-from sweeps.file.fields import EXTERNAL_DIGEST, EXTERNAL_FOLDER, PATH_FIELDS
+from sweeps.file.fields import CHECKPOINTS, EXTERNAL_DIGEST, EXTERNAL_FOLDER, PATH_FIELDS
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import SweepRecord
 from sweeps.paths import value_at, with_values
@@ -94,6 +94,11 @@ def _with_places(plain: Mapping[str, Any], data_roots: Mapping[str, Path | str])
     if EXTERNAL_FOLDER in places and value_at(base, EXTERNAL_DIGEST) is None:
         with suppress(SegdaError):
             places[EXTERNAL_DIGEST] = digest_in(Path(str(places[EXTERNAL_FOLDER])))
+    # And to the checkpoints, but where each trial names one of its own.
+    for field, digest in CHECKPOINTS.items():
+        if field in places and field not in (plain.get("search") or {}) and value_at(base, digest) is None:
+            with suppress(OSError):
+                places[digest] = sha256_of(Path(str(places[field])))
     return {**plain, "base": with_values(base, places)}
 
 

@@ -1,6 +1,7 @@
 """What must hold between the parts of a sweep file; each check raises `LocatedError` at the key to change."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from sweeps.file.fields import (
     HEAD_LR_FACTOR,
     HOST,
     METHOD,
+    NETWORK_PREFIXES,
     VARIANTS,
     fields_of,
     has_part,
@@ -277,7 +279,7 @@ def _check_models(space: SearchSpace) -> None:
                 ("search", item.path),
                 "networks are searched by choices, since the cost of each is measured before the search; list choices",
             )
-    if space.exceeds(_MOST_NETWORKS, prefix="model."):
+    if space.exceeds(_MOST_NETWORKS, *NETWORK_PREFIXES):
         raise LocatedError(
             ("search",),
             f"there are more than {_MOST_NETWORKS} networks in it, each of which is measured; search less at once",
@@ -316,8 +318,8 @@ def _build(spec: SweepSpec, params: Mapping[str, Scalar], *, at: Location | None
         raise _blame(problem, params, at) from error
     taken = config.model_dump()
     for path, value in params.items():
-        # A training takes "4" for 4; a search would take them for two choices.
-        if isinstance(value, str) and not isinstance(value_at(taken, path), str):
+        # A training takes "4" for 4; a search would take them for two choices. Paths are text too.
+        if isinstance(value, str) and not isinstance(value_at(taken, path), str | Path):
             raise LocatedError(at or ("search", path), f"must be {value} without quotes, got text")
     return config
 

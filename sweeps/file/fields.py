@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from segda.catalog import Catalog
 from segda.compression.schedules import NO_PRUNING, PRUNING_SCHEDULES
-from segda.config import TrainConfig
+from segda.config import DistillationConfig, StartConfig, TrainConfig
 from segda.losses import LOSSES, USUAL_LOSS
 from segda.methods import METHODS
 from segda.methods.hosts import HOSTS
@@ -25,6 +25,12 @@ HOST = "method.host"  # of a method that is put on top of another one
 PRUNED_SEGMENTER, PRUNED_DISCRIMINATOR = "pruning.segmenter.schedule", "pruning.discriminator.schedule"
 EXTERNAL_LABELS = "data.external_labels"
 EXTERNAL_FOLDER, EXTERNAL_DIGEST = f"{EXTERNAL_LABELS}.folder", f"{EXTERNAL_LABELS}.digest"
+# Groups of settings that a configuration need not have, with fields that a sweep can vary where the base has the group.
+_OPTIONAL: Mapping[str, type[BaseModel]] = {"start": StartConfig, "distillation": DistillationConfig}
+# What says where a checkpoint lies, and the digest that a sweep keeps to.
+CHECKPOINTS = {f"{group}.checkpoint": f"{group}.digest" for group in _OPTIONAL}
+# Begin the paths that decide which network a trial has: a start brings its own.
+NETWORK_PREFIXES = ("model.", "start.")
 # Parts of a training configuration whose settings depend on their name, and what is meant where none is given.
 VARIANTS: Mapping[str, Catalog[Any]] = {
     "method": METHODS,
@@ -69,6 +75,8 @@ FIXED_FIELDS: Mapping[str, str] = {
     FEW_SHOT: "few-shot methods are compared on the same labels; put it under base and make a sweep for each number of them",
     "data.under_represented": "trials are compared by the same scores; put it under base",
     EXTERNAL_LABELS: "students are compared on the labels of one teacher; put it under base and make a sweep for each",
+    **dict.fromkeys(CHECKPOINTS.values(), "it follows from the checkpoint"),
+    "model.widths": "they fit the weights of one checkpoint; search start.checkpoint over slimmed ones",
     "precision": _FIDELITY,
     "validators": "trials are compared by the same scores; put it under base",
     "device": _PLACE,
@@ -78,7 +86,14 @@ FIXED_FIELDS: Mapping[str, str] = {
     "data.target.root": _PLACE,
     "model.weights_file": _PLACE,
 }
-PATH_FIELDS = ("data.cache", "data.source.root", "data.target.root", EXTERNAL_FOLDER, "model.weights_file")
+PATH_FIELDS = (
+    "data.cache",
+    "data.source.root",
+    "data.target.root",
+    EXTERNAL_FOLDER,
+    *CHECKPOINTS,
+    "model.weights_file",
+)
 
 
 @cache
@@ -97,8 +112,9 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
         path = f"{prefix}{name}"
         if path in VARIANTS:
             continue
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{path}.")
+        group = _OPTIONAL.get(path, field.annotation)
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            yield from _leaves(group, f"{path}.")
         else:
             yield path, field
 

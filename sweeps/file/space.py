@@ -322,16 +322,16 @@ class SearchSpace:
 
     def branches(self) -> Iterator[dict[str, Scalar]]:
         """Yield the possible values of the parameters that conditions name; one empty branch if there are none."""
-        return _assignments(self._deciding(None))
+        return _assignments(self._deciding(()))
 
-    def exceeds(self, most: int, *, prefix: str | None = None) -> bool:
+    def exceeds(self, most: int, *prefixes: str) -> bool:
         """Return whether there are more branches than so many.
 
         Args:
             most: how many there may be; counting ends there.
-            prefix: counts combinations of the branches with values of the parameters whose paths begin so, all finite.
+            prefixes: counts combinations of the branches with values of the parameters whose paths begin so, all finite.
         """
-        return any(True for _ in itertools.islice(_assignments(self._deciding(prefix)), most, None))
+        return any(True for _ in itertools.islice(_assignments(self._deciding(prefixes)), most, None))
 
     def combinations(self) -> Iterator[dict[str, Scalar]]:
         """Yield every possible trial of a finite space, in a fixed order."""
@@ -354,27 +354,23 @@ class SearchSpace:
             item.distribution.contains(params[item.path]) for item in active
         )
 
-    def covering(self, prefix: str) -> Iterator[dict[str, Scalar]]:
+    def covering(self, *prefixes: str) -> Iterator[dict[str, Scalar]]:
         """Yield complete parameters such that every combination of values of some of them occurs once.
 
         Args:
-            prefix: begins the paths of those parameters, e.g. `model.`; all are finite.
+            prefixes: begin the paths of those parameters, e.g. `model.`; all are finite.
         """
         seen = []
-        for assignment in _assignments(self._deciding(prefix)):
-            chosen = {path: value for path, value in assignment.items() if path.startswith(prefix)}
+        for assignment in _assignments(self._deciding(prefixes)):
+            chosen = {path: value for path, value in assignment.items() if path.startswith(prefixes)}
             if chosen not in seen:
                 seen.append(chosen)
                 yield self.first(assignment)
 
-    def _deciding(self, prefix: str | None) -> list[Parameter]:
-        """Return the parameters that conditions name, and those whose paths begin with a prefix."""
+    def _deciding(self, prefixes: tuple[str, ...]) -> list[Parameter]:
+        """Return the parameters that conditions name, and those whose paths begin with one of the prefixes."""
         parents = self._parents()
-        return [
-            item
-            for item in self.parameters
-            if item.path in parents or (prefix is not None and item.path.startswith(prefix))
-        ]
+        return [item for item in self.parameters if item.path in parents or item.path.startswith(prefixes)]
 
     def _parents(self) -> set[str]:
         return {path for item in self.parameters for path in item.condition}

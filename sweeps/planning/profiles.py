@@ -28,6 +28,7 @@ from segda.efficiency.idleness import disturbance
 from segda.environment import describe_guests, device_name
 from segda.errors import ConfigError, SegdaError
 from segda.models import ModelConfig, build_segmenter
+from sweeps.file.fields import NETWORK_PREFIXES
 from sweeps.file.parts import DeployConfig
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
@@ -130,7 +131,7 @@ def reachable(spec: SweepSpec) -> list[Architecture]:
         spec: the sweep.
     """
     # Networks are all that differs: image size and precision are the same for all (`sweeps.file.fields.FIXED_FIELDS`).
-    chosen = [*spec.space.covering("model."), *spec.references.values()]
+    chosen = [*spec.space.covering(*NETWORK_PREFIXES), *spec.references.values()]
     configs = [spec.train_config(params, seed=spec.seeds[0]) for params in chosen]
     return list(dict.fromkeys(Architecture.of(config, spec.deploy) for config in configs))
 

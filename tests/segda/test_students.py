@@ -83,7 +83,7 @@ def configure(root: Path, folder: Path | str, **changes: Any) -> TrainConfig:
 def steps_of(config: TrainConfig, number: int) -> list[Any]:
     splits = open_splits(config)
     team = Team(rank=0, size=1, device=torch.device("cpu"))
-    with closing(Feed(config, splits, team, method=METHODS[config.method.name], rare=None)) as feed:
+    with closing(Feed(config, splits, team, needs_target=METHODS[config.method.name].needs_target, rare=None)) as feed:
         feed.open(0, round=None)
         return [feed.on_device(feed.read(), step=step) for step in range(number)]
 

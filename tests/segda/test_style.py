@@ -55,7 +55,7 @@ def configure(*arguments: Any, **options: Any) -> TrainConfig:
 def read(config: TrainConfig) -> Any:
     """Return the images and labels of the first two steps."""
     team = Team(rank=0, size=1, device=torch.device("cpu"))
-    feed = Feed(config, open_splits(config), team, method=METHODS[config.method.name], rare=None)
+    feed = Feed(config, open_splits(config), team, needs_target=METHODS[config.method.name].needs_target, rare=None)
     feed.open(0, round=None)
     try:
         return [feed.on_device(feed.read(), step=step) for step in range(2)]

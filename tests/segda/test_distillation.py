@@ -1,0 +1,243 @@
+"""Learning from a trained network beside any method, on files: the loss, the pass that is used, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segda.checkpoint import read_checkpoint
+from segda.config import DistillationConfig, TrainConfig
+from segda.datasets.scenes import generate_scenes
+from segda.distillation import Distillation
+from segda.draws import Draws
+from segda.errors import ConfigError
+from segda.losses import SegmentationLoss, mean
+from segda.methods import METHODS, Method, StepInput, StepOutput
+from segda.models import MODELS, build_segmenter
+from segda.testing.runs import RUN_CHECKS, SIDE, RunCase
+from segda.training import train
+from segda.types import IGNORE_INDEX, LabeledBatch, UnlabeledBatch
+
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Scenes, and checkpoints of a teacher and of networks that may not teach."""
+    base = tmp_path_factory.mktemp("distillation")
+    root = generate_scenes(base / "scenes", size=SIDE, train=4, val=1, seed=1)
+    cases = {
+        "teacher": RunCase("source_only", fields={"steps": 2, "seed": 7, "model": {"name": "ddrnet_23_slim"}}),
+        "supervised": RunCase("target_only", fields={"steps": 1}),
+        "few": RunCase("joint", fields={"steps": 1}),
+    }
+    for name, case in cases.items():
+        train(case.config(root, base / "cache"), lambda *_: None, folder=base / name)
+    return base
+
+
+def config_of(place: Path, method: str = "source_only", **fields) -> TrainConfig:
+    return RunCase(method, fields=fields).config(place / "scenes", place / "cache")
+
+
+@pytest.fixture
+def teacher(place) -> dict[str, str]:
+    return {"checkpoint": str(place / "teacher" / "checkpoint.pt")}
+
+
+@pytest.mark.parametrize("images", ["source", "target", "both"])
+@pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
+def test_whole_trainings_keep_the_contract(check, images, teacher, tmp_path):
+    """Also of a method that reads no target images by itself: resumed bit for bit, and without a look at a target label."""
+    check(RunCase("source_only", fields={"distillation": {**teacher, "images": images}}), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["adversarial", "dacs", "self_training", "mic", "pixda", "external_labels"])
+def test_every_kind_of_method_can_learn_from_a_teacher_too(method, teacher, tmp_path):
+    case = RunCase(method, fields={"distillation": teacher, "steps": 2, "report_every": 2})
+    root = generate_scenes(tmp_path / "scenes", size=SIDE, train=4, val=1, seed=1)
+    result = train(case.config(root, tmp_path / "cache"), lambda *_: None, folder=tmp_path / "run")
+    assert result.metrics["train/loss_distillation"] > 0
+
+
+def softmax(logits: torch.Tensor, temperature: float) -> np.ndarray:
+    plain = logits.detach().double().numpy() / temperature
+    raised = np.exp(plain - plain.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
+
+
+def divergence(student: torch.Tensor, teacher: torch.Tensor, where: np.ndarray, temperature: float) -> float:
+    p, q = softmax(student, temperature), softmax(teacher, temperature)
+    return float((temperature**2 * (q * (np.log(q) - np.log(p))).sum(1))[where].mean())
+
+
+class Restyling(Method):
+    """A method that never passes the images of a step as they are through its segmenter."""
+
+    Config = METHODS["source_only"].Config
+
+    def training_step(self, step: StepInput) -> StepOutput:
+        logits = self.segmenter(step.labeled.image * 0.5, auxiliary=False).logits
+        loss = mean(logits.square().sum(), logits.numel())
+        return StepOutput({"segmenter": loss}, {"loss_seg": loss})
+
+
+def networks(method: str | type[Method]) -> tuple[Method, nn.Module]:
+    torch.manual_seed(0)
+    small = MODELS["ddrnet_23_slim"].Config()  # without dropout
+    segmenter, teacher = (build_segmenter(small, num_classes=CLASSES) for _ in range(2))
+    kind = METHODS[method] if isinstance(method, str) else method
+    loss = SegmentationLoss(name="cross_entropy", auxiliary_weight=1.0, boundary_weight=1.0)
+    return kind(segmenter, config=kind.Config(), loss=loss, num_classes=CLASSES).train(), teacher.eval()
+
+
+def step_of() -> StepInput:
+    generator = torch.Generator().manual_seed(1)
+    image, target = (torch.randn(4, 3, 64, 64, generator=generator) for _ in range(2))
+    label = torch.randint(0, CLASSES, (4, 64, 64), generator=generator)
+    label[:, :8] = IGNORE_INDEX
+    valid = torch.ones(4, 64, 64, dtype=torch.bool)
+    valid[..., 50:] = False
+    return StepInput(
+        LabeledBatch(image, label), UnlabeledBatch(target, valid=valid), None, 0.0, Draws(seed=0, step=0, first=0)
+    )
+
+
+def settings(**given) -> DistillationConfig:
+    return DistillationConfig(digest="0" * 64, **given)
+
+
+@pytest.mark.parametrize("images", ["source", "target", "both"])
+@pytest.mark.parametrize("method", ["source_only", Restyling])
+def test_the_loss_is_that_of_the_formula_over_the_pixels_that_count(method, images):
+    trained, teacher = networks(method)
+    step = step_of()
+    expected = 0.0
+    with torch.no_grad():
+        for name, image, where in (
+            ("source", step.labeled.image, step.labeled.label != IGNORE_INDEX),
+            ("target", step.target.image, step.target.valid),
+        ):
+            if images in (name, "both"):
+                expected += divergence(trained.segmenter(image).logits, teacher(image).logits, where.numpy(), 3.0)
+        alone = trained.training_step(step).losses["segmenter"].value.item()
+    output = Distillation(teacher, settings(weight=0.7, temperature=3.0, images=images)).training_step(trained, step)
+    assert output.logs["loss_distillation"].value.item() == pytest.approx(expected, rel=1e-4)
+    assert output.losses["segmenter"].value.item() == pytest.approx(alone + 0.7 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "images", "passes"), [("source_only", "source", 1), ("source_only", "both", 2), (Restyling, "both", 3)]
+)
+def test_a_pass_of_the_method_is_used_and_a_further_one_moves_no_running_average(method, images, passes):
+    trained, teacher = networks(method)
+    alone, _ = networks(method)
+    step = step_of()
+    alone.training_step(step)
+    count = 0
+
+    def look(*_):
+        nonlocal count
+        count += 1
+
+    trained.segmenter.register_forward_hook(look)
+    output = Distillation(teacher, settings(images=images)).training_step(trained, step)
+    assert count == passes
+    for (name, value), expected in zip(trained.named_buffers(), alone.buffers(), strict=True):
+        assert torch.equal(value, expected), name
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    output.losses["segmenter"].value.backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_training_on_it_alone_brings_the_student_to_the_teacher():
+    trained, teacher = networks("source_only")
+    optimizer = torch.optim.Adam(trained.parameters(), lr=1e-3)
+    distillation, step = Distillation(teacher, settings(images="target")), step_of()
+    losses = []
+    for _ in range(4):
+        loss = distillation.training_step(trained, step).logs["loss_distillation"].value
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_micro_batches_give_the_loss_of_the_whole_batch(place, teacher, tmp_path):
+    """Layers normalize by parts, so that the numbers differ a little; without the teacher's share they would by much."""
+    found = {}
+    for micro_batch in (None, 4):
+        config = config_of(place, batch_size=8, steps=1, distillation=teacher)
+        result = train(config, lambda *_: None, folder=tmp_path / str(micro_batch), micro_batch=micro_batch)
+        found[micro_batch] = result.metrics["train/loss_distillation"]
+    assert found[4] == pytest.approx(found[None], rel=0.15)
+
+
+def test_the_digest_is_in_the_fingerprint_and_the_path_is_not(place, teacher, tmp_path):
+    moved = tmp_path / "moved.pt"
+    shutil.copy(teacher["checkpoint"], moved)
+    here, there, other, without = (
+        config_of(place, **({} if chosen is None else {"distillation": chosen}))
+        for chosen in (teacher, {"checkpoint": moved}, {"checkpoint": place / "few" / "checkpoint.pt"}, None)
+    )
+    assert here.fingerprint() == there.fingerprint()
+    assert len({here.fingerprint(), other.fingerprint(), without.fingerprint()}) == 3
+    assert not {"distillation", "start"} & without.model_dump().keys()
+
+
+def test_a_checkpoint_does_not_hold_the_teacher(place, teacher, tmp_path):
+    train(config_of(place, distillation=teacher, steps=1), lambda *_: None, folder=tmp_path / "run")
+    train(config_of(place, steps=1), lambda *_: None, folder=tmp_path / "alone")
+    with_teacher, alone = (read_checkpoint(tmp_path / name / "checkpoint.pt")["method"] for name in ("run", "alone"))
+    assert with_teacher.keys() == alone.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("supervised", "is supervised by the target"), ("few", "the labels of some target images")]
+)
+def test_teachers_that_have_seen_target_labels_are_refused(place, tmp_path, name, message):
+    config = config_of(place, distillation={"checkpoint": place / name / "checkpoint.pt"})
+    with pytest.raises(ConfigError, match=f"{message}.*choose a teacher") as raised:
+        train(config, lambda *_: None, folder=tmp_path / "run")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_teacher_that_was_replaced_is_refused(place, teacher, tmp_path):
+    path = tmp_path / "teacher.pt"
+    shutil.copy(teacher["checkpoint"], path)
+    config = config_of(place, distillation={"checkpoint": path})
+    shutil.copy(place / "few" / "checkpoint.pt", path)
+    with pytest.raises(ConfigError, match="not the checkpoint that the configuration was made with"):
+        train(config, lambda *_: None, folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "distillation.checkpoint: must be the path"),
+        ({"checkpoint": "nowhere.pt"}, "distillation.checkpoint: nowhere.pt cannot be read"),
+        ({"digest": "0" * 64, "temperature": 0}, "temperature"),
+        ({"digest": "0" * 64, "weight": -1}, "weight"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_key(given, message):
+    from segda.config_problems import validated
+
+    plain = {
+        "data": {
+            "source": {"dataset": "scenes", "domain": "urban"},
+            "target": {"dataset": "scenes", "domain": "rural"},
+            "height": SIDE,
+            "width": SIDE,
+        },
+        "method": {"name": "source_only"},
+        "steps": 1,
+        "distillation": given,
+    }
+    with pytest.raises(ConfigError, match=message):
+        validated(TrainConfig, plain, where="here")
