@@ -1,8 +1,9 @@
 """Things that a configuration names: ours, those that installed packages offer, and those of a single file.
 
 A name is looked up in this order: ours; the entry points of the catalog's group, with which an installed package offers its
-own; a dotted name `package.module:Attribute`; where things can be described, the path of a YAML file. A guest, which is all
-that is not ours, is imported when its name is looked up and not before: a broken one harms nobody who does not use it.
+own; a dotted name `package.module:Attribute`; where things can be described, the path of a YAML file; where a package has very many
+of them, `family/name`. A guest, which is all that is not ours, is imported when its name is looked up and not before: a broken one
+harms nobody who does not use it.
 """
 
 import functools
@@ -48,6 +49,7 @@ class Catalog(Mapping[str, T]):
         built_in: Mapping[str, T],
         check: Callable[[Any], T],
         describe: Callable[[str], tuple[T, Guest]] | None = None,
+        families: Mapping[str, Callable[[str], tuple[T, Guest]]] | None = None,
     ) -> None:
         """Fill the catalog.
 
@@ -57,18 +59,20 @@ class Catalog(Mapping[str, T]):
             built_in: ours.
             check: returns a guest as it is to be used, or raises TypeError saying what it must be and what it is.
             describe: makes a guest out of the path of a YAML file; None: none is described so.
+            families: what makes a guest of `NAME` for the name `FAMILY/NAME`, by family; for packages that have very many things.
         """
         self.noun = noun
         self.group = group
         self._built_in = dict(built_in)
         self._check = check
         self._describe = describe
+        self._families = dict(families or {})
 
     def __getitem__(self, name: str) -> T:
         """Return what a name stands for.
 
         Args:
-            name: of one of ours or of an entry point, or a dotted name.
+            name: of one of ours or of an entry point, a dotted name, or one of a family.
 
         Raises:
             UnknownNameError: it stands for nothing.
@@ -100,8 +104,12 @@ class Catalog(Mapping[str, T]):
             dotted = name
         elif self._describe is not None and isinstance(name, str) and name.endswith(DESCRIPTION_SUFFIXES):
             return self._describe(name)
+        elif isinstance(name, str) and name.partition("/")[0] in self._families and "/" in name:
+            family, _, member = name.partition("/")
+            return self._families[family](member)
         else:
-            raise UnknownNameError(f"unknown {shown}{nearest(str(name), self)}; known: {', '.join(sorted(self))}")
+            known = [*sorted(self), *(f"{family}/NAME" for family in self._families)]
+            raise UnknownNameError(f"unknown {shown}{nearest(str(name), self)}; known: {', '.join(known)}")
         found = load(dotted, shown=shown)
         try:
             return self._check(found), origin(found, dotted, name=name, package=package)

@@ -509,6 +509,13 @@ class TrainConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _initial_weights_can_be_there(self) -> Self:
+        problem = self.model.weights_problem()
+        if problem is not None:
+            raise LocatedError(("model", "pretrained"), problem)
+        return self
+
+    @model_validator(mode="after")
     def _validators_are_named_once(self) -> Self:
         if len(set(self.validators)) != len(self.validators):
             raise LocatedError(("validators",), "a validator is named twice; name each once")

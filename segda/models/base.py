@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from segda.errors import ConfigError
@@ -21,23 +21,39 @@ class ModelConfig(Settings):
     Attributes:
         initial_weights: names of the fields that only say where initial weights come from. They need defaults. All others make up
             the architecture, and with it what the network costs.
+        unnamed_defaults: names of fields that plain data and labels leave out where they have their defaults. So a network can get
+            a setting without becoming another one for those who do not use it: what is remembered of its runs stays theirs.
     """
 
     initial_weights: ClassVar[frozenset[str]] = frozenset()
+    unnamed_defaults: ClassVar[frozenset[str]] = frozenset()
 
     name: str
-    # Networks as their architecture says do not have it among their settings: their identity is what it was.
     widths: tuple[Width, ...] | None = Field(
         None,
         min_length=1,
-        exclude_if=lambda widths: widths is None,
         description="layers that are narrower than the architecture says: name, channels given, channels taken; `segda slim` "
         "writes them into its checkpoint. Such a network has no initial weights: they come from a checkpoint (start) or are random",
     )
 
+    @model_serializer(mode="wrap")
+    def _without_unnamed_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        unnamed = {"widths", *self.unnamed_defaults}
+        usual = {name for name in unnamed if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in plain.items() if name not in usual}
+
     def architecture(self) -> dict[str, Any]:
         """Return the identity of the architecture as plain data: every setting but those about initial weights."""
         return self.model_dump(mode="json", exclude=set(self.initial_weights))
+
+    def weights_problem(self) -> str | None:
+        """Return why there are no such initial weights, one line, as far as the settings alone say it; None: they may be there.
+
+        A training is refused by it. A network that is measured or continued needs no initial weights.
+        """
+        return None
 
     def label(self) -> str:
         """Return the architecture for people: the name, then its other settings; text speaks for itself, and widths have a digest.

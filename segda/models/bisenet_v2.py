@@ -6,6 +6,9 @@ implementation: ReLU after the depthwise convolutions, after the aggregation and
 head, auxiliary heads that widen before they classify. It trains all five outputs with the same weight and cross-entropy over hard
 pixels (`loss: ohem`).
 
+`width` is the paper's width multiplier (there alpha): it scales the channels of both branches, of what joins them and inside of the
+heads, rounded to multiples of 8. The ratio of the branches (there lambda, 1/4) and the depth stay.
+
 Deviations: every up-sampling goes to an explicit size, so that every size from 32 x 32 works instead of multiples of 32; for those
 the result is the same. Gates are computed before they are repeated to a finer grid, which commutes. Pooled maps are normalized in
 single precision. Images are converted to the normalization that the implementation trains with.
@@ -28,8 +31,9 @@ from segda.models.blocks import (
     pool,
     resize_nearest,
 )
-from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights, unit_names
+from segda.models.official_weights import OfficialNames, ScaledWeightsConfig, load_official_weights, unit_names
 from segda.models.trunks.base import IMAGENET, Normalization, Renormalize
+from segda.models.width import scaled
 from segda.types import SegmentationOutput
 
 # Of the images that the published weights were trained on: Cityscapes' own mean and deviation.
@@ -40,9 +44,11 @@ _NORMALIZATION = Normalization(
 _EXPANSION = 6
 # Of the semantic branch's levels, whose outputs the auxiliary heads classify: channels, and pixels of the image per pixel.
 _LEVELS = ((16, 4), (32, 8), (64, 16), (128, 32))
+# Channels of what joins the branches, and inside of the head.
+_JOINED, _HEAD = 128, 1024
 
 
-class BiSeNetV2Config(OfficialWeightsConfig):
+class BiSeNetV2Config(ScaledWeightsConfig):
     """Settings of `BiSeNetV2`."""
 
     name: Literal["bisenet_v2"] = "bisenet_v2"
@@ -56,16 +62,22 @@ class BiSeNetV2Config(OfficialWeightsConfig):
 class Stem(nn.Module):
     """To 1/4 by two ways at once, a strided convolution and a maximum, which are joined."""
 
-    def __init__(self) -> None:
-        """Build the layers."""
+    def __init__(self, channels: int) -> None:
+        """Build the layers.
+
+        Args:
+            channels: of the result, even.
+        """
         super().__init__()
-        self.halve = ConvBNReLU(3, 16, stride=2)
-        self.convolve = nn.Sequential(ConvBNReLU(16, 8, kernel_size=1), ConvBNReLU(8, 16, stride=2))
+        self.halve = ConvBNReLU(3, channels, stride=2)
+        self.convolve = nn.Sequential(
+            ConvBNReLU(channels, channels // 2, kernel_size=1), ConvBNReLU(channels // 2, channels, stride=2)
+        )
         self.maximum = nn.MaxPool2d(3, 2, padding=1)
-        self.fuse = ConvBNReLU(32, 16)
+        self.fuse = ConvBNReLU(2 * channels, channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map float [B, 3, H, W] to float [B, 16, ceil(H / 4), ceil(W / 4)]."""
+        """Map float [B, 3, H, W] to float [B, channels, ceil(H / 4), ceil(W / 4)]."""
         halved = self.halve(image)
         result: Tensor = self.fuse(torch.cat([self.convolve(halved), self.maximum(halved)], dim=1))
         return result
@@ -172,8 +184,8 @@ class Branches(NamedTuple):
     """What the trunk computes.
 
     Attributes:
-        joined: both branches, float [B, 128, ceil(H / 8), ceil(W / 8)].
-        levels: of the semantic branch, at 1/4, 1/8, 1/16 and 1/32, with 16, 32, 64 and 128 channels.
+        joined: both branches, float [B, 128 * width, ceil(H / 8), ceil(W / 8)].
+        levels: of the semantic branch, at 1/4, 1/8, 1/16 and 1/32, with 16, 32, 64 and 128 times `width` channels.
     """
 
     joined: Tensor
@@ -183,23 +195,29 @@ class Branches(NamedTuple):
 class BilateralTrunk(nn.Module):
     """The branches and what joins them: all but the heads."""
 
-    def __init__(self) -> None:
-        """Build the layers."""
+    def __init__(self, width: float) -> None:
+        """Build the layers.
+
+        Args:
+            width: factor on the channels of every layer, see `scaled`.
+        """
         super().__init__()
-        layers, width = [], 3
-        for channels, depth in ((64, 2), (64, 3), (128, 3)):
-            layers += [ConvBNReLU(width, channels, stride=2)]
+        first, second, third, fourth = (scaled(channels, width) for channels, _ in _LEVELS)
+        narrow, wide = scaled(64, width), scaled(_JOINED, width)
+        layers, in_channels = [], 3
+        for channels, depth in ((narrow, 2), (narrow, 3), (wide, 3)):
+            layers += [ConvBNReLU(in_channels, channels, stride=2)]
             layers += [ConvBNReLU(channels, channels) for _ in range(depth - 1)]
-            width = channels
+            in_channels = channels
         self.detail = nn.Sequential(*layers)
-        self.stem = Stem()
-        self.eighth = nn.Sequential(GatherAndExpand(16, 32, stride=2), GatherAndExpand(32, 32))
-        self.sixteenth = nn.Sequential(GatherAndExpand(32, 64, stride=2), GatherAndExpand(64, 64))
+        self.stem = Stem(first)
+        self.eighth = nn.Sequential(GatherAndExpand(first, second, stride=2), GatherAndExpand(second, second))
+        self.sixteenth = nn.Sequential(GatherAndExpand(second, third, stride=2), GatherAndExpand(third, third))
         self.thirty_second = nn.Sequential(
-            GatherAndExpand(64, 128, stride=2), *(GatherAndExpand(128, 128) for _ in range(3))
+            GatherAndExpand(third, fourth, stride=2), *(GatherAndExpand(fourth, fourth) for _ in range(3))
         )
-        self.context = ContextEmbedding(128)
-        self.aggregation = GuidedAggregation(128)
+        self.context = ContextEmbedding(fourth)
+        self.aggregation = GuidedAggregation(wide)
 
     def forward(self, image: Tensor) -> Branches:
         """Compute the features of float [B, 3, H, W]."""
@@ -214,18 +232,19 @@ class BilateralTrunk(nn.Module):
 class AuxiliaryHead(nn.Module):
     """Classifies a level at twice its resolution, with as many channels there as the level's pixels have pixels of the image."""
 
-    def __init__(self, channels: int, stride: int, num_classes: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, num_classes: int) -> None:
         """Build the layers.
 
         Args:
             channels: of the level.
+            width: channels between the two convolutions.
             stride: pixels of the image per pixel of the level, along a side.
             num_classes: channels of the result.
         """
         super().__init__()
         self.stride = stride
-        self.narrow = nn.Sequential(ConvBNReLU(channels, 128), nn.Dropout(0.1))
-        self.widen = ConvBNReLU(128, stride**2)
+        self.narrow = nn.Sequential(ConvBNReLU(channels, width), nn.Dropout(0.1))
+        self.widen = ConvBNReLU(width, stride**2)
         self.classify = nn.Conv2d(stride**2, num_classes, 1)
 
     def forward(self, features: Tensor, *, size: tuple[int, int]) -> Tensor:
@@ -324,10 +343,11 @@ class BiSeNetV2(Segmenter):
         """
         super().__init__(config, num_classes=num_classes)
         self.renormalize = Renormalize(IMAGENET, _NORMALIZATION)
-        self.backbone = BilateralTrunk()
-        self.head = nn.Sequential(ConvBNReLU(128, 1024), nn.Dropout(0.1), nn.Conv2d(1024, num_classes, 1))
+        self.backbone = BilateralTrunk(config.width)
+        joined, inside = scaled(_JOINED, config.width), scaled(_HEAD, config.width)
+        self.head = nn.Sequential(ConvBNReLU(joined, inside), nn.Dropout(0.1), nn.Conv2d(inside, num_classes, 1))
         self.auxiliary_heads = nn.ModuleList(
-            AuxiliaryHead(channels, stride, num_classes) for channels, stride in _LEVELS
+            AuxiliaryHead(scaled(channels, config.width), joined, stride, num_classes) for channels, stride in _LEVELS
         )
         initialize_kaiming(self)
         for block in self.modules():
@@ -349,7 +369,7 @@ class BiSeNetV2(Segmenter):
 
         Returns:
             Logits float [B, num_classes, H, W]; four auxiliary outputs of the same shape, from the levels of the semantic branch
-            at 1/4, 1/8, 1/16 and 1/32, or none; features float [B, 128, ceil(H / 8), ceil(W / 8)], both branches joined.
+            at 1/4, 1/8, 1/16 and 1/32, or none; features float [B, 128 * width, ceil(H / 8), ceil(W / 8)], both branches joined.
 
         Raises:
             ConfigError: one image in training mode.

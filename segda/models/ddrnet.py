@@ -2,6 +2,9 @@
 
 Source: arXiv:2101.06085 and its code (ydhongHIT/DDRNet), whose names the file of weights uses. Published: mean IoU 0.778 on the
 validation images of Cityscapes, from ImageNet weights, with one auxiliary head of weight 0.4 (`loss.auxiliary_weight`).
+`width` scales the trunk's first channels (32, rounded to multiples of 8), of which all others but the pyramid's inner ones are
+multiples, as in the code; at width 2 the network is DDRNet-23.
+
 Deviations: every up-sampling goes to the size of what it is added to instead of an eighth rounded down, so that every size from
 32 x 32 works, and averages over windows are convolved in single precision; for multiples of 8 the result is the same. The code
 mixes synchronized with plain batch normalization; here all of them are plain.
@@ -16,9 +19,13 @@ from torch import Tensor, nn
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import enlarge_scores, initialize_kaiming, resize
 from segda.models.dual_resolution import CLASSIFIER, Bottleneck, head, head_names, projection, stage, stem
-from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
+from segda.models.official_weights import OfficialNames, ScaledWeightsConfig, load_official_weights
 from segda.models.pyramids import DeepAggregationPyramid, pyramid_names
+from segda.models.width import scaled
 from segda.types import SegmentationOutput
+
+# Channels at 1/4 and of each scale of the pyramid.
+_PLANES, _PYRAMID = 32, 128
 
 _NAMES = OfficialNames(
     own={
@@ -46,7 +53,7 @@ _NAMES = OfficialNames(
 )
 
 
-class DDRNet23SlimConfig(OfficialWeightsConfig):
+class DDRNet23SlimConfig(ScaledWeightsConfig):
     """Settings of `DDRNet23Slim`."""
 
     name: Literal["ddrnet_23_slim"] = "ddrnet_23_slim"
@@ -61,9 +68,9 @@ class Branches(NamedTuple):
     """What the trunk computes.
 
     Attributes:
-        exchanged: the fine branch after the first exchange, float [B, 64, ceil(H / 8), ceil(W / 8)].
-        high: end of the fine branch, float [B, 128, ceil(H / 8), ceil(W / 8)].
-        low: end of the coarse branch, float [B, 512, ceil(H / 64), ceil(W / 64)].
+        exchanged: the fine branch after the first exchange, float [B, 2 * planes, ceil(H / 8), ceil(W / 8)].
+        high: end of the fine branch, float [B, 4 * planes, ceil(H / 8), ceil(W / 8)].
+        low: end of the coarse branch, float [B, 16 * planes, ceil(H / 64), ceil(W / 64)].
     """
 
     exchanged: Tensor
@@ -74,22 +81,27 @@ class Branches(NamedTuple):
 class DualResolutionTrunk(nn.Module):
     """Three stages in common, then two branches: `high` at 1/8, `low` at 1/16, 1/32 and 1/64."""
 
-    def __init__(self) -> None:
-        """Build the layers."""
+    def __init__(self, planes: int) -> None:
+        """Build the layers.
+
+        Args:
+            planes: channels at 1/4; the fine branch has twice as many, the coarse one 4 and 8 times, before their ends.
+        """
         super().__init__()
-        self.stem = stem(32)
-        self.quarter = stage(32, 32, 2)
-        self.eighth = stage(32, 64, 2, stride=2)
-        self.high3, self.high4, self.high5 = stage(64, 64, 2), stage(64, 64, 2), Bottleneck(64, 64)
-        self.low3 = stage(64, 128, 2, stride=2)
-        self.low4 = stage(128, 256, 2, stride=2)
-        self.low5 = Bottleneck(256, 256, stride=2)
-        self.up3, self.up4 = projection(128, 64), projection(256, 64)
-        self.down3 = projection(64, 128, kernel_size=3, stride=2)
+        fine, low3, low4 = 2 * planes, 4 * planes, 8 * planes
+        self.stem = stem(planes)
+        self.quarter = stage(planes, planes, 2)
+        self.eighth = stage(planes, fine, 2, stride=2)
+        self.high3, self.high4, self.high5 = stage(fine, fine, 2), stage(fine, fine, 2), Bottleneck(fine, fine)
+        self.low3 = stage(fine, low3, 2, stride=2)
+        self.low4 = stage(low3, low4, 2, stride=2)
+        self.low5 = Bottleneck(low4, low4, stride=2)
+        self.up3, self.up4 = projection(low3, fine), projection(low4, fine)
+        self.down3 = projection(fine, low3, kernel_size=3, stride=2)
         self.down4 = nn.Sequential(
-            *projection(64, 128, kernel_size=3, stride=2),
+            *projection(fine, low3, kernel_size=3, stride=2),
             nn.ReLU(inplace=True),
-            *projection(128, 256, kernel_size=3, stride=2),
+            *projection(low3, low4, kernel_size=3, stride=2),
         )
 
     def forward(self, image: Tensor) -> Branches:
@@ -123,10 +135,11 @@ class DDRNet23Slim(Segmenter):
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network with Kaiming initialization; see `Segmenter.__init__`."""
         super().__init__(config, num_classes=num_classes)
-        self.backbone = DualResolutionTrunk()
-        self.pyramid = DeepAggregationPyramid(512, 128, 128)
-        self.head = head(128, 64, num_classes)
-        self.auxiliary_head = head(64, 64, num_classes)
+        planes = scaled(_PLANES, config.width)
+        self.backbone = DualResolutionTrunk(planes)
+        self.pyramid = DeepAggregationPyramid(16 * planes, _PYRAMID, 4 * planes)
+        self.head = head(4 * planes, 2 * planes, num_classes)
+        self.auxiliary_head = head(2 * planes, 2 * planes, num_classes)
         initialize_kaiming(self, mode="fan_out")
 
     def load_initial_weights(self) -> None:
@@ -142,7 +155,7 @@ class DDRNet23Slim(Segmenter):
 
         Returns:
             Logits float [B, num_classes, H, W]; one auxiliary output of the same shape, from the fine branch after the first
-            exchange, or none; features float [B, 128, ceil(H / 8), ceil(W / 8)], the sum of both branches.
+            exchange, or none; features float [B, 128 * width, ceil(H / 8), ceil(W / 8)], the sum of both branches.
 
         Raises:
             ConfigError: one image in training mode.

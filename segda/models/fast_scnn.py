@@ -1,7 +1,8 @@
 """Fast-SCNN (Poudel et al., BMVC 2019): two resolutions share their first layers. Small and without a trunk, trained from scratch.
 
 Source: arXiv:1902.04502, with the heads of the widely used PyTorch re-implementation: one auxiliary head, on the shared features at
-1/8, whose loss has the weight 0.4 there (`loss.auxiliary_weight`). Deviations: every up-sampling goes to an explicit size with
+1/8, whose loss has the weight 0.4 there (`loss.auxiliary_weight`). `width` scales all layers as the multiplier of MobileNetV2 does,
+whose blocks these are; the paper has no such networks. Deviations: every up-sampling goes to an explicit size with
 `align_corners=False`, and the first convolution is padded, so that every size from 32 x 32 works; the pyramid's pooling is written
 as two matrix products, see `pool_to_bins`.
 """
@@ -9,19 +10,24 @@ as two matrix products, see `pool_to_bins`.
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import ConvBNReLU, enlarge_scores, in_full_precision, initialize_kaiming, no_autocast, resize
+from segda.models.width import Width, scaled
 from segda.types import SegmentationOutput
 
 _BINS = (1, 2, 3, 6)
 
 
 class FastSCNNConfig(ModelConfig):
-    """Settings of `FastSCNN`: it has none."""
+    """Settings of `FastSCNN`."""
+
+    unnamed_defaults: ClassVar[frozenset[str]] = frozenset({"width"})
 
     name: Literal["fast_scnn"] = "fast_scnn"
+    width: Width = Field(1.0, description="factor on the channels of every layer, rounded to multiples of 8")
 
 
 class SeparableConv(nn.Sequential):
@@ -162,19 +168,22 @@ class FastSCNN(Segmenter):
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network with Kaiming initialization; see `Segmenter.__init__`."""
         super().__init__(config, num_classes=num_classes)
+        half, quarter, fine, middle, wide = (scaled(channels, config.width) for channels in (32, 48, 64, 96, 128))
         self.shared = nn.Sequential(
-            ConvBNReLU(3, 32, stride=2), SeparableConv(32, 48, stride=2), SeparableConv(48, 64, stride=2)
+            ConvBNReLU(3, half, stride=2),
+            SeparableConv(half, quarter, stride=2),
+            SeparableConv(quarter, fine, stride=2),
         )
-        blocks, width = [], 64
-        for channels, stride in ((64, 2), (96, 2), (128, 1)):
-            blocks += [InvertedResidual(width, channels, stride=stride)]
+        blocks, in_channels = [], fine
+        for channels, stride in ((fine, 2), (middle, 2), (wide, 1)):
+            blocks += [InvertedResidual(in_channels, channels, stride=stride)]
             blocks += [InvertedResidual(channels, channels) for _ in range(2)]
-            width = channels
-        self.coarse = nn.Sequential(*blocks, PyramidPooling(width))
-        self.fusion = FeatureFusion(width, 64, 128)
-        self.refine = nn.Sequential(SeparableConv(128, 128), SeparableConv(128, 128))
-        self.classifier = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(128, num_classes, 1))
-        self.auxiliary_head = nn.Sequential(ConvBNReLU(64, 32), nn.Dropout(0.1), nn.Conv2d(32, num_classes, 1))
+            in_channels = channels
+        self.coarse = nn.Sequential(*blocks, PyramidPooling(wide))
+        self.fusion = FeatureFusion(wide, fine, wide)
+        self.refine = nn.Sequential(SeparableConv(wide, wide), SeparableConv(wide, wide))
+        self.classifier = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(wide, num_classes, 1))
+        self.auxiliary_head = nn.Sequential(ConvBNReLU(fine, half), nn.Dropout(0.1), nn.Conv2d(half, num_classes, 1))
         initialize_kaiming(self)
 
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
@@ -186,7 +195,7 @@ class FastSCNN(Segmenter):
 
         Returns:
             Logits float [B, num_classes, H, W]; one auxiliary output of the same shape, from the shared features at 1/8, or none;
-            features float [B, 128, ceil(H / 8), ceil(W / 8)].
+            features float [B, 128 * width, ceil(H / 8), ceil(W / 8)].
 
         Raises:
             ConfigError: one image in training mode.

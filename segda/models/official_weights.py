@@ -18,6 +18,7 @@ from segda.config_problems import LocatedError
 from segda.errors import WeightsError
 from segda.models.base import ModelConfig
 from segda.models.trunks.pretrained import check_digest, read_state_dict
+from segda.models.width import Width
 from segda.torch_files import misfits
 
 _logger = logging.getLogger(__name__)
@@ -42,6 +43,23 @@ class OfficialWeightsConfig(ModelConfig):
             what = "names no file" if self.weights_file is None else "is read with pretrained: file only"
             raise LocatedError(
                 ("weights_file",), f"{what}; give both pretrained: file and weights_file, or neither of them"
+            )
+        return self
+
+
+class ScaledWeightsConfig(OfficialWeightsConfig):
+    """Settings of a network with official weights, which are those of width 1."""
+
+    unnamed_defaults: ClassVar[frozenset[str]] = frozenset({"width"})
+
+    width: Width = Field(1.0, description="factor on the channels of every layer, see the network's file")
+
+    @model_validator(mode="after")
+    def _published_weights_have_width_1(self) -> Self:
+        if self.pretrained == "file" and self.width != 1:
+            raise LocatedError(
+                ("width",),
+                f"published weights of {self.name} are for width 1, got {self.width:g}; say pretrained: none, or leave width at 1",
             )
         return self
 

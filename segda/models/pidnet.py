@@ -4,6 +4,9 @@ Source: its code (XuJiacong/PIDNet, MIT), whose names the files of weights use. 
 of Cityscapes, 0.801 on CamVid from those weights. The heads of training read what a ReLU has left, as in the code, which rectifies
 in place. Losses there: OHEM of the main output, 0.4 times the cross-entropy of an auxiliary one (`loss.auxiliary_weight`), and
 what the boundary adds (`segda.losses.boundary`, rule `balanced`); here all class scores have the loss that the configuration names.
+`width` scales the trunk's first channels (32, rounded to multiples of 8), of which all others but the inner ones of pyramid and
+heads are multiples, as in the code; at width 2 the network is PIDNet-M.
+
 Deviations: averages over windows are convolved in single precision.
 """
 
@@ -16,9 +19,13 @@ from torch import Tensor, nn
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import enlarge_scores, initialize_kaiming, resize
 from segda.models.dual_resolution import CLASSIFIER, BasicBlock, Bottleneck, head, head_names, projection, stage, stem
-from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
+from segda.models.official_weights import OfficialNames, ScaledWeightsConfig, load_official_weights
 from segda.models.pyramids import ParallelAggregationPyramid, pyramid_names
+from segda.models.width import scaled
 from segda.types import Boundary, SegmentationOutput
+
+# Channels at 1/4, of each scale of the pyramid, and inside of heads.
+_PLANES, _PYRAMID, _HEAD = 32, 96, 128
 
 _NAMES = OfficialNames(
     own={
@@ -65,7 +72,7 @@ _NAMES = OfficialNames(
 )
 
 
-class PIDNetSConfig(OfficialWeightsConfig):
+class PIDNetSConfig(ScaledWeightsConfig):
     """Settings of `PIDNetS`."""
 
     name: Literal["pidnet_s"] = "pidnet_s"
@@ -125,11 +132,11 @@ class Branches(NamedTuple):
     """What the trunk computes.
 
     Attributes:
-        exchanged: the branch for detail after it met context at 1/16, rectified, float [B, 64, ceil(H / 8), ceil(W / 8)].
-        detail: its end, float [B, 128, ceil(H / 8), ceil(W / 8)].
-        edges: the branch for boundaries after it met context twice, rectified, float [B, 64, ceil(H / 8), ceil(W / 8)].
-        boundary: its end, float [B, 128, ceil(H / 8), ceil(W / 8)].
-        context: end of the branch for context, float [B, 512, ceil(H / 64), ceil(W / 64)].
+        exchanged: the branch for detail after it met context at 1/16, rectified, float [B, 2 * planes, ceil(H / 8), ceil(W / 8)].
+        detail: its end, float [B, 4 * planes, ceil(H / 8), ceil(W / 8)].
+        edges: the branch for boundaries after it met context twice, rectified, float [B, 2 * planes, ceil(H / 8), ceil(W / 8)].
+        boundary: its end, float [B, 4 * planes, ceil(H / 8), ceil(W / 8)].
+        context: end of the branch for context, float [B, 16 * planes, ceil(H / 64), ceil(W / 64)].
     """
 
     exchanged: Tensor
@@ -142,19 +149,26 @@ class Branches(NamedTuple):
 class ThreeBranchTrunk(nn.Module):
     """Two stages in common, then three branches: context goes down to 1/64, the other two stay at 1/8 and are told of it twice."""
 
-    def __init__(self) -> None:
-        """Build the layers."""
+    def __init__(self, planes: int) -> None:
+        """Build the layers.
+
+        Args:
+            planes: channels at 1/4; the fine branches have twice as many, that for context 4 and 8 times, before their ends.
+        """
         super().__init__()
-        self.stem = stem(32)
-        self.quarter = stage(32, 32, 2)
-        self.eighth = stage(32, 64, 2, stride=2)
-        self.context3, self.context4 = stage(64, 128, 3, stride=2), stage(128, 256, 3, stride=2)
-        self.context5 = nn.Sequential(Bottleneck(256, 256, stride=2), Bottleneck(512, 256))
-        self.detail3, self.detail4, self.detail5 = stage(64, 64, 2), stage(64, 64, 2), Bottleneck(64, 64)
-        self.boundary3, self.boundary4, self.boundary5 = BasicBlock(64, 32), Bottleneck(32, 32), Bottleneck(64, 64)
-        self.to_detail3, self.to_detail4 = projection(128, 64), projection(256, 64)
-        self.guide3, self.guide4 = GuidedFusion(64, 32), GuidedFusion(64, 32)
-        self.to_boundary3, self.to_boundary4 = projection(128, 32, kernel_size=3), projection(256, 64, kernel_size=3)
+        fine, low3, low4 = 2 * planes, 4 * planes, 8 * planes
+        self.stem = stem(planes)
+        self.quarter = stage(planes, planes, 2)
+        self.eighth = stage(planes, fine, 2, stride=2)
+        self.context3, self.context4 = stage(fine, low3, 3, stride=2), stage(low3, low4, 3, stride=2)
+        self.context5 = nn.Sequential(Bottleneck(low4, low4, stride=2), Bottleneck(2 * low4, low4))
+        self.detail3, self.detail4, self.detail5 = stage(fine, fine, 2), stage(fine, fine, 2), Bottleneck(fine, fine)
+        self.boundary3, self.boundary4 = BasicBlock(fine, planes), Bottleneck(planes, planes)
+        self.boundary5 = Bottleneck(fine, fine)
+        self.to_detail3, self.to_detail4 = projection(low3, fine), projection(low4, fine)
+        self.guide3, self.guide4 = GuidedFusion(fine, planes), GuidedFusion(fine, planes)
+        self.to_boundary3 = projection(low3, planes, kernel_size=3)
+        self.to_boundary4 = projection(low4, fine, kernel_size=3)
 
     def forward(self, image: Tensor) -> Branches:
         """Compute the features of float [B, 3, H, W]."""
@@ -186,12 +200,13 @@ class PIDNetS(Segmenter):
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network with Kaiming initialization; see `Segmenter.__init__`."""
         super().__init__(config, num_classes=num_classes)
-        self.backbone = ThreeBranchTrunk()
-        self.pyramid = ParallelAggregationPyramid(512, 96, 128)
-        self.fusion = BoundaryGuidedFusion(128)
-        self.head = head(128, 128, num_classes)
-        self.auxiliary_head = head(64, 128, num_classes)
-        self.boundary_head = head(64, 32, 1)
+        planes = scaled(_PLANES, config.width)
+        self.backbone = ThreeBranchTrunk(planes)
+        self.pyramid = ParallelAggregationPyramid(16 * planes, _PYRAMID, 4 * planes)
+        self.fusion = BoundaryGuidedFusion(4 * planes)
+        self.head = head(4 * planes, _HEAD, num_classes)
+        self.auxiliary_head = head(2 * planes, _HEAD, num_classes)
+        self.boundary_head = head(2 * planes, planes, 1)
         initialize_kaiming(self, mode="fan_out")
 
     def load_initial_weights(self) -> None:
@@ -207,8 +222,8 @@ class PIDNetS(Segmenter):
 
         Returns:
             Logits float [B, num_classes, H, W]; one auxiliary output of the same shape, from detail that met context once, or none;
-            features float [B, 128, ceil(H / 8), ceil(W / 8)], the three branches in one; boundary logits float [B, 1, H, W] with
-            the auxiliary output.
+            features float [B, 128 * width, ceil(H / 8), ceil(W / 8)], the three branches in one; boundary logits float
+            [B, 1, H, W] with the auxiliary output.
 
         Raises:
             ConfigError: one image in training mode.

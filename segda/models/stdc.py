@@ -9,6 +9,9 @@ outputs of the same weight.
 Scores are enlarged with `align_corners`, unlike in the other networks here: the published weights were trained with it, and what
 they say would be shifted by up to half of the eight pixels that a score stands for.
 
+`width` scales the trunk as the code's own `base` does, the channels of its second convolution (64, rounded to multiples of 8) of
+which the others are multiples; what comes after the trunk keeps its channels.
+
 Deviations: pooled maps are convolved and normalized in single precision; one of the four heads for detail that the code builds is
 here, the one that its training uses. The code normalizes outside of the trunk with the absolute values of the weights, so a file's
 are made positive.
@@ -30,20 +33,22 @@ from segda.models.blocks import (
     in_full_precision,
     initialize_kaiming,
     pool,
-    resize_nearest,
 )
-from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights, unit_names
+from segda.models.context_path import CONTEXT, ContextPath
+from segda.models.official_weights import OfficialNames, ScaledWeightsConfig, load_official_weights, unit_names
 from segda.models.trunks.base import Pyramid
+from segda.models.width import scaled
 from segda.tunable import Choice
 from segda.types import Boundary, SegmentationOutput
 
 # Blocks of each stage, at 1/8, 1/16 and 1/32.
 _BLOCKS = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
-_CHANNELS = (256, 512, 1024)
-_CONTEXT = 128
+# Channels of the second convolution, and how many times as many the stages have.
+_BASE = 64
+_FACTORS = (4, 8, 16)
 
 
-class STDCConfig(OfficialWeightsConfig):
+class STDCConfig(ScaledWeightsConfig):
     """Settings of `STDC`."""
 
     name: Literal["stdc"] = "stdc"
@@ -98,19 +103,21 @@ def _depthwise(channels: int, *, stride: int) -> nn.Sequential:
 class STDCTrunk(nn.Module):
     """Two strided convolutions, then three stages of short dense blocks."""
 
-    def __init__(self, blocks: tuple[int, int, int]) -> None:
+    def __init__(self, blocks: tuple[int, int, int], base: int) -> None:
         """Build the trunk.
 
         Args:
             blocks: number of blocks in each stage.
+            base: channels of the second convolution; the first has half of them, the stages 4, 8 and 16 times as many.
         """
         super().__init__()
-        self.stem = nn.Sequential(ConvBNReLU(3, 32, stride=2), ConvBNReLU(32, 64, stride=2))
-        stages, width = [], 64
-        for channels, depth in zip(_CHANNELS, blocks, strict=True):
+        self.stem = nn.Sequential(ConvBNReLU(3, base // 2, stride=2), ConvBNReLU(base // 2, base, stride=2))
+        self.channels = [factor * base for factor in _FACTORS]
+        stages, in_channels = [], base
+        for channels, depth in zip(self.channels, blocks, strict=True):
             rest = (ShortTermDense(channels, channels) for _ in range(depth - 1))
-            stages.append(nn.Sequential(ShortTermDense(width, channels, stride=2), *rest))
-            width = channels
+            stages.append(nn.Sequential(ShortTermDense(in_channels, channels, stride=2), *rest))
+            in_channels = channels
         self.eighth, self.sixteenth, self.thirty_second = stages
 
     def forward(self, image: Tensor) -> Pyramid:
@@ -118,50 +125,6 @@ class STDCTrunk(nn.Module):
         eighth = self.eighth(self.stem(image))
         sixteenth = self.sixteenth(eighth)
         return Pyramid(eighth, sixteenth, self.thirty_second(sixteenth))
-
-
-class AttentionRefinement(nn.Module):
-    """3x3 convolution to fewer channels, which are weighed by what they are on average over the image."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        """Build the layers.
-
-        Args:
-            in_channels: channels of the input.
-            channels: channels of the result.
-        """
-        super().__init__()
-        self.project = ConvBNReLU(in_channels, channels)
-        self.attention = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map float [B, in_channels, h, w] to float [B, channels, h, w]."""
-        projected: Tensor = self.project(features)
-        weights = in_full_precision(self.attention, pool(projected)).sigmoid()
-        return projected * weights.to(projected.dtype)
-
-
-class ContextPath(nn.Module):
-    """From the whole image to 1/8, adding what each level of the trunk says."""
-
-    def __init__(self) -> None:
-        """Build the layers."""
-        super().__init__()
-        _, sixteenth, thirty_second = _CHANNELS
-        self.whole = ConvBNReLU(thirty_second, _CONTEXT, kernel_size=1)
-        self.refine_thirty_second = AttentionRefinement(thirty_second, _CONTEXT)
-        self.refine_sixteenth = AttentionRefinement(sixteenth, _CONTEXT)
-        self.to_sixteenth = ConvBNReLU(_CONTEXT, _CONTEXT)
-        self.to_eighth = ConvBNReLU(_CONTEXT, _CONTEXT)
-
-    def forward(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
-        """Return the context at 1/8 and at 1/16, float [B, 128, ...]."""
-        fine, middle, deep = pyramid
-        whole = in_full_precision(self.whole, pool(deep)).to(deep.dtype)
-        context = self.refine_thirty_second(deep) + whole
-        sixteenth = self.to_sixteenth(resize_nearest(context, size=(middle.shape[2], middle.shape[3])))
-        context = self.refine_sixteenth(middle) + sixteenth
-        return self.to_eighth(resize_nearest(context, size=(fine.shape[2], fine.shape[3]))), sixteenth
 
 
 class FeatureFusion(nn.Module):
@@ -270,12 +233,13 @@ class STDC(Segmenter):
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network with Kaiming initialization; see `Segmenter.__init__`."""
         super().__init__(config, num_classes=num_classes)
-        self.backbone = STDCTrunk(_BLOCKS[config.variant])
-        self.context = ContextPath()
-        self.fusion = FeatureFusion(_CHANNELS[0] + _CONTEXT, 256)
+        self.backbone = STDCTrunk(_BLOCKS[config.variant], scaled(_BASE, config.width))
+        eighth, sixteenth, thirty_second = self.backbone.channels
+        self.context = ContextPath(sixteenth, thirty_second)
+        self.fusion = FeatureFusion(eighth + CONTEXT, 256)
         self.head = _head(256, 256, num_classes)
-        self.auxiliary_heads = nn.ModuleList(_head(_CONTEXT, 64, num_classes) for _ in range(2))
-        self.boundary_head = _head(_CHANNELS[0], 64, 1)
+        self.auxiliary_heads = nn.ModuleList(_head(CONTEXT, 64, num_classes) for _ in range(2))
+        self.boundary_head = _head(eighth, 64, 1)
         initialize_kaiming(self)
 
     def load_initial_weights(self) -> None:

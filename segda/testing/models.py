@@ -98,6 +98,9 @@ def check_configuration(kind: type[Segmenter], config: ModelConfig) -> None:
         _hold(name in fields, f"initial_weights names {name}, which is no field of the configuration")
         _hold(not fields[name].is_required(), f"{name} says where initial weights come from and needs a default")
         _hold(name not in config.architecture(), f"the architecture must not depend on {name}")
+    for name in kind.Config.unnamed_defaults:
+        _hold(name in fields, f"unnamed_defaults names {name}, which is no field of the configuration")
+        _hold(not fields[name].is_required(), f"{name} is left out of plain data at its default and needs one")
 
 
 def check_auxiliary(kind: type[Segmenter], config: ModelConfig) -> None:

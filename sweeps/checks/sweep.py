@@ -36,7 +36,7 @@ from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
 from sweeps.file.space import Float, Parameter, SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import CRITERIA, EFFICIENCY, MIN_VOTERS, SPLITS, is_oracle, is_validator, label_free
-from sweeps.paths import value_at
+from sweeps.paths import value_at, with_values
 from sweeps.schedulers.base import StoppingConfig
 
 _LONGEST_NAME = 100  # characters, of a reference
@@ -315,7 +315,7 @@ def _build(spec: SweepSpec, params: Mapping[str, Scalar], *, at: Location | None
         config = TrainConfig.model_validate(plain)
     except ValidationError as error:
         problem = first_problem(error, TrainConfig, plain)
-        raise _blame(problem, params, at) from error
+        raise _blame(spec, problem, params, at) from error
     taken = config.model_dump()
     for path, value in params.items():
         # A training takes "4" for 4; a search would take them for two choices. Paths are text too.
@@ -324,17 +324,45 @@ def _build(spec: SweepSpec, params: Mapping[str, Scalar], *, at: Location | None
     return config
 
 
-def _blame(problem: Problem, params: Mapping[str, Scalar], at: Location | None) -> LocatedError:
+def _blame(spec: SweepSpec, problem: Problem, params: Mapping[str, Scalar], at: Location | None) -> LocatedError:
     """Say which key of the sweep file causes a problem of a training configuration."""
     path = dotted(problem.location)
+    remedy = "" if path in params else _remedy(spec, path, params)
     if at is not None and path == at[1]:
         return LocatedError(at, problem.text)
     if at is not None:
         value = params[str(at[1])]
-        return LocatedError(at, f"{value!r} makes a configuration that cannot be trained: {problem}")
+        return LocatedError(at, f"{value!r} makes a configuration that cannot be trained: {problem}{remedy}")
     if path in params:
         return LocatedError(("search", path), problem.text)
-    return LocatedError(("base", *problem.location), problem.text)
+    return LocatedError(("base", *problem.location), f"{problem.text}{remedy}")
+
+
+def _remedy(spec: SweepSpec, path: str, params: Mapping[str, Scalar]) -> str:
+    """Return how to give a value of `base` to those networks, methods, ... alone that take it; empty if that is not the problem."""
+    part, value = part_of(path), value_at(spec.base, path)
+    if part is None or value is None:
+        return ""
+    name = params.get(f"{part}.name", name_of(spec.base, part))
+    fitting = [other for other in sorted(_reachable(spec, part)) if _takes(part, other, path, value)]
+    if not fitting or name in fitting:
+        return ""
+    wanted = f"{path}: {{choices: [{value}], when: {{{part}.name: [{', '.join(fitting)}]}}}}"
+    return (
+        f". Of the {VARIANTS[part].noun}s of this sweep only {', '.join(fitting)} can have {value}, {name} cannot: leave it out of "
+        f"base, where each keeps its own default, or say for which it is meant, under search: `{wanted}`"
+    )
+
+
+def _takes(part: str, name: str, path: str, value: Any) -> bool:
+    """Return whether a part with some name can have a value at a path, its other settings at their defaults."""
+    if path not in fields_of(part, name):
+        return False
+    try:
+        VARIANTS[part][name].Config.model_validate(with_values({"name": name}, {path.removeprefix(f"{part}."): value}))
+    except ValidationError:
+        return False
+    return True
 
 
 def _check_references(spec: SweepSpec) -> None:

@@ -1,7 +1,7 @@
 """The contract that every trunk keeps."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,14 +75,16 @@ class PublishedWeights(NamedTuple):
     Attributes:
         file: name of the file; the eight hexadecimal digits before its suffix are the head of its SHA-256.
         classifier: beginnings of the names of tensors in it that belong to the classifier, which a trunk does not have.
-        package: installed Python package that holds it in its folder `models`; None: it is downloaded.
+        package: installed Python package that holds it in its folder `models`; None: it is downloaded, unless `hub` is given.
         sha256: the whole digest, 64 hexadecimal digits; None: its head in the name must do.
+        hub: repository on Hugging Face; the file is looked for in the local cache of it and never downloaded.
     """
 
     file: str
     classifier: tuple[str, ...]
     package: str | None = None
     sha256: str | None = None
+    hub: str | None = None
 
 
 class Trunk(nn.Module, ABC):
@@ -98,7 +100,7 @@ class Trunk(nn.Module, ABC):
 
     channels: tuple[int, int, int]
     published: PublishedWeights | None = None
-    normalization: ClassVar[Normalization] = IMAGENET
+    normalization: Normalization = IMAGENET
 
     @abstractmethod
     def forward(self, image: Tensor) -> Pyramid:
@@ -110,3 +112,15 @@ class Trunk(nn.Module, ABC):
         Returns:
             Features at 1/8, 1/16 and 1/32 of the image's size, rounded up.
         """
+
+    def converted(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return weights under the trunk's names and without a classifier; whether they fit is asked afterwards.
+
+        Args:
+            state: what the file of a trained network holds, name -> tensor.
+
+        Raises:
+            ValueError: it is none of this trunk; says why in one line.
+        """
+        classifier = () if self.published is None else self.published.classifier
+        return {name: value for name, value in state.items() if not name.startswith(classifier)}

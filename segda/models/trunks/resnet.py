@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from segda.models.trunks.base import PublishedWeights, Pyramid, Trunk
+from segda.models.width import scaled
 
 
 class BasicBlock(nn.Module):
@@ -77,26 +78,30 @@ class Bottleneck(nn.Module):
 class ResNet(Trunk):
     """The trunk: stem and four stages."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int], *, file: str) -> None:
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int], *, file: str, width: float = 1.0
+    ) -> None:
         """Build the trunk with random weights.
 
         Args:
             block: kind of residual block.
             blocks: number of blocks in each of the four stages.
             file: name of the file of its ImageNet weights.
+            width: factor on the channels of every layer, see `scaled`.
         """
         super().__init__()
         self.published = PublishedWeights(file, classifier=("fc.",))
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        first, second, third, fourth = (scaled(channels, width) for channels in (64, 128, 256, 512))
+        self.conv1 = nn.Conv2d(3, first, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         expansion = block.expansion
-        self.layer1 = _stage(block, 64, 64, blocks[0], stride=1)
-        self.layer2 = _stage(block, 64 * expansion, 128, blocks[1], stride=2)
-        self.layer3 = _stage(block, 128 * expansion, 256, blocks[2], stride=2)
-        self.layer4 = _stage(block, 256 * expansion, 512, blocks[3], stride=2)
-        self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
+        self.layer1 = _stage(block, first, first, blocks[0], stride=1)
+        self.layer2 = _stage(block, first * expansion, second, blocks[1], stride=2)
+        self.layer3 = _stage(block, second * expansion, third, blocks[2], stride=2)
+        self.layer4 = _stage(block, third * expansion, fourth, blocks[3], stride=2)
+        self.channels = (second * expansion, third * expansion, fourth * expansion)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -125,21 +130,37 @@ def _stage(
     return nn.Sequential(block(in_channels, channels, stride=stride), *rest)
 
 
-def resnet18() -> ResNet:
-    """Return ResNet-18 without classifier: 11,176,512 parameters, 256 and 512 channels at 1/16 and 1/32."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), file="resnet18-f37072fd.pth")
+def resnet18(*, width: float = 1.0) -> ResNet:
+    """Return ResNet-18 without classifier: 11,176,512 parameters, 256 and 512 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every layer.
+    """
+    return ResNet(BasicBlock, (2, 2, 2, 2), file="resnet18-f37072fd.pth", width=width)
 
 
-def resnet34() -> ResNet:
-    """Return ResNet-34 without classifier: 21,284,672 parameters, 256 and 512 channels at 1/16 and 1/32."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), file="resnet34-b627a593.pth")
+def resnet34(*, width: float = 1.0) -> ResNet:
+    """Return ResNet-34 without classifier: 21,284,672 parameters, 256 and 512 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every layer.
+    """
+    return ResNet(BasicBlock, (3, 4, 6, 3), file="resnet34-b627a593.pth", width=width)
 
 
-def resnet50() -> ResNet:
-    """Return ResNet-50 without classifier: 23,508,032 parameters, 1024 and 2048 channels at 1/16 and 1/32."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), file="resnet50-0676ba61.pth")
+def resnet50(*, width: float = 1.0) -> ResNet:
+    """Return ResNet-50 without classifier: 23,508,032 parameters, 1024 and 2048 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every layer.
+    """
+    return ResNet(Bottleneck, (3, 4, 6, 3), file="resnet50-0676ba61.pth", width=width)
 
 
-def resnet101() -> ResNet:
-    """Return ResNet-101 without classifier: 42,500,160 parameters, 1024 and 2048 channels at 1/16 and 1/32."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), file="resnet101-63fe2227.pth")
+def resnet101(*, width: float = 1.0) -> ResNet:
+    """Return ResNet-101 without classifier: 42,500,160 parameters, 1024 and 2048 channels at 1/16 and 1/32.
+
+    Args:
+        width: factor on the channels of every layer.
+    """
+    return ResNet(Bottleneck, (3, 4, 23, 3), file="resnet101-63fe2227.pth", width=width)

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,10 +36,10 @@ def literal_forward(network: BiSeNetV1, image: Tensor) -> tuple[Tensor, Tensor, 
     return network.classifier(up(fused, size)), up(head_middle(middle), size), up(head_deep(deep), size)
 
 
-def randomized_network() -> BiSeNetV1:
+def randomized_network(form: str = "course") -> BiSeNetV1:
     """A network in which every term matters: biases and normalizations are not at their start."""
     torch.manual_seed(0)
-    network = BiSeNetV1(BiSeNetV1.Config(), num_classes=4).double()
+    network = BiSeNetV1(BiSeNetV1.Config(form=form), num_classes=4).double()
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim == 1:
@@ -73,6 +76,68 @@ def test_the_cheap_order_has_the_literal_gradients() -> None:
 
     for gradient, wanted in zip(ours, literal, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-7)
+
+
+def published_forward(network: BiSeNetV1, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The paper form as its public implementation computes it: by fixed factors, for multiples of 32."""
+
+    def attention(features: Tensor, layers: torch.nn.Sequential) -> Tensor:
+        return torch.sigmoid(layers[1](layers[0](features.mean((2, 3), keepdim=True))))
+
+    def refine(module: torch.nn.Module, features: Tensor) -> Tensor:
+        projected = module.project(features)
+        return projected * attention(projected, module.attention)
+
+    def twice(features: Tensor) -> Tensor:
+        return functional.interpolate(features, scale_factor=2.0, mode="nearest")
+
+    def enlarge(scores: Tensor, factor: float) -> Tensor:
+        return functional.interpolate(scores, scale_factor=factor, mode="bilinear", align_corners=False)
+
+    pyramid, path = network.backbone(image), network.context
+    whole = path.whole(functional.adaptive_avg_pool2d(pyramid.thirty_second, 1)).expand(
+        -1, -1, *pyramid.thirty_second.shape[2:]
+    )
+    sixteenth = path.to_sixteenth(twice(refine(path.refine_thirty_second, pyramid.thirty_second) + whole))
+    eighth = path.to_eighth(twice(refine(path.refine_sixteenth, pyramid.sixteenth) + sixteenth))
+    fused = network.fusion.project(torch.cat([network.spatial_path(image), eighth], dim=1))
+    fused = fused * attention(fused, network.fusion.attention) + fused
+    of_eighth, of_sixteenth = network.auxiliary_heads
+    return (
+        enlarge(network.classifier(fused), 8.0),
+        enlarge(of_eighth(eighth), 8.0),
+        enlarge(of_sixteenth(sixteenth), 16.0),
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_paper_form_computes_what_its_public_implementation_does(training: bool) -> None:
+    network = randomized_network("paper").train(training)
+    image = torch.randn(3, 3, 64, 96, dtype=torch.float64)
+
+    output = network(image, auxiliary=True)
+    expected = published_forward(network, image)
+
+    for scores, wanted in zip((output.logits, *output.auxiliary), expected, strict=True):
+        assert wanted.abs().max() > 0.1
+        torch.testing.assert_close(scores, wanted, rtol=1e-9, atol=1e-9)
+    assert output.features.shape == (3, 256, 8, 12)
+
+
+def test_who_names_no_form_has_the_network_that_there_was_before_there_were_two() -> None:
+    config = BiSeNetV1.Config(form="course")
+
+    assert BiSeNetV1.Config() == config
+    assert config.architecture() == {"name": "bisenet_v1", "backbone": "resnet18"}
+    assert "form" not in config.model_dump(mode="json")
+    paper = BiSeNetV1.Config(form="paper")
+    assert (config.label(), paper.label()) == ("bisenet_v1 (resnet18)", "bisenet_v1 (paper, resnet18)")
+    assert BiSeNetV1.Config.model_validate(paper.model_dump(mode="json")) == paper
+
+
+def test_a_file_of_weights_that_would_not_be_read_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"read with pretrained: imagenet only, got pretrained: none"):
+        BiSeNetV1.Config(pretrained="none", weights_file=Path("weights.pth"))
 
 
 # Counts of the published implementation without its unused ImageNet classifier, auxiliary heads included.

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from segda.errors import WeightsError
 from segda.models import build_segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
-from segda.models.trunks import pretrained
+from segda.models.trunks import Pyramid, base, pretrained
 from segda.models.trunks.base import PublishedWeights
 from segda.models.trunks.pretrained import load_imagenet_weights
 from segda.models.trunks.resnet import resnet18
 
 
-class Trunk(nn.Module):
+class Trunk(base.Trunk):
     """A trunk of few weights: the loader works on names and shapes."""
 
     def __init__(self, width: int = 4, file: str = "resnet18-00000000.pth") -> None:
@@ -29,6 +29,9 @@ class Trunk(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = nn.Sequential(nn.Conv2d(width, width, 3), nn.BatchNorm2d(width))
+
+    def forward(self, image: Tensor) -> Pyramid:
+        raise NotImplementedError
 
 
 def published_state(trunk: nn.Module | None = None) -> dict[str, Tensor]:
