@@ -162,6 +162,7 @@ def slim_checkpoint(
             history=[],
             interval=Interval(),
             round=None,
+            masks={},
         )
     except OSError as error:
         raise ConfigError(

@@ -85,6 +85,7 @@ class TimmTrunk(Trunk):
         """
         super().__init__()
         self._name = name
+        self._levels: tuple[int, ...] | None = None
         with torch.device("meta"):
             self._levels = self._find_levels()
         self.network = self._create()
@@ -138,7 +139,6 @@ class TimmTrunk(Trunk):
 
     def _find_levels(self) -> tuple[int, ...]:
         """Return which of the model's features are the deepest ones at 1/8, 1/16 and 1/32."""
-        self._levels: tuple[int, ...] | None = None
         shown = f"backbone 'timm/{self._name}'"
         try:
             network = self._create()
@@ -189,4 +189,4 @@ def _is_of(name: str, modules: tuple[str, ...]) -> bool:
 def _normalization(settings: Any) -> Normalization:
     """Return what a model's weights expect; timm gives it for pixels in 0..1."""
     mean, std = (tuple(round(255 * value, 6) for value in settings[key]) for key in ("mean", "std"))
-    return Normalization(mean, std)  # type: ignore[arg-type]
+    return Normalization(mean, std)
