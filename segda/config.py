@@ -397,7 +397,11 @@ class TrainConfig(Settings):
     target_batch_norm_layers: Annotated[Literal["all", "trunk"], Choice("all", "trunk")] = Field(
         "all", description="which layers are blended; UBNA: trunk. Used where target_batch_norm is not 0"
     )
-    pruning: PruningConfig = Field(PruningConfig(), description="weights that become zero while the network is trained")
+    pruning: PruningConfig = Field(
+        PruningConfig(),
+        exclude_if=lambda pruning: pruning == PruningConfig(),
+        description="weights that become zero while the network is trained",
+    )
     report_every: int = Field(
         100,
         ge=1,
