@@ -79,12 +79,12 @@ def slim(segmenter: Segmenter, *, ratio: float, round_to: int = 1, is_global: bo
     work = copy.deepcopy(segmenter).cpu().requires_grad_(True).eval()
     before = {layer: width_of(layer) for layer in work.modules() if isinstance(layer, LAYERS)}
     try:
-        with torch.random.fork_rng([]):
+        with torch.random.fork_rng([]):  # for layers of the trace and of the new network, whose weights are replaced
             _take_out(work, ratio=ratio, round_to=round_to, is_global=is_global)
-        config = work.config.model_copy(update={"widths": _widths(work, before)})
-        result = build_segmenter(config, num_classes=work.num_classes, pretrained=False)
-        result.load_state_dict(work.state_dict())
-        _try_out(result)
+            config = work.config.model_copy(update={"widths": _widths(work, before)})
+            result = build_segmenter(config, num_classes=work.num_classes, pretrained=False)
+            result.load_state_dict(work.state_dict())
+            _try_out(result)
     # The trace of a network that nobody has tried makes torch-pruning raise nearly anything.
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, ImportError):

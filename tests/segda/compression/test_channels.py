@@ -205,7 +205,7 @@ def test_ranked_together_groups_lose_different_shares() -> None:
     assert shares["backbone.stem.0"] == pytest.approx(28 / 32, abs=0.01)
     assert max(shares.values()) <= MOST_OF_A_GROUP + 1e-9
     assert len({round(share, 2) for share in shares.values()}) > 5
-    assert dict(layers_of(alone))["backbone.stem.0"].out_channels == 23
+    assert dict(layers_of(alone))["backbone.stem.0"].out_channels == 22
 
 
 def test_a_smaller_network_can_be_made_smaller_again() -> None:
@@ -237,7 +237,7 @@ def test_widths_are_a_part_of_the_architecture_and_other_networks_have_none() ->
         ({"ratio": 0.0}, "between 0 and 1"),
         ({"ratio": 1.0}, "between 0 and 1"),
         ({"ratio": 0.3, "round_to": 0}, "at least 1"),
-        ({"ratio": 0.01, "round_to": 512}, "takes nothing out"),
+        ({"ratio": 0.01, "round_to": 5000}, "takes nothing out"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings, message) -> None:
