@@ -85,7 +85,9 @@ def test_every_network_is_a_case() -> None:
     assert {case.split()[0] for case in CASES} == set(MODELS)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case == "fcn8s" else case for case in CASES]
+)
 def test_every_network_is_smaller_and_trains_and_is_read_back(case: str, tmp_path) -> None:
     dense, small = pair(case)
     share = count_parameters(small) / count_parameters(dense)
