@@ -31,6 +31,7 @@ def folder(tmp_path, labels_of_students):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "camvid").mkdir()
     (tmp_path / "demo" / "scenes").mkdir(parents=True)
+    (tmp_path / "scenes").mkdir()
     return tmp_path
 
 
@@ -53,7 +54,7 @@ def test_its_sweeps_are_right(command, folder):
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith(("segda train ", "segda teach "))])
 def test_its_trainings_and_teachers_are_right(command, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    _, name, *words = shlex.split(command.replace("$SEGDA_CAMVID_ROOT", "camvid"))
+    _, name, *words = shlex.split(command.replace("$SEGDA_CAMVID_ROOT", "camvid"), comments=True)
     command = {"train": train_command, "teach": teach_command}[name]
     options = command.make_context(name, words).params
     load_config(options["config_file"], changes=changes_of(options["assignments"]))

@@ -35,7 +35,7 @@ from sweeps.file.fields import (
 from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
 from sweeps.file.space import Float, Parameter, SearchSpace
 from sweeps.file.spec import SweepSpec
-from sweeps.metrics import CRITERIA, EFFICIENCY, MIN_VOTERS, SPLITS, is_oracle, is_validator, label_free
+from sweeps.metrics import CRITERIA, EFFICIENCY, SPLITS, is_oracle, is_validator, label_free
 from sweeps.paths import value_at, with_values
 from sweeps.schedulers.base import StoppingConfig
 
@@ -81,12 +81,6 @@ def check_spec(spec: SweepSpec) -> None:
     if spec.selection == "oracle" and sample.oracle == "never":
         raise LocatedError(
             ("selection",), "oracle chooses by target scores, and base.oracle is never; set that to end or always"
-        )
-    if spec.selection == "ensv" and spec.budget.trials < MIN_VOTERS:
-        raise LocatedError(
-            ("selection",),
-            f"ensv compares at least {MIN_VOTERS} candidates, and budget.trials is {spec.budget.trials}; raise that or choose by "
-            "source_validation",
         )
     if is_validator(CRITERIA[spec.selection]) and spec.selection not in sample.validators:
         listed = ", ".join((*sample.validators, spec.selection))

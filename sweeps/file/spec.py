@@ -122,10 +122,11 @@ class SweepSpec(Part):
         "those of the training; unset: PyTorch in the precision of the training, from a normalized image to its scores",
     )
     selection: Annotated[str, AfterValidator(selection_of), WithJsonSchema(_SELECTION_SCHEMA)] = Field(
-        "source_validation",
-        description="how the network to use is chosen. source_validation: mean IoU on the source; ensv: agreement with the "
-        "majority of the other candidates on unlabelled target images; a validator, such as soft_iou: a score of its predictions "
-        "there; oracle: target labels may steer the search, and every table says so",
+        "ensv",
+        description="how the network to use is chosen. ensv: agreement with the majority of the candidates on unlabelled target "
+        "images, and source_validation where that is refused, e.g. with fewer than three; source_validation: mean IoU on the "
+        "source; a validator, such as soft_iou: a score of its predictions there; oracle: target labels may steer the search, and "
+        "every table says so",
     )
     scheduler: Annotated[SerializeAsAny[SchedulerConfig], ConfigOf(SCHEDULERS, usual="none")] = Field(
         NoSchedulerConfig(), description="which trials stop early"

@@ -1,14 +1,15 @@
 """Which trial to use: the choice that a sweep is made for.
 
-`source_validation`, the default, reads no target label. It ranks fully trained candidates by mean IoU on the source's
-validation split, the criterion that Musgrave et al. ("Three New Validators and a Large-Scale Benchmark Ranking for
-Unsupervised Domain Adaptation", 2022) found hard to beat across methods. The validators (`segda.validators`) read no target label
-either: they rank by what a network's predictions on unlabelled target images look like. Each can be fooled, and none wins
-everywhere, so the guards of `sweeps.selection.guards` reject collapsed trials before any of them ranks.
+`ensv`, the default, ranks fully trained candidates by agreement with the majority of them on unlabelled target images
+(`sweeps.selection.pool`), which is not a figure of one network: who selects adds it to the trials first
+(`sweeps.execution.predictions`). Of all criteria that read no target label it lost least over the pairs of domains in
+`docs/RESULTS.md`. Where the vote is refused, `source_validation` chooses, and the reason says so.
 
-`ensv` ranks by agreement with the majority of the candidates (`sweeps.selection.pool`), which is not a figure of one network: who
-selects adds it to the trials first (`sweeps.execution.predictions`). Where the vote is refused, `source_validation` chooses, and
-the reason says so.
+`source_validation` ranks by mean IoU on the source's validation split, the criterion that Musgrave et al. ("Three New Validators
+and a Large-Scale Benchmark Ranking for Unsupervised Domain Adaptation", 2022) found hard to beat across methods in classification.
+It chooses whoever has adapted least. The validators (`segda.validators`) rank by what a network's predictions on the target look
+like. Each can be fooled, and none wins everywhere, so the guards of `sweeps.selection.guards` reject collapsed trials before any
+criterion ranks.
 
 `oracle` ranks by target mean IoU and needs target labels. On the search's own seed no choice has a better target figure than the
 first of its ranking, which is what the regret of every criterion is measured against. It exists to measure the others, or for

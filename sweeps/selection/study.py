@@ -6,6 +6,7 @@ All of it reads target labels (`oracle/...`) and steers nothing. A task is a pai
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from sweeps.file.spec import SweepSpec
@@ -117,7 +118,8 @@ def task_of(trials: Sequence[TrialRecord]) -> str:
         trials: its records, at least one.
     """
     source, target = (
-        "/".join(str(value_at(trials[0].config, f"data.{side}.{part}")) for part in ("dataset", "domain"))
+        # A described data set goes by its file, and the same task is one wherever that lies.
+        f"{Path(str(value_at(trials[0].config, f'data.{side}.dataset'))).stem}/{value_at(trials[0].config, f'data.{side}.domain')}"
         for side in ("source", "target")
     )
     return f"{source} -> {target}"

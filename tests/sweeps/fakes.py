@@ -38,6 +38,7 @@ def plain_spec(**changes):
             "precision": "fp32",
         },
         "search": {"optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}},
+        "selection": "source_validation",
         "scheduler": {"name": "none"},
         "sampler": {"name": "random"},
         "budget": {"trials": 3, "concurrency": 2},

@@ -8,7 +8,6 @@ import pytest
 from records import replicate, trial
 from scipy.stats import spearmanr
 
-from segda.config_problems import LocatedError
 from segda.target_prediction import (
     TARGET_PREDICTION,
     TargetPrediction,
@@ -298,8 +297,3 @@ def test_predictions_of_trials_that_ran_elsewhere_come_from_the_storage_address(
     assert compared(pool.trials, store=store, storage=None) == pool.trials
     assert compared(pool.trials, store=store, storage=storage) == pool.with_figures()
     assert not (store.trial(pool.trials[0]) / "checkpoint.pt").exists()
-
-
-def test_a_sweep_of_too_few_trials_to_vote_is_refused(make_spec):
-    with pytest.raises(LocatedError, match=r"ensv compares at least 3 candidates, and budget\.trials is 2"):
-        make_spec(selection="ensv", budget={"trials": 2})
