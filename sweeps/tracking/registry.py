@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
@@ -17,14 +16,18 @@ from mlflow.types import Schema, TensorSpec
 from segda.checkpoint import load_segmenter
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
+from segda.deployment.onnx_file import write_onnx
+from segda.deployment.program import OUTPUT, Accepts, capture
+from segda.deployment.shipped import ShippedNetwork
+from segda.errors import ExportError
 from segda.masking import reason
-from segda.models.logits_only import LogitsOnly
-from segda.types import IMAGE_MEAN, IMAGE_STD
+from segda.models import Segmenter
 from sweeps.tracking.server import TrackingError
 from sweeps.trial import TrialRecord
 
 # What loading the model needs; found by hand, because MLflow's own search loads the model in another process.
-_REQUIREMENTS = ("mlflow", "torch", "numpy")
+_REQUIREMENTS = ("mlflow", "onnx", "onnxruntime", "numpy")
+_EXAMPLE = (1, 3, 64, 96)  # of an input: any size will do, and MLflow writes it as text
 
 
 def register(
@@ -39,8 +42,14 @@ def register(
 ) -> str:
     """Register a trained network, unless it is registered already.
 
-    It is stored as an exported program (`torch.export`) without the parts that only training needs: loading it runs no pickled
-    code and needs neither segda nor sweeps.
+    It is stored as an ONNX file that takes bytes of images of any size and gives class maps, without the parts that only training
+    needs: `mlflow models serve` and `mlflow.pyfunc.load_model` run it with ONNX Runtime, without pickled code, PyTorch, segda or
+    sweeps.
+
+    Example, of what it is for:
+        model = mlflow.pyfunc.load_model("models:/street/1")
+        image = np.asarray(Image.open("photo.jpg").convert("RGB"))  # uint8 [H, W, 3]
+        classes = model.predict(image.transpose(2, 0, 1)[None])["classes"][0]  # train ids, uint8 [H, W]
 
     Args:
         client: MLflow.
@@ -78,8 +87,8 @@ def register(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow and torch warn about code of their own
             try:
-                _save(LogitsOnly(segmenter), path, config=config, description=description)
-            except RuntimeError as error:
+                _save(segmenter, path, config=config, description=description)
+            except ExportError as error:
                 client.finalize_logged_model(model.model_id, "FAILED")
                 raise TrackingError(
                     f"trial {record.number} cannot be exported and registered: {reason(error)}"
@@ -94,42 +103,31 @@ def register(
     return str(made.version)
 
 
-def _save(network: LogitsOnly, path: Path, *, config: TrainConfig, description: Model) -> None:
-    import mlflow.pytorch  # takes a second
-    from mlflow import pyfunc
+def _save(segmenter: Segmenter, path: Path, *, config: TrainConfig, description: Model) -> None:
+    import mlflow.onnx  # takes a second
+    import onnx
 
-    height, width = config.data.height, config.data.width
-    classes = DATASETS[config.data.source.dataset].classes
-    # Two images, because an exported batch of one would stay one.
-    example = torch.zeros(2, 3, height, width)
-    with torch.inference_mode():
-        shape = network(example).shape
     facts: dict[str, Any] = {
-        "classes": list(classes),
-        "image": "float32 RGB in [0, 1], minus mean, divided by std",
-        "mean": list(IMAGE_MEAN),
-        "std": list(IMAGE_STD),
+        "classes": list(DATASETS[config.data.source.dataset].classes),
+        "image": "RGB, 0..255, uint8 [batch, 3, height, width], sides of 32 pixels or more",
+        "trained_size": [config.data.height, config.data.width],
         "config": config.canonical(),
     }
-    # Added by hand because MLflow does not for an example that is a tensor, and would write one that is an array as text.
-    pyfunc.add_to_model(
-        description,
-        loader_module="mlflow.pytorch",
-        data="data",
-        conda_env="conda.yaml",
-        python_env="python_env.yaml",
-        model_config={"device": None},
-    )
-    mlflow.pytorch.save_model(
-        network,
-        str(path),
-        mlflow_model=description,
-        signature=ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 3, height, width))]),
-            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *shape[1:]))]),
-        ),
-        input_example=example,
-        pip_requirements=[f"{package}=={metadata.version(package).partition('+')[0]}" for package in _REQUIREMENTS],
-        serialization_format="pt2",
-        metadata=facts,
-    )
+    everything = Accepts()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        write_onnx(capture(ShippedNetwork(segmenter), everything), file, accepts=everything, metadata={})
+        mlflow.onnx.save_model(
+            onnx.load(str(file)),
+            str(path),
+            mlflow_model=description,
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 3, -1, -1))]),
+                outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1), name=OUTPUT)]),
+            ),
+            input_example=np.random.default_rng(0).integers(0, 256, _EXAMPLE, dtype=np.uint8),
+            pip_requirements=[f"{package}=={metadata.version(package).partition('+')[0]}" for package in _REQUIREMENTS],
+            onnx_session_options={"extra_session_config": {"session.intra_op.allow_spinning": "0"}},
+            save_as_external_data=False,
+            metadata=facts,
+        )

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import threading
 import time
+import urllib.request
 import warnings
 
 import fakes
@@ -13,6 +14,7 @@ import mlflow
 import numpy
 import pytest
 import torch
+import uvicorn
 from projected import add, compared, complete, repaired, report, runs, synced
 
 from segda.checkpoint import Interval, save_checkpoint
@@ -22,6 +24,7 @@ from segda.losses import SegmentationLoss
 from segda.methods import METHODS
 from segda.models import build_segmenter
 from segda.models.bisenet_v1 import BiSeNetV1
+from segda.prediction import predict_batch
 from sweeps.failures import FailureClass
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.lease import Lease
@@ -327,8 +330,27 @@ def test_what_the_run_of_a_running_sweep_shows_is_updated_from_time_to_time(trac
     assert (parent.info.status, parent.data.tags["sweep.picked"]) == ("RUNNING", "0")
 
 
+def asked_of_a_server(model, question):
+    """Return what `mlflow models serve` answers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow about itself
+        from mlflow.pyfunc import scoring_server
+    server = uvicorn.Server(uvicorn.Config(scoring_server.init(model), log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            place = f"http://127.0.0.1:{listening.getsockname()[1]}/invocations"
+            asked = urllib.request.Request(place, json.dumps(question).encode(), {"Content-Type": "application/json"})
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                return json.load(answer)
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
 @pytest.mark.slow  # exports a network
-def test_the_pick_is_registered_once_with_a_signature_and_gives_the_same_logits(
+def test_the_pick_is_registered_once_with_a_signature_and_gives_the_same_classes(
     make_spec, begun, client, ledger, mlflow_store
 ):
     spec = begun(make_spec(tracking={"register_as": "street"}))
@@ -363,16 +385,19 @@ def test_the_pick_is_registered_once_with_a_signature_and_gives_the_same_logits(
     assert version.run_id == ledger.trial("demo", 0).run_id
     place = client.get_model_version_download_uri("street", version.version)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow and torch about themselves
-        model = mlflow.pytorch.load_model(place)
+        warnings.simplefilter("ignore")  # of MLflow about itself
         served = mlflow.pyfunc.load_model(place)
-    image = torch.randn(3, 3, 32, 32)
-    with torch.inference_mode():
-        expected = segmenter.eval()(image).logits
-        assert torch.allclose(model(image), expected, rtol=1e-5, atol=1e-4)
-    assert numpy.allclose(served.predict(image.numpy()), expected.numpy(), rtol=1e-5, atol=1e-4)
-    assert served.metadata.signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
+    for size in ((32, 32), (65, 97)):
+        image = numpy.random.default_rng(1).integers(0, 256, (3, 3, *size), dtype=numpy.uint8)
+        classes = served.predict(image)["classes"]
+        expected = predict_batch(segmenter.eval(), image.transpose(0, 2, 3, 1))
+        assert classes.dtype == numpy.uint8
+        assert (classes == expected).mean() > 0.999
+    answer = asked_of_a_server(served, {"inputs": image[:1].tolist()})
+    assert numpy.array_equal(answer["predictions"]["classes"], classes[:1])
+    assert served.metadata.signature.inputs.inputs[0].shape == (-1, 3, -1, -1)
     assert served.metadata.metadata["classes"] == list(DATASETS["camvid"].classes)
+    assert served.input_example.shape[1] == 3
 
 
 def test_the_background_thread_follows_the_ledger_and_stops(tracker, client, ledger, spec):
