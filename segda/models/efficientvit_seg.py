@@ -190,13 +190,15 @@ def linear_attention(qkv: Tensor) -> Tensor:
     """
     batch, channels, height, width = qkv.shape
     precise = qkv.float() if qkv.dtype.itemsize < 4 else qkv
-    heads = precise.reshape(batch, channels // (3 * _HEAD), 3 * _HEAD, height * width)
-    query, key, value = heads[:, :, :_HEAD].relu(), heads[:, :, _HEAD : 2 * _HEAD].relu(), heads[:, :, 2 * _HEAD :]
+    # Heads of all images in a row: products over two axes of them would ask whether there is a single pixel, which programs for
+    # many sizes must not depend on.
+    heads = precise.reshape(batch * (channels // (3 * _HEAD)), 3 * _HEAD, height * width)
+    query, key, value = heads[:, :_HEAD].relu(), heads[:, _HEAD : 2 * _HEAD].relu(), heads[:, 2 * _HEAD :]
     # A row of ones beside the values: what it gives is the sum of the weights.
     value = functional.pad(value, (0, 0, 0, 1), value=1.0)
     with no_autocast(qkv.device):
-        sums = (value @ key.transpose(-1, -2)) @ query
-    averages = sums[:, :, :-1] / (sums[:, :, -1:] + _EPSILON)
+        sums = value.bmm(key.transpose(1, 2)).bmm(query)
+    averages = sums[:, :-1] / (sums[:, -1:] + _EPSILON)
     return averages.reshape(batch, channels // 3, height, width)
 
 
