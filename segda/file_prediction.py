@@ -16,6 +16,7 @@ from segda.datasets.bands import FindBands, image_bands
 from segda.datasets.listing import IMAGE_SUFFIXES, TIFF_SUFFIXES, Listing, in_words, list_folder
 from segda.datasets.reading import read_image
 from segda.datasets.stretch import Stretch, bands_as_told
+from segda.deployment.segmenter import ArtefactSegmenter
 from segda.device import Precision
 from segda.environment import code_fingerprint
 from segda.errors import ConfigError, DatasetNotFoundError
@@ -104,6 +105,11 @@ def predict_files(
         listing = _listed(sources, destination, with_overlay=with_overlay, with_confidence=with_confidence)
         _check_used(for_rasters, listing.images.values())
     network = make_ready(trained, config, device=device, precision=precision)
+    if with_confidence and isinstance(network.segmenter, ArtefactSegmenter):
+        raise ConfigError(
+            f"{network.segmenter.artefact.path} says classes and no probabilities; leave confidence out, or predict with the "
+            "checkpoint"
+        )
     data = network.config.data
     dataset = DATASETS[data.source.dataset]
     predictor = _Predictor(

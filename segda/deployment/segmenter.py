@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from segda.datasets.loaders import denormalize
 from segda.deployment.artefact import Artefact
+from segda.files import sha256_of
 from segda.models import Segmenter
 from segda.types import SegmentationOutput
 
@@ -30,7 +31,12 @@ class ArtefactSegmenter(Segmenter):
         """
         super().__init__(config, num_classes=len(artefact.record.classes))
         self.artefact = artefact
+        self._digest = sha256_of(artefact.path)
         self.eval()
+
+    def extra_repr(self) -> str:
+        """Return which file is asked: it has no weights of its own by which two could be told apart."""
+        return f"sha256={self._digest}"
 
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
         """Segment images; see `Segmenter.forward`. There are no features but the probabilities themselves.

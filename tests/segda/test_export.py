@@ -14,6 +14,8 @@ from segda.datasets import DATASETS
 from segda.deployment import ShippedNetwork
 from segda.deployment.agreement import USUAL_BAR
 from segda.exporting import export, other_size
+from segda.raster import weights_sha256
+from segda.trained import make_ready
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +175,25 @@ def test_a_file_is_used_alone_and_in_its_own_precision(segda, onnx_file, trained
         code, _, errors = segda("predict", onnx_file.path, image, tmp_path / "classes.png", *options)
         assert code == 2
         assert message in errors
+
+
+def test_a_file_has_no_confidences_and_an_identity_of_its_own(segda, onnx_file, trained, tmp_path) -> None:
+    raster = tmp_path / "raster.tif"
+    Image.open(trained.root / "Val" / "Rural" / "images_png" / "0.png").save(raster)
+    code, _, errors = segda("predict", onnx_file.path, raster, tmp_path / "classes.tif", "--confidence")
+    assert code == 2
+    assert "street.onnx says classes and no probabilities; leave confidence out" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raster.tif"]
+    # A raster that was begun with one file is not finished with another one.
+    other = tmp_path / "other.onnx"
+    other.write_bytes(onnx_file.path.read_bytes())
+    one, same = (make_ready(path, None, device="cpu", precision="auto") for path in (onnx_file.path, other))
+    assert weights_sha256(one.segmenter) == weights_sha256(same.segmenter)
+    quarter = export(
+        trained.checkpoint, tmp_path / "quarter.onnx", argmax="quarter", data_roots={"loveda": trained.root}
+    )
+    different = make_ready(quarter.path, None, device="cpu", precision="auto")
+    assert weights_sha256(one.segmenter) != weights_sha256(different.segmenter)
 
 
 def test_what_the_record_holds_is_a_configuration(onnx_file, trained) -> None:
