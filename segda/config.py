@@ -399,7 +399,6 @@ class TrainConfig(Settings):
     )
     pruning: PruningConfig = Field(
         PruningConfig(),
-        exclude_if=lambda pruning: pruning == PruningConfig(),
         description="weights that become zero while the network is trained",
     )
     report_every: int = Field(

@@ -219,7 +219,8 @@ def test_guests_beside_the_configuration_train_on_several_processes_and_are_reco
 
     file.rename(tmp_path / file.name)
     del sys.modules["shy_beside"]
-    code, _, errors = segda("predict", folder / "checkpoint.pt", tmp_path / "source", tmp_path / "predicted")
+    image = next((tmp_path / "source").rglob("*.png"))
+    code, _, errors = segda("predict", folder / "checkpoint.pt", image, tmp_path / "predicted.png")
     assert code == 2
     assert len(errors.strip().splitlines()) == 1
     assert "checkpoint.pt: data.source.dataset: data set 'shy_beside:Tiles': there is no module 'shy_beside'" in errors

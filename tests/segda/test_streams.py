@@ -11,7 +11,7 @@ WORK = """
 import pathlib, subprocess, sys
 from segda.streams import is_read, make_best_effort
 make_best_effort()
-for _ in range(200):
+for _ in range(2000):  # more than a pipe holds
     print("\\u2501 m\\u00e9thode " + "x" * 100, flush=True)
     print("\\u2501", file=sys.stderr, flush=True)
 work = open(sys.argv[1], "w")
