@@ -287,7 +287,7 @@ def test_a_training_ends_with_every_score_and_the_collapse_figures_from_one_pass
 
     monkeypatch.setattr(scoring, "outputs", counted)
     scorer = scorer_of()
-    figures = scorer.final(tmp_path, step=1, seconds=1.0)
+    figures = scorer.final(tmp_path, step=1, seconds=1.0, pruning={})
     assert len(passes) == 1
     assert {name.removeprefix("target/validator/") for name in figures if "/validator/" in name} == set(VALIDATORS)
     splits = scorer.splits
@@ -338,7 +338,7 @@ def test_no_score_and_no_prediction_depends_on_labels_of_the_target(tmp_path, wi
     for index, oracle in enumerate([None, 0, 7]):
         folder = tmp_path / str(index)
         folder.mkdir()
-        figures = scorer_of(oracle=oracle).final(folder, step=1, seconds=1.0)
+        figures = scorer_of(oracle=oracle).final(folder, step=1, seconds=1.0, pruning={})
         free = {name: value for name, value in figures.items() if not name.startswith("oracle/")}
         assert len(free) == len(figures) or oracle is not None
         found.append((free, (folder / "target_prediction.npz").read_bytes()))
