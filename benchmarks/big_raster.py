@@ -70,21 +70,21 @@ def segda(*words: object) -> list[str]:
 
 def trained_network(folder: Path, steps: int) -> Path:
     """Train a Fast-SCNN on scenes, unless it is there."""
-    scenes = generate_scenes(folder / "scenes", size=256, train=24, val=4)
+    scenes = generate_scenes(folder / "scenes", size=128, train=48, val=4)
     data = {"dataset": "scenes", "root": str(scenes)}
     config = {
         "data": {
             "source": data | {"domain": "urban"},
             "target": data | {"domain": "rural"},
-            "height": 256,
-            "width": 256,
+            "height": 128,
+            "width": 128,
         },
         "model": {"name": "fast_scnn"},
         "method": {"name": "source_only"},
         "optimizer": {"name": "sgd", "lr": 0.02},
         "steps": steps,
         "batch_size": 4,
-        "report_every": steps,
+        "report_every": 50,
     }
     run = folder / "network"
     if not (run / "result.json").exists():
@@ -93,14 +93,23 @@ def trained_network(folder: Path, steps: int) -> Path:
     return run / "checkpoint.pt"
 
 
+def some_scenes(path: Path) -> Map:
+    """Return eight scenes, uint8 [8, TILE, TILE, 3]; they are made once."""
+    if not path.exists():
+        made = [generate_scene("urban", np.random.default_rng(number), TILE).image for number in range(8)]
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.save(file, np.stack(made))
+    return np.load(path)
+
+
 def raster_of_scenes(path: Path, side: int) -> Path:
     """Write a raster of scenes, turned and mirrored, whose lower right corner holds no data."""
     if path.exists():
         return path
     generator = np.random.default_rng(0)
-    scenes = [generate_scene("urban", np.random.default_rng(number), TILE).image for number in range(8)]
+    scenes = some_scenes(path.with_name("scenes.npy"))
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": side, "width": side, "nodata": 0}
-    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
+    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "zstd", "zstd_level": 1}
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.6, 0, 500_000, 0, -0.6, 5_300_000)}
     with replacing(path) as partial, rasterio.open(partial, "w", **profile, **layout, **place) as writer:
         for top in range(0, side, TILE):
@@ -230,7 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=4000, help="pixels")
     parser.add_argument("--folder", type=Path, help="where everything is kept; default: nowhere")
-    parser.add_argument("--steps", type=int, default=300, help="of training")
+    parser.add_argument("--steps", type=int, default=200, help="of training")
     parser.add_argument("--part", choices=("kill", "seams"), help="default: both")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="end after so many, to go on later; with --folder"
