@@ -59,7 +59,7 @@ class Accepts:
             raise ConfigError(f"expected {self}, got {str(image.dtype).removeprefix('torch.')} {list(came)}")
 
     def batches(self, images: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield images as they are taken: as many at once as must be, two where any number may be.
+        """Yield images as they are taken: as many at once as must be; where any number may be, the first alone and others by two.
 
         Args:
             images: uint8 [3, H, W] each, of one size.
@@ -67,8 +67,10 @@ class Accepts:
         Yields:
             uint8 [B, 3, H, W]; the last one is filled up with the first images.
         """
-        count = self.batch or min(2, len(images))
-        for start in range(0, len(images), count):
+        if self.batch is None and len(images):
+            yield images[0][None]
+        count = self.batch or 2
+        for start in range(0 if self.batch else 1, len(images), count):
             yield torch.stack([images[index % len(images)] for index in range(start, start + count)])
 
     def __str__(self) -> str:

@@ -198,7 +198,9 @@ def linear_attention(qkv: Tensor) -> Tensor:
     value = functional.pad(value, (0, 0, 0, 1), value=1.0)
     with no_autocast(qkv.device):
         sums = value.bmm(key.transpose(1, 2)).bmm(query)
-    averages = sums[:, :-1] / (sums[:, -1:] + _EPSILON)
+    # The authors add epsilon to the sum of the weights, which is the same in single precision but where there are none; exporters
+    # to ONNX take a sum with so small a number for one with zero, and leave it out.
+    averages = sums[:, :-1] / sums[:, -1:].clamp(min=_EPSILON)
     return averages.reshape(batch, channels // 3, height, width)
 
 

@@ -72,15 +72,18 @@ class SegFormerConfig(OfficialWeightsConfig):
     )
 
 
+# Both copy, in the order of their axes. Of a view, what follows asks in which order it lies, and so whether there is a single image
+# or a single pixel, which programs for any number of them must not depend on.
+
+
 def _to_tokens(features: Tensor) -> Tensor:
     """Turn float [B, C, h, w] into float [B, h * w, C]."""
-    return features.flatten(2).transpose(1, 2)
+    return features.flatten(2).transpose(1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def _to_map(tokens: Tensor, size: Size) -> Tensor:
     """Turn float [B, h * w, C] into float [B, C, h, w]."""
-    batch, _, channels = tokens.shape
-    return tokens.transpose(1, 2).reshape(batch, channels, *size)
+    return tokens.transpose(1, 2).unflatten(2, size).clone(memory_format=torch.contiguous_format)
 
 
 class Attention(nn.Module):
@@ -116,15 +119,14 @@ class Attention(nn.Module):
             size: h and w, at least as large as the reduction.
         """
         context = self.norm(_to_tokens(self.sr(_to_map(tokens, size)))) if self._is_reduced else tokens
-        key, value = (self._split(part) for part in self.kv(context).chunk(2, dim=2))
+        key, value = map(self._split, self.kv(context).chunk(2, dim=2))
         mixed = functional.scaled_dot_product_attention(self._split(self.q(tokens)), key, value)
         result: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return result
 
     def _split(self, tokens: Tensor) -> Tensor:
         """Turn float [B, N, C] into float [B, heads, N, C / heads]."""
-        batch, count, channels = tokens.shape
-        return tokens.reshape(batch, count, self._heads, channels // self._heads).transpose(1, 2)
+        return tokens.unflatten(2, (self._heads, -1)).transpose(1, 2)
 
 
 class MixFFN(nn.Module):

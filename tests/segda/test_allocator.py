@@ -35,4 +35,5 @@ def test_what_a_training_has_freed_is_kept_while_it_runs_and_given_back_at_its_e
     give_back_freed_memory()
     left = resident() - before
     assert kept > 200 * MIB
-    assert left < 50 * MIB
+    # Of the heaps of a thread, 64 MiB each, glibc keeps the last one.
+    assert left < 80 * MIB

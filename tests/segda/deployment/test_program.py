@@ -80,5 +80,5 @@ def test_a_last_batch_is_filled_up() -> None:
     several = list(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 32, 32))
     found = [batch[:, 0, 0, 0].tolist() for batch in Accepts(batch=3).batches(several)]
     assert found == [[0, 1, 2], [3, 4, 0]]
-    assert [len(batch) for batch in Accepts().batches(several)] == [2, 2, 2]
+    assert [len(batch) for batch in Accepts().batches(several)] == [1, 2, 2]
     assert [len(batch) for batch in Accepts().batches(several[:1])] == [1]
