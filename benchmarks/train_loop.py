@@ -3,18 +3,21 @@
     python benchmarks/train_loop.py                     # procedural tiles of LoveDA's size, 1024 x 1024 PNG, trained at 256 x 256
     python benchmarks/train_loop.py --camvid ROOT       # CamVid, trained at 176 x 240
 
-Three ways to train the same BiSeNet-ResNet-18 on the same images take turns, each in a process of its own, so that a change of
-the machine's speed hits all and none has the settings of another:
+Ways to train the same BiSeNet-ResNet-18 on the same images take turns, each in a process of its own, so that a change of the
+machine's speed hits all and none has the settings of another:
 
 - common: the loop that most research repositories share. Each sample is opened and resized with PIL, float32 NCHW, one-hot dice
   on the softmax, an optimizer step, and the IoU of each training image in NumPy.
 - segda: `segda.train`'s own step: cached images, augmentation recipe, normalization on the device, bf16 where the processor has it,
   channels_last. Loader included.
 - pre-loaded: segda's step on batches that were put in memory before.
+- convolutions: those of the step one by one, forward and backward, on inputs and weights of the same shapes, types and memory
+  formats; nothing else. No step is faster than this limit that uses the same kernels.
 
-Both claims are ratios: common / segda, wanted at least 3, and segda's throughput as a share of the pre-loaded one's, wanted at
-least 0.9. The first depends on how large the images on disk are, because the common loop decodes them in every epoch, and on how
-much faster than float32 the processor multiplies bf16. The medians of the parts say where the time goes.
+All claims are ratios: common / segda, wanted at least 3; segda's throughput as a share of the pre-loaded one's, wanted at least
+0.9; and segda / convolutions, wanted at most 1.6 on processors with AMX, 1.5 on others. The first depends on how large images are
+on disk, because the common loop decodes them in every epoch, and on how much faster than float32 the processor multiplies bf16.
+The medians of the parts say where the time goes.
 """
 
 import argparse
@@ -137,10 +140,44 @@ class SegdaLoop:
         return now
 
 
+class ConvolutionsAlone:
+    """What a step cannot do without: each of its convolutions, forward and backward."""
+
+    def __init__(self, loop: SegdaLoop) -> None:
+        self.calls: list[tuple[torch.nn.Conv2d, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.spent = {"forward": 0.0, "backward": 0.0}
+        network = loop.run.method.segmenter
+        hooks = [
+            module.register_forward_hook(self._record)
+            for module in network.modules()
+            if isinstance(module, torch.nn.Conv2d)
+        ]
+        loop.step()
+        for hook in hooks:
+            hook.remove()
+        loop.run.feed.close()
+
+    def _record(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        assert isinstance(module, torch.nn.Conv2d)
+        # Under autocast the output has the type that is computed in, whatever the input had.
+        image = torch.randn_like(inputs[0], dtype=output.dtype).requires_grad_(inputs[0].requires_grad)
+        weight = module.weight.detach().to(output.dtype).requires_grad_()
+        self.calls.append((module, image, weight, torch.randn_like(output)))
+
+    def step(self) -> None:
+        for module, image, weight, gradient in self.calls:
+            began = time.perf_counter()
+            output = F.conv2d(image, weight, None, module.stride, module.padding, module.dilation, module.groups)
+            middle = time.perf_counter()
+            torch.autograd.grad(output, [weight, image] if image.requires_grad else [weight], gradient)
+            self.spent["forward"] += middle - began
+            self.spent["backward"] += time.perf_counter() - middle
+
+
 def serve(way: str, plain: dict[str, Any], folder: Path, connection: Connection) -> None:
     """Make steps when told to, in a process of its own; answer with milliseconds per step and where they went."""
     config = TrainConfig.model_validate(plain)
-    loop: CommonLoop | SegdaLoop
+    loop: CommonLoop | SegdaLoop | ConvolutionsAlone
     if way == "common":
         source = config.data.source
         samples = DATASETS[source.dataset].samples(
@@ -152,6 +189,8 @@ def serve(way: str, plain: dict[str, Any], folder: Path, connection: Connection)
         if way == "pre-loaded":
             loop.read = itertools.cycle([loop.read() for _ in range(16)]).__next__
             loop.run.feed.close()
+        elif way == "convolutions":
+            loop = ConvolutionsAlone(loop)
     while steps := connection.recv():
         loop.spent = dict.fromkeys(loop.spent, 0.0)
         began = time.perf_counter()
@@ -201,7 +240,7 @@ def main() -> None:
         open_splits(TrainConfig.model_validate(plain), progress=True)
         context = multiprocessing.get_context("spawn")
         ways: dict[str, Connection] = {}
-        for way in ("common", "segda", "pre-loaded"):
+        for way in ("common", "segda", "pre-loaded", "convolutions"):
             ways[way], theirs = context.Pipe()
             context.Process(target=serve, args=(way, plain, folder, theirs), daemon=True).start()
         rounds: dict[str, list[float]] = {way: [] for way in ways}
@@ -231,6 +270,8 @@ def main() -> None:
     for name, one, other in (
         ("speed-up over the common loop", "common", "segda"),
         ("throughput with loader / pre-loaded", "pre-loaded", "segda"),
+        ("step / its convolutions alone", "segda", "convolutions"),
+        ("pre-loaded step / its convolutions alone", "pre-loaded", "convolutions"),
     ):
         ratios = [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
         print(f"{name}, round by round: {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
