@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from segda.compression.sharing import load_shared, share_weights
     from segda.compression.slimming import slim_checkpoint
     from segda.config import TrainConfig
+    from segda.cost_comparison import compare_costs
     from segda.datasets import DATASETS, SegmentationDataset
     from segda.deployment import Artefact, load_artefact
     from segda.discriminators import DISCRIMINATORS
@@ -65,6 +66,7 @@ __all__ = [
     "SupervisedLoss",
     "TrainConfig",
     "build_segmenter",
+    "compare_costs",
     "evaluate",
     "export",
     "load_artefact",
@@ -90,6 +92,7 @@ __getattr__, __dir__ = exports(
         "segda.compression.sharing": ("load_shared", "share_weights"),
         "segda.compression.slimming": ("slim_checkpoint",),
         "segda.config": ("TrainConfig",),
+        "segda.cost_comparison": ("compare_costs",),
         "segda.datasets": ("DATASETS", "SegmentationDataset"),
         "segda.deployment": ("Artefact", "load_artefact"),
         "segda.discriminators": ("DISCRIMINATORS",),

@@ -22,7 +22,7 @@ class Request:
         segmenter: returns `SegmentationOutput`; left as it is.
         precision: arithmetic of convolutions.
         accepts: which images it is to take.
-        argmax: where classes are decided, see `ShippedNetwork`.
+        argmax: where classes are decided, see `ShippedNetwork`; None: nowhere, it is run up to the scores of its head.
         device: where to compute.
         calibration: images that tell the ranges of int8, uint8 [3, H, W] each.
     """
@@ -30,7 +30,7 @@ class Request:
     segmenter: nn.Module
     precision: Precision
     accepts: Accepts
-    argmax: Argmax
+    argmax: Argmax | None
     device: torch.device
     calibration: Sequence[Tensor]
 

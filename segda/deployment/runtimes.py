@@ -77,7 +77,7 @@ def build_runtime(
     precision: Precision = "fp32",
     batch: int | None = 1,
     size: tuple[int, int] | None = None,
-    argmax: Argmax = "full",
+    argmax: Argmax | None = "full",
     device: str = "cpu",
     calibration: Sequence[Tensor] = (),
 ) -> Runtime:
@@ -89,12 +89,12 @@ def build_runtime(
         precision: arithmetic of convolutions.
         batch: images at once; None: any number, which `torch_compile` and `pt2e` do not take.
         size: their height and width in pixels; None: any, likewise.
-        argmax: where classes are decided, see `ShippedNetwork`.
+        argmax: where classes are decided, see `ShippedNetwork`; None: nowhere, it is run up to the scores of its head.
         device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
         calibration: images that tell the ranges of int8, RGB uint8 [3, H, W] each, of one size: `size` where that is given.
 
     Returns:
-        A callable: uint8 [B, 3, H, W] to train ids uint8 [B, H, W].
+        A callable: uint8 [B, 3, H, W] to train ids uint8 [B, H, W], or to scores float32 [B, C, h, w].
 
     Raises:
         UnknownNameError: there is no such runtime.

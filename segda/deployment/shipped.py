@@ -41,13 +41,16 @@ class ShippedNetwork(nn.Module):
     Attributes:
         argmax: where classes are decided: at the image's size (`full`), or at a quarter of its sides, of which each pixel becomes a
             square of 4 x 4 (`quarter`). The second changes results: it saves most of the time behind the last convolution (a tenth
-            of the whole in single precision, a third in int8), and things thinner than a square are lost or become thicker.
+            of the whole in single precision, a third in int8), and things thinner than a square are lost or become thicker. None:
+            nowhere; what comes out are scores at the resolution of the network's head, for telling what the rest costs.
     """
 
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, segmenter: nn.Module, *, argmax: Argmax = "full", precision: FloatPrecision = "fp32") -> None:
+    def __init__(
+        self, segmenter: nn.Module, *, argmax: Argmax | None = "full", precision: FloatPrecision = "fp32"
+    ) -> None:
         """Copy a network.
 
         Args:
@@ -79,7 +82,8 @@ class ShippedNetwork(nn.Module):
             image: RGB, uint8 [B, 3, H, W].
 
         Returns:
-            float32 [B, C, H, W], or [B, C, ceil(H / 4), ceil(W / 4)] at a quarter.
+            float32 [B, C, H, W], or [B, C, ceil(H / 4), ceil(W / 4)] at a quarter, or, where no class is decided, [B, C, h, w] at
+            the resolution of the network's head.
 
         Raises:
             ExportError: the network decides by itself at which size it returns scores.
@@ -88,10 +92,14 @@ class ShippedNetwork(nn.Module):
         if self.argmax == "full":
             return cast(SegmentationOutput, self.segmenter(normalized)).logits
         size = (image.shape[2], image.shape[3])
-        coarse = tuple((side + _QUARTER - 1) // _QUARTER for side in size)
+        coarse = None if self.argmax is None else tuple((side + _QUARTER - 1) // _QUARTER for side in size)
         with _EnlargedTo(coarse, instead_of=size, channels=self.num_classes):
             logits = cast(SegmentationOutput, self.segmenter(normalized)).logits
-        if not _equal(logits.shape[2:], coarse):
+        if coarse is None and _equal(logits.shape[2:], size):
+            raise ExportError(
+                f"{type(self.segmenter).__name__} does not enlarge its scores bilinearly at its end, so it cannot stop before"
+            )
+        if coarse is not None and not _equal(logits.shape[2:], coarse):
             raise ExportError(
                 f"argmax at a quarter needs a network that enlarges its scores bilinearly at its end; "
                 f"{type(self.segmenter).__name__} does not, so use argmax: full"
@@ -99,7 +107,9 @@ class ShippedNetwork(nn.Module):
         return logits
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map uint8 [B, 3, H, W], RGB 0..255, to train ids uint8 [B, H, W]."""
+        """Map uint8 [B, 3, H, W], RGB 0..255, to train ids uint8 [B, H, W], or to scores where no class is decided."""
+        if self.argmax is None:
+            return self.scores(image)
         # Of the largest of equal scores the first: as argmax does, which takes several times as long over channels.
         classes = self.scores(image).max(1).indices.to(torch.uint8)
         if self.argmax == "full":
@@ -108,11 +118,11 @@ class ShippedNetwork(nn.Module):
 
 
 class _EnlargedTo(TorchFunctionMode):
-    """Lets a network enlarge its scores to another size than the image's; the sizes on the way are its own."""
+    """Lets a network enlarge its scores to another size than the image's, or not at all; the sizes on the way are its own."""
 
-    def __init__(self, size: Sequence[int], *, instead_of: Sequence[int], channels: int) -> None:
+    def __init__(self, size: tuple[int, ...] | None, *, instead_of: Sequence[int], channels: int) -> None:
         super().__init__()
-        self._size, self._instead_of, self._channels = tuple(size), instead_of, channels
+        self._size, self._instead_of, self._channels = size, instead_of, channels
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -123,6 +133,8 @@ class _EnlargedTo(TorchFunctionMode):
             and kwargs.get("mode") == "bilinear"
             and self._is_last(args[0], kwargs["size"])
         ):
+            if self._size is None:
+                return args[0]
             kwargs = {**kwargs, "size": self._size}
         return func(*args, **kwargs)
 

@@ -189,6 +189,7 @@ class Watch:
         self._device = device
         self._machine = machine or Machine()
         self._ask = ask or _run
+        self._let_gpu_rest()  # of what this process has just put there
         self._gpu_before = self._gpu()
         self._before = self._machine.read()
 
@@ -208,13 +209,17 @@ class Watch:
         found = between(self._before, self._machine.read(), cpus=len(self._machine.cpus), max_others=limit)
         if self._gpu_before is None:
             return tuple(found)
-        torch.cuda.synchronize(self._device)
-        time.sleep(_GPU_RESTS_SECONDS)
+        self._let_gpu_rest()
         for when, reading in (("before", self._gpu_before), ("after", self._gpu())):
             if reading is not None and reading.percent > MAX_GPU_PERCENT:
                 who = ", ".join(reading.processes[:_NAMED]) or "processes that cannot be seen from here"
                 found.append(f"others used {reading.percent:.0f} % of the GPU right {when}: {who}")
         return tuple(found)
+
+    def _let_gpu_rest(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            time.sleep(_GPU_RESTS_SECONDS)
 
     def _gpu(self) -> _GpuReading | None:
         if self._device.type != "cuda":

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from segda.efficiency.example import example_image, example_input
 from segda.efficiency.idleness import Watch
 from segda.errors import ConfigError
 
-_T = TypeVar("_T")
-# The time bound does not cut below this: percentiles of fewer runs say little.
-_FEWEST_RUNS = 5
-_BLOCKS = 5
+_BLOCKS = 5  # of at least one run each, whatever the time bound says: fewer tell nothing
+_WARMUP = {"cpu": 20, "cuda": 50}
 MAX_SPREAD = 0.1  # by which the medians of the blocks may differ, as a share of the median
 
 
@@ -32,8 +29,10 @@ class Latency:
         median_ms: median in milliseconds.
         p90_ms: 90th percentile in milliseconds.
         p95_ms: 95th percentile in milliseconds.
+        p99_ms: 99th percentile in milliseconds; of 100 runs that is about the second longest.
         iqr_ms: distance between the quartiles in milliseconds.
-        spread: largest minus smallest median of five blocks of runs, as a share of the median: how well it repeats.
+        spread: largest minus smallest median of five blocks of runs, as a share of the median: how well it repeats. Measured once
+            more, the median differs by less, as long as nothing disturbs either measurement.
         runs: number of timed runs.
         warmup: number of untimed runs before them.
         threads: CPU threads that PyTorch, or the runtime in its place, used inside an operation.
@@ -44,6 +43,7 @@ class Latency:
     median_ms: float
     p90_ms: float
     p95_ms: float
+    p99_ms: float
     iqr_ms: float
     spread: float
     runs: int
@@ -121,7 +121,10 @@ def measure_side_by_side(
     runs: int | None = None,
     max_seconds: float = 60.0,
 ) -> list[Latency]:
-    """Time several modules in turn, one run of each after the other: what changes meanwhile changes for all, and ratios hold.
+    """Time several modules in turn, block by block of runs: what changes meanwhile changes for all, and ratios hold.
+
+    After the warm-up of each come five rounds; in a round each is run a fifth of its times without another in between, once the
+    caches are its own again.
 
     Args:
         modules: see `measure_latency`, as for all other arguments.
@@ -140,11 +143,9 @@ def measure_side_by_side(
         ValueError: fewer than one run.
     """
     place = resolve_device(device)
-    watch = Watch(place)
+    image = example_input(input_shape, device=place, precision=precision)
     return _measured(
-        [deploy(module, device=place, precision=precision) for module in modules],
-        example_input(input_shape, device=place, precision=precision),
-        watch=watch,
+        [(deploy(module, device=place, precision=precision), image) for module in modules],
         warmup=warmup,
         runs=runs,
         max_seconds=max_seconds,
@@ -179,56 +180,88 @@ def measure_runtime_latency(
         ConfigError: the runtime takes other images, or PyTorch has another number of threads now.
         ValueError: fewer than one run.
     """
-    now = torch.get_num_threads()
-    if runtime.threads != now:
-        raise ConfigError(
-            f"{runtime.name} was built when PyTorch had {runtime.threads} threads, and now it has {now}; build it again"
-        )
-    watch = Watch(runtime.device)
-    image = example_image(input_shape, device=runtime.device)
-    (latency,) = _measured([runtime], image, watch=watch, warmup=warmup, runs=runs, max_seconds=max_seconds)
+    (latency,) = measure_runtimes_side_by_side(
+        [(runtime, input_shape)], warmup=warmup, runs=runs, max_seconds=max_seconds
+    )
     return latency
 
 
-def _measured(
-    all_to_run: Sequence[Callable[[Tensor], object]],
-    image: Tensor,
+def measure_runtimes_side_by_side(
+    runtimes: Sequence[tuple[Runtime, tuple[int, int, int, int]]],
     *,
-    watch: Watch,
+    warmup: int | None = None,
+    runs: int | None = None,
+    max_seconds: float = 60.0,
+) -> list[Latency]:
+    """Time several runtimes as `measure_runtime_latency` times one, in turn as `measure_side_by_side` does.
+
+    Args:
+        runtimes: each with the shape (B, 3, H, W) of what it is shown; they may compute on different devices.
+        warmup: of each.
+        runs: of each.
+        max_seconds: for all together.
+
+    Returns:
+        A distribution of each.
+
+    Raises:
+        ConfigError: a runtime takes other images, or PyTorch has another number of threads now.
+        ValueError: fewer than one run.
+    """
+    now = torch.get_num_threads()
+    for runtime, _ in runtimes:
+        if runtime.threads != now:
+            raise ConfigError(
+                f"{runtime.name} was built when PyTorch had {runtime.threads} threads, and now it has {now}; build it again"
+            )
+    subjects = [(runtime, example_image(shape, device=runtime.device)) for runtime, shape in runtimes]
+    return _measured(subjects, warmup=warmup, runs=runs, max_seconds=max_seconds)
+
+
+def _measured(
+    subjects: Sequence[tuple[Callable[[Tensor], object], Tensor]],
+    *,
     warmup: int | None,
     runs: int | None,
     max_seconds: float,
 ) -> list[Latency]:
-    place = image.device
-    warmup = (50 if place.type == "cuda" else 20) if warmup is None else warmup
     runs = 100 if runs is None else runs
-    if warmup < 1 or runs < 1:
+    if (warmup is not None and warmup < 1) or runs < 1:
         raise ValueError(f"expected at least one warm-up run and one timed run, got {warmup} and {runs}")
-    timed = _timed_on_cuda if place.type == "cuda" else _timed_on_cpu
-
-    def round_of_all() -> list[float]:
-        return [timed(run, image) for run in all_to_run]
-
+    watches = {device: Watch(device) for device in {image.device for _, image in subjects}}
+    timers = [_timer(run, image) for run, image in subjects]
+    sizes = [len(block) for block in np.array_split(range(runs), min(runs, _BLOCKS))]
+    seconds = max_seconds / len(subjects)
+    blocks: list[list[list[float]]] = [[] for _ in subjects]
     with torch.inference_mode(), _cudnn_benchmark():
-        warmups = list(_bounded(round_of_all, fewest=1, most=warmup, max_seconds=max_seconds))
-        rounds = list(_bounded(round_of_all, fewest=_FEWEST_RUNS, most=runs, max_seconds=max_seconds))
-    doubts, unchecked = watch.doubts(), watch.unchecked
+        warmups = [
+            len(list(_bounded(timer, most=warmup or _WARMUP[image.device.type], max_seconds=seconds)))
+            for timer, (_, image) in zip(timers, subjects, strict=True)
+        ]
+        for size in sizes:
+            for timer, own in zip(timers, blocks, strict=True):
+                if len(subjects) > 1:
+                    timer()  # the caches are full of what others left there
+                own.append(list(_bounded(timer, most=size, max_seconds=seconds / len(sizes))))
+    doubts = {device: watch.doubts() for device, watch in watches.items()}
     return [
-        _distribution(list(times_ms), warmup=len(warmups), doubts=doubts, unchecked=unchecked)
-        for times_ms in zip(*rounds, strict=True)
+        _distribution(own, warmup=made, doubts=doubts[image.device], unchecked=watches[image.device].unchecked)
+        for own, made, (_, image) in zip(blocks, warmups, subjects, strict=True)
     ]
 
 
 def _distribution(
-    times_ms: list[float], *, warmup: int, doubts: tuple[str, ...], unchecked: tuple[str, ...]
+    blocks: list[list[float]], *, warmup: int, doubts: tuple[str, ...], unchecked: tuple[str, ...]
 ) -> Latency:
-    spread, disagreement = _spread(times_ms)
-    lower, median, upper, p90, p95 = np.percentile(times_ms, [25, 50, 75, 90, 95])
+    times_ms = [time_ms for block in blocks for time_ms in block]
+    lower, median, upper, p90, p95, p99 = (float(value) for value in np.percentile(times_ms, [25, 50, 75, 90, 95, 99]))
+    spread, disagreement = _spread(blocks, median)
     return Latency(
-        median_ms=float(median),
-        p90_ms=float(p90),
-        p95_ms=float(p95),
-        iqr_ms=float(upper - lower),
+        median_ms=median,
+        p90_ms=p90,
+        p95_ms=p95,
+        p99_ms=p99,
+        iqr_ms=upper - lower,
         spread=spread,
         runs=len(times_ms),
         warmup=warmup,
@@ -238,15 +271,21 @@ def _distribution(
     )
 
 
-def _spread(times_ms: list[float]) -> tuple[float, list[str]]:
+def _spread(blocks: list[list[float]], median: float) -> tuple[float, list[str]]:
     """Return by what share the medians of blocks of runs differ, and what that says against their median."""
-    if len(times_ms) < _BLOCKS:
-        return 0.0, [f"{len(times_ms)} runs do not show whether it repeats, at least {_BLOCKS} do"]
-    medians = [float(np.median(block)) for block in np.array_split(times_ms, _BLOCKS)]
-    spread = (max(medians) - min(medians)) / float(np.median(times_ms))
+    if len(blocks) < _BLOCKS:
+        return 0.0, [f"{len(blocks)} runs do not show whether it repeats, at least {_BLOCKS} do"]
+    medians = [float(np.median(block)) for block in blocks]
+    spread = (max(medians) - min(medians)) / median
     if spread <= MAX_SPREAD:
         return spread, []
     return spread, [f"medians of {_BLOCKS} blocks of runs lie between {min(medians):.3g} and {max(medians):.3g} ms"]
+
+
+def _timer(run: Callable[[Tensor], object], image: Tensor) -> Callable[[], float]:
+    """Return what runs once and tells how many milliseconds that took."""
+    timed = _timed_on_cuda if image.device.type == "cuda" else _timed_on_cpu
+    return lambda: timed(run, image)
 
 
 def _timed_on_cpu(run: Callable[[Tensor], object], image: Tensor) -> float:
@@ -266,10 +305,11 @@ def _timed_on_cuda(run: Callable[[Tensor], object], image: Tensor) -> float:
     return float(start.elapsed_time(end))
 
 
-def _bounded(run: Callable[[], _T], *, fewest: int, most: int, max_seconds: float) -> Iterator[_T]:
+def _bounded(run: Callable[[], float], *, most: int, max_seconds: float) -> Iterator[float]:
+    """Run at least once, and then until it was enough or took too long."""
     deadline = time.monotonic() + max_seconds
     for number in range(most):
-        if number >= fewest and time.monotonic() > deadline:
+        if number and time.monotonic() > deadline:
             return
         yield run()
 

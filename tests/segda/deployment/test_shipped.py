@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from segda.datasets.loaders import normalize
-from segda.deployment import ShippedNetwork
+from segda.deployment import ShippedNetwork, build_runtime
 from segda.errors import ExportError
 from segda.models import MODELS
 from segda.types import IMAGE_MEAN, IMAGE_STD
@@ -76,7 +76,7 @@ def test_a_quarter_of_odd_sizes_is_enlarged_to_the_whole_image(tiny, size) -> No
     assert ShippedNetwork(tiny, argmax="quarter")(images(1, *size)).shape == (1, *size)
 
 
-def test_a_network_that_enlarges_its_scores_in_its_own_way_has_no_argmax_at_a_quarter() -> None:
+def test_a_network_that_enlarges_its_scores_in_its_own_way_is_stopped_neither_at_a_quarter_nor_before() -> None:
     class Convolves(Tiny):
         def forward(self, image, *, auxiliary=None):
             output = super().forward(image, auxiliary=auxiliary)
@@ -84,6 +84,33 @@ def test_a_network_that_enlarges_its_scores_in_its_own_way_has_no_argmax_at_a_qu
 
     with pytest.raises(ExportError, match=r"Convolves does not, so use argmax: full"):
         ShippedNetwork(build(Convolves), argmax="quarter")(images(1, 40, 40))
+    with pytest.raises(ExportError, match="Convolves does not enlarge its scores bilinearly at its end"):
+        ShippedNetwork(build(Convolves), argmax=None)(images(1, 40, 40))
+
+
+def test_where_no_class_is_decided_scores_of_the_head_come_out(tiny) -> None:
+    image = images(2, 45, 61)
+    expected = tiny.head(tiny.layers(normalize(image)))
+    scores = ShippedNetwork(tiny, argmax=None)(image)
+    assert scores.shape == (2, 4, 6, 8)
+    torch.testing.assert_close(scores, expected)
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_a_runtime_can_stop_at_the_scores_of_the_head(tiny, runtime) -> None:
+    image = images(1, 40, 48)
+    scores = build_runtime(tiny, runtime=runtime, size=(40, 48), argmax=None)(image)
+    assert scores.shape == (1, 4, 5, 6)
+    torch.testing.assert_close(scores, tiny.head(tiny.layers(normalize(image))), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"fcn8s"}))
+def test_networks_can_stop_at_their_head(name) -> None:
+    network = MODELS[name](MODELS[name].Config.model_validate({"name": name}), num_classes=4)
+    _, classes, height, width = ShippedNetwork(network, argmax=None)(images(1, 64, 96)).shape
+    assert classes == 4
+    assert height in (8, 9, 16)
+    assert width in (12, 13, 24)
 
 
 def test_more_classes_than_a_byte_can_tell_are_refused() -> None:

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segda.efficiency import idleness, latency, measure_latency
+from segda.efficiency.latency import measure_side_by_side
 from segda.errors import DeviceError
 
 
@@ -110,6 +112,7 @@ def test_statistics_are_those_of_the_timed_runs_alone(monkeypatch: pytest.Monkey
     assert result.fps == pytest.approx(1000 / 6)
     assert result.p90_ms == pytest.approx(np.percentile(timed, 90))
     assert result.p95_ms == pytest.approx(np.percentile(timed, 95))
+    assert result.p99_ms == pytest.approx(np.percentile(timed, 99))
     assert result.iqr_ms == pytest.approx(5)
 
 
@@ -144,6 +147,73 @@ def test_what_others_did_meanwhile_is_a_doubt_however_well_runs_agree(monkeypatc
 def test_runs_that_cannot_show_whether_they_repeat_are_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     result = timed_as(monkeypatch, [10.0] * 4)
     assert result.doubts == ("4 runs do not show whether it repeats, at least 5 do",)
+
+
+class Clock:
+    """Time passes only in runs: each takes what a function of the time says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, milliseconds: Callable[[float], float]) -> None:
+        self.now = 0.0
+        self.ran: list[nn.Module] = []
+        monkeypatch.setattr(latency, "_timed_on_cpu", self.timed)
+        idle = idleness.Reading(at=0.0, busy=0.0, own=0.0, stolen=0.0, slowed={}, processes={})
+        monkeypatch.setattr(idleness.Machine, "read", lambda machine: idle)
+        self.milliseconds = milliseconds
+
+    def timed(self, module: nn.Module, image: Tensor) -> float:
+        self.ran.append(module)
+        took = self.milliseconds(self.now)
+        self.now += took
+        return took
+
+
+def test_several_take_turns_in_five_blocks_whose_first_run_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, lambda now: 1.0)
+
+    both = measure_side_by_side([Recorder(), Recorder()], input_shape=(1, 3, 4, 4), warmup=3, runs=10)
+
+    names = dict(zip(dict.fromkeys(clock.ran), "AB", strict=True))
+    assert "".join(names[module] for module in clock.ran) == "AAABBB" + "AAABBB" * 5
+    assert [(each.warmup, each.runs) for each in both] == [(3, 10)] * 2
+
+
+def test_a_network_measured_twice_differs_by_less_than_the_spread_that_is_stated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    # As times of processes are: never much shorter than usual, now and then much longer.
+    Clock(monkeypatch, lambda now: 20 * (1 + random.gamma(1.0, 0.05) + 2 * (random.random() < 0.03)))
+    shares = []
+    for _ in range(100):
+        one, other = (measure_latency(Recorder(), input_shape=(1, 3, 4, 4)) for _ in range(2))
+        assert one.is_reliable
+        assert other.is_reliable
+        stated = max(one.spread, other.spread)
+        shares.append(abs(one.median_ms - other.median_ms) / one.median_ms / stated)
+    assert max(shares) < 1
+    assert np.median(shares) > 0.05, "a spread that is far too large would say nothing"
+
+
+def test_drift_hits_networks_that_are_measured_in_turn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drifting(now: float) -> float:
+        return 20 * (1 + now / 50_000)
+
+    Clock(monkeypatch, drifting)
+    one, other = measure_side_by_side([Recorder(), Recorder()], input_shape=(1, 3, 4, 4))
+    in_turn = abs(one.median_ms - other.median_ms) / one.median_ms
+    assert in_turn < min(one.spread, other.spread)
+
+    Clock(monkeypatch, drifting)
+    one, other = (measure_latency(Recorder(), input_shape=(1, 3, 4, 4)) for _ in range(2))
+    one_after_the_other = abs(one.median_ms - other.median_ms) / one.median_ms
+    assert one_after_the_other > max(one.spread, other.spread), "else this clock would show nothing"
+    assert in_turn < one_after_the_other / 4
+
+
+def test_what_drifts_far_is_doubted_in_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch, lambda now: 20 * (1 + now / 10_000))
+    for each in measure_side_by_side([Recorder(), Recorder()], input_shape=(1, 3, 4, 4)):
+        assert [line.partition(" lie ")[0] for line in each.doubts] == ["medians of 5 blocks of runs"]
 
 
 def test_an_absent_device_is_an_error() -> None:
