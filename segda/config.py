@@ -38,6 +38,7 @@ from segda.validators import USUAL_VALIDATORS, VALIDATORS
 MOST_SEEDS = 2**32 - 1  # what every generator of random numbers takes
 _MOST_PIXELS = 16_384  # of a side
 _MOST_STEPS = 10**9
+_FEATURE_TEMPERATURE = 4.0  # that SCTNet was published with
 # Where things lie and how fast they are read, as opposed to what is computed.
 _PLACE_FIELDS = frozenset({"root", "workers", "device", "cache", "weights_file", "folder", "checkpoint"})
 
@@ -305,21 +306,35 @@ class StartConfig(OtherNetworkConfig):
 
 
 class DistillationConfig(OtherNetworkConfig):
-    """The network whose predictions are learned beside whatever the method learns (`segda.distillation`)."""
+    """The network that is learned from beside whatever the method learns (`segda.distillation`)."""
 
+    # Left out where it is what was before there was a choice: those runs keep their fingerprints.
+    learned: Annotated[Literal["predictions", "features"], Choice("predictions", "features")] = Field(
+        "predictions",
+        exclude_if=lambda learned: learned == "predictions",
+        description="what of the teacher: predictions, of any network by any; features, of a segformer by sctnet",
+    )
     weight: Annotated[float, Range(0.1, 10.0, log=True)] = Field(
-        1.0, ge=0, description="of the distance to the teacher's predictions"
+        1.0, ge=0, description="of the distance to what the teacher says"
     )
     temperature: Annotated[float, Range(1.0, 8.0, log=True)] = Field(
         2.0,
         gt=0,
         le=1000,
-        description="logits of teacher and student are divided by it; above 1, more of what is unlikely is learned",
+        description="logits (or features, and unset it is 4 then) of teacher and student are divided by it; above 1, more of what "
+        "is unlikely is learned",
     )
     images: Annotated[Literal["source", "target", "both"], Choice("source", "target", "both")] = Field(
         "both",
         description="which of a step's images the teacher is asked about: those of the labelled domain (source), the target's",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _features_have_a_temperature_of_their_own(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("learned") == "features":
+            return {"temperature": _FEATURE_TEMPERATURE, **given}
+        return given
 
 
 # Settings of any network, as they stand in a configuration.
@@ -508,6 +523,17 @@ class TrainConfig(Settings):
             raise LocatedError(
                 ("pruning", "discriminator", "schedule", "name"),
                 f"method {self._method_label} trains no discriminator; set it to {NO_PRUNING}, or choose a method with one",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _features_can_be_learned(self) -> Self:
+        learns_features = self.distillation is not None and self.distillation.learned == "features"
+        if learns_features and MODELS[self.model.name].feature_alignment is None:
+            able = ", ".join(name for name, kind in MODELS.items() if kind.feature_alignment is not None)
+            raise LocatedError(
+                ("distillation", "learned"),
+                f"{self.model.name} cannot learn the features of another network, {able} can; set it to predictions",
             )
         return self
 

@@ -33,7 +33,7 @@ from segda.gradients import Gradients, images_at_once
 from segda.losses import SegmentationLoss
 from segda.losses.class_weights import class_weights
 from segda.methods import METHODS, Method
-from segda.models import MODELS, build_segmenter
+from segda.models import MODELS, Segmenter, build_segmenter
 from segda.optim import build_optimizer, poly_factor, set_learning_rate
 from segda.predecessors import load_start, load_teacher
 from segda.rounds import Round, find_round, forget_rounds, make_round, open_round, round_steps
@@ -124,7 +124,12 @@ class TrainingRun:
             num_classes=num_classes,
         )
         self.method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distillation = self._distillation(segmenter)
         self.groups = self.method.parameter_groups()
+        if distillation is not None and distillation.alignment is not None:
+            # Beside the segmenter, which is shipped without it.
+            self.method.add_module("alignment", distillation.alignment)
+            self.groups["segmenter"] = [*self.groups["segmenter"], *distillation.alignment.parameters()]
         self.optimizers = {
             group: build_optimizer(config.discriminator_optimizer.settings, parameters)
             if group != "segmenter"
@@ -148,7 +153,7 @@ class TrainingRun:
             team=team,
             dtype=self.dtype,
             micro_batch=micro_batch,
-            distillation=self._distillation(),
+            distillation=distillation,
         )
         self.seconds = 0.0
         self._round_steps = round_steps(self.method, steps=config.steps)
@@ -158,12 +163,18 @@ class TrainingRun:
         self.feed = Feed(config, splits, team, needs_target=self._needs_target, rare=self._rare_classes())
         self._scorer = Scorer(config, splits, self.method, device=device, dtype=self.dtype)
 
-    def _distillation(self) -> Distillation | None:
-        if self.config.distillation is None:
+    def _distillation(self, segmenter: Segmenter) -> Distillation | None:
+        settings = self.config.distillation
+        if settings is None:
             return None
+        teacher = load_teacher(self.config)
+        aligns = segmenter.feature_alignment if settings.learned == "features" else None
+        alignment = None if aligns is None else aligns(segmenter, teacher)
         # Of the memory format of the images, which are the method's.
-        teacher = load_teacher(self.config).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Distillation(teacher, self.config.distillation)
+        for network in (teacher, alignment):
+            if network is not None:
+                network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Distillation(teacher, settings, alignment=alignment)
 
     @cached_property
     def _label_counts(self) -> NDArray[np.int64]:

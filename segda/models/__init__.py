@@ -11,7 +11,7 @@ from segda.models.fast_scnn import FastSCNN
 from segda.models.fcn8s import FCN8s
 from segda.models.pidnet import PIDNetS
 from segda.models.sctnet import SCTNet
-from segda.models.segformer import SegFormer
+from segda.models.segformer import SegFormer, SegFormerB0
 from segda.models.stdc import STDC
 from segda.models.widths import narrow
 
@@ -29,7 +29,8 @@ MODELS: Catalog[type[Segmenter]] = Catalog(
         "fcn8s": FCN8s,
         "pidnet_s": PIDNetS,
         "sctnet": SCTNet,
-        "segformer_b0": SegFormer,
+        "segformer": SegFormer,
+        "segformer_b0": SegFormerB0,
         "stdc": STDC,
     },
     check=subclass_of(Segmenter, config=ModelConfig),

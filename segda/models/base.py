@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from segda.errors import ConfigError
+from segda.models.alignment import FeatureAlignment
 from segda.models.widths import Width
 from segda.settings import Settings
 from segda.types import SegmentationOutput
@@ -84,6 +85,7 @@ class Segmenter(nn.Module, ABC):
         training_only: names of the submodules that evaluation never runs, e.g. auxiliary heads; neither counted nor shipped.
         trunk_module: name of the submodule whose weights were trained before, beside which all others are heads with a learning
             rate of their own (`optimizer.head_lr_factor`); None: there is none.
+        feature_alignment: how it learns the features of a teacher (`distillation.learned: features`); None: it cannot.
         config: what it was built from.
         num_classes: number of train ids.
 
@@ -96,6 +98,7 @@ class Segmenter(nn.Module, ABC):
     num_auxiliary: ClassVar[int] = 0
     training_only: ClassVar[tuple[str, ...]] = ()
     trunk_module: ClassVar[str | None] = None
+    feature_alignment: ClassVar[type[FeatureAlignment] | None] = None
 
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Keep the settings; subclasses build their layers with random weights.

@@ -2,9 +2,9 @@
 
 Source: arXiv:2312.17071 and its code (xzz777/SCTNet, MIT), whose names the file of weights uses. Published: mean IoU 0.729 (s, at
 half the size of Cityscapes) to 0.805 (b, at full size). Training there has three losses: cross-entropy, 0.4 times that of an
-auxiliary head (`loss.auxiliary_weight`), and the distance to the features of a SegFormer that was trained on the same images. Of
-that third one there is nothing here: the teacher never enters the network, and a training without it is complete, but the
-published figures are those with it.
+auxiliary head (`loss.auxiliary_weight`), and the distance to the features of a SegFormer that was trained on the same images
+(`distillation` with `learned: features`, see `segda.models.sctnet_alignment`). The teacher never enters the network, and a training
+without it is complete, but the published figures are those with it.
 
 Deviations: the kernels of the attention start as normal numbers of deviation 0.001, everything else as He et al. draw it. The code
 means to do so, but hands tensors to functions that look for modules, so that these kernels stay zero; from zero all filters get
@@ -20,11 +20,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segda.models.alignment import FeatureAlignment
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import enlarge_scores, initialize_kaiming, resize
 from segda.models.dual_resolution import CLASSIFIER, head, head_names, stage, stem
 from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
 from segda.models.pyramids import DeepAggregationPyramid, pyramid_names
+from segda.models.sctnet_alignment import SCTNetAlignment
 from segda.tunable import Choice
 from segda.types import SegmentationOutput
 
@@ -213,6 +215,7 @@ class SCTNet(Segmenter):
     num_auxiliary: ClassVar[int] = 1
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary_head",)
     trunk_module: ClassVar[str | None] = "backbone"
+    feature_alignment: ClassVar[type[FeatureAlignment] | None] = SCTNetAlignment
 
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network; see `Segmenter.__init__`, and the head of this file for its random weights."""

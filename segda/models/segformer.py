@@ -1,15 +1,17 @@
-"""SegFormer-B0 (Xie et al., NeurIPS 2021): a transformer of four scales, and a head that is nothing but 1x1 convolutions.
+"""SegFormer (Xie et al., NeurIPS 2021): a transformer of four scales, and a head that is nothing but 1x1 convolutions.
 
 Every position asks all others, but answers come from few: keys and values are taken from a map that a strided convolution has made
 8, 4 or 2 times smaller per side. What it costs still grows with the square of the number of pixels. Positions have no code of their
-own; the zeros that 3x3 convolutions are padded with say where the border is.
+own; the zeros that 3x3 convolutions are padded with say where the border is. B1 to B3 are not fast, but can teach networks that are
+(`segda.models.sctnet_alignment`).
 
 Source: the authors' code (NVlabs/SegFormer). Deviations: no drop-path in training (there up to 0.1), so that a loss depends on the
 weights, the images and the head's dropout; scores are enlarged to the image's size in the network.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -20,55 +22,90 @@ from segda.depthwise import Conv2d
 from segda.models.base import ModelConfig, Segmenter
 from segda.models.blocks import ConvBNReLU, enlarge_scores, resize
 from segda.models.official_weights import OfficialNames, OfficialWeightsConfig, load_official_weights
+from segda.tunable import Choice
 from segda.types import SegmentationOutput
 
 Size = tuple[int, int]
 
 
+class _Variant(NamedTuple):
+    channels: tuple[int, int, int, int]  # at 1/4, 1/8, 1/16 and 1/32
+    depths: tuple[int, int, int, int]  # blocks there
+    head_width: int
+
+
+_VARIANTS = {
+    "b0": _Variant((32, 64, 160, 256), (2, 2, 2, 2), head_width=256),
+    "b1": _Variant((64, 128, 320, 512), (2, 2, 2, 2), head_width=256),
+    "b2": _Variant((64, 128, 320, 512), (3, 4, 6, 3), head_width=768),
+    "b3": _Variant((64, 128, 320, 512), (3, 4, 18, 3), head_width=768),
+}
+
+
 class _Stage(NamedTuple):
     channels: int
+    depth: int
     heads: int
     reduction: int  # of the map that keys and values are taken from, per side
     kernel_size: int  # of the convolution that the stage begins with
     stride: int
 
 
-_STAGES = (_Stage(32, 1, 8, 7, 4), _Stage(64, 2, 4, 3, 2), _Stage(160, 5, 2, 3, 2), _Stage(256, 8, 1, 3, 2))
-_DEPTH = 2
+def _stages(variant: _Variant) -> tuple[_Stage, ...]:
+    shapes = ((1, 8, 7, 4), (2, 4, 3, 2), (5, 2, 3, 2), (8, 1, 3, 2))  # the same in all variants
+    return tuple(
+        _Stage(channels, depth, *shape)
+        for channels, depth, shape in zip(variant.channels, variant.depths, shapes, strict=True)
+    )
+
+
 _EXPANSION = 4
-_HEAD_WIDTH = 256
 # Normalizations that follow a convolution have PyTorch's 1e-5, the others this.
 _NORM_EPSILON = 1e-6
 
 
-def _official_names() -> OfficialNames:
-    """Return how the authors' files call the parts; in those of the trunk alone the first word is missing."""
+def _official_names(variant: _Variant) -> OfficialNames:
+    """Return how the authors' files call the parts of a variant; in those of the trunk alone the first word is missing."""
     own = {
         "decode_head.linear_fuse.conv": "head.fuse.0",
         "decode_head.linear_fuse.bn": "head.fuse.1",
         "decode_head.linear_pred": "classifier",
     }
-    for number in range(1, len(_STAGES) + 1):
+    for number, depth in enumerate(variant.depths, start=1):
         own[f"decode_head.linear_c{number}.proj"] = f"head.levels.c{number}"
         for prefix in ("backbone.", ""):
             own[f"{prefix}patch_embed{number}"] = f"backbone.stage{number}.embed"
             own[f"{prefix}block{number}"] = f"backbone.stage{number}.blocks"
             own[f"{prefix}norm{number}"] = f"backbone.stage{number}.norm"
-            for index in range(_DEPTH):
+            for index in range(depth):
                 block = f"backbone.stage{number}.blocks.{index}"
                 own[f"{prefix}block{number}.{index}.mlp.dwconv.dwconv"] = f"{block}.mlp.dwconv"
     # What is foreign is the classifier of images, and a layer that the authors' framework builds and nothing runs.
     return OfficialNames(own, ("head", "classifier"), ("classifier",), foreign=("head.", "decode_head.conv_seg."))
 
 
-class SegFormerConfig(OfficialWeightsConfig):
-    """Settings of `SegFormer`."""
+class SegFormerB0Config(OfficialWeightsConfig):
+    """Settings of `SegFormerB0`."""
 
     name: Literal["segformer_b0"] = "segformer_b0"
     weights_file: Path | None = Field(
         None,
         description="local copy of mit_b0.pth (ImageNet), or of one of the segformer.b0.*.pth (Cityscapes, ADE20K), to which the "
         "README of github.com/NVlabs/SegFormer links; not for commercial use",
+    )
+
+
+class SegFormerConfig(OfficialWeightsConfig):
+    """Settings of `SegFormer`."""
+
+    name: Literal["segformer"] = "segformer"
+    variant: Annotated[Literal["b1", "b2", "b3"], Choice("b1", "b2", "b3")] = Field(
+        "b1", description="width and depth; the smallest one is a network of its own, segformer_b0"
+    )
+    weights_file: Path | None = Field(
+        None,
+        description="local copy of mit_b1.pth, mit_b2.pth or mit_b3.pth (ImageNet), or of one of the segformer.b1.*.pth, b2 or b3 "
+        "(Cityscapes, ADE20K), to which the README of github.com/NVlabs/SegFormer links; not for commercial use",
     )
 
 
@@ -83,7 +120,7 @@ def _to_tokens(features: Tensor) -> Tensor:
 
 def _to_map(tokens: Tensor, size: Size) -> Tensor:
     """Turn float [B, h * w, C] into float [B, C, h, w]."""
-    return tokens.transpose(1, 2).unflatten(2, size).clone(memory_format=torch.contiguous_format)
+    return torch.unflatten(tokens.transpose(1, 2), 2, size).clone(memory_format=torch.contiguous_format)
 
 
 class Attention(nn.Module):
@@ -126,7 +163,7 @@ class Attention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         """Turn float [B, N, C] into float [B, heads, N, C / heads]."""
-        return tokens.unflatten(2, (self._heads, -1)).transpose(1, 2)
+        return torch.unflatten(tokens, 2, (self._heads, -1)).transpose(1, 2)
 
 
 class MixFFN(nn.Module):
@@ -207,7 +244,7 @@ class Stage(nn.Module):
         """
         super().__init__()
         self.embed = PatchEmbedding(in_channels, stage)
-        self.blocks = nn.ModuleList(Block(stage) for _ in range(_DEPTH))
+        self.blocks = nn.ModuleList(Block(stage) for _ in range(stage.depth))
         self.norm = nn.LayerNorm(stage.channels, eps=_NORM_EPSILON)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -219,14 +256,18 @@ class Stage(nn.Module):
 
 
 class MixTransformer(nn.Module):
-    """The trunk, MiT-B0: features at 1/4, 1/8, 1/16 and 1/32."""
+    """The trunk, MiT: features at 1/4, 1/8, 1/16 and 1/32."""
 
-    def __init__(self) -> None:
-        """Build the layers."""
+    def __init__(self, stages: Sequence[_Stage]) -> None:
+        """Build the layers.
+
+        Args:
+            stages: all four.
+        """
         super().__init__()
         self.stage1, self.stage2, self.stage3, self.stage4 = (
             Stage(in_channels, stage)
-            for in_channels, stage in zip((3, *(stage.channels for stage in _STAGES)), _STAGES, strict=False)
+            for in_channels, stage in zip((3, *(stage.channels for stage in stages)), stages, strict=False)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -241,16 +282,26 @@ class MixTransformer(nn.Module):
 class Head(nn.Module):
     """Brings all scales to the same channels and the finest one's size and mixes them."""
 
-    def __init__(self) -> None:
-        """Build the layers."""
+    def __init__(self, stages: Sequence[_Stage], width: int) -> None:
+        """Build the layers.
+
+        Args:
+            stages: whose features come in.
+            width: channels of each scale, and of the result.
+        """
         super().__init__()
         self.levels = nn.ModuleDict(
-            {f"c{number}": nn.Linear(stage.channels, _HEAD_WIDTH) for number, stage in enumerate(_STAGES, start=1)}
+            {f"c{number}": nn.Linear(stage.channels, width) for number, stage in enumerate(stages, start=1)}
         )
-        self.fuse = ConvBNReLU(len(_STAGES) * _HEAD_WIDTH, _HEAD_WIDTH, kernel_size=1)
+        self.fuse = ConvBNReLU(len(stages) * width, width, kernel_size=1)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Map features at four scales, the finest first, to float [B, 256, h, w] at the finest one's size."""
+        """Map features at four scales, the finest first, to float [B, width, h, w] at the finest one's size."""
+        result: Tensor = self.fuse(self.join(levels))
+        return result
+
+    def join(self, levels: list[Tensor]) -> Tensor:
+        """Return what is mixed: float [B, 4 * width, h, w], all scales at the finest one's size, the coarsest first."""
         finest = (levels[0].shape[2], levels[0].shape[3])
         projected = [
             _to_map(project(_to_tokens(level)), (level.shape[2], level.shape[3]))
@@ -258,14 +309,13 @@ class Head(nn.Module):
         ]
         # Under autocast interpolation returns single precision.
         enlarged = [resize(level, size=finest).to(level.dtype) for level in reversed(projected)]
-        result: Tensor = self.fuse(torch.cat(enlarged, dim=1))
-        return result
+        return torch.cat(enlarged, dim=1)
 
 
 class SegFormer(Segmenter):
-    """The network.
+    """The network, in its larger variants.
 
-    With 19 classes it has 3,719,027 parameters and needs 7.9 G multiply-accumulates at 512 x 512 and 121.8 G at 1024 x 2048.
+    With 19 classes b1 has 13,682,131 parameters, b2 27,361,235 and b3 47,237,075.
     """
 
     Config: ClassVar[type[ModelConfig]] = SegFormerConfig
@@ -274,10 +324,12 @@ class SegFormer(Segmenter):
     def __init__(self, config: Any, *, num_classes: int) -> None:
         """Build the network with the authors' initialization; see `Segmenter.__init__`."""
         super().__init__(config, num_classes=num_classes)
-        self.backbone = MixTransformer()
-        self.head = Head()
+        variant = self._variant()
+        stages = _stages(variant)
+        self.backbone = MixTransformer(stages)
+        self.head = Head(stages, variant.head_width)
         self.dropout = nn.Dropout2d(0.1)
-        self.classifier = nn.Conv2d(_HEAD_WIDTH, num_classes, 1)
+        self.classifier = nn.Conv2d(variant.head_width, num_classes, 1)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -290,9 +342,12 @@ class SegFormer(Segmenter):
         # Scores start small, as those of the authors' head do.
         nn.init.normal_(self.classifier.weight, std=0.01)
 
+    def _variant(self) -> _Variant:
+        return _VARIANTS[self.config.variant]
+
     def load_initial_weights(self) -> None:
         """Load the official weights that the configuration names; see `load_official_weights`."""
-        load_official_weights(self, self.config, _official_names())
+        load_official_weights(self, self.config, _official_names(self._variant()))
 
     def forward(self, image: Tensor, *, auxiliary: bool | None = None) -> SegmentationOutput:
         """Segment images; see `Segmenter.forward`.
@@ -302,8 +357,20 @@ class SegFormer(Segmenter):
             auxiliary: of no effect, there are no auxiliary outputs.
 
         Returns:
-            Logits float [B, num_classes, H, W]; features float [B, 256, ceil(H / 4), ceil(W / 4)].
+            Logits float [B, num_classes, H, W]; features float [B, F, ceil(H / 4), ceil(W / 4)], F 256 in b0 and b1, else 768.
         """
         features = self.head(self.backbone(image))
         scores = self.classifier(self.dropout(features))
         return SegmentationOutput(enlarge_scores(scores, sizes=[(image.shape[2], image.shape[3])]), (), features)
+
+
+class SegFormerB0(SegFormer):
+    """The network, in its smallest variant.
+
+    With 19 classes it has 3,719,027 parameters and needs 7.9 G multiply-accumulates at 512 x 512 and 121.8 G at 1024 x 2048.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = SegFormerB0Config
+
+    def _variant(self) -> _Variant:
+        return _VARIANTS["b0"]

@@ -312,8 +312,9 @@ def _build(spec: SweepSpec, params: Mapping[str, Scalar], *, at: Location | None
         raise _blame(spec, problem, params, at) from error
     taken = config.model_dump()
     for path, value in params.items():
-        # A training takes "4" for 4; a search would take them for two choices. Paths are text too.
-        if isinstance(value, str) and not isinstance(value_at(taken, path), str | Path):
+        # A training takes "4" for 4; a search would take them for two choices. Paths are text too, and so is what plain data leave
+        # out because it is the default.
+        if isinstance(value, str) and not isinstance(value_at(taken, path, value), str | Path):
             raise LocatedError(at or ("search", path), f"must be {value} without quotes, got text")
     return config
 

@@ -1,5 +1,6 @@
 """Learning from a trained network beside any method, on files: the loss, the pass that is used, and what is refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from segda.checkpoint import read_checkpoint
-from segda.config import DistillationConfig, TrainConfig
+from segda.checkpoint import load_segmenter, network_checkpoint, read_checkpoint
+from segda.compression.channels import slim
+from segda.config import DistillationConfig, DomainConfig, TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.distillation import Distillation
 from segda.draws import Draws
+from segda.efficiency import count_parameters
 from segda.errors import ConfigError
 from segda.losses import SegmentationLoss, mean
 from segda.methods import METHODS, Method, StepInput, StepOutput
 from segda.models import MODELS, build_segmenter
+from segda.predecessors import load_teacher
 from segda.testing.runs import RUN_CHECKS, SIDE, RunCase
 from segda.training import train
 from segda.types import IGNORE_INDEX, LabeledBatch, UnlabeledBatch
@@ -31,6 +35,7 @@ def place(tmp_path_factory) -> Path:
     root = generate_scenes(base / "scenes", size=SIDE, train=4, val=1, seed=1)
     cases = {
         "teacher": RunCase("source_only", fields={"steps": 2, "seed": 7, "model": {"name": "ddrnet_23_slim"}}),
+        "segformer": RunCase("source_only", fields={"steps": 2, "seed": 7, "model": {"name": "segformer_b0"}}),
         "supervised": RunCase("target_only", fields={"steps": 1}),
         "few": RunCase("joint", fields={"steps": 1}),
     }
@@ -48,11 +53,30 @@ def teacher(place) -> dict[str, str]:
     return {"checkpoint": str(place / "teacher" / "checkpoint.pt")}
 
 
+@pytest.fixture
+def features(place) -> dict[str, object]:
+    """Fields of a training in which SCTNet learns a transformer's features."""
+    checkpoint = str(place / "segformer" / "checkpoint.pt")
+    return {"model": {"name": "sctnet"}, "distillation": {"checkpoint": checkpoint, "learned": "features"}}
+
+
 @pytest.mark.parametrize("images", ["source", "target", "both"])
 @pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
 def test_whole_trainings_keep_the_contract(check, images, teacher, tmp_path):
     """Also of a method that reads no target images by itself: resumed bit for bit, and without a look at a target label."""
     check(RunCase("source_only", fields={"distillation": {**teacher, "images": images}}), tmp_path)
+
+
+@pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
+def test_trainings_on_features_keep_it_too(check, features, tmp_path):
+    check(RunCase("source_only", fields=features), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["adversarial", "dacs"])
+def test_methods_with_one_pass_or_several_learn_features_too(method, place, features, tmp_path):
+    """One normalizes both domains together by default or passes them one by one, the other one mixes images."""
+    result = train(config_of(place, method, **features, steps=1), lambda *_: None, folder=tmp_path / "run")
+    assert result.metrics["train/loss_distillation"] > 0
 
 
 @pytest.mark.parametrize("method", ["adversarial", "dacs", "self_training", "mic", "pixda", "external_labels"])
@@ -178,6 +202,23 @@ def test_micro_batches_give_the_loss_of_the_whole_batch(place, teacher, tmp_path
     assert found[4] == pytest.approx(found[None], rel=0.15)
 
 
+def test_micro_batches_and_processes_give_the_distance_of_features_of_the_whole_batch(place, features, tmp_path):
+    found = {}
+    for name, settings in {"whole": {}, "parts": {"micro_batch": 4}, "processes": {"processes": 2}}.items():
+        config = config_of(place, batch_size=8, steps=2, report_every=1, **features)
+        losses = []
+        train(
+            config,
+            lambda _step, metrics, _path, losses=losses: losses.append(metrics["train/loss_distillation"]),
+            folder=tmp_path / name,
+            **settings,
+        )
+        found[name] = losses
+    # Parts are normalized by their own statistics in the network; processes exchange these.
+    assert found["parts"] == pytest.approx(found["whole"], rel=0.1)
+    assert found["processes"] == pytest.approx(found["whole"], rel=1e-3)
+
+
 def test_the_digest_is_in_the_fingerprint_and_the_path_is_not(place, teacher, tmp_path):
     moved = tmp_path / "moved.pt"
     shutil.copy(teacher["checkpoint"], moved)
@@ -195,6 +236,67 @@ def test_a_checkpoint_does_not_hold_the_teacher(place, teacher, tmp_path):
     train(config_of(place, steps=1), lambda *_: None, folder=tmp_path / "alone")
     with_teacher, alone = (read_checkpoint(tmp_path / name / "checkpoint.pt")["method"] for name in ("run", "alone"))
     assert with_teacher.keys() == alone.keys()
+
+
+def test_layers_that_compare_features_are_trained_and_kept_beside_the_network(place, features, tmp_path):
+    result = train(config_of(place, **features, steps=3), lambda *_: None, folder=tmp_path / "run")
+    train(config_of(place, **features, steps=1), lambda *_: None, folder=tmp_path / "first")
+    state = read_checkpoint(result.checkpoint)
+    method, before = state["method"], read_checkpoint(tmp_path / "first" / "checkpoint.pt")["method"]
+    layers = {name for name in method if not name.startswith("segmenter.")}
+    assert layers == {
+        f"alignment.{layer}.{part}" for layer in ("sixteenth", "thirty_second", "joined") for part in ("weight", "bias")
+    }
+    assert not any(torch.equal(method[name], before[name]) for name in layers)
+    segmenter, _ = load_segmenter(result.checkpoint)
+    assert segmenter.state_dict().keys() == {name.removeprefix("segmenter.") for name in method.keys() - layers}
+    assert count_parameters(segmenter) == count_parameters(build_segmenter(segmenter.config, num_classes=8))
+
+
+def test_a_slimmed_network_learns_features_again(place, features, tmp_path):
+    first = train(config_of(place, **features, steps=1), lambda *_: None, folder=tmp_path / "first")
+    dense, own = load_segmenter(first.checkpoint)
+    small = slim(dense, ratio=0.3)
+    state = read_checkpoint(first.checkpoint)
+    plain = own.model_dump(mode="json")
+    plain["model"]["widths"] = small.config.model_dump(mode="json")["widths"]
+    (tmp_path / "slim.pt").write_bytes(network_checkpoint(state | {"config": json.dumps(plain)}, small.state_dict()))
+    config = config_of(
+        place,
+        model=None,
+        start={"checkpoint": str(tmp_path / "slim.pt")},
+        distillation=features["distillation"],
+        steps=1,
+    )
+    result = train(config, lambda *_: None, folder=tmp_path / "again")
+    assert count_parameters(load_segmenter(result.checkpoint)[0]) < 0.8 * count_parameters(dense)
+
+
+def test_features_have_a_temperature_of_their_own_and_predictions_keep_their_fingerprint(place, features, teacher):
+    learned = config_of(place, **features).distillation
+    assert (learned.learned, learned.temperature) == ("features", 4.0)
+    assert DistillationConfig.model_validate(learned.model_dump()) == learned
+    assert DistillationConfig(**features["distillation"], temperature=1.5).temperature == 1.5
+    assert DistillationConfig(**teacher).temperature == 2.0
+    assert "learned" not in DistillationConfig(**teacher, learned="predictions").model_dump()
+
+
+def test_features_of_a_network_that_cannot_be_compared_are_refused(place, features, teacher, tmp_path):
+    with pytest.raises(ValueError, match="fast_scnn cannot learn the features of another network, sctnet can"):
+        config_of(place, distillation=features["distillation"])
+    config = config_of(place, model={"name": "sctnet"}, distillation={**teacher, "learned": "features"})
+    with pytest.raises(ConfigError, match="the features of a segformer, the teacher is ddrnet_23_slim") as raised:
+        train(config, lambda *_: None, folder=tmp_path / "run")
+    assert "\n" not in str(raised.value)
+
+
+def test_teachers_of_other_classes_are_refused(place, features):
+    config = config_of(place, **features)
+    streets = {domain: DomainConfig(dataset="camvid", domain="day") for domain in ("source", "target")}
+    elsewhere = config.model_copy(update={"data": config.data.model_copy(update=streets)})
+    with pytest.raises(ConfigError, match=r"knows the classes .* the configuration has") as raised:
+        load_teacher(elsewhere)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +324,7 @@ def test_a_teacher_that_was_replaced_is_refused(place, teacher, tmp_path):
         ({}, "distillation.checkpoint: must be the path"),
         ({"checkpoint": "nowhere.pt"}, "distillation.checkpoint: nowhere.pt cannot be read"),
         ({"digest": "0" * 64, "temperature": 0}, "temperature"),
+        ({"digest": "0" * 64, "learned": "features"}, "distillation.learned: bisenet_v1 cannot learn the features"),
         ({"digest": "0" * 64, "weight": -1}, "weight"),
     ],
 )

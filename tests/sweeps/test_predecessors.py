@@ -68,6 +68,28 @@ def test_trials_keep_to_the_checkpoints_that_were_there(plain, tmp_path):
     assert load_spec(path).fingerprint() != spec.fingerprint()
 
 
+def test_what_is_learned_of_a_teacher_can_be_searched(plain, tmp_path):
+    """Plain data leave out predictions, and features have a temperature of their own, also in a sweep that was stored."""
+    plain["base"] |= {"model": {"name": "sctnet"}, "distillation": {"checkpoint": str(tmp_path / "large.pt")}}
+    plain["search"] |= {"distillation.learned": "default"}
+    for spec in (
+        spec_from(plain, where="sweep"),
+        spec_from(spec_from(plain, where="sweep").canonical(), where="sweep"),
+    ):
+        found = [
+            spec.train_config({"distillation.learned": learned}, seed=1).distillation
+            for learned in ("predictions", "features")
+        ]
+        assert [(each.learned, each.temperature) for each in found] == [("predictions", 2.0), ("features", 4.0)]
+
+
+def test_features_are_not_searched_for_a_network_that_cannot_learn_them(plain, tmp_path):
+    plain["base"] |= {"model": {"name": "fast_scnn"}, "distillation": {"checkpoint": str(tmp_path / "large.pt")}}
+    plain["search"] |= {"distillation.learned": "default"}
+    with pytest.raises(ConfigError, match=r"search\.distillation\.learned.*fast_scnn cannot learn the features"):
+        spec_from(plain, where="sweep")
+
+
 def test_where_a_trial_starts_can_be_searched(plain, tmp_path):
     paths = [str(tmp_path / f"{name}.pt") for name in ("small", "large")]
     plain["search"] |= {"start.checkpoint": paths}

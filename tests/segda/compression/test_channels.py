@@ -30,10 +30,11 @@ CASES = {
     "fcn8s": ({}, 0.96),
     "pidnet_s": ({}, 0.52),
     "sctnet": ({}, 0.73),
+    "segformer": ({}, 0.54),
     "segformer_b0": ({}, 0.54),
     "stdc": ({}, 0.49),
 }
-LARGE = ("deeplab_v2", "deeplab_v2_multi", "fcn8s")
+LARGE = ("deeplab_v2", "deeplab_v2_multi", "fcn8s", "segformer")
 
 
 class Pair(NamedTuple):

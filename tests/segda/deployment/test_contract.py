@@ -15,7 +15,7 @@ from .tiny import images
 # The example has 96 x 160 pixels. At 32 x 32 the deepest maps are single pixels.
 SIZES = ((2, 96, 160), (1, 65, 97), (3, 32, 32), (1, 129, 33))
 # Their weights take longer to write than all others together, and what they do is done by the smaller ones too.
-LARGE = {"deeplab_v2": "deeplab_v2_multi"}
+LARGE = {"deeplab_v2": "deeplab_v2_multi", "segformer": "segformer_b0"}
 
 
 def spread(network: ShippedNetwork) -> None:

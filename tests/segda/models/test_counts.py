@@ -46,8 +46,11 @@ ROWS = (
     # Published counts end with the scores at 1/8: 1.145 and 6.401. To enlarge them is a part of every network here, 0.040.
     Row("efficientvit_seg", {"variant": "b0"}, 706_691, 706_691, {(512, 1024): 1.185}),
     Row("efficientvit_seg", {"variant": "b1"}, 4_803_443, 4_803_443, {(512, 1024): 6.441}),
-    # What these three cost does not grow with the area: attention, or borders of the maps; see their own tests.
+    # What these cost does not grow with the area: attention, or borders of the maps; see their own tests.
     Row("segformer_b0", {}, 3_719_027, 3_719_027, {}),
+    Row("segformer", {"variant": "b1"}, 13_682_131, 13_682_131, {}),
+    Row("segformer", {"variant": "b2"}, 27_361_235, 27_361_235, {}),
+    Row("segformer", {"variant": "b3"}, 47_237_075, 47_237_075, {}),
     Row("deeplab_v2", {}, 43_901_068, 43_901_068, {}),
     Row("deeplab_v2_multi", {}, 44_601_560, 43_901_068, {}),
     # Published: 134,456,985, of which 103,968 are kernels of bilinear interpolation that are not trained.

@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segda.efficiency import count_macs
-from segda.models.segformer import SegFormer
+from segda.models import MODELS
+from segda.models.segformer import SegFormer, SegFormerB0, _official_names
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 WIDTHS, REDUCTIONS, KERNELS = (32, 64, 160, 256), (8, 4, 2, 1), (7, 3, 3, 3)
+LARGER = (64, 128, 320, 512)
 
 
 def with_bias(name: str, *shape: int) -> Shapes:
@@ -19,13 +21,14 @@ def with_bias(name: str, *shape: int) -> Shapes:
     yield f"{name}.bias", shape[:1]
 
 
-def trunk_shapes() -> Shapes:
+def trunk_shapes(widths: Sequence[int] = WIDTHS, depths: Sequence[int] = (2, 2, 2, 2)) -> Shapes:
     """Names and shapes of the authors' file of the trunk, without its classifier."""
     fan_in = 3
-    for stage, (width, reduction, kernel) in enumerate(zip(WIDTHS, REDUCTIONS, KERNELS, strict=True), start=1):
+    stages = zip(widths, depths, REDUCTIONS, KERNELS, strict=True)
+    for stage, (width, depth, reduction, kernel) in enumerate(stages, start=1):
         yield from with_bias(f"patch_embed{stage}.proj", width, fan_in, kernel, kernel)
         yield from with_bias(f"patch_embed{stage}.norm", width)
-        for index in range(2):
+        for index in range(depth):
             block = f"block{stage}.{index}"
             yield from with_bias(f"{block}.norm1", width)
             yield from with_bias(f"{block}.attn.q", width, width)
@@ -42,16 +45,16 @@ def trunk_shapes() -> Shapes:
         fan_in = width
 
 
-def whole_shapes() -> Shapes:
+def whole_shapes(widths: Sequence[int] = WIDTHS, depths: Sequence[int] = (2, 2, 2, 2), head_width: int = 256) -> Shapes:
     """Names and shapes of the authors' file of the whole network, without the layer that it never runs."""
-    yield from ((f"backbone.{name}", shape) for name, shape in trunk_shapes())
-    for level, width in enumerate(WIDTHS, start=1):
-        yield from with_bias(f"decode_head.linear_c{level}.proj", 256, width)
-    yield "decode_head.linear_fuse.conv.weight", (256, 1024, 1, 1)
-    yield from with_bias("decode_head.linear_fuse.bn", 256)
-    yield from ((f"decode_head.linear_fuse.bn.running_{part}", (256,)) for part in ("mean", "var"))
+    yield from ((f"backbone.{name}", shape) for name, shape in trunk_shapes(widths, depths))
+    for level, width in enumerate(widths, start=1):
+        yield from with_bias(f"decode_head.linear_c{level}.proj", head_width, width)
+    yield "decode_head.linear_fuse.conv.weight", (head_width, 4 * head_width, 1, 1)
+    yield from with_bias("decode_head.linear_fuse.bn", head_width)
+    yield from ((f"decode_head.linear_fuse.bn.running_{part}", (head_width,)) for part in ("mean", "var"))
     yield "decode_head.linear_fuse.bn.num_batches_tracked", ()
-    yield from with_bias("decode_head.linear_pred", 19, 256, 1, 1)
+    yield from with_bias("decode_head.linear_pred", 19, head_width, 1, 1)
 
 
 def random_state(shapes: Shapes) -> dict[str, Tensor]:
@@ -67,9 +70,8 @@ def random_state(shapes: Shapes) -> dict[str, Tensor]:
 
 def loaded(folder: Path, state: dict[str, Tensor], num_classes: int = 19) -> SegFormer:
     torch.save(state, folder / "official.pth")
-    network = SegFormer(
-        SegFormer.Config(pretrained="file", weights_file=folder / "official.pth"), num_classes=num_classes
-    )
+    config = SegFormerB0.Config(pretrained="file", weights_file=folder / "official.pth")
+    network = SegFormerB0(config, num_classes=num_classes)
     network.load_initial_weights()
     return network.eval()
 
@@ -85,6 +87,31 @@ def test_every_tensor_of_the_published_network_lands_and_none_is_left(tmp_path: 
     network = loaded(tmp_path, {"state_dict": state | unused, "meta": {"epoch": 1}})
 
     assert contents(network.state_dict()) == contents(state)
+
+
+@pytest.mark.parametrize(
+    ("variant", "depths", "head_width", "millions"),
+    [("b1", (2, 2, 2, 2), 256, 13.7), ("b2", (3, 4, 6, 3), 768, 27.5), ("b3", (3, 4, 18, 3), 768, 47.3)],
+)
+def test_larger_variants_are_those_of_the_authors(
+    variant: str, depths: tuple[int, ...], head_width: int, millions: float
+) -> None:
+    """Names and shapes of their files, and the published numbers of parameters, which are for the 150 classes of ADE20K."""
+    with torch.device("meta"):
+        network, of_ade = (SegFormer(SegFormer.Config(variant=variant), num_classes=classes) for classes in (19, 150))
+    names = _official_names(network._variant())
+    theirs = {names.translate(name): shape for name, shape in whole_shapes(LARGER, depths, head_width)}
+
+    assert theirs == {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert sum(parameter.numel() for parameter in of_ade.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_the_smallest_variant_keeps_its_name_of_before() -> None:
+    config = MODELS["segformer_b0"].Config()
+    assert config.architecture() == {"name": "segformer_b0"}
+    with torch.device("meta"):
+        smallest = MODELS["segformer_b0"](config, num_classes=150)
+    assert sum(parameter.numel() for parameter in smallest.parameters()) / 1e6 == pytest.approx(3.8, abs=0.05)
 
 
 def test_a_file_of_the_trunk_leaves_the_head_random(tmp_path: Path) -> None:
@@ -134,7 +161,7 @@ def test_a_loaded_stage_computes_what_the_published_one_does(tmp_path: Path) -> 
 
 def test_the_head_joins_all_scales_at_the_finest_size_the_coarsest_first() -> None:
     torch.manual_seed(0)
-    head = SegFormer(SegFormer.Config(), num_classes=3).head.double().eval()
+    head = SegFormerB0(SegFormerB0.Config(), num_classes=3).head.double().eval()
     sizes = ((9, 14), (5, 7), (3, 4), (2, 2))
     levels = [torch.randn(2, width, *size, dtype=torch.float64) for width, size in zip(WIDTHS, sizes, strict=True)]
     seen: list[Tensor] = []
@@ -151,7 +178,7 @@ def test_the_head_joins_all_scales_at_the_finest_size_the_coarsest_first() -> No
 
 def test_normalizations_add_what_the_published_weights_were_made_with() -> None:
     with torch.device("meta"):
-        backbone = SegFormer(SegFormer.Config(), num_classes=3).backbone
+        backbone = SegFormerB0(SegFormerB0.Config(), num_classes=3).backbone
     eps = {name: module.eps for name, module in backbone.named_modules() if isinstance(module, nn.LayerNorm)}
     assert {name for name, value in eps.items() if value == 1e-5} == {
         name for name in eps if name.endswith(("embed.norm", "attn.norm"))
@@ -160,7 +187,7 @@ def test_normalizations_add_what_the_published_weights_were_made_with() -> None:
 
 
 def test_the_network_costs_what_is_published_for_it() -> None:
-    network = SegFormer(SegFormer.Config(), num_classes=19)
+    network = SegFormerB0(SegFormerB0.Config(), num_classes=19)
     once, twice = (count_macs(network, input_shape=(1, 3, 64, width)) / 1e9 for width in (64, 128))
 
     # One part grows with the area, attention with its square.
@@ -173,14 +200,14 @@ def test_the_network_costs_what_is_published_for_it() -> None:
 @pytest.mark.parametrize(("height", "width"), [(500, 333), (65, 33), (32, 32)])
 def test_features_come_at_a_quarter(height: int, width: int) -> None:
     with torch.device("meta"):
-        network = SegFormer(SegFormer.Config(), num_classes=6)
+        network = SegFormerB0(SegFormerB0.Config(), num_classes=6)
     features = network(torch.empty(2, 3, height, width, device="meta")).features
     assert features.shape == (2, 256, -(-height // 4), -(-width // 4))
 
 
 def test_every_position_sees_the_whole_image_in_the_first_stage() -> None:
     torch.manual_seed(0)
-    stage = SegFormer(SegFormer.Config(), num_classes=3).backbone.stage1.eval()
+    stage = SegFormerB0(SegFormerB0.Config(), num_classes=3).backbone.stage1.eval()
     image = torch.randn(1, 3, 128, 128)
     far = image.clone()
     far[..., :8, :8] += 3
@@ -192,7 +219,7 @@ def test_every_position_sees_the_whole_image_in_the_first_stage() -> None:
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # the exporter's own
 def test_an_exported_stage_takes_maps_of_other_sizes() -> None:
     torch.manual_seed(0)
-    stage = SegFormer(SegFormer.Config(), num_classes=3).backbone.stage3.eval()
+    stage = SegFormerB0(SegFormerB0.Config(), num_classes=3).backbone.stage3.eval()
     stage.blocks = stage.blocks[:1]
     sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = torch.export.export(stage, (torch.randn(2, 64, 12, 18),), dynamic_shapes={"features": sizes})
