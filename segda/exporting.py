@@ -16,7 +16,7 @@ from segda.config import DomainConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.base import resolve_root
 from segda.deployment.agreement import USUAL_BAR, Agreement, compare, require
-from segda.deployment.artefact import SUFFIXES, is_artefact, open_run
+from segda.deployment.artefact import SUFFIXES, is_artefact, load_artefact, open_run
 from segda.deployment.int8 import Convolutions, quantize
 from segda.deployment.onnx_file import USUAL_OPSET, write_onnx
 from segda.deployment.program import Accepts, capture
@@ -165,6 +165,39 @@ def export(
         show(4, text="written")
         file_bytes = temporary.stat().st_size
     return Exported(destination, record, tuple(agreements), whole, convolutions, file_bytes)
+
+
+def agreement_with(
+    artefact: Path | str,
+    checkpoint: Path | str,
+    *,
+    compare_on: Domain = "target",
+    images: int = 16,
+    data_roots: Mapping[str, Path | str] | None = None,
+) -> Agreement:
+    """Compare a file with a network that it need not be made of, such as the one that its own network was slimmed from.
+
+    Args:
+        artefact: file of `export`.
+        checkpoint: of the network, which decides classes at full size.
+        compare_on: as in `export`.
+        images: how many.
+        data_roots: name of a data set -> its folder.
+
+    Returns:
+        In how many pixels both say the same, at the size of the training or the one that the file is for.
+
+    Raises:
+        SegdaError: file, checkpoint or data cannot be used.
+    """
+    opened = load_artefact(artefact)
+    segmenter, config = load_segmenter(expanded(checkpoint))
+    size = opened.record.size or (config.data.height, config.data.width)
+    shown, _ = _images(
+        with_roots(config, data_roots or {}), size=size, compare_on=compare_on, calibrate=None, counts=(images, 0)
+    )
+    network = _eager(ShippedNetwork(segmenter))
+    return compare(opened, network, images=shown.images, names=shown.names, accepts=opened.record.accepts)
 
 
 def other_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """What a run is told about itself: scores during training, and the record that it leaves at the end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from segda.config import TrainConfig
 from segda.datasets import DATASETS
@@ -93,15 +93,10 @@ class Scorer:
             scored["source/test"] = self._evaluate(self.splits.source_test)
         if self.splits.oracle is not None:
             scored["oracle/target"] = self._evaluate(self.splits.oracle)
-        target = self.splits.target
-        evidence, figures = self._look_at(target, sample, scored["source/val"])
+        evidence, figures = self._look_at(self.splits.target, sample, scored["source/val"])
         figures["target/transport_accuracy"] = transport_alarm(evidence)
-        height, width = target.images.shape[1:3]
-        pixels = PixelSample(len(target), **TARGET_SAMPLE).identity(
-            fingerprint=target.fingerprint, size=(height, width), kept=KEPT_PIXELS, classes=self.dataset.classes
-        )
-        predicted = evidence.target[:, :KEPT_PIXELS].argmax(dim=-1).flatten().to(torch.uint8).numpy()
-        write_target_prediction(folder / TARGET_PREDICTION, TargetPrediction(predicted, self.num_classes, pixels))
+        kept = kept_prediction(evidence, self.splits.target, classes=self.dataset.classes)
+        write_target_prediction(folder / TARGET_PREDICTION, kept)
         # Last: who finds it finds all else.
         self._write_examples(folder)
         self._write_result(folder, scored, step=step, seconds=seconds, pruning=pruning)
@@ -151,34 +146,15 @@ class Scorer:
     def _look_at(
         self, images: DecodedSplit, source: PixelSample, scored: SegmentationMetrics
     ) -> tuple[Evidence, dict[str, float]]:
-        """Run over unlabelled target images: what validators judge by, and whether the network forgets classes.
-
-        Args:
-            images: of the target.
-            source: what the network says of the source's validation images.
-            scored: its scores there, for how frequent the classes are.
-        """
-        counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self.device)
-        sample = PixelSample(len(images), **TARGET_SAMPLE)
-        for _, output in outputs(self.method.segmenter, images, device=self.device, dtype=self.dtype):
-            counts += torch.bincount(output.logits.max(1).indices.flatten(), minlength=self.num_classes)
-            sample.add(output)
-        shares = (counts / counts.sum()).double().cpu().numpy()
-        labels = scored.confusion.sum(axis=1)
-        source_shares = labels / max(int(labels.sum()), 1)
-        evidence = Evidence(
-            target=sample.probs,
-            source=source.probs,
-            source_labels=source.labels,
-            source_shares=torch.from_numpy(source_shares),
-            target_features=sample.features,
-            source_features=source.features,
+        return look_at(
+            self.method.segmenter,
+            images,
+            source=source,
+            scored=scored,
+            num_classes=self.num_classes,
+            device=self.device,
+            dtype=self.dtype,
         )
-        forgotten = (source_shares > PRESENT_SHARE) & (shares < FORGOTTEN_SHARE)
-        return evidence, {
-            "target/largest_class_share": float(shares.max()),
-            "target/missing_classes": float(np.count_nonzero(forgotten)),
-        }
 
     def _write_result(
         self,
@@ -255,6 +231,69 @@ class Scorer:
                 classes=self.dataset.classes,
             )
             write_png(folder / f"examples_{name}.png", Image.fromarray(picture))
+
+
+def look_at(
+    segmenter: nn.Module,
+    images: DecodedSplit,
+    *,
+    source: PixelSample,
+    scored: SegmentationMetrics,
+    num_classes: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Evidence, dict[str, float]]:
+    """Run over unlabelled target images: what validators judge by, and whether the network forgets classes.
+
+    Args:
+        segmenter: maps an image to `SegmentationOutput`.
+        images: of the target.
+        source: what it says of the source's validation images (`SOURCE_SAMPLE`).
+        scored: its scores there, for how frequent the classes are.
+        num_classes: number of train ids.
+        device: where to compute.
+        dtype: what convolutions compute in.
+
+    Returns:
+        What validators judge by, and metric name -> value of what shows a collapse.
+    """
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+    sample = PixelSample(len(images), **TARGET_SAMPLE)
+    for _, output in outputs(segmenter, images, device=device, dtype=dtype):
+        counts += torch.bincount(output.logits.max(1).indices.flatten(), minlength=num_classes)
+        sample.add(output)
+    shares = (counts / counts.sum()).double().cpu().numpy()
+    labels = scored.confusion.sum(axis=1)
+    source_shares = labels / max(int(labels.sum()), 1)
+    evidence = Evidence(
+        target=sample.probs,
+        source=source.probs,
+        source_labels=source.labels,
+        source_shares=torch.from_numpy(source_shares),
+        target_features=sample.features,
+        source_features=source.features,
+    )
+    forgotten = (source_shares > PRESENT_SHARE) & (shares < FORGOTTEN_SHARE)
+    return evidence, {
+        "target/largest_class_share": float(shares.max()),
+        "target/missing_classes": float(np.count_nonzero(forgotten)),
+    }
+
+
+def kept_prediction(evidence: Evidence, target: DecodedSplit, *, classes: Sequence[str]) -> TargetPrediction:
+    """Return the predicted classes of the pixels by which networks are compared.
+
+    Args:
+        evidence: of the network.
+        target: the target's training images, all of which it has seen.
+        classes: names of the train ids.
+    """
+    height, width = target.images.shape[1:3]
+    pixels = PixelSample(len(target), **TARGET_SAMPLE).identity(
+        fingerprint=target.fingerprint, size=(height, width), kept=KEPT_PIXELS, classes=classes
+    )
+    predicted = evidence.target[:, :KEPT_PIXELS].argmax(dim=-1).flatten().to(torch.uint8).numpy()
+    return TargetPrediction(predicted, len(classes), pixels)
 
 
 def _evenly(split: DecodedSplit, count: int) -> DecodedSplit:

@@ -9,15 +9,17 @@ from segda.lazy import exports
 
 if TYPE_CHECKING:
     from sweeps.checks.makers import load_spec
+    from sweeps.commands.deploying import deploy
     from sweeps.commands.reading import report, results, status
     from sweeps.commands.running import resume, run
 
-__all__ = ["load_spec", "report", "results", "resume", "run", "status"]
+__all__ = ["deploy", "load_spec", "report", "results", "resume", "run", "status"]
 
 __getattr__, __dir__ = exports(
     __name__,
     {
         "sweeps.checks.makers": ("load_spec",),
+        "sweeps.commands.deploying": ("deploy",),
         "sweeps.commands.reading": ("report", "results", "status"),
         "sweeps.commands.running": ("resume", "run"),
     },

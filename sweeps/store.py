@@ -73,6 +73,10 @@ class Store:
         """
         return self.sweep(name) / f"report{suffix}"
 
+    def deployment(self, name: str) -> Path:
+        """Return the folder of what `sweeps deploy` makes of a sweep; `winner` in it is what to take away."""
+        return self.sweep(name) / "deploy"
+
     def executor(self, name: str) -> Path:
         """Return the folder that Ray Tune may fill while a sweep runs; nothing in it is ever read again."""
         return self.sweep(name) / ".executor"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -114,23 +114,19 @@ def slim_checkpoint(
     Raises:
         SegdaError: checkpoint, destination, network, data or device cannot be used, or ratio and rounding make no sense.
     """
-    path, written = expanded(checkpoint), expanded(destination)
-    if written.exists() and written.samefile(path):
-        raise ConfigError(f"{destination} is the network that is to be slimmed; write the smaller one elsewhere")
-    place = resolve_device(device)
-    dtype = resolve_precision(precision, place)
-    dense, own = load_segmenter(path)
-    small = slim(dense, ratio=ratio, round_to=round_to, is_global=is_global)
-    config = with_roots(own, data_roots or {})
-    try:
-        with autocast(place, dtype):
-            renew_statistics(small.to(place), config, statistics, device=place)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"{place} ran out of memory with {_batch_size(config)} images at once; choose another device"
-        ) from error
+    made = _slimmed(
+        checkpoint,
+        destination,
+        ratio=ratio,
+        round_to=round_to,
+        is_global=is_global,
+        statistics=statistics,
+        data_roots=data_roots or {},
+        device=device,
+        precision=precision,
+    )
+    dense, small, config = made.dense, made.small, made.config
+    place, dtype = made.device, made.dtype
     splits = ["source/val", *([f"target/{DATASETS[config.data.target.dataset].report_split}"] if oracle else [])]
     scores = [
         evaluate(network, config, splits=splits, device=device, precision=precision) for network in (dense, small)
@@ -148,15 +144,110 @@ def slim_checkpoint(
         )
         for network, latency, scored in zip((dense, small), latencies, scores, strict=True)
     )
-    result = own.model_copy(update={"model": small.config})
-    state = read_checkpoint(path)
+    result = _save(made, destination)
+    return Slimmed(before, after, result, shape[2:], place, dtype)
+
+
+def write_slimmed(
+    checkpoint: Path | str,
+    destination: Path | str,
+    *,
+    ratio: float,
+    round_to: int = 1,
+    is_global: bool = False,
+    statistics: Statistics = "source",
+    data_roots: Mapping[str, Path | str] | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> TrainConfig:
+    """Write the checkpoint of a smaller network as `slim_checkpoint` does, without measuring what either is worth.
+
+    Args:
+        checkpoint: as in `slim_checkpoint`, like all others.
+        destination: the file to write.
+        ratio: see there.
+        round_to: see there.
+        is_global: see there.
+        statistics: see there.
+        data_roots: see there.
+        device: see there.
+        precision: see there.
+
+    Returns:
+        The configuration of the smaller network; its `model` has the widths.
+
+    Raises:
+        SegdaError: as `slim_checkpoint` does.
+    """
+    made = _slimmed(
+        checkpoint,
+        destination,
+        ratio=ratio,
+        round_to=round_to,
+        is_global=is_global,
+        statistics=statistics,
+        data_roots=data_roots or {},
+        device=device,
+        precision=precision,
+    )
+    return _save(made, destination)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A network and what was made of it, not written yet."""
+
+    dense: Segmenter
+    small: Segmenter
+    own: TrainConfig  # as the checkpoint has it
+    config: TrainConfig  # the same with the folders of this machine
+    state: Mapping[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+
+
+def _slimmed(
+    checkpoint: Path | str,
+    destination: Path | str,
+    *,
+    ratio: float,
+    round_to: int,
+    is_global: bool,
+    statistics: Statistics,
+    data_roots: Mapping[str, Path | str],
+    device: str,
+    precision: Precision,
+) -> _Made:
+    path, written = expanded(checkpoint), expanded(destination)
+    if written.exists() and written.samefile(path):
+        raise ConfigError(f"{destination} is the network that is to be slimmed; write the smaller one elsewhere")
+    place = resolve_device(device)
+    dtype = resolve_precision(precision, place)
+    dense, own = load_segmenter(path)
+    small = slim(dense, ratio=ratio, round_to=round_to, is_global=is_global)
+    config = with_roots(own, data_roots)
+    try:
+        with autocast(place, dtype):
+            renew_statistics(small.to(place), config, statistics, device=place)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{place} ran out of memory with {_batch_size(config)} images at once; choose another device"
+        ) from error
+    return _Made(dense, small, own, config, read_checkpoint(path), place, dtype)
+
+
+def _save(made: _Made, destination: Path | str) -> TrainConfig:
+    """Write the smaller network, and return its configuration."""
+    result = made.own.model_copy(update={"model": made.small.config})
     try:
         save_checkpoint(
-            written,
+            expanded(destination),
             config=result,
-            step=state["step"],
-            seconds=state["seconds"],
-            method=nn.ModuleDict({"segmenter": small.cpu()}),
+            step=made.state["step"],
+            seconds=made.state["seconds"],
+            method=nn.ModuleDict({"segmenter": made.small.cpu()}),
             optimizers={},
             scaler=torch.amp.GradScaler("cpu", enabled=False),
             history=[],
@@ -168,7 +259,7 @@ def slim_checkpoint(
         raise ConfigError(
             f"{destination} cannot be written ({error.strerror or error}); free space, or choose another place"
         ) from error
-    return Slimmed(before, after, result, shape[2:], place, dtype)
+    return result
 
 
 _NAMES: Mapping[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {

@@ -19,6 +19,7 @@ _HOMES = {
     "status": "status",
     "stop": "stop",
     "report": "report",
+    "deploy": "deploy",
     "sync": "sync",
     "audit": "audit",
     "export": "export",
@@ -49,6 +50,7 @@ class _Commands(click.Group):
         "sweeps status                  all sweeps and how far they are",
         "sweeps resume my_sweep         go on after Ctrl-C, a crash or a reboot",
         "sweeps report my_sweep         write the report: what to pick, and why",
+        "sweeps deploy my_sweep         write the file to ship, within a budget on this device",
         "sweeps audit my_sweep          prove that nothing was lost and nothing counted twice",
         "sweeps export my_sweep         write it as an Optuna study or a table",
     ),
@@ -60,16 +62,19 @@ def sweeps() -> None:
     A sweep file says what to vary, what to optimize and how much to spend.
 
     Exit codes: 0 done or ended by `sweeps stop`, 1 an audit or a reproduction found a difference, 2 something to correct,
-    3 done, but at least half of the trained trials failed or none can be picked, 75 a running sweep was ended by SIGTERM, SIGHUP,
-    Ctrl-C, an outage (data, disk, storage, nodes) or the end of Ray and can be resumed, 130 ended at once by Ctrl-C, in a sweep a
-    second one.
+    3 done, but at least half of the trained trials failed, none can be picked, or no artefact keeps a budget, 75 a running sweep
+    was ended by SIGTERM, SIGHUP, Ctrl-C, an outage (data, disk, storage, nodes) or the end of Ray and can be resumed, 130 ended at
+    once by Ctrl-C, in a sweep a second one.
     """
     make_importable([Path.cwd()])
 
 
 def main() -> None:
     """Run the command line and exit."""
-    run_cli(sweeps, interrupted="Interrupted; what was finished is kept, and `sweeps resume NAME` goes on.")
+    run_cli(
+        sweeps,
+        interrupted="Interrupted; what was finished is kept, and `sweeps resume NAME`, or the same `sweeps deploy`, goes on.",
+    )
 
 
 __all__ = ["main", "sweeps"]

@@ -57,19 +57,35 @@ def constraint_of(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"\s*(\S+?)\s*(>=|<=)\s*([-+.\w]+)\s*", value)
+    metric, operator, bound = bound_of(value)
+    if metric not in EFFICIENCY:
+        raise ValueError(
+            f"constraints are on efficiency metrics, {metric!r} is none{nearest(metric, EFFICIENCY)}; "
+            f"known: {', '.join(EFFICIENCY)}"
+        )
+    return {"metric": metric, "operator": operator, "bound": bound}
+
+
+def bound_of(text: str) -> tuple[str, str, float]:
+    """Take a bound on a figure apart.
+
+    Args:
+        text: such as `fps >= 30`.
+
+    Returns:
+        Name, operator and number.
+
+    Raises:
+        ValueError: it is not written so.
+    """
+    match = re.fullmatch(r"\s*(\S+?)\s*(>=|<=)\s*([-+.\w]+)\s*", text)
     try:
         bound = float(match[3]) if match else None
     except ValueError:
         bound = None
     if match is None or bound is None:
-        raise ValueError(f"must be `name >= number` or `name <= number` such as `fps >= 30`, got {value!r}")
-    if match[1] not in EFFICIENCY:
-        raise ValueError(
-            f"constraints are on efficiency metrics, {match[1]!r} is none{nearest(match[1], EFFICIENCY)}; "
-            f"known: {', '.join(EFFICIENCY)}"
-        )
-    return {"metric": match[1], "operator": match[2], "bound": bound}
+        raise ValueError(f"must be `name >= number` or `name <= number` such as `fps >= 30`, got {text!r}")
+    return match[1], match[2], bound
 
 
 def selection_of(name: str) -> str:

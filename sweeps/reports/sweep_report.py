@@ -27,6 +27,7 @@ from sweeps.reports.text import (
     asked_rows,
     context_line,
     date,
+    deployed_text,
     environment_rows,
     mark_lines,
     measured_text,
@@ -201,6 +202,7 @@ def _pick_content(view: SweepView) -> dict[str, Any]:
         "pick_target": figure(TARGET_MIOU, group.target if group else None),
         "pick_model": model_label(trial),
         "pick_method": method_label(trial),
+        "deployed": deployed_text(view),
     }
 
 

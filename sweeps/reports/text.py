@@ -95,6 +95,21 @@ def measured_text(view: SweepView) -> str:
     return f"precision {precision_text(view)}" if view.spec.deploy is None else f"run by {view.spec.deploy}"
 
 
+def deployed_text(view: SweepView) -> str:
+    """Return what `sweeps deploy` wrote last, in one line; empty without a winner."""
+    facts = view.deployed
+    if facts is None:
+        return ""
+    figures = facts["figures"]
+    doubts = ", not measured alone" if facts["doubts"] else ""
+    file = f"{facts['recipe']}, {scaled(figures['file_mb'])} MB, SHA-256 {facts['sha256'][:16]}..."
+    latency = f"{scaled(figures['latency_ms'])} ms per image on {facts['device']}{doubts}"
+    return (
+        f"trial {facts['trial']} as a file ({file}) within {', '.join(facts['budgets'])}: {latency}; it says what its network says "
+        f"in {percent(figures['agreement'])} % of the pixels. Its model card lies beside it, in deploy/winner."
+    )
+
+
 def mark_lines(view: SweepView) -> list[str]:
     """Return what the marks beside trials mean; the lines stand under each table with marked trials."""
     return footnotes(view.trials, processes=view.spec.resources.processes)

@@ -25,6 +25,7 @@ from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU
 from sweeps.paths import value_at
 from sweeps.planning.account import account_of
 from sweeps.reports import plots, tables
+from sweeps.reports.deployed import read_winner
 from sweeps.reports.marks import mark
 from sweeps.reports.standing_tables import Curves, StandingRow, standing_rows
 from sweeps.search.proposer import Search
@@ -58,6 +59,7 @@ class SweepView:
         importance: importance of each parameter by path (see `Search.importance`); empty with too few trials.
         account: what was spent, beside what was planned: (what, how much).
         is_driven: whether a process works on the sweep right now.
+        deployed: facts about the winner that `sweeps deploy` wrote last; None without one.
     """
 
     record: SweepRecord
@@ -73,6 +75,7 @@ class SweepView:
     importance: Mapping[str, float] = field(default_factory=dict)
     account: Sequence[tuple[str, str]] = ()
     is_driven: bool = False
+    deployed: Mapping[str, Any] | None = None
 
     @cached_property
     def selection(self) -> Selection:
@@ -250,6 +253,7 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         importance=_importance(spec, trials),
         account=account_of(ledger, store, sweep, trials=trials).rows(),
         is_driven=is_alive(record.driver, record.driver_seen),
+        deployed=read_winner(store, sweep),
     )
 
 

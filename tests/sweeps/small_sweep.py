@@ -1,0 +1,70 @@
+"""A finished sweep of real trainings, small enough to be made within seconds, one trial after the other in this process."""
+
+from pathlib import Path
+
+import fakes
+
+from segda.datasets.scenes import generate_scenes
+from segda.guests import make_importable
+from sweeps.checks.sweep import check_spec
+from sweeps.execution.coordinator import Coordinator, Wait
+from sweeps.execution.worker import run_task
+from sweeps.file.spec import SweepSpec
+from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import SweepInfo
+from sweeps.planning.machines import stated
+from sweeps.planning.profiles import Profile, reachable
+from sweeps.store import Store
+
+SIDE = 64
+NETWORKS = Path(__file__).parents[2] / "examples" / "own"  # has one that is exported within a second or two
+
+
+def finished_sweep(folder: Path, **changes) -> Store:
+    """Make scenes, train three trials (or what is changed), and return the store."""
+    make_importable([NETWORKS])
+    scenes = generate_scenes(folder / "scenes", size=SIDE, train=8, val=2, seed=1)
+    domain = {"dataset": "scenes", "root": str(scenes)}
+    plain = {
+        "name": "demo",
+        "base": {
+            "data": {
+                "source": domain | {"domain": "urban"},
+                "target": domain | {"domain": "rural"},
+                "height": SIDE,
+                "width": SIDE,
+                "cache": str(folder / "cache"),
+            },
+            "model": {"name": "small_unet:SmallUNet", "width": 8},
+            "method": {"name": "source_only"},
+            "optimizer": {"name": "adam"},
+            "validators": ["soft_iou"],
+            "steps": 40,
+            "report_every": 40,
+            "batch_size": 4,
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        "search": {"optimizer.lr": [0.003, 0.01, 0.03]},
+        "sampler": {"name": "grid"},
+        "selection": "source_validation",
+        "budget": {"trials": 3, "concurrency": 1},
+        "resources": {"cpus": 1, "gpus": 0, "idle_wait_minutes": 0},
+    }
+    spec = SweepSpec.model_validate(plain | changes)
+    check_spec(spec)
+    store = Store.at(folder / "runs")
+    with Ledger.open(store.ledger) as ledger:
+        ledger.create_sweep(spec.name, spec=spec.canonical(), info=SweepInfo(folders=(str(NETWORKS),)))
+        coordinator = Coordinator(
+            spec,
+            allotment=stated(spec),
+            ledger=ledger,
+            store=store,
+            profiles={architecture: Profile({"macs": 1e9}) for architecture in reachable(spec)},
+            fingerprint=fakes.fingerprint,
+        )
+        while (task := coordinator.next_task()) is not Wait.DONE:
+            assert task is not Wait.NOT_NOW
+            run_task(task, lambda message, task=task: coordinator.on_message(task.number, task.attempt, message))
+    return store
