@@ -250,7 +250,9 @@ def test_layers_that_compare_features_are_trained_and_kept_beside_the_network(pl
     assert not any(torch.equal(method[name], before[name]) for name in layers)
     segmenter, _ = load_segmenter(result.checkpoint)
     assert segmenter.state_dict().keys() == {name.removeprefix("segmenter.") for name in method.keys() - layers}
-    assert count_parameters(segmenter) == count_parameters(build_segmenter(segmenter.config, num_classes=8))
+    assert count_parameters(segmenter) == count_parameters(
+        build_segmenter(segmenter.config, num_classes=segmenter.num_classes)
+    )
 
 
 def test_a_slimmed_network_learns_features_again(place, features, tmp_path):
