@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from segda.deployment import Accepts, ShippedNetwork
 from segda.deployment.artefact import open_run
@@ -9,6 +10,7 @@ from segda.deployment.onnx_file import write_onnx
 from segda.deployment.program import capture
 from segda.deployment.torch_file import write_program
 from segda.models import MODELS, build_segmenter
+from segda.models.efficientvit_seg import linear_attention
 
 from .tiny import images
 
@@ -46,3 +48,22 @@ def test_files_say_what_the_network_says_at_every_size(name, tmp_path) -> None:
             expected = network(image)
             share = float((run(image) == expected).float().mean())
             assert share >= 0.999, f"{file} says the same in {share:.4%} at {height}x{width}"
+
+
+class Attends(nn.Module):
+    """Queries and keys that are positive nowhere in the left half of the image."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return linear_attention(image.float() - 100)
+
+
+def test_attention_without_any_weight_is_zero_in_a_file_too(tmp_path) -> None:
+    image = torch.full((1, 48, 32, 32), 200, dtype=torch.uint8)
+    image[..., :16] = 0
+    accepts = Accepts(batch=1, size=(32, 32))
+    write_onnx(torch.export.export(Attends(), (image,)), tmp_path / "network.onnx", accepts=accepts, metadata={})
+
+    run, _ = open_run(tmp_path / "network.onnx", is_onnx=True, device=torch.device("cpu"))
+    found = run(image)
+    assert torch.equal(found[..., :16], torch.zeros_like(found[..., :16]))
+    torch.testing.assert_close(found, Attends()(image))
