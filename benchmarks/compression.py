@@ -20,7 +20,7 @@ mean IoU lost.
 import argparse
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +184,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
         ["", "source mIoU %", "target mIoU %", "same pixels", "MB", "M parameters", "GMAC", "latency, ms"],
         rows,
     )
-    for doubt in sorted({doubt for latency in latencies.values() for doubt in latency.doubts}):
-        print(f"not reliable: {doubt}")
+    tell_doubts(latencies.values())
     compare_runtimes(networks["dense"][0], config, shown=shown, size=size)
 
 
@@ -217,6 +216,13 @@ def compare_runtimes(checkpoint: Path, config: TrainConfig, *, shown: Sequence[T
             for (name, run), latency in zip(built.items(), latencies, strict=True)
         ],
     )
+
+    tell_doubts(latencies)
+
+
+def tell_doubts(latencies: Iterable[Latency]) -> None:
+    for doubt in sorted({doubt for latency in latencies for doubt in latency.doubts}):
+        print(f"not reliable: {doubt}")
 
 
 def images(config: TrainConfig, role: str, *, count: int) -> list[Tensor]:

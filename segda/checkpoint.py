@@ -27,7 +27,7 @@ from segda.config_problems import validated
 from segda.datasets import DATASETS
 from segda.device_errors import is_device_failure, is_out_of_memory
 from segda.errors import DamagedCheckpointError, WeightsError
-from segda.files import replacing
+from segda.files import expanded, replacing
 from segda.models import Segmenter, build_segmenter
 from segda.torch_files import misfits, read_torch_file, verify_torch_file
 
@@ -374,7 +374,7 @@ def network_checkpoint(state: Mapping[str, Any], weights: Mapping[str, Tensor]) 
     return content.getvalue()
 
 
-def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
+def load_segmenter(path: Path | str) -> tuple[Segmenter, TrainConfig]:
     """Read the trained segmenter out of a checkpoint.
 
     Args:
@@ -389,6 +389,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, TrainConfig]:
         ConfigError: if something that it names cannot be had here: a network, method or data set from outside this package must
             be importable, see `segda.guests`.
     """
+    path = expanded(path)
     state = read_checkpoint(path)
     config = _config_of(state, str(path))
     _check_meaning(path, state, config)

@@ -212,7 +212,7 @@ def test_what_was_written_is_restored(written):
     kept = restore(written.path)
     assert (kept.step, kept.seconds, kept.round) == (2, 3.0, (1, "0" * 64))
     assert kept.history[0]["metrics"]["a"] == 0.5
-    segmenter, _ = load_segmenter(written.path)
+    segmenter, _ = load_segmenter(str(written.path))  # as a notebook would name it
     assert all(
         torch.equal(value, written.method.segmenter.state_dict()[name])
         for name, value in segmenter.state_dict().items()
