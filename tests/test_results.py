@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from segda.cli.overrides import changes_of
+from segda.cli.prune_curve import prune_curve_command
 from segda.cli.teach import teach_command
 from segda.cli.train import train_command
 from segda.loading import load_config
@@ -60,6 +61,12 @@ def test_its_trainings_and_teachers_are_right(command, folder, monkeypatch):
     load_config(options["config_file"], changes=changes_of(options["assignments"]))
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("segda prune-curve ")])
+def test_its_curves_take_these_options(command):
+    _, name, *words = shlex.split(command)
+    prune_curve_command.make_context(name, words)
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python benchmarks/")])
 def test_its_benchmarks_take_these_options(command, folder):
     _, script, *arguments = shlex.split(command)
@@ -75,6 +82,7 @@ def test_there_is_no_other_kind_of_command():
         "segda datasets make ",
         "segda train ",
         "segda teach ",
+        "segda prune-curve ",
     )
     assert COMMANDS
     assert all(command.startswith(known) for command in COMMANDS)

@@ -56,7 +56,8 @@ _DOUBTFUL, _OF_NETWORK = "¶", "≈"
     "--candidates",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many of the best trials to make artefacts of.  [default: the finalists; of a sweep with one seed 3]",
+    help="How many of the best trials to make artefacts of, in a sweep with finalists_of_each of each group.  "
+    "[default: the finalists; of a sweep with one seed 3]",
 )
 @click.option(
     "--device",
