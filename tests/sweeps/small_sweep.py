@@ -1,5 +1,7 @@
 """A finished sweep of real trainings, small enough to be made within seconds, one trial after the other in this process."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import fakes
@@ -8,7 +10,8 @@ from segda.datasets.scenes import generate_scenes
 from segda.guests import make_importable
 from sweeps.checks.sweep import check_spec
 from sweeps.execution.coordinator import Coordinator, Wait
-from sweeps.execution.worker import run_task
+from sweeps.execution.task import Task
+from sweeps.execution.worker import Message, run_task
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepInfo
@@ -18,6 +21,21 @@ from sweeps.store import Store
 
 SIDE = 64
 NETWORKS = Path(__file__).parents[2] / "examples" / "own"  # has one that is exported within a second or two
+
+
+def tasks(spec: SweepSpec, ledger: Ledger, store: Store) -> Iterator[tuple[Task, Callable[[Message], bool]]]:
+    """Yield what there is to train, one task after the other, and what takes its messages and says whether it is to stop."""
+    coordinator = Coordinator(
+        spec,
+        allotment=stated(spec),
+        ledger=ledger,
+        store=store,
+        profiles={architecture: Profile({"macs": 1e9}) for architecture in reachable(spec)},
+        fingerprint=fakes.fingerprint,
+    )
+    while (task := coordinator.next_task()) is not Wait.DONE:
+        assert task is not Wait.NOT_NOW
+        yield task, partial(coordinator.on_message, task.number, task.attempt)
 
 
 def finished_sweep(folder: Path, **changes) -> Store:
@@ -56,15 +74,6 @@ def finished_sweep(folder: Path, **changes) -> Store:
     store = Store.at(folder / "runs")
     with Ledger.open(store.ledger) as ledger:
         ledger.create_sweep(spec.name, spec=spec.canonical(), info=SweepInfo(folders=(str(NETWORKS),)))
-        coordinator = Coordinator(
-            spec,
-            allotment=stated(spec),
-            ledger=ledger,
-            store=store,
-            profiles={architecture: Profile({"macs": 1e9}) for architecture in reachable(spec)},
-            fingerprint=fakes.fingerprint,
-        )
-        while (task := coordinator.next_task()) is not Wait.DONE:
-            assert task is not Wait.NOT_NOW
-            run_task(task, lambda message, task=task: coordinator.on_message(task.number, task.attempt, message))
+        for task, send in tasks(spec, ledger, store):
+            run_task(task, send)
     return store

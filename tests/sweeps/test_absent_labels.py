@@ -3,20 +3,17 @@
 import contextlib
 from pathlib import Path
 
-import fakes
 import numpy as np
 import pytest
 from PIL import Image
+from small_sweep import tasks
 
 from segda.checkpoint import read_checkpoint
 from segda.datasets.scenes import generate_scenes
-from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.execution.predictions import compared
 from sweeps.execution.worker import run_task
 from sweeps.ledger.database import Ledger
 from sweeps.metrics import ENSV, TARGET_MIOU
-from sweeps.planning.machines import stated
-from sweeps.planning.profiles import Profile, reachable
 from sweeps.selection.choice import criteria_of, select
 from sweeps.store import Store
 from sweeps.trial import TrialState
@@ -75,23 +72,14 @@ def drive(tmp_path):
         weights = {}
         with Ledger.open(store.ledger) as ledger:
             ledger.create_sweep(spec.name, spec=spec.canonical())
-            coordinator = Coordinator(
-                spec,
-                allotment=stated(spec),
-                ledger=ledger,
-                store=store,
-                profiles={architecture: Profile({"macs": 1e9}) for architecture in reachable(spec)},
-                fingerprint=fakes.fingerprint,
-            )
-            while (task := coordinator.next_task()) is not Wait.DONE:
-                assert task is not Wait.NOT_NOW
+            for task, send in tasks(spec, ledger, store):
 
-                def send(message, task=task):
-                    if coordinator.on_message(task.number, task.attempt, message):
+                def report(message, send=send):
+                    if send(message):
                         raise Stop
 
                 with contextlib.suppress(Stop):
-                    run_task(task, send)
+                    run_task(task, report)
                 weights[task.number] = read_checkpoint(Path(task.folder) / "checkpoint.pt")["method"]
             trials = compared(ledger.trials(spec.name), store=store, storage=None)
         return trials, weights
