@@ -16,7 +16,7 @@ from segda.deployment.artefact import Artefact, is_artefact, load_artefact
 from segda.deployment.runtime import Precision, Runtime
 from segda.deployment.runtimes import RUNTIMES, build_runtime
 from segda.deployment.shipped import FloatPrecision
-from segda.device import resolve_device, resolve_precision
+from segda.device import PRECISIONS, resolve_device, resolve_precision
 from segda.efficiency.example import example_image
 from segda.efficiency.latency import Latency, measure_runtimes_side_by_side
 from segda.efficiency.macs import count_macs
@@ -35,7 +35,6 @@ Compared = Path | str | ModelConfig | Segmenter
 
 WHOLE = "from the bytes of an image to its class map: with normalization, enlargement and argmax; without decoding"
 ALONE = "from the bytes of an image to scores at the resolution of the network's head: without enlargement and argmax"
-_FLOATS: Mapping[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _CALIBRATION_IMAGES = 2
 _PACKAGES = ("segda", "torch", "onnxruntime")
 
@@ -239,7 +238,7 @@ def _precision(precision: Precision | Literal["auto"], runtime: str, place: torc
             able = [name for name, kind in RUNTIMES.items() if precision in kind.precisions]
             raise ConfigError(f"precision int8 needs a runtime that knows it: {' or '.join(able)}")
         return precision
-    resolved = _FLOATS[resolve_precision(precision, place)]
+    resolved = PRECISIONS[resolve_precision(precision, place)]
     return known[0] if precision == "auto" and resolved not in known else resolved
 
 

@@ -8,7 +8,12 @@ import torch
 from segda.errors import DeviceError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Literal["fp32", "bf16", "fp16"], torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def resolve_device(name: str) -> torch.device:

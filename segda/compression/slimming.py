@@ -22,7 +22,7 @@ from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
 from segda.datasets.loaders import Styling, normalize, training_batches
-from segda.device import Precision, autocast, resolve_device, resolve_precision
+from segda.device import PRECISIONS, Precision, autocast, resolve_device, resolve_precision
 from segda.device_errors import is_out_of_memory
 from segda.efficiency import count_macs, count_parameters
 from segda.efficiency.latency import Latency, measure_side_by_side
@@ -133,7 +133,7 @@ def slim_checkpoint(
     ]
     shape = (1, 3, config.data.height, config.data.width)
     latencies = measure_side_by_side(
-        [dense, small], input_shape=shape, device=str(place), precision=_NAMES[dtype], runs=runs
+        [dense, small], input_shape=shape, device=str(place), precision=PRECISIONS[dtype], runs=runs
     )
     before, after = (
         Worth(
@@ -153,22 +153,20 @@ def write_slimmed(
     destination: Path | str,
     *,
     ratio: float,
-    round_to: int = 1,
-    is_global: bool = False,
-    statistics: Statistics = "source",
-    data_roots: Mapping[str, Path | str] | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
+    round_to: int,
+    data_roots: Mapping[str, Path | str],
+    device: str,
+    precision: Precision,
 ) -> TrainConfig:
     """Write the checkpoint of a smaller network as `slim_checkpoint` does, without measuring what either is worth.
+
+    Each group of layers loses the same share, and the statistics are those that the training ended with.
 
     Args:
         checkpoint: as in `slim_checkpoint`, like all others.
         destination: the file to write.
         ratio: see there.
         round_to: see there.
-        is_global: see there.
-        statistics: see there.
         data_roots: see there.
         device: see there.
         precision: see there.
@@ -184,9 +182,9 @@ def write_slimmed(
         destination,
         ratio=ratio,
         round_to=round_to,
-        is_global=is_global,
-        statistics=statistics,
-        data_roots=data_roots or {},
+        is_global=False,
+        statistics="source",
+        data_roots=data_roots,
         device=device,
         precision=precision,
     )
@@ -260,13 +258,6 @@ def _save(made: _Made, destination: Path | str) -> TrainConfig:
             f"{destination} cannot be written ({error.strerror or error}); free space, or choose another place"
         ) from error
     return result
-
-
-_NAMES: Mapping[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {
-    torch.float32: "fp32",
-    torch.bfloat16: "bf16",
-    torch.float16: "fp16",
-}
 
 
 def renew_statistics(

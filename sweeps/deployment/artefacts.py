@@ -3,8 +3,6 @@
 Every step ends with a record (`sweeps.deployment.memory`), so that who was killed goes on with the next one.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -135,11 +133,10 @@ class Source:
                 f"{path} cannot be read ({error.strerror or error}); `sweeps audit NAME` says what a sweep has lost"
             ) from None
         config = with_roots(load_segmenter(path)[1], data_roots)
-        seen = (
+        images = [
             open_split(config, config.data.source, "val", with_labels=True).fingerprint,
             open_target(config.data).fingerprint,
-        )
-        images = hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+        ]
         return cls(path, config, {"checkpoint": digest, "code": code_fingerprint(config), "images": images})
 
     @property
@@ -206,10 +203,10 @@ class Workshop:
         number = candidate.trial.number
         network = source.path
         if recipe.ratio is not None:
-            small, refused = self._slimmed(f"{number:04d}-slim{100 * recipe.ratio:g}", recipe.ratio, source)
+            slim = f"{number:04d}-slim{100 * recipe.ratio:g}"
+            network, refused = self._slimmed(slim, recipe.ratio, source)
             if refused is not None:
                 return Artefact(candidate, recipe, refused=refused)
-            network = small
         label = f"{number:04d}-{recipe}"
         # A compiler translates for one size; all other artefacts take any number of images of any size.
         size, batch = (source.size, 1) if self._runtime == "torch_compile" else (None, None)
@@ -263,7 +260,7 @@ class Workshop:
             **made,
             latency=latency,
             metrics=metrics,
-            network_metrics={} if recipe.ratio is None else self._validated(label, network, recipe.ratio, source),
+            network_metrics={} if recipe.ratio is None else self._validated(slim, network, recipe.ratio, source),
             prediction=prediction,
             oracle_miou=self._oracle(label, path, made["sha256"], source),
         )
@@ -328,7 +325,7 @@ class Workshop:
         return metrics, read_target_prediction(kept)
 
     def _validated(self, label: str, network: Path, ratio: float, source: Source) -> Mapping[str, float]:
-        """Return the scores of a slimmed network that only probabilities tell."""
+        """Return the scores of a slimmed network that only probabilities tell, once for all files of it."""
         if not self._validators:
             return {}
 

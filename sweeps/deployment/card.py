@@ -17,7 +17,7 @@ from sweeps.ledger.records import Device
 from sweeps.metrics import CRITERIA, SOURCE_MIOU
 from sweeps.reports.markdown import markdown_line
 from sweeps.reports.marks import IN_COMPANY, explained
-from sweeps.reports.text import percent, scaled
+from sweeps.reports.text import count, percent, scaled
 from sweeps.selection.choice import Selection
 from sweeps.selection.reasons import shown_figure
 
@@ -50,7 +50,7 @@ class Circumstances:
     @property
     def where(self) -> str:
         """The device, what computes there, and with how many threads."""
-        threads = f", {self.device.threads} thread{'s' if self.device.threads > 1 else ''}"
+        threads = f", {count(self.device.threads, 'thread')}"
         return f"{self.device.name}{threads if self.device.kind == 'cpu' else ''}, {self.runtime}"
 
 

@@ -22,7 +22,7 @@ import torch
 from segda.config import NetworkConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.deployment.shipped import Argmax
-from segda.device import Precision, resolve_device, resolve_precision
+from segda.device import PRECISIONS, Precision, resolve_device, resolve_precision
 from segda.efficiency import profile_segmenter
 from segda.efficiency.idleness import disturbance
 from segda.environment import describe_guests, device_name
@@ -39,11 +39,6 @@ from sweeps.planning.patience import Patience
 
 # Raise it when what is measured changes: profiles of older versions are then measured again.
 VERSION = 2
-_PRECISIONS: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {
-    torch.float32: "fp32",
-    torch.bfloat16: "bf16",
-    torch.float16: "fp16",
-}
 
 
 @dataclass(frozen=True)
@@ -208,7 +203,7 @@ def measure(architecture: Architecture, device: Device) -> Profile:
             precision=(
                 architecture.precision
                 if architecture.precision == "int8"
-                else _PRECISIONS[resolve_precision(architecture.precision, target)]
+                else PRECISIONS[resolve_precision(architecture.precision, target)]
             ),
             runtime=architecture.runtime,
             argmax=architecture.argmax,
