@@ -22,10 +22,14 @@ _FEWEST = 0.5  # share of convolutions that must compute in int8
 
 
 class Convolutions(NamedTuple):
-    """In what the convolutions of a file compute once ONNX Runtime has optimized it."""
+    """In what the convolutions of a network compute once its runtime has optimized it."""
 
     int8: int
     single: int
+
+    def notes(self) -> dict[str, str | int]:
+        """Return it as notes of a runtime."""
+        return {"convolutions in int8": self.int8, "convolutions in single precision": self.single}
 
 
 def quantize(source: Path, destination: Path, *, images: Sequence[Tensor], accepts: Accepts) -> Convolutions:
@@ -77,6 +81,21 @@ def quantize(source: Path, destination: Path, *, images: Sequence[Tensor], accep
         if is_out_of_memory(error):
             raise
         raise ExportError(f"the network cannot be quantized: {first_line(error)}; use precision fp32") from error
+    return require_int8(found)
+
+
+def require_int8(found: Convolutions) -> Convolutions:
+    """Refuse what is called int8 and hardly computes in it.
+
+    Args:
+        found: by a runtime.
+
+    Returns:
+        The same.
+
+    Raises:
+        ExportError: most convolutions would not compute in int8.
+    """
     if found.int8 < _FEWEST * sum(found):
         raise ExportError(
             f"only {found.int8} of {sum(found)} convolutions would compute in int8, which gains nothing; use precision fp32"

@@ -25,7 +25,7 @@ def build_onnx_runtime(request: Request) -> Runtime:
         if request.precision == "int8":
             small = Path(folder) / "int8.onnx"
             found = quantize(path, small, images=request.calibration, accepts=request.accepts)
-            notes = {"convolutions in int8": found.int8, "convolutions in single precision": found.single}
+            notes = found.notes()
             path = small
         notes["file_bytes"] = path.stat().st_size
         session = open_session(path, device=request.device)
