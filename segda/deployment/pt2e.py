@@ -4,7 +4,6 @@ On a processor with AMX it was measured to be 1.5 times as fast as ONNX Runtime'
 single precision, and what is compiled belongs to this machine, so there is a callable and nothing to write.
 """
 
-import copy
 import operator
 from typing import Any
 
@@ -22,8 +21,9 @@ from segda.device_errors import is_out_of_memory
 from segda.errors import ExportError
 
 _LOWERED = "qconv_weight_prepack_matcher_count"  # where Inductor counts convolutions that it made int8 kernels of
-_KINDS: dict[Any, Any] = {
+_KINDS: dict[Any, Any] = {  # operation -> layer that the quantizer has a pattern of
     torch.ops.aten.conv2d.default: nn.Conv2d,
+    torch.ops.aten.linear.default: nn.Linear,
     torch.ops.aten.relu.default: nn.ReLU,
     torch.ops.aten.relu_.default: nn.ReLU,
     torch.ops.aten.relu6.default: nn.ReLU6,
@@ -43,7 +43,7 @@ def build_pt2e(request: Request) -> Runtime:
     Source: the flow of torchao's documentation for X86InductorQuantizer, with its default configuration.
     """
     one_size(request.accepts, runtime="pt2e")
-    network = ShippedNetwork(_with_own_relus(request.segmenter), argmax=request.argmax)
+    network = ShippedNetwork(request.segmenter, argmax=request.argmax)
     program = capture(network, request.accepts).module()
     _name_kinds(program)
     try:
@@ -75,21 +75,10 @@ def build_pt2e(request: Request) -> Runtime:
 def _name_kinds(program: nn.Module) -> None:
     """Say of every operation which kind of layer it is, whatever the module is called that it comes from.
 
-    The quantizer knows convolutions by the class of their module, and passes over those of a subclass without a word.
+    The quantizer goes by the class of the module: it passes over convolutions of a subclass without a word, takes a ReLU that is
+    used twice for one that has two results, and whatever else a module of that class does for a convolution.
     """
     assert isinstance(program, GraphModule)
     for node in program.graph.nodes:
-        if node.target in _KINDS:
-            node.meta["source_fn_stack"] = [(node.name, _KINDS[node.target])]
-
-
-def _with_own_relus(segmenter: nn.Module) -> nn.Module:
-    """Copy a network with a ReLU of its own, and out of place, wherever it computes one.
-
-    The quantizer looks for a convolution with what it is added to and its ReLU, and knows none that is changed in place.
-    """
-    network = copy.deepcopy(segmenter)
-    for module in network.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    return network
+        if node.op == "call_function":
+            node.meta["source_fn_stack"] = [(node.name, _KINDS.get(node.target, node.target))]

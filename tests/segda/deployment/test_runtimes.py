@@ -131,9 +131,10 @@ def test_what_a_runtime_does_not_do_is_refused_in_one_line(tiny, options, error,
     assert "\n" not in str(refused.value)
 
 
-def test_a_residual_block_with_one_relu_in_place_is_quantized_by_pt2e() -> None:
-    """As the networks write it, the quantizer says that a partition has more than one output."""
-    from segda.deployment.pt2e import _with_own_relus
+@pytest.mark.slow  # compiles
+@pytest.mark.skipif(not (COMPILES and X86), reason="needs a compiler for C++, and x86")
+def test_pt2e_quantizes_a_residual_block_with_one_relu_in_place() -> None:
+    """By the classes of modules its quantizer says that a partition has more than one output."""
 
     class Block(Tiny):
         def __init__(self, config=None, *, num_classes=4) -> None:
@@ -146,9 +147,10 @@ def test_a_residual_block_with_one_relu_in_place_is_quantized_by_pt2e() -> None:
             out += features
             return self.relu(out)
 
-    network = build(Block)
-    assert not any(part.inplace for part in _with_own_relus(network).modules() if isinstance(part, nn.ReLU))
-    assert network.relu.inplace
+    network, image = build(Block), images(1, *SIZE)
+    made = build_runtime(network, runtime="pt2e", precision="int8", size=SIZE, calibration=list(images(4, *SIZE)))
+    assert made.notes["convolutions in int8"] == 5
+    assert share(made(image), ShippedNetwork(network)(image)) >= 0.95
 
 
 def test_threads_that_have_changed_since_are_noticed(tiny) -> None:
