@@ -211,9 +211,11 @@ class Workshop:
         # A compiler translates for one size; all other artefacts take any number of images of any size.
         size, batch = (source.size, 1) if self._runtime == "torch_compile" else (None, None)
         suffix = ".onnx" if self._runtime == "onnxruntime" else ".pt2"
+        # What int8 changes is judged afterwards, like what fewer channels change; other files must say what the network says.
+        bar = 0.0 if recipe.precision == "int8" else None
         origin = {
             **source.origin,
-            "recipe": {**asdict(recipe), "round_to": ROUND_TO, "argmax": self._argmax},
+            "recipe": {**asdict(recipe), "round_to": ROUND_TO, "argmax": self._argmax, "bar": bar},
             "file": {"suffix": suffix, "size": size, "batch": batch},
             "versions": _versions(_MAKERS),
         }
@@ -229,6 +231,7 @@ class Workshop:
                     size=size,
                     batch=batch,
                     argmax=self._argmax,
+                    agreement=bar,
                     data_roots=self._data_roots,
                     overwrite=True,
                 )
