@@ -14,6 +14,8 @@ from segda.cli.prune_curve import prune_curve_command
 from segda.cli.teach import teach_command
 from segda.cli.train import train_command
 from segda.loading import load_config
+from sweeps.cli.deploy import deploy_command
+from sweeps.deployment.budgets import budgets_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXT = (REPOSITORY / "docs" / "RESULTS.md").read_text()
@@ -67,6 +69,15 @@ def test_its_curves_take_these_options(command):
     prune_curve_command.make_context(name, words)
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("sweeps deploy ")])
+def test_its_deployments_take_these_options_and_name_a_sweep_of_this_page(command, monkeypatch, folder):
+    monkeypatch.chdir(folder)
+    _, name, *words = shlex.split(command.replace("$SEGDA_CAMVID_ROOT", "camvid"))
+    options = deploy_command.make_context(name, words).params
+    assert any(line.startswith(f"sweeps run sweeps/configs/{options['name']}.yaml ") for line in COMMANDS)
+    assert budgets_of(options["budgets"])
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python benchmarks/")])
 def test_its_benchmarks_take_these_options(command, folder):
     _, script, *arguments = shlex.split(command)
@@ -78,6 +89,7 @@ def test_there_is_no_other_kind_of_command():
     known = (
         "sweeps run ",
         "sweeps report ",
+        "sweeps deploy ",
         "python benchmarks/",
         "segda datasets make ",
         "segda train ",

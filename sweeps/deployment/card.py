@@ -228,7 +228,7 @@ def _others(entries: Sequence[Entry], circumstances: Circumstances) -> list[str]
                 "–" if value is None else shown_figure(circumstances.metric, value),
                 scaled(figures.get("latency_ms")),
                 scaled(figures.get("file_mb")),
-                markdown_line(entry.obstacle or "worth less"),
+                entry.obstacle or "worth less",
             )
         )
     return _table(("not chosen", circumstances.selection.used, "latency ms", "file MB", "why"), rows)
