@@ -16,6 +16,7 @@ import small_sweep
 from PIL import Image
 from records import replicate, trial
 
+from segda import exporting
 from segda.efficiency.latency import Latency
 from segda.errors import ConfigError
 from segda.files import sha256_of
@@ -298,6 +299,18 @@ def test_a_record_of_something_else_and_a_file_that_changed_are_said_and_made_ag
     assert f"{one.name}: the record is of something else; it is made again" in lines
     assert any(f"{slimmed.name} is not there as it was written" in line for line in lines)
     assert [item.value for item in found.entries] == [item.value for item in deployed[1].entries]
+
+
+def test_int8_is_judged_however_little_it_agrees_and_other_files_have_to_agree(copied, deployed, monkeypatch):
+    """Fewer channels may change what is said, so int8 may: what it costs is seen, and a budget may be on agreement."""
+    monkeypatch.setattr(exporting, "USUAL_BAR", {"fp32": 1.1, "int8": 1.1})  # which none reaches
+    for path in (copied.deployment("demo") / "artefacts").iterdir():
+        path.unlink()
+    found, _ = again(copied)
+    by_recipe = {str(item.artefact.recipe): item for item in found.entries}
+    assert by_recipe["int8"].obstacle is None
+    assert by_recipe["int8"].value == deployed[1].entries[1].value
+    assert "expected at least 110.0000%" in by_recipe["fp32"].obstacle
 
 
 def test_another_device_is_measured_and_nothing_is_made_anew(copied, counted):
