@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from segda.deployment.bias_correction import correct_biases
 from segda.deployment.onnx_file import open_session, save_sealed
 from segda.deployment.program import INPUT, Accepts, first_line, quiet
 from segda.device_errors import is_out_of_memory
@@ -57,8 +58,6 @@ def quantize(source: Path, destination: Path, *, images: Sequence[Tensor], accep
     import onnxruntime
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    from segda.deployment.bias_correction import correct_biases
-
     reader = onnxruntime.quantization.CalibrationDataReader
 
     class Images(reader):  # type: ignore[misc, valid-type]
@@ -84,7 +83,7 @@ def quantize(source: Path, destination: Path, *, images: Sequence[Tensor], accep
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                nodes_to_exclude=before_convolutions(onnx.load(str(corrected))),
+                nodes_to_exclude=before_convolutions(onnx.load(str(source))),
             )
         save_sealed(onnx.load(str(destination)), destination)
         found = count_convolutions(destination)
