@@ -18,7 +18,7 @@ from segda.deployment.runtimes import RUNTIMES, build_runtime
 from segda.deployment.shipped import FloatPrecision
 from segda.device import PRECISIONS, resolve_device, resolve_precision
 from segda.efficiency.example import example_image
-from segda.efficiency.latency import Latency, measure_runtimes_side_by_side
+from segda.efficiency.latency import STEADY_SECONDS, Latency, measure_runtimes_side_by_side
 from segda.efficiency.macs import count_macs
 from segda.efficiency.memory import measure_peak_memory
 from segda.efficiency.parameters import count_parameters
@@ -140,7 +140,8 @@ def compare_costs(
         runtime: a name in `segda.deployment.RUNTIMES`; exported files have their own. Random pixels tell the ranges of int8, on
             which latency does not depend.
         warmup: untimed runs of each; unset: 20 on CPU, 50 on CUDA.
-        runs: timed runs of each; unset: 100.
+        runs: timed runs of each; unset: at least 100, and as many as fit into the 15 seconds that slow changes of a machine take
+            to show themselves.
         max_seconds: bound on the time of warm-up and of timed runs, each, for every network.
 
     Returns:
@@ -180,7 +181,13 @@ def compare_costs(
         if run is not None
     ]
     latencies = iter(
-        measure_runtimes_side_by_side(timed, warmup=warmup, runs=runs, max_seconds=max_seconds * len(subjects))
+        measure_runtimes_side_by_side(
+            timed,
+            warmup=warmup,
+            runs=runs,
+            min_seconds=STEADY_SECONDS if runs is None else 0.0,
+            max_seconds=max_seconds * len(subjects),
+        )
     )
     costs = [
         _cost(subject, next(latencies), None if subject.alone is None else next(latencies)) for subject in subjects

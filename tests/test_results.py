@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from segda.cli.overrides import changes_of
+from segda.cli.profile import profile_command
 from segda.cli.prune_curve import prune_curve_command
 from segda.cli.teach import teach_command
 from segda.cli.train import train_command
-from segda.loading import load_config
+from segda.loading import load_config, network_config
 from sweeps.cli.deploy import deploy_command
 from sweeps.deployment.budgets import budgets_of
 
@@ -69,6 +70,13 @@ def test_its_curves_take_these_options(command):
     prune_curve_command.make_context(name, words)
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("segda profile ")])
+def test_its_profiles_take_these_options(command):
+    _, name, *words = shlex.split(command)
+    options = profile_command.make_context(name, words).params
+    assert network_config(changes_of([f"model={{name: {options['models'][0]}}}"]))
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("sweeps deploy ")])
 def test_its_deployments_take_these_options_and_name_a_sweep_of_this_page(command, monkeypatch, folder):
     monkeypatch.chdir(folder)
@@ -95,6 +103,7 @@ def test_there_is_no_other_kind_of_command():
         "segda train ",
         "segda teach ",
         "segda prune-curve ",
+        "segda profile ",
     )
     assert COMMANDS
     assert all(command.startswith(known) for command in COMMANDS)

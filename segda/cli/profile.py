@@ -56,7 +56,9 @@ _PERCENTILES = ("median_ms", "p90_ms", "p99_ms")
     show_default=True,
     help="What runs networks; eager is PyTorch as it is.",
 )
-@click.option("--runs", type=click.IntRange(min=1), help="Timed runs of each.  [default: enough for the device]")
+@click.option(
+    "--runs", type=click.IntRange(min=1), help="Timed runs of each.  [default: at least 100, and 15 seconds of them]"
+)
 @click.option(
     "--json",
     "json_file",
@@ -94,7 +96,7 @@ def profile_command(
     Latency is told twice. Whole: from the bytes of an image to its class map. Network alone: without enlargement to the image's
     size and argmax; exported files have both inside. Measured is the deployment view, without the parts that only training needs.
     Weights do not matter for it. Nothing else should run on the device: a latency that is not reliable is marked with ~, and it is
-    told what else ran, or that five blocks of runs do not agree.
+    told what else ran, or that it was slower most of the time than in its fastest tenth.
 
     \b
     Examples:

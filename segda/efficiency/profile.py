@@ -70,6 +70,7 @@ def profile_segmenter(
     argmax: Argmax = "full",
     warmup: int | None = None,
     runs: int | None = None,
+    min_seconds: float = 0.0,
     max_seconds: float = 60.0,
 ) -> EfficiencyProfile:
     """Measure what a network costs in use, i.e. without its training-only parts.
@@ -84,6 +85,7 @@ def profile_segmenter(
         argmax: where a runtime decides classes.
         warmup: untimed runs; unset: 20 on CPU, 50 on CUDA.
         runs: timed runs; unset: 100.
+        min_seconds: there are more timed runs until so much time is over; see `measure_latency`.
         max_seconds: bound on the time of warm-up and of timed runs, each.
 
     Returns:
@@ -111,7 +113,12 @@ def profile_segmenter(
             calibration=list(example_image((_CALIBRATION_IMAGES, 3, height, width), device=torch.device("cpu"))),
         )
         latency = measure_runtime_latency(
-            built, input_shape=input_shape, warmup=warmup, runs=runs, max_seconds=max_seconds
+            built,
+            input_shape=input_shape,
+            warmup=warmup,
+            runs=runs,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
         )
         peak_memory_bytes = None
         measured = "from bytes to class map: with normalization, enlargement and argmax; without decoding"
@@ -127,6 +134,7 @@ def profile_segmenter(
             precision=precision,
             warmup=warmup,
             runs=runs,
+            min_seconds=min_seconds,
             max_seconds=max_seconds,
         )
         peak_memory_bytes = measure_peak_memory(view, input_shape=input_shape, device=device, precision=precision)

@@ -267,7 +267,7 @@ def _speed(artefact: Artefact, circumstances: Circumstances, record: ArtefactRec
         ("median", f"{latency.median_ms:.2f} ms, {latency.fps:.1f} images per second"),
         ("90th and 95th percentile", f"{latency.p90_ms:.2f} ms, {latency.p95_ms:.2f} ms"),
         ("between the quartiles", f"{latency.iqr_ms:.2f} ms"),
-        ("between five blocks of runs", f"{latency.spread:.1%}"),
+        ("between blocks of runs", f"{latency.spread:.1%}"),
         ("runs", f"{latency.runs} after {latency.warmup} to warm up"),
         ("device", circumstances.device.name),
         ("threads", str(latency.threads)),
@@ -282,7 +282,9 @@ def _speed(artefact: Artefact, circumstances: Circumstances, record: ArtefactRec
         *(
             []
             if latency.doubts
-            else ["- Nobody else was seen to compute on the device meanwhile, and blocks of runs agree."]
+            else [
+                "- Nobody else was seen to compute on the device meanwhile, and it was as fast as it can be most of the time."
+            ]
         ),
     ]
 

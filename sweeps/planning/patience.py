@@ -15,6 +15,7 @@ class Patience:
     """Time to spend on measuring again what was disturbed, all measurements together.
 
     Attributes:
+        measures_long: whether each measurement is to take as long as a figure needs that something is decided by.
         left: seconds of it.
     """
 
@@ -29,11 +30,12 @@ class Patience:
         """Have all of it.
 
         Args:
-            minutes: how much; 0: whatever comes is kept.
+            minutes: how much; 0: whatever comes is kept, and soon.
             say: is told what is waited for and why.
             sleep: waits for seconds.
             clock: returns seconds.
         """
+        self.measures_long = minutes > 0
         self.left = 60 * minutes
         self._say = say
         self._sleep = sleep

@@ -23,7 +23,7 @@ from segda.config import NetworkConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.deployment.shipped import Argmax
 from segda.device import PRECISIONS, Precision, resolve_device, resolve_precision
-from segda.efficiency import profile_segmenter
+from segda.efficiency import STEADY_SECONDS, profile_segmenter
 from segda.efficiency.idleness import disturbance
 from segda.environment import describe_guests, device_name
 from segda.errors import ConfigError, SegdaError
@@ -185,12 +185,13 @@ def describe_device(kind: str, threads: int) -> Device:
     return Device(kind=kind, name=device_name(resolve_device(kind)), threads=threads)
 
 
-def measure(architecture: Architecture, device: Device) -> Profile:
+def measure(architecture: Architecture, device: Device, min_seconds: float = 0.0) -> Profile:
     """Measure an architecture with random weights; call it on a device that nothing else uses.
 
     Args:
         architecture: what to measure.
         device: where; must be this process's.
+        min_seconds: how long to time it at least, see `segda.efficiency.measure_latency`.
     """
     torch.set_num_threads(device.threads)
     target = resolve_device(device.kind)
@@ -207,6 +208,7 @@ def measure(architecture: Architecture, device: Device) -> Profile:
             ),
             runtime=architecture.runtime,
             argmax=architecture.argmax,
+            min_seconds=min_seconds,
         )
     except SegdaError as error:
         what = "built" if architecture.runtime is None else f"run by {architecture.runtime}"
@@ -238,7 +240,7 @@ def profile_all(
         architectures: what is needed.
         device: where to measure, see `device_of`.
         ledger: remembers the measurements; it need not know the sweep.
-        patience: how long to wait for a machine where nobody else computes.
+        patience: how long to wait for a machine where nobody else computes; with none a measurement is short, too.
         call: calls a function with arguments where no trial computes, and returns what it returns; not called if nothing is
             missing.
         again: whether to measure what is known, too.
@@ -246,12 +248,13 @@ def profile_all(
     Yields:
         Each architecture and what is known about it, in order.
     """
+    min_seconds = STEADY_SECONDS if patience.measures_long else 0.0
     for architecture in architectures:
         key = profile_key(architecture, device)
         known = ledger.profile(key)
         if known is None or again or has_doubts(known):
             profile: Profile = patience.undisturbed(
-                partial(call, measure, architecture, device),
+                partial(call, measure, architecture, device, min_seconds),
                 doubts=lambda measured: measured.doubts,
                 look=partial(call, look, device),
                 what=str(architecture),

@@ -115,8 +115,8 @@ def explained(trial: TrialRecord, *, processes: int, of_methods: bool = True) ->
         )
     if has_doubts(trial.profile):
         found[IN_COMPANY] = (
-            "latency and fps are not reliable: others computed on the device, or repeated blocks of runs did not agree; no "
-            f"constraint and no front is decided by them, and `sweeps profile {trial.sweep}` measures them again"
+            "latency and fps are not reliable: others computed on the device, or it was slower most of the time than in its "
+            f"fastest tenth; no constraint and no front is decided by them, and `sweeps profile {trial.sweep}` measures them again"
         )
     reconstructed = _reconstructed(trial) if of_methods else None
     if reconstructed is not None:

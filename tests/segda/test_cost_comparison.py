@@ -164,11 +164,11 @@ def test_figures_of_a_device_that_was_not_idle_are_marked_and_it_is_said_why(sho
 
 
 def test_a_doubt_about_one_row_names_it_and_marks_no_other(shown) -> None:
-    apart = replace(IDLE, doubts=("medians of 5 blocks of runs lie between 8 and 12 ms",))
+    apart = replace(IDLE, doubts=("the median is 12 ms, that of the fastest of 10 blocks of runs 8 ms",))
     output = shown(cost("first"), cost("second", alone=apart))
     assert row(output, "first")[2] == row(output, "second")[2] == "10.00 / 11.00 / 12.00"
     assert row(output, "second")[3].startswith("~")
-    assert "~ latency is not reliable of second, network alone: medians of 5 blocks" in output
+    assert "~ latency is not reliable of second, network alone: the median is 12 ms" in output
     assert "~" not in shown(cost("first"), cost("second"))
 
 
