@@ -17,7 +17,7 @@ DOUBTFUL = ALONE | {"latency_ms": 75.2, "latency_spread": 0.4, "latency_reliable
 def figures(monkeypatch):
     """What is measured next, in a list of one."""
     found = [Profile(ALONE)]
-    monkeypatch.setattr(profiles, "measure", lambda architecture, device: found[0])
+    monkeypatch.setattr(profiles, "measure", lambda architecture, device, min_seconds: found[0])
     monkeypatch.setattr(profiles, "look", lambda device: ("somebody computes",))
     return found
 
