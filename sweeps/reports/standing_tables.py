@@ -105,7 +105,9 @@ def standing_rows(
                 target=mean_interval(list(further.values())) if further else None,
                 gain=_gain(further, _values(floor, TARGET_MIOU)) if trial is not baseline else None,
                 # One seed is not compared with the mean of others.
-                closed=_closed(_mean(counted, TARGET_MIOU), low, high) if bool(further) == are_repeated else None,
+                closed=closed_share(_mean(counted, TARGET_MIOU), low=low, high=high)
+                if bool(further) == are_repeated
+                else None,
                 well=_mean(counted, TARGET_MIOU_WELL),
                 under=_mean(counted, TARGET_MIOU_UNDER),
                 best_checkpoint=_best_checkpoint(counted, curves),
@@ -117,6 +119,18 @@ def standing_rows(
     return sorted(
         rows, key=lambda row: (row.target is None, -(row.target.mean if row.target else row.search_seed or 0))
     )
+
+
+def closed_share(value: float | None, *, low: float | None, high: float | None) -> float | None:
+    """Return which share of the way from a lower to an upper figure another one has come; None where there is no such way.
+
+    Example:
+        >>> closed_share(0.25, low=0.0, high=0.5), closed_share(0.25, low=0.0, high=None)
+        (0.5, None)
+    """
+    if value is None or low is None or high is None or high <= low:
+        return None
+    return (value - low) / (high - low)
 
 
 def _group(trial: TrialRecord, paths: Sequence[str]) -> str:
@@ -147,12 +161,6 @@ def _values(trials: Iterable[TrialRecord], metric: str) -> dict[int, float]:
 def _mean(trials: Iterable[TrialRecord], metric: str) -> float | None:
     values = _values(trials, metric).values()
     return math.fsum(values) / len(values) if values else None
-
-
-def _closed(mean: float | None, low: float | None, high: float | None) -> float | None:
-    if mean is None or low is None or high is None or high <= low:
-        return None
-    return (mean - low) / (high - low)
 
 
 def _gain(figures: Mapping[int, float], floor: Mapping[int, float]) -> MeanInterval | None:

@@ -77,13 +77,13 @@ class Guard:
         self._best: dict[str, TrialRecord] = {}
         self._best_alike: dict[tuple[str, str], TrialRecord] = {}
         for trial in sorted(known, key=lambda trial: (trial.metrics[SOURCE_MIOU], -trial.number)):
-            for network in (_network(trial), _ANY):
+            for network in (network_of(trial), _ANY):
                 self._best[network] = self._best_alike[network, _seen(trial)] = trial
 
     def baseline(self, like: TrialRecord | None) -> TrialRecord | None:
         """Return the best source-only training of a trial's network, or of all; None if there is none."""
         best = self._best.get(_ANY)
-        return best if like is None else self._best.get(_network(like), best)
+        return best if like is None else self._best.get(network_of(like), best)
 
     def collapse(self, trial: TrialRecord) -> str | None:
         """Return why a fully trained trial looks collapsed, or None; see `collapse`."""
@@ -98,10 +98,11 @@ class Guard:
         if not _fits_source(trial):
             return None
         seen = _seen(trial)
-        return self._best_alike.get((_network(trial), seen), self._best_alike.get((_ANY, seen)))
+        return self._best_alike.get((network_of(trial), seen), self._best_alike.get((_ANY, seen)))
 
 
-def _network(trial: TrialRecord) -> str:
+def network_of(trial: TrialRecord) -> str:
+    """Return the network of a trial, as text."""
     return json.dumps(trial.config.get("model"), sort_keys=True)
 
 

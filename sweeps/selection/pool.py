@@ -16,6 +16,11 @@ many votes as seeds and the choice of finalists would move while they are repeat
 so that finalists can be compared over their seeds. The figures follow from all candidates: they are computed whenever somebody
 asks, and stand in no ledger.
 
+Nor do networks vote that learn even the source far worse than another one: none of their trainings reaches 0.8 of the best source
+validation of all. Eight networks from random weights outvoted three from ImageNet and elected one of their own, 11.9 points below
+the best. It is a network's best training that counts, since a single one may have given its source validation for the target's
+style, and then has more to say, not less.
+
 A majority of collapsed networks would elect one of them. So the vote is refused where half of the fully trained candidates have
 collapsed on the target, where the majority itself puts one class everywhere, and where fewer than three vote.
 """
@@ -29,12 +34,13 @@ from numpy.typing import NDArray
 
 from segda.target_prediction import TargetPrediction
 from segda.types import Pixels
-from sweeps.metrics import ENSV, LARGEST_VOTE_SHARE, MIN_VOTERS, finite
+from sweeps.metrics import ENSV, LARGEST_VOTE_SHARE, MIN_VOTERS, SOURCE_MIOU, finite
 from sweeps.selection.analysis import is_candidate
-from sweeps.selection.guards import MAX_CLASS_SHARE, Guard
+from sweeps.selection.guards import MAX_CLASS_SHARE, Guard, network_of
 from sweeps.trial import TrialRecord, TrialState
 
 MAX_COLLAPSED_SHARE = 0.5
+MIN_SHARE_OF_BEST_NETWORK = 0.8
 
 Read = Callable[[TrialRecord], TargetPrediction | None]
 
@@ -52,7 +58,7 @@ def with_pool_figures(trials: Sequence[TrialRecord], read: Read) -> list[TrialRe
     for trial in trials:
         if trial.state is TrialState.COMPLETE and (prediction := read(trial)) is not None:
             pixels[trial.number] = prediction.pixels
-    voters = [trial for trial in trials if _may_vote(trial, guard) and trial.number in pixels]
+    voters = [trial for trial in _voters(trials, guard) if trial.number in pixels]
     if not voters:
         return list(trials)
     # What most are of: a sweep may have been resumed with other images.
@@ -75,8 +81,14 @@ def with_pool_figures(trials: Sequence[TrialRecord], read: Read) -> list[TrialRe
     return found
 
 
-def _may_vote(trial: TrialRecord, guard: Guard) -> bool:
-    return is_candidate(trial) and guard.collapse(trial) is None
+def _voters(trials: Iterable[TrialRecord], guard: Guard) -> list[TrialRecord]:
+    sound = [trial for trial in trials if is_candidate(trial) and guard.collapse(trial) is None]
+    best: dict[str, float] = {}
+    for trial in sound:
+        source = finite(trial.metrics, SOURCE_MIOU)
+        best[network_of(trial)] = max(best.get(network_of(trial), 0.0), source or 0.0)
+    limit = MIN_SHARE_OF_BEST_NETWORK * max(best.values(), default=0.0)
+    return [trial for trial in sound if best[network_of(trial)] >= limit]
 
 
 def _majority(voters: Iterable[TrialRecord], read: Read) -> tuple[Pixels, int] | None:
@@ -122,11 +134,12 @@ def pool_fault(trials: Iterable[TrialRecord]) -> str | None:
             f"{len(collapsed)} of {len(candidates)} fully trained candidates have collapsed on the target, and where half have, "
             "others may have in part and would elect their like"
         )
-    voters = [
-        trial for trial in candidates if guard.collapse(trial) is None and finite(trial.metrics, ENSV) is not None
-    ]
+    voters = [trial for trial in _voters(trials, guard) if finite(trial.metrics, ENSV) is not None]
     if len(voters) < MIN_VOTERS:
-        return f"{len(voters)} candidates can be compared by what they predict for the target, and a vote needs {MIN_VOTERS}"
+        return (
+            f"{len(voters)} candidates can be compared by what they predict for the target and are of networks that learn the "
+            f"source about as well as the best, and a vote needs {MIN_VOTERS}"
+        )
     share = finite(voters[0].metrics, LARGEST_VOTE_SHARE)
     if share is not None and share > MAX_CLASS_SHARE:
         return f"the majority of {len(voters)} candidates puts one class on {share:.1%} of the target's pixels"

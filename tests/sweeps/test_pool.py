@@ -153,6 +153,37 @@ def test_less_than_three_voters_are_no_pool(make_spec, known):
     assert select(trials, make_spec(selection="ensv")).used == "source_validation"
 
 
+def of_networks(*networks):
+    """Return voters of networks: (name, source validation, what it predicts)."""
+    trials, predictions = [], {}
+    for number, (name, source, classes) in enumerate(networks):
+        one = trial(number, source)
+        trials.append(dataclasses.replace(one, config={**one.config, "model": {"name": name}}))
+        predictions[number] = predicted(classes)
+    return with_pool_figures(trials, lambda one: predictions[one.number])
+
+
+GOOD, POOR = [0, 1, 2, 3], [3, 3, 2, 1]
+
+
+def test_networks_that_learn_the_source_far_worse_do_not_outvote_others():
+    strong = [("bisenet_v1", source, GOOD) for source in (0.30, 0.54, 0.50)]
+    trials = of_networks(*strong, *[("fast_scnn", source, POOR) for source in (0.43, 0.2, 0.3, 0.3)])
+    assert [one.metrics[ENSV] for one in trials[:3]] == [1, 1, 1]
+    assert pool_fault(trials) is None
+    # One training of it that is about as good is enough: what others gave of the source may have been for the target.
+    trials = of_networks(*strong, *[("fast_scnn", source, POOR) for source in (0.44, 0.2, 0.3, 0.3)])
+    assert [one.metrics[ENSV] for one in trials[3:]] == [1, 1, 1, 1]
+
+
+def test_a_vote_of_two_is_refused_however_many_are_of_weaker_networks(make_spec):
+    trials = of_networks(("bisenet_v1", 0.6, GOOD), ("bisenet_v1", 0.5, GOOD), *[("fast_scnn", 0.3, POOR)] * 4)
+    selection = select(trials, make_spec(selection="ensv"))
+    assert (selection.used, selection.picked.number) == ("source_validation", 0)
+    assert "2 candidates can be compared" in selection.reason
+    assert "learn the source about as well as the best" in selection.reason
+
+
 def test_a_candidate_without_a_prediction_is_rejected_where_the_others_vote(make_spec):
     pool = Pool()
     del pool.predictions[7]
