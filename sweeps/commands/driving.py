@@ -31,6 +31,7 @@ from sweeps.ledger.lease import Lease
 from sweeps.ledger.records import RESUMED, SweepInfo
 from sweeps.planning.profiles import sample_config
 from sweeps.reports.notebook import WIDTH, as_html, as_text
+from sweeps.reports.pick import pick_guide
 from sweeps.reports.progress import view
 from sweeps.reports.summary import summary_table
 from sweeps.reports.sweep_report import write_report
@@ -70,8 +71,14 @@ class SweepEnd:
         return self.outcome.exit_code
 
     def places(self) -> list[str]:
-        """Return where to read more."""
-        return [f"report:  {self.report}", f"MLflow:  {self.tracking}"]
+        """Return what was picked, what uses it, and where to read more."""
+        guide = pick_guide(self.view)
+        lines = []
+        if guide is not None and self.view.picked is not None:
+            lines.append(f"pick:    trial {self.view.picked.number}{f', {guide.worth}' if guide.worth else ''}")
+            lines += [f"network: {guide.checkpoint}"] if guide.checkpoint else []
+            lines += [f"{f'{what}:':8} {command}" for what, command in guide.commands.items()]
+        return [*lines, f"report:  {self.report}", f"MLflow:  {self.tracking}"]
 
     def notices(self) -> list[str]:
         """Return what is left to do, and how; empty if nothing is."""

@@ -22,6 +22,7 @@ from sweeps.metrics import CRITERIA, SOURCE_MIOU, SPLITS, TARGET_MIOU, finite, h
 from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, standing_plots, tables
 from sweeps.reports.marks import SIGNS, mark, marks
 from sweeps.reports.pages import write_page
+from sweeps.reports.pick import pick_guide
 from sweeps.reports.proof import write_proof
 from sweeps.reports.text import (
     asked_rows,
@@ -203,6 +204,7 @@ def _pick_content(view: SweepView) -> dict[str, Any]:
         "pick_model": model_label(trial),
         "pick_method": method_label(trial),
         "deployed": deployed_text(view),
+        "guide": pick_guide(view),
     }
 
 

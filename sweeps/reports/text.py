@@ -175,9 +175,9 @@ def _trust_lines(view: SweepView) -> list[str]:
     if trouble is not None:
         lines.append(f"Of the picked trial, {trouble}.")
     for path, value in view.picked.params.items():
-        edge = _edge(view.spec, path, value)
-        if edge is not None:
-            lines.append(f"{path} of the picked trial, {format_value(value)}, lies at the {edge} of its range.")
+        end = edge(view.spec, path, value)
+        if end is not None:
+            lines.append(f"{path} of the picked trial, {format_value(value)}, lies at the {end} of its range.")
     if view.source_only is None:
         lines.append("No source-only network was trained: what adaptation gains is unknown.")
     if view.spec.selection != "oracle":
@@ -196,7 +196,7 @@ def _trust_lines(view: SweepView) -> list[str]:
     return lines
 
 
-def _edge(spec: SweepSpec, path: str, value: Scalar) -> str | None:
+def edge(spec: SweepSpec, path: str, value: Scalar) -> str | None:
     """Return which end of its searched range a value is close to: the best may lie beyond. None in the middle."""
     searched = spec.search.get(path)
     if searched is None or searched.low is None or searched.high is None or not isinstance(value, int | float):

@@ -454,9 +454,9 @@ def test_a_value_at_the_end_of_its_range_is_said(ledger, store, make_spec, begun
         "0.095, lies at the upper end" in line for line in report_text.warning_lines(load_view(ledger, store, "demo"))
     )
     spec = load_view(ledger, store, "demo").spec
-    assert report_text._edge(spec, "optimizer.lr", 0.0011) == "lower end"
-    assert report_text._edge(spec, "optimizer.lr", 0.01) is None
-    assert report_text._edge(spec, "batch_size", 4) is None
+    assert report_text.edge(spec, "optimizer.lr", 0.0011) == "lower end"
+    assert report_text.edge(spec, "optimizer.lr", 0.01) is None
+    assert report_text.edge(spec, "batch_size", 4) is None
 
 
 def test_a_replicate_that_collapsed_is_said(ledger, store, make_spec, begun):

@@ -3,8 +3,8 @@
 import pytest
 from records import replicate, trial
 
+from sweeps.reports.pick import worth_line
 from sweeps.reports.view import SweepView
-from sweeps.reports.worth import worth_line
 from sweeps.trial import TrialKind
 
 KNOWN = {

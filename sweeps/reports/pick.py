@@ -1,0 +1,146 @@
+"""The pick in words: what it is worth on the target, where it lies, the commands that use it, and what to try next."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segda.datasets import DATASETS
+from segda.errors import SegdaError
+from sweeps.execution.remote import CHECKPOINT
+from sweeps.labels import format_value
+from sweeps.metrics import TARGET_MIOU, finite
+from sweeps.paths import value_at
+from sweeps.reports.standing_tables import closed_share
+from sweeps.reports.text import edge, interval, percent
+from sweeps.reports.view import SweepView
+from sweeps.trial import TrialRecord
+
+# A training whose figure still rises by as much at its last report would be better for more steps.
+_STILL_RISING = 0.02
+
+
+@dataclass(frozen=True)
+class PickGuide:
+    """What to do with the picked network.
+
+    Attributes:
+        worth: what it is worth on the target; None where nobody labelled that.
+        checkpoint: the file with its weights; None where no such file is at hand.
+        commands: what a command is for -> the command, to be copied. Paths are absolute.
+        next_steps: what to try next, by what the sweep shows.
+    """
+
+    worth: str | None
+    checkpoint: Path | None
+    commands: dict[str, str]
+    next_steps: tuple[str, ...]
+
+
+def pick_guide(view: SweepView) -> PickGuide | None:
+    """Return what to do with the pick of a sweep; None without one.
+
+    Args:
+        view: the sweep.
+    """
+    trial = view.picked
+    if trial is None:
+        return None
+    folder = view.folders.get(trial.number)
+    checkpoint = folder / CHECKPOINT if folder is not None and (folder / CHECKPOINT).is_file() else None
+    commands = {} if checkpoint is None else _commands(view, trial, checkpoint)
+    return PickGuide(worth_line(view), checkpoint, commands, tuple(_next_steps(view, trial)))
+
+
+def worth_line(view: SweepView) -> str | None:
+    """Return what the picked network gained over none, and how much of the way to the upper bound that is.
+
+    Figures are over further seeds where pick and baseline have them, else of the seed of the search, which chose the pick.
+
+    Args:
+        view: the sweep.
+
+    Returns:
+        None without a pick, or where nobody labelled the target.
+    """
+    value = _target(view.picked)
+    if view.picked is None or value is None:
+        return None
+    row = next((row for row in view.standings if row.trial is view.picked and row.gain is not None), None)
+    if row is not None and row.target is not None and row.gain is not None:
+        how = f"{row.gain.n} further seeds"
+        value, share = row.target.mean, row.closed
+        gained: float | None = row.gain.mean
+        between = f" ({interval(row.gain)})" if row.gain.low is not None else ""
+    else:
+        how, between = "one seed, which chose it", ""
+        start = _target(view.baseline) if view.baseline is not view.picked else None
+        gained = None if start is None else value - start
+        share = closed_share(value, low=start, high=_target(view.upper_bound))
+    parts = [f"{percent(value)} % mIoU on the target"]
+    if gained is not None and view.baseline is not None:
+        parts.append(f"{100 * gained:+.1f} points{between} against {_name(view.baseline)}")
+    if share is not None and view.upper_bound is not None:
+        parts.append(f"{share:.0%} of the way to {_name(view.upper_bound)}, which had target labels")
+    read = "" if view.spec.selection == "oracle" else "; target labels tell this and chose nothing"
+    return f"{', '.join(parts)} ({how}{read})"
+
+
+def _target(trial: TrialRecord | None) -> float | None:
+    return None if trial is None else finite(trial.metrics, TARGET_MIOU)
+
+
+def _name(trial: TrialRecord) -> str:
+    return trial.name or f"trial {trial.number}"
+
+
+def _commands(view: SweepView, trial: TrialRecord, checkpoint: Path) -> dict[str, str]:
+    roots = [word for name, root in _roots(trial).items() for word in ("--data-root", f"{name}={root}")]
+    store = checkpoint.parents[3]
+    name = view.record.name
+    image = _target_image(trial)
+    found = {
+        "predict": ["segda", "predict", checkpoint, image or "photo.jpg", "classes.png", "--overlay"],
+        "export": ["segda", "export", checkpoint, f"{name}.onnx", *roots],
+        "ship": ["sweeps", "deploy", name, "--store", store, *roots],
+    }
+    return {what: shlex.join(map(str, words)) for what, words in found.items()}
+
+
+def _roots(trial: TrialRecord) -> dict[str, str]:
+    """Return data set -> folder, as far as the sweep was told; the others are found by their variables."""
+    sides = [value_at(trial.config, f"data.{side}") or {} for side in ("source", "target")]
+    return {str(side["dataset"]): str(side["root"]) for side in sides if side.get("root")}
+
+
+def _target_image(trial: TrialRecord) -> Path | None:
+    """Return an image of the labelled target split; None where its files are not here."""
+    side: dict[str, Any] = value_at(trial.config, "data.target") or {}
+    dataset = DATASETS.get(str(side.get("dataset")))
+    if dataset is None or not side.get("root"):
+        return None
+    try:
+        samples = dataset.samples(Path(side["root"]), domain=str(side["domain"]), split=dataset.report_split)
+    except (SegdaError, OSError):
+        return None
+    return samples[0].image if samples else None
+
+
+def _next_steps(view: SweepView, trial: TrialRecord) -> Iterator[str]:
+    if view.picked_seeds is None:
+        yield "further training seeds (seeds and finalists in the sweep file): one seed chose it, and says nothing of luck"
+    for path, value in trial.params.items():
+        end = edge(view.spec, path, value)
+        if end is not None:
+            yield f"a wider range of {path}: {format_value(value)} lies at the {end} of it"
+    curve = view.curves.get(trial.number, ())
+    if len(curve) > 1 and curve[-1][1] - curve[-2][1] > _STILL_RISING:
+        gain = 100 * (curve[-1][1] - curve[-2][1])
+        yield f"more steps: between its last two reports source validation still rose by {gain:.1f} points"
+    choices = [row.picked for row in view.criteria if row.criterion != "oracle"]
+    others = sorted({other.number for other in choices if other is not None and other is not trial})
+    if others:
+        yield f"a look at what other criteria pick: trial {', '.join(map(str, others))}"
+    if (trial.device or "").startswith("cpu"):
+        yield "a GPU, with larger images, more steps and more trials"
