@@ -11,6 +11,8 @@ which the worker measured them). Workers never talk to MLflow.
 - `limits`: what MLflow takes of names and texts, and what becomes of what it refuses
 - `database`: MLflow's SQLite file, whole or absent
 - `trial_run`, `sweep_run`: what the runs hold
+- `aliases`, `saved_views`: short names, and pages of MLflow that show a sweep by them at once
+- `app`: MLflow's server with a first page that opens them (`mlflow ui --app-name sweeps`)
 - `registry`: the picked network as a registered model
 - `comparison`: whether MLflow holds what the ledger says
 """

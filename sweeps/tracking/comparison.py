@@ -15,6 +15,7 @@ from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepRecord
 from sweeps.metrics import sound
 from sweeps.store import Store
+from sweeps.tracking.aliases import alias_metrics
 from sweeps.tracking.artifacts import check_artifacts
 from sweeps.tracking.experiment import find_experiment, sweep_condition
 from sweeps.tracking.limits import key_name
@@ -139,7 +140,8 @@ def _states(both: _Both) -> Check:
             status = run_status(record.state, is_driven=both.is_driven)
             if run.info.status != status:
                 yield f"trial {record.number} is {record.state}: its run should be {status}, it is {run.info.status}"
-            wanted = state_tags(record, processes=both.spec.resources.processes)
+            is_picked = any(parent.data.tags.get("sweep.picked") == str(record.number) for parent in both.parents)
+            wanted = state_tags(record, processes=both.spec.resources.processes, is_picked=is_picked)
             wrong = [name for name, value in wanted.items() if run.data.tags.get(name) != value]
             if wrong:
                 yield f"trial {record.number}: other tags than the ledger says: {', '.join(wrong)}"
@@ -207,6 +209,8 @@ def _expected(ledger: Ledger, record: TrialRecord) -> dict[str, _Reports]:
             expected[key_name(name)][point.step] = milliseconds(point.timestamp), value
     # Sent behind the first figures, or at the end.
     if expected or record.state.is_finished:
+        for metric in alias_metrics(record):
+            expected[metric.key][metric.step] = metric.timestamp, metric.value
         for name, value in sound(record.profile).items():
             expected[f"profile/{name}"][0] = milliseconds(record.created), value
     return expected

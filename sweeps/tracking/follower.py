@@ -1,6 +1,7 @@
 """Brings MLflow up to date with the ledger, in a thread of its own, and goes on after an outage."""
 
 import logging
+import shlex
 import threading
 import time
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from sweeps.tracking.database import file_identity
 from sweeps.tracking.limits import Refusals
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate
+from sweeps.tracking.saved_views import put_views, view_keys, view_path
 from sweeps.tracking.server import (
     FAILURES,
     TrackingError,
@@ -60,6 +62,7 @@ class Tracker:
         self._artifacts = None if is_server else store.mlartifacts.as_uri()
         self._experiment = experiment or spec.name
         self._found_experiment = self._experiment  # people may have renamed it
+        self._link = ""  # to the sweep's view, behind the server's address
         self._refusals = Refusals()
         self._ledger = ledger
         self._spec = spec
@@ -127,10 +130,14 @@ class Tracker:
 
     @property
     def where(self) -> str:
-        """How to look at the runs: the server's address, or the command that serves the file."""
+        """How to look at the runs: the link to the sweep's view at a server, or the command that serves the store's file."""
         if urlsplit(self.uri).scheme in ("http", "https"):
-            return f"{masked(self.uri)} (experiment {self._found_experiment})"
-        return f"mlflow ui --backend-store-uri {masked(self.uri)} (experiment {self._found_experiment})"
+            return f"{masked(self.uri).rstrip('/')}/{self._link} (experiment {self._found_experiment})"
+        if self.uri == default_uri(self._store):
+            return shlex.join(["sweeps", "ui", self._spec.name, "--store", str(self._store.root)])
+        return (
+            f"mlflow ui --app-name sweeps --backend-store-uri {masked(self.uri)} (experiment {self._found_experiment})"
+        )
 
     @property
     def refused(self) -> dict[str, str]:
@@ -216,6 +223,10 @@ class Tracker:
             spec=self._spec,
             refusals=self._refusals,
         )
+        record = self._ledger.sweep(self._spec.name)
+        with self._refusals.skipping(self._client, "views of the sweep", run_id=runs.parent):
+            put_views(self._client, runs.experiment, record, self._spec)
+        self._link = view_path(runs.experiment.experiment_id, view_keys(record)[0])
         self._file = file_identity(self.uri)
         self._found_experiment = runs.experiment.name
         self._projection = Projection(self._client, runs, ledger=self._ledger, spec=self._spec, store=self._store)

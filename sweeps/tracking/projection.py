@@ -14,12 +14,14 @@ from sweeps.ledger.database import Ledger
 from sweeps.metrics import has_doubts
 from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
+from sweeps.tracking.aliases import alias_metrics
 from sweeps.tracking.experiment import sweep_id
 from sweeps.tracking.registry import register
 from sweeps.tracking.runs import CURSOR, DONE, SweepRuns, TrialRun, create_trial_run, cursor_text
 from sweeps.tracking.server import log_metrics, log_params, put_tags
 from sweeps.tracking.sweep_run import send_summary
 from sweeps.tracking.trial_run import (
+    COLOR,
     STATE_TAGS,
     metrics_of,
     params_of,
@@ -126,7 +128,8 @@ class Projection:
     def _send_profile(self, run: TrialRun, record: TrialRecord) -> None:
         """Send the efficiency of a trial's architecture, behind its first metrics."""
         if not run.has_profile:
-            log_metrics(self._client, run.id, profile_metrics(record), self._runs.refusals)
+            figures = [*profile_metrics(record), *alias_metrics(record)]
+            log_metrics(self._client, run.id, figures, self._runs.refusals)
             run.has_profile = not has_doubts(record.profile)
 
     def _send_state(self, run: TrialRun, record: TrialRecord, *, is_driven: bool) -> None:
@@ -135,10 +138,11 @@ class Projection:
             return
         if record.state.is_finished:
             self._send_profile(run, record)
+            log_metrics(self._client, run.id, alias_metrics(record), self._runs.refusals)
             folder = self._folder(record)
             refusals = self._runs.refusals
             run.files = send_files(self._client, run.id, record, folder=folder, known=run.files, refusals=refusals)
-        wanted = state_tags(record, processes=self._spec.resources.processes)
+        wanted = state_tags(record, processes=self._spec.resources.processes, is_picked=COLOR in run.tags)
         known = {name: value for name, value in run.tags.items() if name in STATE_TAGS}
         if wanted != known:
             put_tags(self._client, run.id, wanted, known, self._runs.refusals)
@@ -170,7 +174,20 @@ class Projection:
         reports = [self._store.report(self._spec.name, suffix=suffix) for suffix in (".html", ".md")]
         with self._skipping("what the sweep's run shows", self._runs.parent):
             send_summary(self._client, self._runs, view, reports=reports)
+            self._move_star(view)
         return view
+
+    def _move_star(self, view: SweepView) -> None:
+        """Mark the run of the picked trial, and no other one."""
+        number = view.picked.number if view.picked is not None else None
+        for trial in view.trials:
+            run = self._runs.trials.get(trial.number)
+            is_picked = trial.number == number
+            if run is not None and is_picked != (COLOR in run.tags):
+                wanted = state_tags(trial, processes=self._spec.resources.processes, is_picked=is_picked)
+                known = {name: value for name, value in run.tags.items() if name in STATE_TAGS}
+                put_tags(self._client, run.id, wanted, known, self._runs.refusals)
+                run.tags = {name: value for name, value in run.tags.items() if name not in known} | wanted
 
     def _send_picked(self, view: SweepView) -> None:
         """Send the picked network: its checkpoint, and its model if the sweep asks for it."""

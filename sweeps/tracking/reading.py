@@ -19,6 +19,7 @@ from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.config_problems import validated
 from segda.masking import masked, reason
+from sweeps.tracking.aliases import METRICS, PARAMS
 from sweeps.tracking.server import FAILURES, TrackingError, look_at
 
 
@@ -93,7 +94,7 @@ def read_run(run_id: str, *, uri: str) -> RecordedRun:
 
 
 def unflatten(params: Mapping[str, str]) -> dict[str, Any]:
-    """Return parameters as nested plain data; the reverse of how a trial's parameters are written.
+    """Return parameters as nested plain data; the reverse of how a trial's parameters are written. Short names are left out.
 
     Example:
         >>> unflatten({"optimizer.name": "sgd", "optimizer.lr": "0.1", "data.crop_height": "null"})
@@ -101,6 +102,8 @@ def unflatten(params: Mapping[str, str]) -> dict[str, Any]:
     """
     plain: dict[str, Any] = {}
     for name, text in params.items():
+        if name in PARAMS:
+            continue
         *parents, last = name.split(".")
         place = plain
         for parent in parents:
@@ -147,7 +150,7 @@ def _read(files: Mapping[str, Path], name: str) -> dict[str, Any]:
 
 def _reports(client: MlflowClient, run: Run) -> dict[int, dict[str, float]]:
     reports: dict[int, dict[str, float]] = defaultdict(dict)
-    for name in sorted(run.data.metrics):
+    for name in sorted(run.data.metrics.keys() - METRICS):
         if not name.startswith("profile/"):  # of the architecture, not of the training
             for point in client.get_metric_history(run.info.run_id, name):
                 reports[point.step][name] = point.value

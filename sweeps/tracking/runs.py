@@ -20,6 +20,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Point
 from sweeps.reports.markdown import markdown_line
+from sweeps.tracking.aliases import METRICS
 from sweeps.tracking.experiment import CONFIGURED, open_experiment, sweep_condition, sweep_id
 from sweeps.tracking.limits import LONGEST_NAME, Refusals, cut, limited_tags
 from sweeps.tracking.server import log_text, milliseconds, search
@@ -157,7 +158,7 @@ def _is_foreign(client: MlflowClient, run: Run, record: TrialRecord, ledger: Led
     """
     if run.data.tags.get("sweep.key") != record.key:
         return True
-    reported = sorted(name for name in run.data.metrics if not name.startswith("profile/"))
+    reported = sorted(name for name in run.data.metrics.keys() - METRICS if not name.startswith("profile/"))
     if not look_closely or not reported:
         return False
     # The metrics of a report share step and time, so one of them is enough.

@@ -19,15 +19,20 @@ from sweeps.ledger.records import Point
 from sweeps.metrics import sound
 from sweeps.paths import leaves
 from sweeps.reports.marks import explained, mark
+from sweeps.tracking.aliases import STATE, alias_params
 from sweeps.tracking.limits import LONGEST_DATASET, LONGEST_NAME, Refusals, cut, key_name, limited_params, limited_tags
 from sweeps.tracking.server import log_tables, milliseconds, put_tags
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
+STAR = "★"  # in front of the name of the picked trial's run
+COLOR = "mlflow.runColor"
+_PICKED_COLOR = "#e8a400"
 # Kept in step with the record as long as the trial is open.
 STATE_TAGS = frozenset(
     {
         *("sweep.state", "sweep.attempts", "sweep.worker", "sweep.device", "sweep.seconds"),
         *("sweep.micro_batch", "sweep.marked", "sweep.reused", "sweep.failure", "sweep.error", "mlflow.runName"),
+        *(STATE, COLOR),
     }
 )
 FILES = (
@@ -54,15 +59,16 @@ def flatten(plain: Mapping[str, Any]) -> dict[str, str]:
 
 
 def params_of(record: TrialRecord) -> dict[str, str]:
-    """Return a trial's parameters: its whole configuration without places."""
-    return limited_params(flatten(canonical(record.config)))
+    """Return a trial's parameters: its whole configuration without places, and what people compare under short names."""
+    return limited_params(flatten(canonical(record.config)) | alias_params(record))
 
 
-def run_name(record: TrialRecord) -> str:
-    """Return what the run is called: number with its mark, method, and what else tells it from its neighbors."""
+def run_name(record: TrialRecord, *, is_picked: bool = False) -> str:
+    """Return what the run is called: number with its mark, method, and what else tells it from its neighbors; a star if picked."""
     label = " ".join(part for part in (record.name, method_label(record)) if part)
     seed = f" seed {record.seed}" if record.kind is TrialKind.REPLICATE else ""
-    return cut(f"{record.number:03d}{mark(record)} {label}{seed}", LONGEST_NAME)
+    star = f"{STAR} " if is_picked else ""
+    return cut(f"{star}{record.number:03d}{mark(record)} {label}{seed}", LONGEST_NAME)
 
 
 def identity_tags(record: TrialRecord) -> dict[str, str]:
@@ -81,7 +87,7 @@ def identity_tags(record: TrialRecord) -> dict[str, str]:
     return limited_tags(tags)
 
 
-def state_tags(record: TrialRecord, *, processes: int) -> dict[str, str]:
+def state_tags(record: TrialRecord, *, processes: int, is_picked: bool) -> dict[str, str]:
     """Return tags about where the trial stands, all of them from `STATE_TAGS`.
 
     The name is one of them: the mark of a trial that ran out of memory comes with its second attempt.
@@ -89,14 +95,17 @@ def state_tags(record: TrialRecord, *, processes: int) -> dict[str, str]:
     Args:
         record: the trial.
         processes: processes that share each of its batches.
+        is_picked: whether it is the sweep's pick.
     """
     tags = {
-        "mlflow.runName": run_name(record),
+        "mlflow.runName": run_name(record, is_picked=is_picked),
+        STATE: str(record.state),
         "sweep.state": str(record.state),
         "sweep.attempts": str(record.attempt),
     }
     seconds = f"{record.seconds:.1f}" if record.seconds else None
     optional = {
+        COLOR: _PICKED_COLOR if is_picked else None,
         "sweep.worker": record.worker,
         "sweep.device": record.device,
         "sweep.seconds": seconds,
