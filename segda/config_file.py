@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from segda.config_problems import Location, Problem, problems_of, shortened
 from segda.errors import ConfigError
+from segda.files import expanded
 from segda.plain_data import MOST_DIGITS, Budget, check_key, check_text
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -79,6 +80,25 @@ def validate(document: Document, model: type[_Model]) -> _Model:
         return model.model_validate(document.data)
     except ValidationError as error:
         raise document.error(problems_of(error, model, document.data)) from error
+
+
+def configuration_path(source: Path | str, *, shipped: Path) -> Path:
+    """Return the file that is meant: as it is named, or else, of a name without a folder, one that comes with the installation.
+
+    Args:
+        source: path, or the name of a shipped file with or without `.yaml`.
+        shipped: folder of these.
+
+    Example:
+        >>> configuration_path("scenes", shipped=Path(__file__).parent / "configs").name
+        'scenes.yaml'
+    """
+    path = expanded(source)
+    if path.name == str(path) and not path.exists():
+        found = shipped / (path if path.suffix == ".yaml" else f"{path}.yaml")
+        if found.is_file():
+            return found
+    return path
 
 
 def read_document(path: Path) -> Document:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from segda.config import DataAlone, DataConfig, DomainConfig, NetworkConfig, TrainConfig
-from segda.config_file import read_document, validate
+from segda.config_file import configuration_path, read_document, validate
 from segda.config_problems import shortened, validated
 from segda.errors import ConfigError
 from segda.files import expanded
@@ -18,6 +18,7 @@ from segda.names import nearest
 from segda.plain_data import plain_copy
 
 _Config = TypeVar("_Config", bound=BaseModel)
+CONFIGS = Path(__file__).parent / "configs"  # that come with this package, and are found by name
 _LONGEST_CHANGES = 300  # characters of changes that a message repeats
 
 
@@ -30,7 +31,7 @@ def load_config(
     """Read the configuration of a run.
 
     Args:
-        source: YAML file, or the same as plain data.
+        source: YAML file, the name of one that comes with this package (`scenes`), or the same as plain data.
         changes: dotted key -> value, put over what the source says in their order; they may add what it lacks.
         data_roots: name of a data set -> its folder.
 
@@ -68,7 +69,7 @@ def load_data(
 def _loaded(source: Path | str | Mapping[str, Any], kind: type[_Config], changes: Mapping[str, Any]) -> _Config:
     if isinstance(source, Mapping):
         return _changed(plain_copy(source, where="configuration"), changes, kind, where="configuration")
-    path = expanded(source)
+    path = configuration_path(source, shipped=CONFIGS)
     make_importable_beside(path)
     document = read_document(path)
     return _changed(document.data, changes, kind, where=str(path)) if changes else validate(document, kind)

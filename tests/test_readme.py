@@ -61,7 +61,7 @@ def test_every_other_command_of_the_readme_succeeds(folder, request):
     assert run(makes_scenes, folder).returncode == 0
     ran = 0
     for command in everything:
-        if "mlflow ui" in command:
+        if "sweeps ui" in command:
             continue  # a server; see below
         if "SEGDA_CAMVID_ROOT" in command and "SEGDA_CAMVID_ROOT" not in os.environ:
             continue  # checked against real data where they are
@@ -77,10 +77,10 @@ def test_every_other_command_of_the_readme_succeeds(folder, request):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = next(command for command in everything if "mlflow ui" in command)
-    command = command.replace("demo/runs/mlflow.db", "runs/mlflow.db").replace("5000", str(port))
-    words = shlex.split(command)
-    words[0] = str(Path(sys.executable).parent / "mlflow")
+    command = next(command for command in everything if "sweeps ui" in command)
+    words = shlex.split(command.replace("demo --store demo/runs", "first --store runs"))
+    words[0] = str(Path(sys.executable).parent / "sweeps")
+    words += ["--port", str(port), "--no-browser"]
     with subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             assert answers(f"http://127.0.0.1:{port}/health", seconds=120) == 200

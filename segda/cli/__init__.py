@@ -35,7 +35,7 @@ def cli(verbose: bool) -> None:
     \b
     A first run, without any data of your own:
       segda datasets make scenes data/scenes --size 128
-      segda train scenes.yaml --data-root scenes=data/scenes
+      segda train scenes --data-root scenes=data/scenes
       segda predict runs/RUN/checkpoint.pt photo.jpg photo_classes.png --overlay
 
     Exit codes: 0 done, 1 a bug (with traceback), 2 something that you can correct (one line), 130 interrupted.

@@ -12,7 +12,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command("teach")
-@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("folder", type=_FOLDER)
 @click.option(
     "--checkpoint",

@@ -11,7 +11,7 @@ from segda.cli.output import data_root_option, output, percent, plain_table
 
 
 @click.command("train")
-@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

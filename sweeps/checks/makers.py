@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from segda.config_file import read_document, validate
+from segda.config_file import configuration_path, read_document, validate
 from segda.config_problems import LocatedError, Problem, validated
 from segda.datasets import DATASETS
 from segda.datasets.external_labels import digest_in
@@ -21,6 +21,8 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import SweepRecord
 from sweeps.paths import value_at, with_values
 
+CONFIGS = Path(__file__).parents[1] / "configs"  # that come with this package, and are found by name
+
 
 def load_spec(
     source: Path | str | Mapping[str, Any],
@@ -31,7 +33,7 @@ def load_spec(
     """Read a sweep; what it names by dotted names may lie beside its file, or in the working folder (see `segda.guests`).
 
     Args:
-        source: YAML file, or the same as plain data.
+        source: YAML file, the name of one that comes with this package (`demo`), or the same as plain data.
         changes: dotted key -> value, put over what the source says in their order, e.g. `base.steps` or `search.optimizer.lr`; they
             may add what it lacks.
         data_roots: name of a data set -> its folder, put over what the sweep says.
@@ -46,14 +48,15 @@ def load_spec(
     if isinstance(source, Mapping):
         make_importable([Path.cwd()])
     else:
-        make_importable_beside(expanded(source))
+        source = configuration_path(source, shipped=CONFIGS)
+        make_importable_beside(source)
     for name in data_roots or {}:
         DATASETS[name]  # raises what is wrong with the name
     if isinstance(source, Mapping):
         return _changed(plain_copy(source, where="sweep"), changes or {}, data_roots or {}, where="sweep")
-    document = read_document(expanded(source))
+    document = read_document(source)
     if changes:
-        return _changed(document.data, changes, data_roots or {}, where=str(expanded(source)))
+        return _changed(document.data, changes, data_roots or {}, where=str(source))
     document.data.update(_with_places(document.data, data_roots or {}))
     spec = validate(document, SweepSpec)
     try:

@@ -134,7 +134,8 @@ class Tracker:
         if urlsplit(self.uri).scheme in ("http", "https"):
             return f"{masked(self.uri).rstrip('/')}/{self._link} (experiment {self._found_experiment})"
         if self.uri == default_uri(self._store):
-            return shlex.join(["sweeps", "ui", self._spec.name, "--store", str(self._store.root)])
+            command = shlex.join(["sweeps", "ui", self._spec.name, "--store", str(self._store.root)])
+            return f"{command} (experiment {self._found_experiment})"
         return (
             f"mlflow ui --app-name sweeps --backend-store-uri {masked(self.uri)} (experiment {self._found_experiment})"
         )

@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "configs"
     folder.mkdir()
     shutil.copy(EXAMPLES / NAME, folder)
-    plain = yaml.safe_load((EXAMPLES / "scenes.yaml").read_text())
+    plain = yaml.safe_load((EXAMPLES.parent / "segda" / "configs" / "scenes.yaml").read_text())
     plain["data"] |= {"height": 64, "width": 64, "augmentation": "none"}
     for domain in ("source", "target"):
         plain["data"][domain]["dataset"] = NAME

@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = (*sorted((ROOT / "sweeps" / "configs").glob("*.yaml")), ROOT / "examples" / "own" / "sweep.yaml")
-TRAININGS = (ROOT / "examples" / "scenes.yaml", ROOT / "examples" / "own" / "train.yaml")
+TRAININGS = (ROOT / "segda" / "configs" / "scenes.yaml", ROOT / "examples" / "own" / "train.yaml")
 
 
 class Raw(str):
