@@ -10,17 +10,21 @@ from segda.lazy import exports
 if TYPE_CHECKING:
     from sweeps.checks.makers import load_spec
     from sweeps.commands.deploying import deploy
-    from sweeps.commands.reading import report, results, status
+    from sweeps.commands.following import follow, logs
+    from sweeps.commands.reading import figures, report, results, status
     from sweeps.commands.running import resume, run
+    from sweeps.commands.showing import show
 
-__all__ = ["deploy", "load_spec", "report", "results", "resume", "run", "status"]
+__all__ = ["deploy", "figures", "follow", "load_spec", "logs", "report", "results", "resume", "run", "show", "status"]
 
 __getattr__, __dir__ = exports(
     __name__,
     {
         "sweeps.checks.makers": ("load_spec",),
         "sweeps.commands.deploying": ("deploy",),
-        "sweeps.commands.reading": ("report", "results", "status"),
+        "sweeps.commands.following": ("follow", "logs"),
+        "sweeps.commands.reading": ("figures", "report", "results", "status"),
         "sweeps.commands.running": ("resume", "run"),
+        "sweeps.commands.showing": ("show",),
     },
 )

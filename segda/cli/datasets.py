@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.markup import escape
 
-from segda.cli.output import output, percent, plain_table
+from segda.cli.output import json_option, output, percent, plain_table
+from segda.documents import as_json, document
 from segda.errors import CorruptSampleError
 from segda.progress import progress_bar
 
@@ -36,15 +37,21 @@ def datasets_group() -> None:
 
 
 @datasets_group.command("list")
-def list_command() -> None:
+@json_option
+def list_command(as_document: bool) -> None:
     """List the data sets that are known: classes, domains, terms, and where to get them.
 
     \b
-    Example:
+    Examples:
       segda datasets list
+      segda datasets list --json | jq .datasets[].name
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.datasets import DATASETS
 
+    if as_document:
+        listed = [_described(dataset) for dataset in DATASETS.usable().values()]
+        click.echo(as_json(document("segda.datasets/1", {"datasets": listed})))
+        return
     console = output()
     for dataset in DATASETS.usable().values():
         console.print(f"[bold]{dataset.name}[/bold], {len(dataset.classes)} classes", highlight=False)
@@ -61,6 +68,19 @@ def list_command() -> None:
         }
         for heading, text in rows.items():
             console.print(f"  {heading}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _described(dataset: "SegmentationDataset") -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "classes": dataset.classes,
+        "unscored": [dataset.classes[index] for index in sorted(dataset.unscored)],
+        "domains": [{"name": domain, "splits": dataset.splits(domain)} for domain in dataset.domains],
+        "report_split": dataset.report_split,
+        "terms": dataset.terms,
+        "url": dataset.url,
+        "layout": dataset.layout,
+    }
 
 
 @datasets_group.command("get")
@@ -109,7 +129,8 @@ def get_command(name: str) -> None:
     help="Folder of the data set; without it the variable SEGDA_<NAME>_ROOT.",
 )
 @click.option("--quick", is_flag=True, help="Count files and open none.")
-def verify_command(name: str, root: Path | None, quick: bool) -> None:
+@json_option
+def verify_command(name: str, root: Path | None, quick: bool, as_document: bool) -> None:
     """Look at all that the data set NAME has at a folder, and tell what is wrong with which file.
 
     Images and labels are decoded: counts against those that are published, sizes, the ids that labels store and the classes
@@ -120,6 +141,7 @@ def verify_command(name: str, root: Path | None, quick: bool) -> None:
     Examples:
       segda datasets verify camvid --root data/camvid
       SEGDA_LOVEDA_ROOT=data/loveda segda datasets verify loveda --quick
+      segda datasets verify camvid --root data/camvid --json | jq .problems
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from segda.datasets import DATASETS, resolve_root
     from segda.datasets.verification import verify
@@ -128,8 +150,61 @@ def verify_command(name: str, root: Path | None, quick: bool) -> None:
     folder = resolve_root(name, root)
     with progress_bar(f"reading {name}") as show:
         found = verify(dataset, folder, decode=not quick, progress=show)
+    if as_document:
+        click.echo(as_json(_verified(dataset, found, name=name, root=folder, quick=quick)))
+    else:
+        _print(dataset, found, title=f"{name} in {folder}", quick=quick)
+    if found.problems:
+        told = "" if as_document else ", as told above"
+        raise CorruptSampleError(f"{name} in {folder}: {len(found.problems):,} thing(s) wrong{told}")
+
+
+def _verified(
+    dataset: "SegmentationDataset", found: "Verification", *, name: str, root: Path, quick: bool
+) -> dict[str, Any]:
+    from segda.datasets.verification import shares
+    from segda.types import IGNORE_INDEX
+
+    whole = sum(count for count, _ in found.stored.values())
+    names = dict(enumerate(dataset.classes))
+    content = {
+        "name": name,
+        "root": root,
+        "is_decoded": not quick,
+        "holds": not found.problems,
+        "splits": [
+            {
+                "domain": entry.domain,
+                "split": entry.split,
+                "images": entry.images,
+                "published": entry.published,
+                "labelled": entry.labelled,
+                "sizes": [
+                    {"height": height, "width": width, "images": count}
+                    for (height, width), count in entry.sizes.most_common()
+                ],
+            }
+            for entry in found.splits
+        ],
+        "classes": []
+        if quick
+        else [
+            {"name": label, "shares": shares(found.pixels, index)}
+            for index, label in {**names, IGNORE_INDEX: None}.items()
+        ],
+        "ids": [
+            {"id": number, "class": names.get(train_id), "share": count / whole}
+            for number, (count, train_id) in sorted(found.stored.items())
+        ],
+        "problems": found.problems,
+        "notes": found.notes,
+    }
+    return document("segda.verification/1", content)
+
+
+def _print(dataset: "SegmentationDataset", found: "Verification", *, title: str, quick: bool) -> None:
     console = output()
-    console.print(_split_table(found, f"{name} in {folder}"))
+    console.print(_split_table(found, title))
     if not quick:
         console.print(_share_table(dataset, found))
         if found.stored:
@@ -141,9 +216,8 @@ def verify_command(name: str, root: Path | None, quick: bool) -> None:
     more = len(found.problems) - _MOST_PROBLEMS
     if more > 0:
         console.print(f"wrong: {more:,} more", style="red", highlight=False)
-    if found.problems:
-        raise CorruptSampleError(f"{name} in {folder}: {len(found.problems):,} thing(s) wrong, as told above")
-    console.print("nothing is wrong", style="green", highlight=False)
+    if not found.problems:
+        console.print("nothing is wrong", style="green", highlight=False)
 
 
 def _split_table(found: "Verification", title: str) -> "Table":
@@ -235,17 +309,23 @@ def make_scenes_command(
 
 
 @datasets_group.command("recipes")
-def recipes_command() -> None:
+@json_option
+def recipes_command(as_document: bool) -> None:
     """List the augmentation recipes that a configuration can name as data.augmentation.
 
     \b
-    Example:
+    Examples:
       segda datasets recipes
+      segda datasets recipes --json
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     from rich.table import Table
 
     from segda.transforms.recipes import RECIPES
 
+    if as_document:
+        listed = [{"name": name, "description": recipe.description()} for name, recipe in RECIPES.usable().items()]
+        click.echo(as_json(document("segda.recipes/1", {"recipes": listed})))
+        return
     table = Table("recipe", "what it does")
     for name, recipe in RECIPES.usable().items():
         table.add_row(name, recipe.description())

@@ -28,6 +28,14 @@ precision_option = click.option(
 )
 
 
+json_option = click.option(
+    "--json",
+    "as_document",
+    is_flag=True,
+    help="Print one JSON document for programs and nothing else; docs/automation.md has its keys.",
+)
+
+
 def output() -> Console:
     """Return the console for results, standard output."""
     return Console()

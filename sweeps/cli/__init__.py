@@ -17,6 +17,8 @@ _HOMES = {
     "run": "run",
     "resume": "run",
     "status": "status",
+    "show": "show",
+    "logs": "logs",
     "stop": "stop",
     "report": "report",
     "deploy": "deploy",
@@ -49,6 +51,8 @@ class _Commands(click.Group):
         "sweeps plan my_sweep.yaml      try every branch for a moment, and estimate time and cost",
         "sweeps run my_sweep.yaml       run it here, or on a cluster with --address",
         "sweeps status                  all sweeps and how far they are",
+        "sweeps show my_sweep 3         a trial: metrics, attempts, failure, the command that trains it alone",
+        "sweeps logs my_sweep 3 -f      follow what happens to it",
         "sweeps resume my_sweep         go on after Ctrl-C, a crash or a reboot",
         "sweeps report my_sweep         write the report: what to pick, and why",
         "sweeps ui my_sweep             every trial in MLflow, as a table and in charts",
@@ -61,7 +65,8 @@ class _Commands(click.Group):
 def sweeps() -> None:
     """Search for the segmentation network that is best on another domain within a budget.
 
-    A sweep file says what to vary, what to optimize and how much to spend.
+    A sweep file says what to vary, what to optimize and how much to spend. What commands print with --json is for programs, see
+    docs/automation.md.
 
     Exit codes: 0 done or ended by `sweeps stop`, 1 an audit or a reproduction found a difference, 2 something to correct,
     3 done, but at least half of the trained trials failed, none can be picked, or no artefact keeps a budget, 75 a running sweep

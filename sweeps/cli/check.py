@@ -1,18 +1,20 @@
 """`sweeps check`: what a sweep file would do, without doing it."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from segda.config import TrainConfig
 from segda.datasets.base import resolve_root
+from segda.documents import as_json
 from segda.errors import ConfigError, SegdaError
 from sweeps.checks.makers import load_spec
 from sweeps.cli.options import examples, options
+from sweeps.documents.plans import check_document
 from sweeps.file.auto import chosen_sampler
 from sweeps.file.space import SearchSpace
 from sweeps.file.spec import SweepSpec
@@ -27,16 +29,29 @@ from sweeps.selection.reasons import too_few_seeds
     "check",
     epilog=examples(
         "sweeps check my_sweep.yaml --data-root camvid=/data/camvid",
+        "sweeps check my_sweep.yaml --json | jq .planned",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@options("roots", "changes")
-def check_command(file: Path, roots: dict[str, Path], changes: dict[str, Any]) -> None:
+@options("roots", "changes", "json")
+def check_command(file: Path, roots: dict[str, Path], changes: dict[str, Any], as_document: bool) -> None:
     """Check a sweep file and show what it would do."""
     spec = load_spec(file, changes=changes, data_roots=roots)
-    space = spec.space
     sample = sample_config(spec)
-    shown = console()
+    data_sets = _data_sets(sample)
+    if as_document:
+        click.echo(as_json(check_document(spec, sample, data_sets=data_sets, notes=_notes(spec))))
+    else:
+        _print(spec, sample, data_sets)
+    missing = [str(found["name"]) for found in data_sets if not found["is_there"]]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} data set{'s are' if len(missing) > 1 else ' is'} missing: {', '.join(missing)}"
+        )
+
+
+def _print(spec: SweepSpec, sample: TrainConfig, data_sets: Sequence[Mapping[str, Any]]) -> None:
+    space, shown = spec.space, console()
     shown.print(f"[bold]{spec.name}[/bold]: {escape(spec.question) or 'no question given'}")
     table = Table("parameter", "values", "when", title="search space", title_justify="left")
     for row in space.describe():
@@ -44,11 +59,9 @@ def check_command(file: Path, roots: dict[str, Path], changes: dict[str, Any]) -
     shown.print(table)
     for line in _plan(spec, space, sample):
         shown.print(line, markup=False, highlight=False)
-    missing = _print_roots(sample, shown)
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} data set{'s are' if len(missing) > 1 else ' is'} missing: {', '.join(missing)}"
-        )
+    for found in data_sets:
+        state = found["problem"] or f"{found['root']} ({'found' if found['is_there'] else 'missing'})"
+        shown.print(f"data set {found['name']}: {state}", markup=False, highlight=False)
 
 
 def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]:
@@ -69,26 +82,27 @@ def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]
         f"sampler: {sampler}; scheduler: {spec.scheduler.name}; selection: {spec.selection}",
         pruning_rule(spec.build_scheduler(), spec.costs),
     ]
+    return lines + [f"note: {line}" for line in _notes(spec)]
+
+
+def _notes(spec: SweepSpec) -> list[str]:
+    """Return what a reader of the file should know."""
     too_few = too_few_seeds(spec)
-    if too_few is not None:
-        lines.append(f"note: {too_few}")
+    notes = [] if too_few is None else [too_few]
     if spec.selection == "oracle":
-        lines.append("selection: oracle reads labels of the target domain; its results cannot be had without them")
-    return lines
+        notes.append("selection: oracle reads labels of the target domain; its results cannot be had without them")
+    return notes
 
 
-def _print_roots(sample: TrainConfig, shown: Console) -> list[str]:
-    """Print where each data set lies; return those that are missing."""
-    missing = []
+def _data_sets(sample: TrainConfig) -> list[dict[str, Any]]:
+    """Return where each data set lies, and whether it is there."""
+    listed = []
     domains = (sample.data.source, sample.data.target)
     for domain in {(item.dataset, item.root): item for item in domains}.values():
         try:
             root = resolve_root(domain.dataset, domain.root)
-            state = f"{root} ({'found' if root.is_dir() else 'missing'})"
-            found = root.is_dir()
+            found = {"root": str(root), "is_there": root.is_dir(), "problem": None}
         except SegdaError as error:
-            state, found = str(error), False
-        shown.print(f"data set {domain.dataset}: {state}", markup=False, highlight=False)
-        if not found:
-            missing.append(domain.dataset)
-    return missing
+            found = {"root": None, "is_there": False, "problem": str(error)}
+        listed.append({"name": domain.dataset, **found})
+    return listed

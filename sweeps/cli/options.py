@@ -82,6 +82,17 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             type=click.FloatRange(min=0, min_open=True),
             help="Replace budget.hours of the sweep file; it counts over all resumes.",
         ),
+        "json": click.option(
+            "--json",
+            "as_document",
+            is_flag=True,
+            help="Print one JSON document for programs and nothing else; docs/automation.md has its keys.",
+        ),
+        "oracle": click.option(
+            "--oracle",
+            is_flag=True,
+            help="Show metrics that are made from target labels too: to read, not to choose by.",
+        ),
         "gpu_hours": click.option(
             "--gpu-hours",
             type=click.FloatRange(min=0, min_open=True),

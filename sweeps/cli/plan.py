@@ -1,7 +1,8 @@
 """`sweeps plan`: what a sweep will take, and which of its branches fails, before the night does."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segda.documents import as_json
 from segda.errors import ConfigError
 from segda.progress import progress_columns
 from segda.splits import data_fingerprint
@@ -18,6 +20,7 @@ from sweeps.cli.options import examples, options
 from sweeps.commands.driving import changed, check_data
 from sweeps.commands.machines import machines_at
 from sweeps.commands.places import open_ledger
+from sweeps.documents.plans import plan_document
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
@@ -28,7 +31,7 @@ from sweeps.planning.machines import Machines
 from sweeps.planning.packing import pack_trials
 from sweeps.planning.patience import Patience
 from sweeps.planning.plan import as_planned, plan_path, save_plan, saved_costs, try_all
-from sweeps.planning.profiles import device_of, infeasible, profile_all, reachable, sample_config
+from sweeps.planning.profiles import Architecture, device_of, infeasible, profile_all, reachable, sample_config
 from sweeps.reports.terminal import console
 from sweeps.store import Store
 
@@ -39,6 +42,7 @@ from sweeps.store import Store
         "sweeps plan my_sweep.yaml --data-root camvid=/data/camvid",
         "sweeps plan my_sweep.yaml --address auto --store /shared/runs",
         "sweeps plan my_sweep.yaml --skip-canary --trials 60 --hours 12",
+        "sweeps plan my_sweep.yaml --json | jq .estimate",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -49,6 +53,7 @@ from sweeps.store import Store
     is_flag=True,
     help="Train nothing; estimate from what the last plan of the sweep measured, e.g. for another budget.",
 )
+@options("json")
 def plan_command(
     file: Path,
     store_root: Path,
@@ -60,6 +65,7 @@ def plan_command(
     hours: float | None,
     name: str | None,
     skip_canary: bool,
+    as_document: bool,
 ) -> None:
     """Try every branch of the sweep in FILE for a moment, and estimate what the sweep will take.
 
@@ -68,46 +74,66 @@ def plan_command(
     """
     spec = changed(load_spec(file, changes=changes, data_roots=roots), name=name, trials=trials, hours=hours)
     check_data(spec)
-    store, shown = Store.at(store_root), console()
-    with open_ledger(store, ledger_url) as ledger, machines_at(address, spec) as machines:
+    store, shown, say = Store.at(store_root), console(), partial(click.echo, err=as_document)
+    with open_ledger(store, ledger_url) as ledger, machines_at(address, spec, say=say) as machines:
         if skip_canary:
             allotment = as_planned(store, spec, machines)
         else:
             data_fingerprint(sample_config(spec), progress=sys.stderr.isatty())
-            allotment = pack_trials(spec, ledger=ledger, machines=machines, say=click.echo)
-        tried = _tried(spec, store, ledger, machines, gpus=allotment.gpus, is_new=not skip_canary)
-    shown.print(_table(tried))
+            allotment = pack_trials(spec, ledger=ledger, machines=machines, say=say)
+        banned = _never_trained(spec, ledger, machines, gpus=allotment.gpus, say=say)
+        tried = _tried(spec, store, machines, banned, gpus=allotment.gpus, is_new=not skip_canary)
+    if not as_document:
+        shown.print(_table(tried))
     for item in tried:
         for line in item.doubts:
-            click.echo(f"times of {item.case.label} are not reliable: {line}")
+            say(f"times of {item.case.label} are not reliable: {line}")
     failed = [item for item in tried if item.costs is None]
     found = None
     if any(item.costs is not None and not item.case.is_reference for item in tried):
         found = estimate(spec, tried, allotment=allotment, slots=machines.slots(spec, gpus=allotment.gpus))
     if not skip_canary:
         save_plan(store, spec, found, tried, gpus=allotment.gpus)
-    if found is not None:
-        _print_estimate(spec, found, shown, allotment=allotment)
-    if not skip_canary:
-        click.echo(f"kept in {plan_path(store, spec.name)}")
+    path = plan_path(store, spec.name)
+    if as_document:
+        plan = plan_document(spec, tried, found, allotment=allotment, never_trained=banned, path=str(path))
+        click.echo(as_json(plan))
+    else:
+        if found is not None:
+            _print_estimate(spec, found, shown, allotment=allotment)
+        if not skip_canary:
+            click.echo(f"kept in {path}")
     if failed:
         listed = "; ".join(f"{item.case.label}: {item.error}" for item in failed)
         raise ConfigError(f"{len(failed)} of {len(tried)} branches fail: {listed}")
 
 
-def _tried(
-    spec: SweepSpec, store: Store, ledger: Ledger, machines: Machines, *, gpus: float, is_new: bool
-) -> list[Tried]:
-    """Try what is to be tried, with a progress bar in a terminal and a line for each elsewhere."""
+def _never_trained(
+    spec: SweepSpec, ledger: Ledger, machines: Machines, *, gpus: float, say: Callable[[str], None]
+) -> Mapping[Architecture, str]:
+    """Return the networks that break a constraint, and why."""
     profiles = {}
     if spec.constraints:
         device = device_of(spec, machines.look, gpus=gpus)
-        patience = Patience.of(spec, say=click.echo)
+        patience = Patience.of(spec, say=say)
         measured = profile_all(reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call)
         profiles = dict(measured)
     banned = infeasible(spec, profiles)
     for architecture, why in banned.items():
-        click.echo(f"never trained: {architecture}: {why}")
+        say(f"never trained: {architecture}: {why}")
+    return banned
+
+
+def _tried(
+    spec: SweepSpec,
+    store: Store,
+    machines: Machines,
+    banned: Mapping[Architecture, str],
+    *,
+    gpus: float,
+    is_new: bool,
+) -> list[Tried]:
+    """Try what is to be tried, with a progress bar in a terminal and a line for each elsewhere."""
     to_try: Sequence[Case] = cases(spec, infeasible=banned.keys())
     if not is_new:
         return saved_costs(store, spec, to_try, gpus=gpus)

@@ -1,19 +1,23 @@
 """`sweeps profile`: what the networks of a sweep cost, and how far the figures can be believed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
+from segda.documents import as_json
 from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.cli.options import examples, options
 from sweeps.commands.driving import changed
 from sweeps.commands.machines import machines_at
 from sweeps.commands.places import open_ledger
+from sweeps.documents.plans import profile_document
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import Device
 from sweeps.metrics import finite, has_doubts
 from sweeps.planning.machines import Machines
 from sweeps.planning.patience import Patience
@@ -38,12 +42,14 @@ _COLUMNS = (
     epilog=examples(
         "sweeps profile my_sweep.yaml",
         "sweeps profile my_sweep --again",
+        "sweeps profile my_sweep.yaml --json | jq .networks",
         "sweeps profile my_sweep.yaml --address auto --store /shared/runs",
     ),
 )
 @click.argument("sweep", metavar="FILE|NAME")
 @options("store", "ledger", "address", "roots")
 @click.option("--again", is_flag=True, help="Measure also what was measured alone before, and keep the new figures.")
+@options("json")
 def profile_command(
     sweep: str,
     store_root: Path,
@@ -51,6 +57,7 @@ def profile_command(
     address: str | None,
     roots: dict[str, Path],
     again: bool,
+    as_document: bool,
 ) -> None:
     """Measure the networks that a sweep can reach, given as FILE or by the NAME of one that was begun.
 
@@ -58,14 +65,17 @@ def profile_command(
     of the sweep whose latency is doubtful get the new figures; those that were judged by reliable ones keep them.
     """
     is_file = Path(sweep).suffix in (".yaml", ".yml", ".json") or Path(sweep).is_file()
-    store = Store.at(store_root)
+    store, say = Store.at(store_root), partial(click.echo, err=as_document)
     with open_ledger(store, ledger_url, create=is_file) as ledger:
         spec = load_spec(Path(sweep), data_roots=roots) if is_file else stored_spec(ledger.sweep(sweep))
         spec = changed(spec, data_roots=roots)
-        with machines_at(address, spec) as machines:
-            profiles = _measured(spec, ledger, machines, again=again)
+        with machines_at(address, spec, say=say) as machines:
+            device, profiles = _measured(spec, ledger, machines, again=again, say=say)
         is_begun = any(record.name == spec.name for record in ledger.sweeps())
         renewed = renew_trials(spec, profiles, ledger=ledger) if is_begun and not is_file else []
+    if as_document:
+        click.echo(as_json(profile_document(spec, profiles, device=device, renewed=renewed)))
+        return
     console().print(_table(spec, profiles))
     for architecture, profile in profiles.items():
         for line in profile.doubts:
@@ -77,16 +87,18 @@ def profile_command(
         click.echo(f"new figures for {listed}; `sweeps report {spec.name}` and `sweeps sync {spec.name}` show them")
 
 
-def _measured(spec: SweepSpec, ledger: Ledger, machines: Machines, *, again: bool) -> dict[Architecture, Profile]:
+def _measured(
+    spec: SweepSpec, ledger: Ledger, machines: Machines, *, again: bool, say: Callable[[str], None]
+) -> tuple[Device, dict[Architecture, Profile]]:
     gpus = spec.resources.num_gpus if machines.gpus or spec.resources.gpus != "auto" else 0.0
     device = device_of(spec, machines.look, gpus=gpus)
-    patience = Patience(spec.resources.idle_wait_minutes, say=click.echo)
+    patience = Patience(spec.resources.idle_wait_minutes, say=say)
     found = profile_all(
         reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call, again=again
     )
     run_by = "" if spec.deploy is None else f", run by {spec.deploy}"
-    click.echo(f"on {device.name}, {device.threads} thread{'s' if device.threads > 1 else ''}{run_by}")
-    return dict(found)
+    say(f"on {device.name}, {device.threads} thread{'s' if device.threads > 1 else ''}{run_by}")
+    return device, dict(found)
 
 
 def _table(spec: SweepSpec, profiles: Mapping[Architecture, Profile]) -> Table:

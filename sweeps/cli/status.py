@@ -3,16 +3,20 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from segda.documents import as_json
+from segda.errors import ConfigError
 from segda.streams import is_read
 from sweeps.cli.options import examples, options
 from sweeps.commands.places import ledger_to_read
+from sweeps.documents.status import overview_document, status_document
 from sweeps.ledger.database import Ledger
-from sweeps.reports.status import MOST_ROWS, read_status
+from sweeps.reports.status import EVERY_TRIAL, MOST_ROWS, read_overview, read_status
 from sweeps.reports.status_table import overview, render
 from sweeps.reports.terminal import console
 from sweeps.store import Store
@@ -43,6 +47,7 @@ def _parse_seconds(context: click.Context, option: click.Parameter, value: str |
         "sweeps status",
         "sweeps status camvid_day_to_dusk",
         "sweeps status camvid_day_to_dusk --watch",
+        "sweeps status camvid_day_to_dusk --json | jq .counts",
         "sweeps status camvid_day_to_dusk --watch 30 --ledger postgresql+psycopg2://user@host/db",
     ),
 )
@@ -55,14 +60,30 @@ def _parse_seconds(context: click.Context, option: click.Parameter, value: str |
     metavar="[SECONDS]",
     help=f"Refresh every so many seconds ({_EVERY_SECONDS:g}) until the sweep has ended, or Ctrl-C.",
 )
-@options("store", "ledger")
-def status_command(name: str | None, watch: float | None, store_root: Path, ledger_url: str | None) -> None:
+@options("store", "ledger", "json", "oracle")
+def status_command(
+    name: str | None,
+    watch: float | None,
+    store_root: Path,
+    ledger_url: str | None,
+    as_document: bool,
+    oracle: bool,
+) -> None:
     """Show all sweeps of a store, or the trials of the sweep NAME.
 
     It reads nothing but the ledger, so it works on every machine that reaches that, and disturbs nothing.
     """
+    if as_document and watch is not None:
+        raise ConfigError("--json prints one document; leave --watch out, and ask again as often as you like")
+    if oracle and not as_document:
+        raise ConfigError(
+            "--oracle is about --json: the table shows no metric of target labels; `sweeps show NAME TRIAL` can"
+        )
     store = Store.at(store_root)
     with ledger_to_read(store, ledger_url) as ledger:
+        if as_document:
+            click.echo(as_json(_document(ledger, name, oracle=oracle)))
+            return
         shown = console()
         if watch is None:
             shown.print(_look(ledger, name, width=shown.width, rows=MOST_ROWS)[0])
@@ -71,6 +92,12 @@ def status_command(name: str | None, watch: float | None, store_root: Path, ledg
             _watch(lambda: _look(ledger, name, width=shown.width, rows=_rows(shown)), every=watch, shown=shown)
         except KeyboardInterrupt:
             return  # the sweep goes on; only looking at it has ended
+
+
+def _document(ledger: Ledger, name: str | None, *, oracle: bool) -> dict[str, Any]:
+    if name is None:
+        return overview_document(read_overview(ledger), now=time.time())
+    return status_document(read_status(ledger, name, rows=EVERY_TRIAL), oracle=oracle)
 
 
 def _rows(shown: Console) -> int:

@@ -1,7 +1,7 @@
 """The machines that a command measures on."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 
@@ -10,12 +10,13 @@ from sweeps.planning.machines import Machines, this_machine
 
 
 @contextlib.contextmanager
-def machines_at(address: str | None, spec: SweepSpec) -> Iterator[Machines]:
+def machines_at(address: str | None, spec: SweepSpec, *, say: Callable[[str], None] = click.echo) -> Iterator[Machines]:
     """Have this machine, or an idle node of a cluster.
 
     Args:
         address: Ray cluster; None: this machine, without Ray.
         spec: the sweep whose trials it must be able to run.
+        say: is told what is waited for.
 
     Raises:
         ConfigError: the cluster cannot be reached.
@@ -26,5 +27,5 @@ def machines_at(address: str | None, spec: SweepSpec) -> Iterator[Machines]:
         return
     from sweeps.execution.cluster import idle_node  # Ray takes seconds to import
 
-    with idle_node(spec, address=address, say=click.echo) as machines:
+    with idle_node(spec, address=address, say=say) as machines:
         yield machines

@@ -1,5 +1,6 @@
 """What is known of a sweep: how far it is, what its trials came to, and what to pick. It may still be running."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segda.errors import ConfigError
 from sweeps.checks.makers import stored_spec
 from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
+from sweeps.documents.report import comparison_document, report_document
 from sweeps.execution.predictions import compared
 from sweeps.metrics import is_oracle
 from sweeps.reports.comparison_report import write_comparison
@@ -17,6 +19,7 @@ from sweeps.reports.notebook import WIDTH, as_html, as_text
 from sweeps.reports.status import SweepStatus, read_status
 from sweeps.reports.status_table import render
 from sweeps.reports.sweep_report import write_report
+from sweeps.reports.view import load_view
 from sweeps.selection.choice import select
 from sweeps.store import Store
 from sweeps.trial import TrialRecord
@@ -82,6 +85,31 @@ def report(
             raise ConfigError(
                 f"the report cannot be written ({error}); name another folder for it with --to"
             ) from error
+
+
+def figures(
+    *names: str, store: Path | str = DEFAULT_STORE, ledger: str | None = None, oracle: bool = False
+) -> dict[str, Any]:
+    """Return the figures of a sweep's report as plain data; of several sweeps, those of their comparison.
+
+    Args:
+        *names: one sweep or several.
+        store: folder of ledger and trials.
+        ledger: URL of the ledger's database; unset: the variable SWEEPS_LEDGER, else a file in the store.
+        oracle: whether figures that are made from target labels are there too: to read, not to choose by.
+
+    Returns:
+        The document that `sweeps report --json` prints.
+
+    Raises:
+        ConfigError: there is no such sweep, or an incompatible version wrote it.
+    """
+    place = Store.at(store)
+    with ledger_to_read(place, ledger) as opened:
+        views = [load_view(opened, place, name) for name in names]
+    if len(views) == 1:
+        return report_document(views[0], now=time.time(), oracle=oracle)
+    return comparison_document(views, now=time.time(), oracle=oracle)
 
 
 def results(

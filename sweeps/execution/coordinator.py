@@ -24,7 +24,7 @@ from sweeps.execution.worker_time import WorkerTime
 from sweeps.failures import POLICIES, FailureClass, summary
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.records import RETRIED, Allotment
+from sweeps.ledger.records import RETRIED, STARTED, Allotment, attempt_text
 from sweeps.planning.profiles import Architecture, Profile
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -247,7 +247,10 @@ class Coordinator:
         match message["event"]:
             case "started":
                 self._time.hear(number)
-                self._tell("started", self._update(number, worker=message["worker"], device=message.get("device")))
+                worker, device = message["worker"], message.get("device")
+                record = self._update(number, worker=worker, device=device)
+                self.ledger.add_event(self.spec.name, STARTED, attempt_text(attempt, worker, device), number=number)
+                self._tell("started", record)
                 return False
             case "point":
                 return self._on_point(record, message)

@@ -1,6 +1,6 @@
 """Digests of the files that a training leaves, by which an audit finds every later change and loss.
 
-Left out is what is no result: traces of attempts, files in the making, and the maps of rounds that a training goes on from.
+Left out is what is no result: traces of attempts, logs, files in the making, and the maps of rounds that a training goes on from.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from segda.rounds import is_round_file
 from sweeps.execution.attempts import ATTEMPT
 from sweeps.execution.remote import DAMAGED
 from sweeps.execution.remote_folder import PARTIAL
+from sweeps.execution.trial_log import LOG_FILES
 from sweeps.execution.watchdog import HANG_FILE
 
 _LENGTH = 32  # hexadecimal digits
@@ -39,6 +40,6 @@ def file_digest(path: Path) -> str:
 
 def _results(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        is_trace = path.name in (ATTEMPT, HANG_FILE, DAMAGED) or path.name.startswith(".")
+        is_trace = path.name in (ATTEMPT, HANG_FILE, DAMAGED, *LOG_FILES) or path.name.startswith(".")
         if path.is_file() and not is_trace and not path.name.endswith(PARTIAL) and not is_round_file(path.name):
             yield path

@@ -7,6 +7,7 @@ Any address that fsspec knows: `s3://bucket/path`, `gs://...`, `file:///...`. It
     checkpoint-<step>-<attempt>.pt      the last checkpoint
     <attempt>-round-...                 the pseudo-labels that it goes on with (`segda.rounds`)
     <attempt>-metrics.jsonl, ...        the other files of the trial's folder; of each the newest attempt's counts
+    <attempt>-log.txt, ...              the trial's log up to the last report, that of earlier attempts included
 
 A file appears there complete or not at all, and a checkpoint last: whoever finds it finds what belongs to it. Every name bears
 the number of the attempt, and an attempt replaces and removes nothing of a later one, so a worker that was replaced cannot take
@@ -26,7 +27,8 @@ from pathlib import Path
 from segda.files import write_text
 from segda.rounds import is_round_file
 from sweeps.execution.attempts import ATTEMPT, StaleAttemptError, refuse_before
-from sweeps.execution.remote_folder import PARTIAL, RemoteFolder
+from sweeps.execution.remote_folder import PARTIAL, RemoteFolder, StorageError
+from sweeps.execution.trial_log import LOG_FILES
 from sweeps.execution.watchdog import HANG_FILE
 from sweeps.store import Store
 from sweeps.trial import TrialRecord
@@ -209,6 +211,21 @@ class TrialStorage:
         # An attempt writes here before it writes there: this node has more if the same or a later one worked here.
         if last is not None and (not local.is_file() or _step_and_attempt(last)[1] > local_attempt):
             self._get(last, names)
+        self._bring_log(names, after=local_attempt)
+
+    def _bring_log(self, names: list[str], *, after: int) -> None:
+        """Go on with the log of an attempt that was made elsewhere since; without it, if it is not to be had."""
+        found = {(int(match["attempt"]), match["name"]): name for name in names if (match := _OTHERS.fullmatch(name))}
+        logs = {key: name for key, name in found.items() if key[1] in LOG_FILES}
+        newest = max((attempt for attempt, _ in logs), default=0)
+        if newest <= after:
+            return
+        with contextlib.suppress(StorageError, OSError):
+            for local in LOG_FILES:
+                if (newest, local) in logs:
+                    self._remote.read(logs[newest, local], self._folder / local)
+                else:
+                    (self._folder / local).unlink(missing_ok=True)
 
     def replace_damaged(self) -> None:
         """Get the last checkpoint that can replace a damaged one; one that came from the address damaged is removed there.
@@ -291,6 +308,22 @@ class TrialStorage:
 
     def _is_sent(self, path: Path) -> bool:
         return self._sent.get(path.name) == _signature(path)
+
+
+def log_at(storage: str, record: TrialRecord, *, store: Store) -> str:
+    """Return the log of a trial as a storage address has it; empty if there is none.
+
+    Args:
+        storage: the sweep's storage address.
+        record: the trial; somebody may work on it.
+        store: decides the trial's place.
+
+    Raises:
+        StorageError: the address did not answer.
+    """
+    remote = RemoteFolder(_mirror(storage, store.trial(record)))
+    there = {name: at for at, name in _newest_plain(remote.names()).items()}
+    return "".join(remote.text(there[name]) for name in LOG_FILES if name in there)
 
 
 def _mirror(storage: str, folder: Path) -> str:

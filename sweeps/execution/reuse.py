@@ -13,6 +13,7 @@ from sweeps.execution.attempts import ATTEMPT
 from sweeps.execution.remote import CHECKPOINT, fetch, keep
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.task import DEFAULT_TRAIN
+from sweeps.execution.trial_log import LOG_FILES
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Point
 from sweeps.store import Store
@@ -79,7 +80,8 @@ def _bring(found: TrialRecord, *, ledger: Ledger, store: Store) -> bool:
 def _copy(source: Path, destination: Path) -> None:
     destination.mkdir(parents=True, exist_ok=True)
     for path in sorted(path for path in source.iterdir() if path.is_file()):
-        if path.name == ATTEMPT or path.name.startswith("."):
+        # A log tells of another trial's attempts, and is written into.
+        if path.name in (ATTEMPT, *LOG_FILES) or path.name.startswith("."):
             continue
         copy = destination / path.name
         copy.unlink(missing_ok=True)

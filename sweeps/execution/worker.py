@@ -50,6 +50,7 @@ from sweeps.execution.remote import CHECKPOINT, DAMAGED, TrialStorage
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import sample
 from sweeps.execution.task import Task
+from sweeps.execution.trial_log import TrialLog, overheard, report_text
 from sweeps.execution.watchdog import Watchdog
 from sweeps.failures import FailureClass, summary
 
@@ -63,14 +64,15 @@ def run_task(task: Task, send: Send) -> None:
     """Train, and send what happens.
 
     Messages are `started` (worker, device), `point` (step, metrics), and at the end `files` (name -> digest) and `finished`,
-    or `failed` (failure, error). The traceback of a failure goes to `error.txt` in the trial's folder. A process that its watchdog
-    ended sends nothing; a `hang.txt` that is not empty lies in the folder then.
+    or `failed` (failure, error). The traceback of a failure goes to `error.txt` in the trial's folder, and what happens to its log
+    (`sweeps.execution.trial_log`). A process that its watchdog ended sends nothing; a `hang.txt` that is not empty lies in the
+    folder then.
 
     Args:
         task: what to do.
         send: gives a message to the driver; may raise `SystemExit` to stop the attempt.
     """
-    send({"event": "started", "worker": f"{socket.gethostname()}:{os.getpid()}", "device": describe_device(task)})
+    send({"event": "started", "worker": _worker(), "device": describe_device(task)})
     last: Message = {"event": "finished"}
     try:
         _train(task, send)
@@ -83,6 +85,10 @@ def run_task(task: Task, send: Send) -> None:
         # message to write down, may need it.
         gc.collect()
     send(last)
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _space(task: Task) -> str:
@@ -101,22 +107,38 @@ def _train(task: Task, send: Send) -> None:
     watchdog = Watchdog(folder, seconds=task.watchdog_seconds)
     try:
         storage = _take_over(task, folder)
-        with _claiming(folder, task):
+        with _claiming(folder, task), TrialLog(folder, attempt=task.attempt) as trial_log:
+            trial_log.say(_beginning(task))
             try:
-                _report_from(task, send, folder, storage, watchdog)
+                with overheard(trial_log):
+                    _report_from(task, send, folder, storage, watchdog, trial_log)
             except StaleAttemptError:
                 raise  # the folder is another attempt's
             except Exception:
+                trial_log.say(f"failed\n{traceback.format_exc()}")
                 # The first error is the one to tell; a full disk or a lost storage may have caused it.
                 with contextlib.suppress(OSError, StorageError):
                     write_text(folder / "error.txt", traceback.format_exc())
                     _send_rest(storage)
                 raise
+            except BaseException:
+                trial_log.say("ended by its driver, or with its process")
+                raise
+            trial_log.say("trained to its end")
             _send_rest(storage)
             # An audit compares them, when nobody works here any more.
             send({"event": "files", "digests": digests_of(folder)})
     finally:
         watchdog.close()
+
+
+def _beginning(task: Task) -> str:
+    """Return how an attempt begins, in one line."""
+    shared = f" in each of {task.processes} processes" if task.processes > 1 else ""
+    at_once = "" if task.micro_batch is None else f", {task.micro_batch} images of each domain at once"
+    threads = f"{task.threads} thread{'' if task.threads == 1 else 's'}{shared}"
+    since = f"{task.acknowledged} of {task.config['steps']} steps are known"
+    return f"begins on {_worker()}, {describe_device(task)}, {threads}{at_once}; {since}"
 
 
 def _claiming(folder: Path, task: Task) -> contextlib.AbstractContextManager[None]:
@@ -145,18 +167,21 @@ def _send_rest(storage: TrialStorage | None) -> None:
         storage.send()
 
 
-def _report_from(task: Task, send: Send, folder: Path, storage: TrialStorage | None, watchdog: Watchdog) -> None:
+def _report_from(
+    task: Task, send: Send, folder: Path, storage: TrialStorage | None, watchdog: Watchdog, trial_log: TrialLog
+) -> None:
     """Call the training function, and make a message of each of its reports."""
 
     def report(step: int, metrics: Mapping[str, float], checkpoint: Path) -> None:
         check_ours(folder, attempt=task.attempt)
         if storage is not None:
             storage.check_ours()
+        values = {name: float(value) for name, value in metrics.items()}
+        trial_log.say(report_text(step, int(task.config["steps"]), values))
         if storage is not None:
             storage.send(step=step)
         # The driver may be busy for a while; that is no hang of this process.
         watchdog.pause()
-        values = {name: float(value) for name, value in metrics.items()}
         if task.system_metrics:
             values |= sample()
         # Also what the driver has on disk, when the trial makes up for a lost checkpoint: it hears that the trial is alive.

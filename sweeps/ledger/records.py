@@ -1,6 +1,7 @@
 """What the ledger gives back: sweeps, points and events as frozen records; trials are in `sweeps.trial`."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -148,6 +149,7 @@ class Point:
 
 
 # Kinds of events that are read again.
+STARTED = "started"  # a worker begins an attempt, see `attempt_text`
 RETRIED = "lost"  # an attempt failed and another one follows
 REQUEUED = "requeued"  # a trial that the machines had failed is taken up again
 RESUMED = "resumed"  # a new driver goes on
@@ -175,6 +177,26 @@ class Event:
     number: int | None
     timestamp: float
     failure: FailureClass | None = None
+
+
+_ATTEMPT = re.compile(r"attempt (?P<number>\d+) on (?P<worker>\S+)(?:, (?P<device>.+))?")
+
+
+def attempt_text(number: int, worker: str, device: str | None) -> str:
+    """Return the message of an event of the kind `STARTED`.
+
+    Example:
+        >>> attempt_of(attempt_text(2, "node7:4711", "GPU 2,3"))
+        (2, 'node7:4711', 'GPU 2,3')
+    """
+    return f"attempt {number} on {worker}" + (f", {device}" if device else "")
+
+
+def attempt_of(message: str) -> tuple[int, str, str | None]:
+    """Return number, worker and device of which `attempt_text` made a message."""
+    found = _ATTEMPT.fullmatch(message)
+    assert found is not None, message
+    return int(found["number"]), found["worker"], found["device"]
 
 
 def sweep_record(row: Any) -> SweepRecord:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sweeps.file.spec import SweepSpec  # imports PyTorch
 
 MOST_ROWS = 200  # of a table of trials that people read
+EVERY_TRIAL = 10**9  # rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +191,19 @@ def read_status(ledger: Ledger, name: str, *, rows: int = MOST_ROWS) -> SweepSta
         trouble=trouble_of(ledger, name),
         now=time.time(),
     )
+
+
+def read_overview(ledger: Ledger) -> list[tuple[DriverStatus, dict[TrialState, int]]]:
+    """Read how far all sweeps of a ledger are: each with how many trials it has in each state.
+
+    Args:
+        ledger: where they are.
+    """
+    counts, now = ledger.counts(), time.time()
+    return [
+        (DriverStatus(record=record, trouble=trouble_of(ledger, record.name), now=now), counts.get(record.name, {}))
+        for record in ledger.sweeps()
+    ]
 
 
 def trouble_of(ledger: Ledger, name: str) -> str | None:

@@ -11,7 +11,7 @@ from sweeps.labels import ago, duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepState
 from sweeps.reports.marks import footnotes, mark
-from sweeps.reports.status import MOST_ROWS, DriverStatus, SweepStatus, trouble_of
+from sweeps.reports.status import MOST_ROWS, SweepStatus, read_overview
 from sweeps.trial import TrialRecord, TrialState
 
 _BAR = 10  # characters
@@ -161,10 +161,8 @@ def overview(ledger: Ledger) -> Table:
     table = Table("sweep", *(state.value for state in states), "open", "hours", "begun", "state")
     for column in table.columns[1:7]:
         column.justify = "right"
-    found = ledger.counts()
-    for record in ledger.sweeps():
-        trouble, counts = trouble_of(ledger, record.name), found.get(record.name, {})
-        driver = DriverStatus(record=record, trouble=trouble, now=time.time())
+    for driver, counts in read_overview(ledger):
+        record = driver.record
         ended = [counts.get(state, 0) for state in states]
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
         numbers = (str(number) for number in (*ended, sum(counts.values()) - sum(ended)))

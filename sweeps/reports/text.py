@@ -115,8 +115,13 @@ def mark_lines(view: SweepView) -> list[str]:
     return footnotes(view.trials, processes=view.spec.resources.processes)
 
 
-def warning_lines(view: SweepView) -> list[str]:
-    """Return what a reader must know before believing the report."""
+def warning_lines(view: SweepView, *, oracle: bool = True) -> list[str]:
+    """Return what a reader must know before believing the report.
+
+    Args:
+        view: the sweep.
+        oracle: with what target labels say of the criterion.
+    """
     lines = []
     if view.spec.selection == "oracle":
         lines.append(
@@ -134,6 +139,8 @@ def warning_lines(view: SweepView) -> list[str]:
     if searched < planned:
         lines.append(f"{searched} of {planned} search trials have been started.")
     lines += _trust_lines(view)
+    if oracle and view.picked is not None and view.spec.selection != "oracle":
+        lines += _target_lines(view)
     failed = sum(trial.state is TrialState.FAILED for trial in view.trials)
     if failed:
         lines.append(f"{count(failed, 'trial')} failed; see failures.")
@@ -180,19 +187,24 @@ def _trust_lines(view: SweepView) -> list[str]:
             lines.append(f"{path} of the picked trial, {format_value(value)}, lies at the {end} of its range.")
     if view.source_only is None:
         lines.append("No source-only network was trained: what adaptation gains is unknown.")
-    if view.spec.selection != "oracle":
-        regret, correlation = view.criterion.regret, view.criterion.correlation
-        if correlation is not None and correlation < WEAK_CORRELATION:
-            lines.append(
-                f"The criterion is weak here: {view.selection.used} orders {view.criterion.candidates} candidates with a rank "
-                f"correlation of {correlation:.2f} to the target."
-            )
-        if regret is not None and regret > LARGE_REGRET:
-            lines.append(
-                f"The choice loses {100 * regret:.1f} points of target mIoU against the best candidate (one seed)."
-            )
-        if regret is None:
-            lines.append("Target metrics are missing, so the criterion could not be checked against the target.")
+    return lines
+
+
+def _target_lines(view: SweepView) -> list[str]:
+    """Return what target labels say of a criterion that did not read them."""
+    lines = []
+    regret, correlation = view.criterion.regret, view.criterion.correlation
+    if correlation is not None and correlation < WEAK_CORRELATION:
+        lines.append(
+            f"The criterion is weak here: {view.selection.used} orders {view.criterion.candidates} candidates with a rank "
+            f"correlation of {correlation:.2f} to the target."
+        )
+    if regret is not None and regret > LARGE_REGRET:
+        lines.append(
+            f"The choice loses {100 * regret:.1f} points of target mIoU against the best candidate (one seed)."
+        )
+    if regret is None:
+        lines.append("Target metrics are missing, so the criterion could not be checked against the target.")
     return lines
 
 

@@ -20,10 +20,10 @@ from sweeps.execution.remote_folder import StorageError
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive
-from sweeps.ledger.records import Event, SweepRecord
+from sweeps.ledger.records import STARTED, Event, SweepRecord
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU
 from sweeps.paths import value_at
-from sweeps.planning.account import account_of
+from sweeps.planning.account import Account, account_of
 from sweeps.reports import plots, tables
 from sweeps.reports.deployed import read_winner
 from sweeps.reports.marks import mark
@@ -49,7 +49,7 @@ class SweepView:
         record: the sweep.
         spec: its file.
         trials: its trials, by number, with their pool figures (`sweeps.selection.pool`).
-        events: what happened to it.
+        events: what happened to it, but for the beginnings of attempts.
         curves: trial number -> (step, source validation mean IoU).
         discriminator_troubles: trial number -> what is wrong with its discriminator, in one sentence; of the others nothing.
         target_curves: trial number -> (step, target mean IoU) where trainings scored the target on the way (oracle).
@@ -57,7 +57,7 @@ class SweepView:
         environments: trial number -> content of `environment.json`.
         folders: trial number -> folder of its files.
         importance: importance of each parameter by path (see `Search.importance`); empty with too few trials.
-        account: what was spent, beside what was planned: (what, how much).
+        spent: what was spent, beside what was planned; None where nobody has added it up.
         is_driven: whether a process works on the sweep right now.
         deployed: facts about the winner that `sweeps deploy` wrote last; None without one.
     """
@@ -73,7 +73,7 @@ class SweepView:
     environments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     folders: Mapping[int, Path] = field(default_factory=dict)
     importance: Mapping[str, float] = field(default_factory=dict)
-    account: Sequence[tuple[str, str]] = ()
+    spent: Account | None = None
     is_driven: bool = False
     deployed: Mapping[str, Any] | None = None
 
@@ -81,6 +81,11 @@ class SweepView:
     def selection(self) -> Selection:
         """The choice by the sweep's own criterion."""
         return select(self.trials, self.spec)
+
+    @property
+    def account(self) -> Sequence[tuple[str, str]]:
+        """What was spent, beside what was planned: (what, how much)."""
+        return () if self.spent is None else self.spent.rows()
 
     @cached_property
     def picked(self) -> TrialRecord | None:
@@ -243,7 +248,7 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         record=record,
         spec=spec,
         trials=trials,
-        events=ledger.events(sweep),
+        events=[event for event in ledger.events(sweep) if event.kind != STARTED],
         curves=_finite_points(reported[SOURCE_MIOU], trials),
         target_curves=_finite_points(reported[TARGET_MIOU], trials),
         discriminator_troubles=_discriminator_troubles(reported),
@@ -251,7 +256,7 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         environments=_json_files(folders, "environment.json"),
         folders=folders,
         importance=_importance(spec, trials),
-        account=account_of(ledger, store, sweep, trials=trials).rows(),
+        spent=account_of(ledger, store, sweep, trials=trials),
         is_driven=is_alive(record.driver, record.driver_seen),
         deployed=read_winner(store, sweep),
     )

@@ -22,6 +22,7 @@ from sweeps.execution.attempts import StaleAttemptError
 from sweeps.execution.remote import TrialStorage, check_storage, fetch
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.task import Task
+from sweeps.execution.trial_log import LOG
 from sweeps.execution.worker import run_task
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord
@@ -108,6 +109,9 @@ def test_another_node_goes_on_from_the_checkpoint_of_one_that_died(task, storage
     assert second.steps == [4, 5, 6]  # 4 was computed by the first, which died before it could tell
     assert executed(tmp_path / "a") == [1, 2, 3, 4]
     assert executed(tmp_path / "b") == [5, 6]
+    lines = (Path(task(tmp_path / "b").folder) / LOG).read_text().splitlines()
+    assert [line.partition(" ")[2].partition(":")[0] for line in lines] == ["attempt 1"] * 5 + ["attempt 2"] * 5
+    assert [name for name in stored(storage) if name.endswith(LOG)] == [f"0002-{LOG}"]
     undisturbed = Driver().work(replace(task(tmp_path / "c"), storage=None))
     told = {message["step"]: message["metrics"] for message in first.messages + second.messages if "step" in message}
     assert told == {message["step"]: message["metrics"] for message in undisturbed.messages if "step" in message}
@@ -239,7 +243,7 @@ def test_the_driver_gets_the_small_files_and_on_request_the_checkpoint(task, tmp
     store = Store.at(tmp_path / "driver")
     folder = store.trial(RECORD)
     fetched = fetch(RECORD, store=store, storage=storage)
-    assert {path.name for path in fetched} == {"config.json", "environment.json", "result.json"}
+    assert {path.name for path in fetched} == {"config.json", "environment.json", "log.txt", "result.json"}
     assert json.loads((folder / "result.json").read_text())["classes"] == ["Sky", "Road"]
     assert fetch(RECORD, store=store, storage=storage) == []
     assert fetch(RECORD, store=store, storage=storage, with_checkpoint=True) == [folder / "checkpoint.pt"]
@@ -431,6 +435,7 @@ def test_a_missing_package_is_named_on_one_line(monkeypatch):
 WORKER = """
 import json, sys
 from sweeps.execution.task import Task
+from sweeps.execution.trial_log import LOG
 from sweeps.execution.worker import run_task
 run_task(Task(**json.loads(sys.argv[1])), lambda message: None)
 """

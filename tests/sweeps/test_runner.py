@@ -17,10 +17,11 @@ from segda.errors import ConfigError, DeviceError
 from sweeps.execution import cluster, long_waits, runner
 from sweeps.execution.ray_processes import RayWatch
 from sweeps.execution.runner import run_sweep
+from sweeps.execution.trial_log import LOG
 from sweeps.failures import FailureClass
 from sweeps.ledger import lease
 from sweeps.ledger.database import LeaseLostError
-from sweeps.ledger.records import RETRIED
+from sweeps.ledger.records import RETRIED, STARTED
 from sweeps.trial import TrialKind, TrialState
 
 pytestmark = pytest.mark.usefixtures("ray_cluster", "no_profiling")
@@ -128,13 +129,24 @@ def test_a_stopped_trial_that_cleans_up_for_a_while_costs_the_next_one_nothing(s
     assert [trial.attempt for trial in trials] == [1] * 5
 
 
-def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make_spec, executed, ledger):
+def test_a_killed_worker_is_replaced_and_goes_on_from_the_checkpoint(sweep, make_spec, executed, ledger, store):
     _, trials = sweep(make_spec(budget={"trials": 1, "concurrency": 1}), train="fakes:dies_once")
     assert (trials[0].state, trials[0].attempt, trials[0].step) == (TrialState.COMPLETE, 2, 6)
     assert executed() == {(0, step): 1 for step in range(1, 7)}
     (event,) = [event for event in ledger.events("demo") if event.kind == RETRIED]
     assert event.failure is FailureClass.WORKER_LOST
     assert "The actor is dead because its worker process has died" in event.message
+    begun = [event.message for event in ledger.events("demo") if event.kind == STARTED]
+    assert [message.split()[:3] for message in begun] == [["attempt", "1", "on"], ["attempt", "2", "on"]]
+    lines = (store.trial(trials[0]) / LOG).read_text().splitlines()
+    told = [line.partition(" ")[2].partition(",")[0].partition(" on ")[0] for line in lines]
+    assert [line.partition(": ")[2].partition(":")[0] for line in told] == [
+        "begins",
+        *("step 1 of 6", "step 2 of 6"),  # and not a word of the signal
+        "begins",
+        *(f"step {step} of 6" for step in range(3, 7)),
+        "trained to its end",
+    ]
 
 
 def test_failures_are_told_apart_and_end_no_sweep(sweep, make_spec, store):

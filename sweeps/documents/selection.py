@@ -1,0 +1,35 @@
+"""What a sweep picks, as documents tell it."""
+
+from typing import Any
+
+from sweeps.documents.figures import interval_part
+from sweeps.documents.parts import number_of
+from sweeps.selection.choice import Selection
+
+
+def selection_part(found: Selection) -> dict[str, Any]:
+    """Return a choice with its reasons.
+
+    Args:
+        found: by a criterion that reads no target label, or by `oracle`, which `criterion` says then.
+    """
+    return {
+        "criterion": found.criterion,
+        "used": found.used,
+        "reads_target_labels": found.used == "oracle",
+        "trial": number_of(found.picked),
+        "reason": found.reason,
+        "runner_up": number_of(found.runner_up),
+        "ranked": found.ranked,
+        "rejected": [{"trial": number, "why": why} for number, why in found.rejected],
+        "comparisons": [
+            {
+                "trial": pair.number,
+                "other": pair.other,
+                "seeds": pair.seeds,
+                "difference": interval_part(pair.difference),
+                "holds": pair.holds,
+            }
+            for pair in found.comparisons
+        ],
+    }
