@@ -56,6 +56,7 @@ class SweepDetails:
         store, name = self.store, self.name
         known = {
             "folder": store.sweep(name),
+            "ledger": store.ledger,
             "report": store.report(name),
             "plan": plan_path(store, name),
             "deployment": store.deployment(name),

@@ -11,11 +11,16 @@ _SINGLE = {
     "text": lambda value: isinstance(value, str),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "bool": lambda value: isinstance(value, bool),
-    "time": lambda value: isinstance(value, str) and _TIME.fullmatch(value) is not None,
+    "time": lambda value: is_time(value),
     "map": lambda value: isinstance(value, dict),
 }
 
 Fields = Mapping[str, str]
+
+
+def is_time(value: Any) -> bool:
+    """Return whether a value is a time as documents have it."""
+    return isinstance(value, str) and _TIME.fullmatch(value) is not None
 
 
 def described() -> dict[str, Fields]:
