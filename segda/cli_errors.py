@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 bug (traceback), 2 something the user can correct, 130 int
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -21,14 +21,15 @@ def run_cli(
     group: click.Command,
     arguments: Sequence[str] | None = None,
     *,
-    interrupted: str = "Interrupted; what was finished is kept, and the run resumes with the same command.",
+    interrupted: str
+    | Callable[[], str] = "Interrupted; what was finished is kept, and the run resumes with the same command.",
 ) -> None:
     """Run a command line and end the process with the matching exit code.
 
     Args:
         group: the program; its name is what help and messages call it.
         arguments: words of the command line without the program's name; None reads those of the process.
-        interrupted: what to say after Ctrl-C.
+        interrupted: what to say after Ctrl-C, or what returns it then.
 
     Raises:
         SystemExit: always, with 0, 2 or 130.
@@ -49,7 +50,7 @@ def run_cli(
     except SegdaError as error:
         _fail(str(error))
     except (click.Abort, KeyboardInterrupt):
-        click.echo(interrupted, err=True)
+        click.echo(interrupted if isinstance(interrupted, str) else interrupted(), err=True)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0)
 

@@ -26,6 +26,7 @@ from sweeps.ledger.lease import is_driven
 from sweeps.ledger.records import Point
 from sweeps.paths import value_at
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
@@ -140,7 +141,7 @@ def _states(sweep: _Sweep) -> Check:
         for record in sweep.records:
             which = f"trial {record.number} is {record.state}"
             if record.state is TrialState.RUNNING and not sweep.is_driven:
-                yield f"{which}, but no driver works on the sweep; go on with `sweeps resume {record.sweep}`"
+                yield f"{which}, but no driver works on the sweep; go on with {suggest('resume', record.sweep)}"
             if record.state is TrialState.RUNNING and record.attempt < 1:
                 yield f"{which} without an attempt"
             if record.state is TrialState.FAILED and (record.failure is None or not record.error):

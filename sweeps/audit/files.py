@@ -20,6 +20,7 @@ from sweeps.ledger.proofs import Proof
 from sweeps.ledger.records import Point, SweepState
 from sweeps.reports.proof import report_problems
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialRecord, TrialState
 
 Reports = Sequence[tuple[int, Mapping[str, float]]]  # (step, metrics), oldest first
@@ -151,7 +152,7 @@ def check_report(
     problems = report_problems(report, records, may_be_older=not has_ended)
     if problems is None and state is SweepState.FINISHED and has_ended and not report.is_file():
         problems = [f"{report} is missing"]
-    remedy = f"; `sweeps report {name}` writes it anew"
+    remedy = f"; {suggest('report', name)} writes it anew"
     return Check("the report is whole and of today's trials", 1, tuple(f"{line}{remedy}" for line in problems or ()))
 
 

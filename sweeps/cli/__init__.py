@@ -8,6 +8,7 @@ import click
 from segda.cli_errors import run_cli
 from segda.guests import make_importable
 from sweeps.cli.options import examples
+from sweeps.suggestions import suggest
 
 # Name of a command -> module of this package that has it.
 _HOMES = {
@@ -78,10 +79,13 @@ def sweeps() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    run_cli(
-        sweeps,
-        interrupted="Interrupted; what was finished is kept, and `sweeps resume NAME`, or the same `sweeps deploy`, goes on.",
-    )
+    run_cli(sweeps, interrupted=_interrupted)
+
+
+def _interrupted() -> str:
+    """Say how to go on: of a sweep that was begun the same command is refused."""
+    resume = suggest("resume", "NAME")
+    return f"Interrupted; what was finished is kept: {resume} goes on with a sweep, the same command with all else."
 
 
 __all__ = ["main", "sweeps"]

@@ -25,6 +25,7 @@ from sweeps.planning.profiles import Architecture, Profile, device_of, profile_a
 from sweeps.reports.terminal import console
 from sweeps.reports.text import scaled
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 
 _COLUMNS = (
     ("params\nM", "num_parameters", 1e-6),
@@ -84,7 +85,9 @@ def profile_command(
         click.echo(f"not checked: {line}")
     if renewed:
         listed = f"trial{'s' if len(renewed) > 1 else ''} {', '.join(map(str, renewed))}"
-        click.echo(f"new figures for {listed}; `sweeps report {spec.name}` and `sweeps sync {spec.name}` show them")
+        click.echo(
+            f"new figures for {listed}; {suggest('report', spec.name)} and {suggest('sync', spec.name)} show them"
+        )
 
 
 def _measured(

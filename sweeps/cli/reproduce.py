@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from sweeps.cli.options import examples, options
+from sweeps.commands.places import remember_place
 from sweeps.reports.terminal import console
 from sweeps.store import Store
 
@@ -67,7 +68,9 @@ def reproduce_command(
     from sweeps.tracking import default_uri
     from sweeps.tracking.reading import read_run
 
-    run = read_run(run_id, uri=tracking or default_uri(Store.at(store_root)))
+    store = Store.at(store_root)
+    remember_place(store, None)
+    run = read_run(run_id, uri=tracking or default_uri(store))
     config = local_config(run, roots=roots)
     last = max(run.reports)
     attempts = f", trained in {run.attempts} attempts" if run.attempts > 1 else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 
 from segda.documents import as_json
@@ -18,7 +18,7 @@ from sweeps.documents.status import overview_document, status_document
 from sweeps.ledger.database import Ledger
 from sweeps.reports.status import EVERY_TRIAL, MOST_ROWS, read_overview, read_status
 from sweeps.reports.status_table import overview, render
-from sweeps.reports.terminal import console
+from sweeps.reports.terminal import console, print_whole, width_of
 from sweeps.store import Store
 
 _EVERY_SECONDS = 2.0
@@ -86,10 +86,10 @@ def status_command(
             return
         shown = console()
         if watch is None:
-            shown.print(_look(ledger, name, width=shown.width, rows=MOST_ROWS)[0])
+            print_whole(shown, _look(ledger, name, width=width_of(shown), rows=MOST_ROWS)[0])
             return
         try:
-            _watch(lambda: _look(ledger, name, width=shown.width, rows=_rows(shown)), every=watch, shown=shown)
+            _watch(lambda: _look(ledger, name, width=width_of(shown), rows=_rows(shown)), every=watch, shown=shown)
         except KeyboardInterrupt:
             return  # the sweep goes on; only looking at it has ended
 
@@ -104,21 +104,21 @@ def _rows(shown: Console) -> int:
     return max(1, shown.height - _LINES_AROUND) if shown.is_terminal else MOST_ROWS
 
 
-def _look(ledger: Ledger, name: str | None, *, width: int, rows: int) -> tuple[RenderableType, bool]:
+def _look(ledger: Ledger, name: str | None, *, width: int, rows: int) -> tuple[Group, bool]:
     """Return what to show, and whether there is nothing more to come."""
     if name is None:
-        return overview(ledger), False
+        return overview(ledger, width=width), False
     status = read_status(ledger, name, rows=rows)
     return render(status, width=width), status.has_ended
 
 
-def _watch(look: Callable[[], tuple[RenderableType, bool]], *, every: float, shown: Console) -> None:
+def _watch(look: Callable[[], tuple[Group, bool]], *, every: float, shown: Console) -> None:
     """Redraw in place on a terminal; print again and again elsewhere."""
     if not shown.is_terminal:
         while True:
             picture, is_over = look()
             shown.print(time.strftime("%Y-%m-%d %H:%M:%S"), highlight=False)
-            shown.print(picture)
+            print_whole(shown, picture)
             if is_over or not is_read(shown.file):
                 return
             time.sleep(every)

@@ -10,6 +10,7 @@ from sweeps.cli.options import examples, options
 from sweeps.commands.places import open_ledger
 from sweeps.ledger.lease import LEASE_SECONDS, Watch, is_free
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 
 _POLL_SECONDS = 0.5
 
@@ -49,7 +50,8 @@ def stop_command(name: str, no_wait: bool, store_root: Path, ledger_url: str | N
                 return
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    f"the driver of {name!r} did not end within {2 * LEASE_SECONDS:.0f} s; look at it with `sweeps status {name}`"
+                    f"the driver of {name!r} did not end within {2 * LEASE_SECONDS:.0f} s; look at it with "
+                    f"{suggest('status', name)}"
                 )
             time.sleep(_POLL_SECONDS)
-    click.echo(f"stopped {name}; go on with `sweeps resume {name}`")
+    click.echo(f"stopped {name}; go on with {suggest('resume', name)}")

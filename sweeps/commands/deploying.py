@@ -17,6 +17,7 @@ from sweeps.ledger.lease import is_driven
 from sweeps.reports.deployed import FOLDER, read_winner
 from sweeps.selection.choice import select
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 
 USUAL_RATIO = 0.3
 
@@ -77,12 +78,12 @@ def deploy(
         if is_driven(opened, name):
             raise ConfigError(
                 f"sweep {name!r} is running, and whoever measures beside it measures that, too; wait until it has ended, or "
-                f"`sweeps stop {name}`"
+                f"{suggest('stop', name)}"
             )
         trials = opened.trials(name)
     trials = compared(trials, store=place, storage=spec.storage)
     if unfinished := sum(not trial.state.is_finished for trial in trials):
-        say(f"{unfinished} trials have not ended; `sweeps resume {name}` may find a better network")
+        say(f"{unfinished} trials have not ended; {suggest('resume', name)} may find a better network")
     selection = select(trials, spec)
     if selection.picked is None:
         raise ConfigError(f"nothing of sweep {name!r} can be deployed: {selection.reason}")

@@ -37,6 +37,7 @@ from sweeps.reports.summary import summary_table
 from sweeps.reports.sweep_report import write_report
 from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 
 if TYPE_CHECKING:
     from sweeps.execution.runner import SweepOutcome  # imports Ray, which takes seconds
@@ -85,20 +86,20 @@ class SweepEnd:
         outcome, lines = self.outcome, []
         if self.tracking_error is not None:
             missing = f"MLflow does not have everything ({self.tracking_error})"
-            lines.append(f"{missing}; `sweeps sync {outcome.name}` sends the rest")
-        resume = f"go on with `sweeps resume {outcome.name}"
+            lines.append(f"{missing}; {suggest('sync', outcome.name)} sends the rest")
         aside = sum(trial.is_set_aside for trial in outcome.trials)
         if aside and not outcome.is_stalled:
             lines.append(
                 f"{aside} of {len(outcome.trials)} trials were failed by the machines, not by their configurations, and spent no "
-                f"budget; `sweeps resume {outcome.name}` tries them again"
+                f"budget; {suggest('resume', outcome.name)} tries them again"
             )
         if outcome.interrupted is not None or outcome.is_lost or outcome.stop_requested or outcome.is_stalled:
-            lines.append(f"{outcome.reason}; {resume}`")
+            lines.append(f"{outcome.reason}; go on with {suggest('resume', outcome.name)}")
         elif outcome.reason is not None:
             option = "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
             before = f"{outcome.reason} before all trials were run"
-            lines.append(f"{before}; {resume} {option} H`, H counting from its beginning")
+            again = suggest("resume", outcome.name, option, "H")
+            lines.append(f"{before}; go on with {again}, H counting from its beginning")
         if outcome.shortfall is not None:
             lines.append(outcome.shortfall)
         return lines
@@ -199,10 +200,10 @@ def begin(spec: SweepSpec, *, ledger: Ledger, source: str) -> bool:
         return True
     if ledger.trials(spec.name):
         if known[spec.name] == plain:
-            raise ConfigError(f"sweep {spec.name!r} was started before; go on with `sweeps resume {spec.name}`")
+            raise ConfigError(f"sweep {spec.name!r} was started before; go on with {suggest('resume', spec.name)}")
         raise ConfigError(
             f"another sweep is called {spec.name!r}; give this one a name of its own with --name, or go on with the other one: "
-            f"`sweeps resume {spec.name}`, with --file to see what differs"
+            f"{suggest('resume', spec.name)}, with --file to see what differs"
         )
     Lease(ledger, spec.name).check_free()
     ledger.update_info(spec.name, environment=info.environment, file=info.file, folders=info.folders)
@@ -249,7 +250,7 @@ def drive(
     Lease(ledger, spec.name).check_free()
     if spec.storage is not None:
         check_storage(spec.storage)
-    how = f"go on with `sweeps resume {spec.name}`"
+    how = f"go on with {suggest('resume', spec.name)}"
     tracker = Tracker(spec.tracking.uri, experiment=spec.tracking.experiment, ledger=ledger, spec=spec, store=store)
     is_known = bool(ledger.trials(spec.name))
     if is_known:  # a sweep that goes on waits for no MLflow

@@ -8,9 +8,11 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from segda.errors import ConfigError
+from segda.files import expanded
 from segda.masking import reason
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
+from sweeps.suggestions import Place, remember
 
 DEFAULT_STORE = "runs"
 LEDGER_VARIABLE = "SWEEPS_LEDGER"
@@ -52,4 +54,17 @@ def ledger_to_read(store: Store, ledger: Path | str | None) -> Iterator[Ledger]:
 
 
 def _place(store: Store, ledger: Path | str | None) -> Path | str:
+    remember_place(store, ledger)
     return ledger or os.environ.get(LEDGER_VARIABLE) or store.ledger
+
+
+def remember_place(store: Store, ledger: Path | str | None) -> None:
+    """Let commands that are suggested from now on name a store and a ledger, where the next command would not find them itself.
+
+    Args:
+        store: as in `open_ledger`.
+        ledger: as in `open_ledger`.
+    """
+    is_usual = ledger is None or str(ledger) == os.environ.get(LEDGER_VARIABLE)
+    named = None if is_usual else str(ledger if "://" in str(ledger) else expanded(str(ledger)).absolute())
+    remember(Place(store=None if store == Store.at(DEFAULT_STORE) else store.root, ledger=named))

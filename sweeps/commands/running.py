@@ -12,9 +12,10 @@ from sweeps.checks.changes import Change, Effect, changes_between, check_trials_
 from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.commands.cut_short import CutShortError, cut_short_told
 from sweeps.commands.driving import SweepEnd, begin, changed, check_surroundings, drive
-from sweeps.commands.places import DEFAULT_STORE, TRACKING_VARIABLE, open_ledger
+from sweeps.commands.places import DEFAULT_STORE, TRACKING_VARIABLE, open_ledger, remember_place
 from sweeps.file.spec import SweepSpec
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialRecord
 
 # A sweep as whoever wants it has it: the path of its file, the same as plain data, or already read.
@@ -137,7 +138,8 @@ def resume(
         SegdaError: something else that the user can correct.
     """
     place = Store.at(store)
-    with cut_short_told(f"go on with `sweeps resume {name}`"), open_ledger(place, ledger, create=False) as opened:
+    remember_place(place, ledger)
+    with cut_short_told(f"go on with {suggest('resume', name)}"), open_ledger(place, ledger, create=False) as opened:
         stored = with_sampler(stored_spec(opened.sweep(name)))
         records = opened.trials(name)
         spec = changed(

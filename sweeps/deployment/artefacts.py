@@ -33,6 +33,7 @@ from sweeps.deployment.recipes import ROUND_TO, Recipe, RuntimeName
 from sweeps.ledger.records import Device
 from sweeps.metrics import SOURCE_MIOU
 from sweeps.planning.patience import Patience
+from sweeps.suggestions import suggest
 
 # What makes artefacts and what runs them; the fingerprint of the code holds torch, too.
 _MAKERS, _RUNNERS = ("onnx", "onnxscript", "onnxruntime"), ("torch", "onnxruntime")
@@ -130,7 +131,7 @@ class Source:
             digest = sha256_of(path)
         except OSError as error:
             raise WeightsError(
-                f"{path} cannot be read ({error.strerror or error}); `sweeps audit NAME` says what a sweep has lost"
+                f"{path} cannot be read ({error.strerror or error}); {suggest('audit', 'NAME')} says what a sweep has lost"
             ) from None
         config = with_roots(load_segmenter(path)[1], data_roots)
         images = [

@@ -211,7 +211,7 @@ def run_sweep(
 def _asked_to_end(lease: Lease, signals: Signals) -> str | None:
     """Return what ends the sweep whatever it has left, or None; a person's wish counts more than that of a machine."""
     if lease.stop_requested:
-        return "stopped by `sweeps stop`"
+        return "stopped by sweeps stop"
     return signals.lost if signals.by is None else f"stopped by {signals.by.name}"
 
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from segda.config_problems import shortened
 from segda.errors import ConfigError
 from segda.masking import masked, reason
+from sweeps.suggestions import suggest
 
 log = logging.getLogger(__name__)
 
@@ -192,4 +193,6 @@ def no_ledger(shown: str) -> ConfigError:
     Args:
         shown: its place, for people.
     """
-    return ConfigError(f"there is no ledger at {shown}; start a sweep with `sweeps run FILE` or name its --store")
+    return ConfigError(
+        f"there is no ledger at {shown}; start a sweep with {suggest('run', 'FILE')} or name its --store"
+    )

@@ -52,6 +52,7 @@ from sweeps.ledger.tables import (
     insert,
     prepare_sqlite,
 )
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialRecord, TrialState
 
 _RECORD_FIELDS = tuple(item.name for item in dataclasses.fields(TrialRecord))
@@ -229,7 +230,7 @@ class Ledger(Queries):
         with self.writing() as connection:
             if connection.execute(insert(connection, SWEEP).values(**row).on_conflict_do_nothing()).rowcount == 0:
                 raise ConfigError(
-                    f"sweep {name!r} exists already; continue it with `sweeps resume` or give the new one another name"
+                    f"sweep {name!r} exists already; continue it with {suggest('resume', name)} or give the new one another name"
                 )
             prove_sweep(connection, name)
 
@@ -309,8 +310,8 @@ class Ledger(Queries):
                 return  # ours: the answer to an earlier call was lost
             if found is not None:
                 raise ConfigError(
-                    f"trial {record.number} of sweep {record.sweep!r} exists already; only one `sweeps run` may work on "
-                    "a sweep: stop the other one"
+                    f"trial {record.number} of sweep {record.sweep!r} exists already; only one driver may work on "
+                    f"a sweep: end the other one with {suggest('stop', record.sweep)}"
                 )
             added = connection.execute(TRIAL.insert().values(**row).returning(TRIAL)).mappings().one()
             begins_with = [

@@ -23,6 +23,7 @@ from sweeps.ledger.process import Process
 from sweeps.ledger.queries import unknown_sweep
 from sweeps.ledger.records import SweepRecord, sweep_record
 from sweeps.ledger.tables import SWEEP
+from sweeps.suggestions import suggest
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def _driven_elsewhere(sweep: str, record: SweepRecord) -> ConfigError:
     seen = ago(time.time() - float(record.driver_seen or 0.0))
     return ConfigError(
         f"sweep {sweep!r} is being run by process {holder.pid} on {holder.host}, last seen {seen}; wait for it or stop it with "
-        f"`sweeps stop {sweep}` (one that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
+        f"{suggest('stop', sweep)} (one that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
     )
 
 

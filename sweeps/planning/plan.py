@@ -20,6 +20,7 @@ from sweeps.planning.coverage import Case
 from sweeps.planning.estimate import Estimate, Tried
 from sweeps.planning.machines import Call, Machines, here, stated
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def saved_costs(store: Store, spec: SweepSpec, cases: Sequence[Case], *, gpus: f
         if item is None:
             raise ConfigError(
                 f"{case.label!r} was not tried yet with this sweep file, so there is nothing to use again; leave --skip-canary "
-                "out, or use `sweeps check` for what needs no training"
+                f"out, or use {suggest('check', 'FILE')} for what needs no training"
             )
         costs = None if item["costs"] is None else Costs(**item["costs"])
         found.append(Tried(case, costs, item["error"], tuple(item.get("doubts", ()))))

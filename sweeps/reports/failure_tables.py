@@ -242,7 +242,7 @@ def policy_text(failure: FailureClass) -> str:
     told = (
         "the sampler learns to avoid it"
         if policy.blames_configuration
-        else "says nothing about the parameters, spends no budget, and is tried again by `sweeps resume`"
+        else "says nothing about the parameters, spends no budget, and is tried again when the sweep is resumed"
     )
     return f"{again}; {told}"
 

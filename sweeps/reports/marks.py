@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from sweeps.labels import listed, method_name
 from sweeps.metrics import has_doubts
 from sweeps.paths import value_at
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialRecord
 
 FEWER_IMAGES = "†"
@@ -116,7 +117,8 @@ def explained(trial: TrialRecord, *, processes: int, of_methods: bool = True) ->
     if has_doubts(trial.profile):
         found[IN_COMPANY] = (
             "latency and fps are not reliable: others computed on the device, or it was slower most of the time than in its "
-            f"fastest tenth; no constraint and no front is decided by them, and `sweeps profile {trial.sweep}` measures them again"
+            f"fastest tenth; no constraint and no front is decided by them, and {suggest('profile', trial.sweep)} "
+            "measures them again"
         )
     reconstructed = _reconstructed(trial) if of_methods else None
     if reconstructed is not None:

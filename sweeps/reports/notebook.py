@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from segda.progress import Output, bar_html
 from sweeps.file.spec import SweepSpec
@@ -62,13 +63,19 @@ class NotebookView:
 def as_text(picture: RenderableType) -> str:
     """Return what a terminal would show, without colors."""
     text = io.StringIO()
-    Console(file=text, width=WIDTH, force_jupyter=False).print(picture)
+    _print(Console(file=text, width=WIDTH, force_jupyter=False), picture)
     return text.getvalue().rstrip("\n")
 
 
 def as_html(picture: RenderableType) -> str:
     """Return what a terminal would show as HTML."""
     console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
-    console.print(picture)
+    _print(console, picture)
     page = '<pre style="line-height: normal">{code}</pre>'
     return console.export_html(inline_styles=True, code_format=page)
+
+
+def _print(console: Console, picture: RenderableType) -> None:
+    """Print tables as wide as the page, and each line of text in one piece, so that commands can be copied."""
+    for part in picture.renderables if isinstance(picture, Group) else [picture]:
+        console.print(part, soft_wrap=isinstance(part, Text))

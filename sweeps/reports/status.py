@@ -12,6 +12,7 @@ from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive, is_free
 from sweeps.ledger.records import OUTAGE, OUTAGE_OVER, RESUMED, STALLED, SweepRecord, SweepState
 from sweeps.planning.counts import planned_trials
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 if TYPE_CHECKING:
@@ -112,20 +113,32 @@ class DriverStatus:
 
     @property
     def state(self) -> str:
+        """State of the sweep and its driver, and what to do about it, for people."""
+        return self.condition if self.remedy is None else f"{self.condition}; {self.remedy}"
+
+    @property
+    def remedy(self) -> str | None:
+        """The command that lets a sweep go on which is not done and which nothing works on; None: there is nothing to do."""
+        record = self.record
+        if self.is_driven or record.state is SweepState.FINISHED:
+            return None
+        return f"go on with {suggest('resume', record.name)}"
+
+    @property
+    def condition(self) -> str:
         """State of the sweep and its driver, for people."""
         record = self.record
-        resume = f"go on with `sweeps resume {record.name}`"
         if self.is_driven and record.driver is not None and record.driver_seen is not None:
             host, pid, _ = record.driver.rsplit(":", 2)
             doing = "stopping" if record.stop_requested is not None else "running"
             return f"{doing}, driven by process {pid} on {host}, last seen {ago(self.now - record.driver_seen)}"
         if record.state is not None and record.state.has_ended:
-            return record.state.label + ("" if record.state is SweepState.FINISHED else f"; {resume}")
+            return record.state.label
         if record.state is None and record.driver is None:
-            return f"not started; {resume}"
+            return "not started"
         since = "" if record.driver_seen is None else f", last seen {ago(self.now - record.driver_seen)}"
         known = "" if is_free(record.driver) else ", as far as clocks tell"
-        return f"stopped{known}: its driver is gone{since}; {resume}"
+        return f"stopped{known}: its driver is gone{since}"
 
     @property
     def seconds(self) -> float:

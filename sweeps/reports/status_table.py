@@ -10,12 +10,24 @@ from rich.text import Text
 from sweeps.labels import ago, duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepState
+from sweeps.reports.fitting import fitting, needed, shortened_within, width_of
 from sweeps.reports.marks import footnotes, mark
 from sweeps.reports.status import MOST_ROWS, SweepStatus, read_overview
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialRecord, TrialState
 
 _BAR = 10  # characters
-_SETTINGS_FROM = 160  # columns of a terminal
+_NUMBERS = frozenset({"trial", "step", "time", "report", "attempts"})
+# There only if some trial has something to say there.
+_OPTIONAL = frozenset({"device", "report", "attempts", "last failure", "reused"})
+# Of a table that is wider than the terminal, the first first. What is left then tells how far which trial is.
+_LEAVE_OUT = (
+    *("settings", "worker", "device", "kind", "", "report", "attempts", "reused", "last failure"),
+    "time",
+)
+_LEAVE_OUT_OF_OVERVIEW = ("begun", "infeasible", "hours", "failed", "pruned")
+_ROOM_OF_STATES = 26  # characters, the gap before them included: the longest word of a state has room
+_SHORTEST_NAME = 12  # characters of a sweep's name
 _STYLES = {
     TrialState.RUNNING: "bold",
     TrialState.FAILED: "red",
@@ -24,7 +36,7 @@ _STYLES = {
 }
 
 
-def render(status: SweepStatus, *, width: int) -> RenderableType:
+def render(status: SweepStatus, *, width: int) -> Group:
     """Return a sweep's state and its trials, to be printed.
 
     Args:
@@ -38,7 +50,7 @@ def render(status: SweepStatus, *, width: int) -> RenderableType:
         parts.append(trial_table(status, shown, width=width))
     hidden = len(status.trials) - len(shown)
     if hidden:
-        where = f"; `sweeps export {status.record.name} --csv FILE` has all" if len(shown) >= MOST_ROWS else ""
+        where = f"; {suggest('export', status.record.name, '--csv', 'FILE')} has all" if len(shown) >= MOST_ROWS else ""
         parts.append(Text(f"and {hidden} more that ended earlier{where}", style="dim"))
     named = {trial.number: trial for trial in [*shown, *([status.best] if status.best is not None else [])]}
     notes = footnotes(named.values(), processes=status.spec.resources.processes, of_methods=False)
@@ -80,55 +92,48 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
     Args:
         status: the sweep.
         trials: those to show.
-        width: columns of the terminal; the trials' settings are shown where they have room.
+        width: columns of the terminal. What has no room is left out: the settings first, then worker, device and kind, then the
+            bar and what `_LEAVE_OUT` names further. No figure and no state is ever cut.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    optional = {
-        "device": any(trial.device for trial in trials),
-        "report": bool(status.reported),
-        "attempts": any(trial.attempt > 1 for trial in trials),
-        "last failure": any(trial.failure for trial in trials),
-        "reused": any(trial.reused for trial in trials),
-        "settings": width >= _SETTINGS_FROM,
-    }
-    titles = (
-        "trial",
-        "kind",
-        "state",
-        "",
-        "step",
-        status.spec.objectives[0].metric,
-        "worker",
-        "device",
-        "time",
-        "report",
+    objective = status.spec.objectives[0].metric
+    rows = [_cells(status, trial, objective) for trial in trials]
+    columns = {title: [row[title] for row in rows] for title in rows[0]}
+    shown = fitting(
+        {title: cells for title, cells in columns.items() if title not in _OPTIONAL or any(cells)},
+        width=width,
+        leave_out=_LEAVE_OUT,
     )
-    for title in (*titles, "attempts", "last failure", "reused", "settings"):
-        if optional.get(title, True):
-            is_number = title in ("trial", "step", "time", "report", "attempts")
-            table.add_column(title, justify="right" if is_number else "left", no_wrap=True)
-    for trial in trials:
-        steps, value = int(trial.config["steps"]), status.value(trial)
-        reported = status.reported.get(trial.number)
-        cells = {
-            "trial": f"{trial.number}{mark(trial, of_methods=False)}",
-            "kind": kind_label(trial),
-            "state": trial.state.value,
-            "": bar(trial.step, steps),
-            "step": f"{trial.step}/{steps}",
-            "metric": "" if value is None else f"{value:.4f}",
-            "worker": trial.worker or ("waiting" if trial.state is TrialState.RUNNING else ""),
-            "device": trial.device or "",
-            "time": _time(status, trial),
-            "report": "" if reported is None else ago(status.now - reported),
-            "attempts": str(trial.attempt) if trial.attempt > 1 else "",
-            "last failure": trial.failure.label if trial.failure else "",
-            "reused": trial.reused or "",
-            "settings": settings_label(trial),
-        }
-        row = [Text(text) for title, text in cells.items() if optional.get(title, True)]
-        table.add_row(*row, style=_STYLES.get(trial.state))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in shown:
+        # Of a name, and only where all that may be left out is: figures and states need their room.
+        room = width - needed(columns, shown) + width_of(title, columns[title])
+        header = shortened_within(title, max(room, width_of("", columns[title]))) if title == objective else title
+        table.add_column(header, justify="right" if title in _NUMBERS else "left", no_wrap=True)
+    for trial, row in zip(trials, rows, strict=True):
+        table.add_row(*(Text(row[title]) for title in shown), style=_STYLES.get(trial.state))
     return table
+
+
+def _cells(status: SweepStatus, trial: TrialRecord, objective: str) -> dict[str, str]:
+    """Return what there is to show of a trial, by the titles of the columns from left to right."""
+    steps, value = int(trial.config["steps"]), status.value(trial)
+    reported = status.reported.get(trial.number)
+    return {
+        "trial": f"{trial.number}{mark(trial, of_methods=False)}",
+        "kind": kind_label(trial),
+        "state": trial.state.value,
+        "": bar(trial.step, steps),
+        "step": f"{trial.step}/{steps}",
+        objective: "" if value is None else f"{value:.4f}",
+        "worker": trial.worker or ("waiting" if trial.state is TrialState.RUNNING else ""),
+        "device": trial.device or "",
+        "time": _time(status, trial),
+        "report": "" if reported is None else ago(status.now - reported),
+        "attempts": str(trial.attempt) if trial.attempt > 1 else "",
+        "last failure": trial.failure.label if trial.failure else "",
+        "reused": trial.reused or "",
+        "settings": settings_label(trial),
+    }
 
 
 def bar(done: int, total: int) -> str:
@@ -151,20 +156,36 @@ def _time(status: SweepStatus, trial: TrialRecord) -> str:
     return ""
 
 
-def overview(ledger: Ledger) -> Table:
-    """Return all sweeps of a ledger and how far they are.
+def overview(ledger: Ledger, *, width: int) -> Group:
+    """Return all sweeps of a ledger and how far they are, and below them how to go on with those that are not done.
 
     Args:
         ledger: where they are.
+        width: columns of the terminal.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.INFEASIBLE)
-    table = Table("sweep", *(state.value for state in states), "open", "hours", "begun", "state")
-    for column in table.columns[1:7]:
-        column.justify = "right"
+    columns: dict[str, list[str]] = {
+        title: [] for title in ("sweep", *(state.value for state in states), "open", "hours", "begun", "state")
+    }
+    remedies = []
     for driver, counts in read_overview(ledger):
         record = driver.record
         ended = [counts.get(state, 0) for state in states]
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
         numbers = (str(number) for number in (*ended, sum(counts.values()) - sum(ended)))
-        table.add_row(record.name, *numbers, f"{driver.seconds / 3600:.2f}", begun, driver.state)
-    return table
+        row = (record.name, *numbers, f"{driver.seconds / 3600:.2f}", begun, driver.condition)
+        for cells, cell in zip(columns.values(), row, strict=True):
+            cells.append(cell)
+        if driver.remedy is not None:
+            remedies.append(Text(f"{record.name}: {driver.remedy}"))
+    others = {title: cells for title, cells in columns.items() if title != "state"}
+    shown = fitting(others, width=width - _ROOM_OF_STATES, leave_out=_LEAVE_OUT_OF_OVERVIEW)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    room = width - _ROOM_OF_STATES - needed(columns, shown) + width_of("sweep", columns["sweep"])
+    columns["sweep"] = [shortened_within(name, max(room, _SHORTEST_NAME)) for name in columns["sweep"]]
+    for title in shown:
+        table.add_column(title, justify="left" if title in ("sweep", "begun") else "right", no_wrap=True)
+    table.add_column("state")  # words, which go on in the next line
+    for row in zip(*(columns[title] for title in (*shown, "state")), strict=True):
+        table.add_row(*map(Text, row))
+    return Group(table, *remedies)

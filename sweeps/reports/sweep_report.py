@@ -40,6 +40,7 @@ from sweeps.reports.text import (
 from sweeps.reports.view import MOST_SHOWN, SweepView, load_view
 from sweeps.selection.seeds import MeanInterval, repetitions
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _left_out(view: SweepView) -> str | None:
     if not more:
         return None
     return (
-        f"{more:,} more trials are in the table that `sweeps export {view.record.name} --csv FILE` writes. Shown are "
+        f"{more:,} more trials are in the table that {suggest('export', view.record.name, '--csv', 'FILE')} writes. Shown are "
         f"{len(view.shown)}: references, repetitions, the best, those on a front, and the last. Counts and choices are of all."
     )
 

@@ -17,6 +17,7 @@ from sweeps.reports.view import SweepView
 from sweeps.selection.guards import collapse
 from sweeps.selection.reasons import too_few_seeds
 from sweeps.selection.seeds import MeanInterval, repetitions
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialKind, TrialState
 
 # Below this rank correlation the criterion says little about the target; a regret above two points is worth a warning too.
@@ -135,7 +136,7 @@ def warning_lines(view: SweepView, *, oracle: bool = True) -> list[str]:
             f"The sweep is not finished: {view.unfinished} of {count(len(view.trials), 'trial')} still to end."
         )
         if not view.is_driven:
-            lines.append(f"Nothing works on the sweep now; `sweeps resume {view.record.name}` continues it.")
+            lines.append(f"Nothing works on the sweep now; {suggest('resume', view.record.name)} continues it.")
     if searched < planned:
         lines.append(f"{searched} of {planned} search trials have been started.")
     lines += _trust_lines(view)

@@ -11,6 +11,7 @@ from sweeps.execution.digests import file_digest
 from sweeps.findings import Check, check
 from sweeps.ledger.proofs import Proof
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 from sweeps.tracking.runs import DONE
 from sweeps.tracking.trial_run import FILES
 from sweeps.trial import TrialRecord, TrialState
@@ -50,10 +51,14 @@ def check_artifacts(
                 missing = sorted(wanted.keys() - there)
                 yield from (f"trial {number}: MLflow lacks its {name}" for name in missing)
             elif is_own and not folder.is_relative_to(store.mlartifacts):
-                sync = f"`sweeps sync {record.sweep}` corrects what a store that was moved or copied says of its files"
+                sync = (
+                    f"{suggest('sync', record.sweep)} corrects what a store that was moved or copied says of its files"
+                )
                 yield f"trial {number}: MLflow has its files in {folder}, which is not in this store; {sync}"
             else:
-                yield from (f"trial {number}: {problem}" for problem in _losses(folder, wanted, proofs[number]))
+                yield from (
+                    f"trial {number}: {problem}" for problem in _losses(folder, wanted, proofs[number], record.sweep)
+                )
 
     found = tuple(problems())
     return check("MLflow has the files of complete trials, as they were left", count, found)
@@ -65,10 +70,10 @@ def _folder_of(run: Run) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
-def _losses(folder: Path, wanted: Mapping[str, str], proof: Proof) -> Iterator[str]:
+def _losses(folder: Path, wanted: Mapping[str, str], proof: Proof, sweep: str) -> Iterator[str]:
     for name, digest in wanted.items():
         if not (folder / name).is_file():
-            yield f"{folder / name} is missing; `sweeps sync` sends it again"
+            yield f"{folder / name} is missing; {suggest('sync', sweep)} sends it again"
         elif file_digest(folder / name) != digest:
             yield f"{folder / name} is not what its training left"
     # That of the picked trial is sent too.

@@ -15,6 +15,7 @@ from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepRecord
 from sweeps.metrics import sound
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 from sweeps.tracking.aliases import alias_metrics
 from sweeps.tracking.artifacts import check_artifacts
 from sweeps.tracking.experiment import find_experiment, sweep_condition
@@ -92,7 +93,7 @@ def _read_both(client: MlflowClient, ledger: Ledger, spec: SweepSpec, *, is_driv
     sweep = ledger.sweep(spec.name)
     experiment = find_experiment(client, sweep, name=name)
     if experiment is None or experiment.lifecycle_stage == "deleted":
-        raise TrackingError(f"it has no experiment {name!r}; `sweeps sync {spec.name}` makes it from the ledger")
+        raise TrackingError(f"it has no experiment {name!r}; {suggest('sync', spec.name)} makes it from the ledger")
     place = experiment.experiment_id
     parents = list(search(client, place, sweep_condition(sweep, role="sweep")))
     runs: dict[int, list[Run]] = defaultdict(list)
@@ -107,7 +108,7 @@ def _one_run_each(both: _Both) -> Check:
 
     def problems() -> Iterator[str]:
         nonlocal note
-        sync = f"`sweeps sync {both.sweep.name}`"
+        sync = suggest("sync", both.sweep.name)
         if len(both.parents) != 1:
             yield f"the sweep has {len(both.parents)} runs of its own, expected 1; {sync} puts it right"
         elif both.sweep.parent_run_id != both.parents[0].info.run_id:

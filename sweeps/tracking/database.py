@@ -22,6 +22,7 @@ from sqlalchemy.engine import Engine
 
 from segda.files import locked, make_private_folder, touch_private
 from segda.masking import reason
+from sweeps.suggestions import suggest
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def is_whole(path: Path) -> bool:
         ):  # locked, no permission, a full disk: it says nothing about the file
             raise
         raise DatabaseError(
-            f"{path} is no SQLite database or is damaged ({error.orig}); move it away, and `sweeps sync` makes it anew"
+            f"{path} is no SQLite database or is damaged ({error.orig}); move it away, and {suggest('sync', 'NAME')} makes it anew"
         ) from error
 
 
@@ -188,8 +189,8 @@ def _mend(path: Path, folder: Path) -> None:
         _migrate(mended)
     except Exception as error:  # whatever a migration stumbles over in tables that it does not expect
         raise DatabaseError(
-            f"{path} cannot be upgraded to the installed version of MLflow ({reason(error)}); move it away, and `sweeps sync` "
-            "makes it anew from the ledger"
+            f"{path} cannot be upgraded to the installed version of MLflow ({reason(error)}); move it away, and "
+            f"{suggest('sync', 'NAME')} makes it anew from the ledger"
         ) from error
     _copy(mended, path)
     log.warning("MLflow's database %s was half made or of another version of MLflow; it is whole now", path)

@@ -19,6 +19,7 @@ from segda.checkpoint import read_checkpoint
 from segda.config import TrainConfig
 from segda.config_problems import validated
 from segda.masking import masked, reason
+from sweeps.suggestions import suggest
 from sweeps.tracking.aliases import METRICS, PARAMS
 from sweeps.tracking.server import FAILURES, TrackingError, look_at
 
@@ -135,7 +136,7 @@ def _check_trained(run: Run, files: Mapping[str, Path]) -> None:
         )
     raise TrackingError(
         f"run {run.info.run_id} has no environment.json: the trial is {tags.get('sweep.state', 'unknown')}; files are there when "
-        "a trial has ended, and `sweeps sync` sends what is missing"
+        f"a trial has ended, and {suggest('sync', 'NAME')} sends what is missing"
     )
 
 

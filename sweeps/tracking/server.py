@@ -23,6 +23,7 @@ from segda.errors import SegdaError
 from segda.masking import masked, reason
 from sweeps.ledger.connection import database_url
 from sweeps.store import ARTIFACTS, Store
+from sweeps.suggestions import suggest
 from sweeps.tracking.database import close_connections, correct_places, is_whole, prepare_database, sqlite_path
 from sweeps.tracking.limits import Refusals, limited_params, limited_tags
 
@@ -108,12 +109,12 @@ def look_at(uri: str, *, with_files: bool = False) -> MlflowClient:
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise TrackingError(
-            f"there is no MLflow database {path}; name another one, or `sweeps sync` makes it from the ledger"
+            f"there is no MLflow database {path}; name another one, or {suggest('sync', 'NAME')} makes it from the ledger"
         )
     if path is not None and not is_whole(path):
         # MLflow would begin to make its tables there.
         raise TrackingError(
-            f"{path} is not of the installed version of MLflow, or half made; `sweeps sync` puts it right"
+            f"{path} is not of the installed version of MLflow, or half made; {suggest('sync', 'NAME')} puts it right"
         )
     if path is not None:
         close_connections(uri)

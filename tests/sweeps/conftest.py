@@ -22,6 +22,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.filterwarnings(warning))
 
 
+@pytest.fixture(autouse=True)
+def _usual_place():
+    """Forget which store an earlier test named."""
+    from sweeps.suggestions import remember
+
+    remember()
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One Ray of two processors for all tests; workers find fakes.py."""

@@ -558,7 +558,7 @@ DAMAGES_IN_MLFLOW = {
         "no run of trial 3",
     ),
     "a file of MLflow": (in_mlflow(append, "result.json"), "result.json is not what its training left"),
-    "a file of MLflow gone": (in_mlflow(Path.unlink, "metrics.jsonl"), "metrics.jsonl is missing; `sweeps sync`"),
+    "a file of MLflow gone": (in_mlflow(Path.unlink, "metrics.jsonl"), "metrics.jsonl is missing; `sweeps sync demo"),
     "files of MLflow elsewhere": (moved_files, "trial 1: MLflow has its files in /elsewhere"),
 }
 

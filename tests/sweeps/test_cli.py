@@ -171,7 +171,7 @@ def test_stop_asks_the_driver_and_waits_until_it_has_ended(call, begun, make_spe
     code, out, _ = call("stop", "demo", "--store", store.root)
     driver.join()
     assert code == 0
-    assert "stopped demo; go on with `sweeps resume demo`" in out
+    assert f"stopped demo; go on with `sweeps resume demo --store {store.root}`" in out
 
 
 @pytest.mark.parametrize("ago", [7200.0, -7200.0], ids=["behind", "ahead"])
@@ -206,7 +206,8 @@ def test_status_tells_a_dead_driver_from_a_living_one(call, begun, make_spec, le
     ledger.add_trial(record(config=spec.train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")))
     store.sweep("demo").mkdir()
     _, out, _ = call("status", "--store", store.root)
-    assert "stopped: its driver is gone; go on with `sweeps resume demo`" in out
+    assert "stopped: its driver is gone" in out
+    assert f"demo: go on with `sweeps resume demo --store {store.root}`" in out
     with Lease(ledger, "demo").held(lambda: 0.0):
         _, out, _ = call("status", "--store", store.root)
     assert "running" in out

@@ -251,7 +251,9 @@ def test_a_check_is_told_also_where_data_are_missing(call, sweep_file, has_camvi
 
 def test_a_plan_is_told_with_the_branch_that_fails(asked, sweep_file, has_camvid, monkeypatch, call, store):
     monkeypatch.setattr(plan_module, "data_fingerprint", lambda *_, **__: "0")
-    monkeypatch.setattr(profiles, "measure", lambda architecture, device, min_seconds: Profile(ALONE, unchecked=("load",)))
+    monkeypatch.setattr(
+        profiles, "measure", lambda architecture, device, min_seconds: Profile(ALONE, unchecked=("load",))
+    )
     results = [(COSTS, None), (None, "no memory")]
 
     def try_all(spec, to_try, **_):

@@ -206,8 +206,8 @@ def test_a_sweep_that_is_interrupted_says_how_to_go_on_and_goes_on(endings, stor
     assert end.report.is_file()
     for text in (
         f"report:  {end.report}",
-        "MLflow does not have everything (it is away); `sweeps sync mine` sends the rest",
-        "stopped by SIGINT; go on with `sweeps resume mine`",
+        f"MLflow does not have everything (it is away); `sweeps sync mine --store {store.root}` sends the rest",
+        f"stopped by SIGINT; go on with `sweeps resume mine --store {store.root}`",
     ):
         assert text in repr(end)
     _add_a_trial(endings[0][0], store)

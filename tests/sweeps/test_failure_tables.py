@@ -109,7 +109,7 @@ def test_failures_are_counted_by_class_with_what_became_of_them():
     assert (lost.failure, lost.attempts, lost.trials, lost.retried, lost.given_up) == ("worker_lost", 4, 2, 3, 1)
     assert lost.policy == (
         "tried again up to 3 times in a row, in an outage for longer; says nothing about the parameters, spends no budget, and is "
-        "tried again by `sweeps resume`"
+        "tried again when the sweep is resumed"
     )
     assert (diverged.failure, diverged.attempts, diverged.retried, diverged.given_up) == ("diverged", 1, 0, 1)
 

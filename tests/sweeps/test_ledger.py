@@ -164,7 +164,7 @@ def test_adding_a_trial_again_after_a_lost_answer_changes_nothing(ledger):
 
 def test_a_taken_sweep_name_is_refused_with_two_ways_out(ledger):
     with pytest.raises(
-        ConfigError, match=r"'demo' exists already; continue it with `sweeps resume` or .* another name"
+        ConfigError, match=r"'demo' exists already; continue it with `sweeps resume demo` or .* another name"
     ):
         ledger.create_sweep("demo", spec={})
 

@@ -82,7 +82,7 @@ def queries(store):
 @pytest.mark.parametrize(
     ("action", "most"),
     [
-        (lambda ledger, store: overview(ledger), 3),
+        (lambda ledger, store: overview(ledger, width=100), 3),
         (lambda ledger, store: read_status(ledger, "demo"), 5),
         (lambda ledger, store: load_view(ledger, store, "demo"), 7),
         (lambda ledger, store: export_csv(ledger, "demo", store.root / "trials.csv"), 2),
@@ -187,4 +187,4 @@ def test_a_trial_that_was_told_is_shared_by_all_studies_and_each_may_number_it(m
 def test_a_table_says_where_the_rest_is(filled, call, store):
     filled(MOST_ROWS + 1)
     _, out, _ = call("status", "demo", "--store", store.root)
-    assert "and 1 more that ended earlier; `sweeps export demo --csv FILE` has all" in out
+    assert "and 1 more that ended earlier; `sweeps export demo --csv FILE --store " in out

@@ -96,7 +96,7 @@ def test_a_kill_while_the_file_is_made_leaves_none_and_the_next_start_makes_it(a
 @pytest.mark.parametrize("death", [1, 30])
 def test_a_file_that_was_left_half_made_in_its_place_is_made_anew(after_kills, quick, caplog, death):
     path = after_kills / f"theirs-{death}.db"
-    with pytest.raises(TrackingError, match="half made; `sweeps sync` puts it right"):
+    with pytest.raises(TrackingError, match="half made; `sweeps sync NAME` puts it right"):
         look_at(f"sqlite:///{path}")
     prepare_database(path)
     assert works(path)

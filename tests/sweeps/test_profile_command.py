@@ -58,5 +58,5 @@ def test_doubtful_trials_of_a_sweep_get_the_new_figures(profile, figures, make_s
     for number, known in enumerate((DOUBTFUL, ALONE)):
         ledger.add_trial(records.trial(number, params={"optimizer.lr": 0.01}, profile=known))
     figures[0] = Profile(ALONE | {"latency_ms": 12.5})
-    assert "new figures for trial 0; `sweeps report demo`" in profile(sweep="demo")
+    assert "new figures for trial 0; `sweeps report demo --store" in profile(sweep="demo")
     assert [trial.profile["latency_ms"] for trial in ledger.trials("demo")] == [12.5, 11.1]

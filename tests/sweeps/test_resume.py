@@ -327,7 +327,10 @@ def test_a_spent_budget_is_named_with_the_option_that_raises_it(call, trained, s
     trained(resources={"gpus": 1})
     run_as(state="out_of_budget", reason=f"budget.{budget} is spent")
     _, _, error = call("resume", "demo", "--store", store.root)
-    assert f"budget.{budget} is spent before all trials were run; go on with `sweeps resume demo {option} H`" in error
+    assert (
+        f"budget.{budget} is spent before all trials were run; go on with `sweeps resume demo {option} H --store {store.root}`"
+        in error
+    )
     run_as()
     assert call("resume", "demo", option, "8", "--store", store.root)[0] == 0
     assert ledger.sweep("demo").spec["budget"][budget] == 8.0
@@ -423,7 +426,9 @@ def test_a_driver_whose_disk_is_full_ends_with_one_line_to_be_resumed(call, trai
     code, _, told = call("resume", "demo", "--store", store.root)
     assert code == 75
     assert told.count("\n") == 1
-    assert re.search(said + r".*; see that it has room and can be written, and go on with `sweeps resume demo`", told)
+    assert re.search(
+        said + r".*; see that it has room and can be written, and go on with `sweeps resume demo --store", told
+    )
 
 
 def test_a_report_that_finds_no_room_does_not_hide_why_the_sweep_ended(trained, ledger, store, run_as, monkeypatch):
@@ -446,7 +451,7 @@ def test_a_sweep_that_stalled_says_what_to_do_and_is_to_be_resumed(call, trained
     run_as(state="stalled", reason=reason, is_done=False, is_stalled=True)
     code, _, told = call("resume", "demo", "--store", store.root)
     assert code == 75
-    assert told.splitlines()[-1] == f"{reason}; go on with `sweeps resume demo`"
+    assert told.splitlines()[-1] == f"{reason}; go on with `sweeps resume demo --store {store.root}`"
 
 
 def test_a_result_that_falls_short_is_the_last_line_and_exit_code_3(call, trained, store, run_as):

@@ -328,7 +328,7 @@ def test_sweeps_stop_ends_a_sweep_for_good(sweep, short, ledger, monkeypatch):
     outcome, trials = sweep(short, train="fakes:slow", listener=at_first_point(ask))
     # Not the code that makes Slurm, Kubernetes or Docker start it again.
     assert (outcome.exit_code, outcome.stop_requested) == (0, True)
-    assert outcome.reason == "stopped by `sweeps stop`"
+    assert outcome.reason == "stopped by sweeps stop"
     assert states(trials) == [TrialState.QUEUED]
     assert ledger.sweep("demo").driver is None
 

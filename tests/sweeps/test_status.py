@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import time
 
 import pytest
@@ -17,6 +18,7 @@ from sweeps.ledger.records import SweepInfo, SweepRecord, SweepState
 from sweeps.ledger.tables import SWEEP
 from sweeps.reports.status import SweepStatus, listed, read_status
 from sweeps.reports.status_table import bar, header_lines, overview, render, trial_table
+from sweeps.reports.terminal import print_whole
 from sweeps.trial import TrialKind, TrialState
 
 NOW = 1_000_000.0
@@ -208,7 +210,7 @@ def test_all_sweeps_are_listed_with_counts_and_state(ledger, begun, make_spec, d
     ledger.add_trial(trial(0))
     ledger.add_trial(trial(1, state=TrialState.RUNNING))
     drive()
-    (line,) = [line for line in text_of(overview(ledger)).splitlines() if "demo" in line]
+    (line,) = [line for line in text_of(overview(ledger, width=200)).splitlines() if "demo" in line]
     assert line.replace("│", " ").replace("┃", " ").split()[:6] == ["demo", "1", "0", "0", "0", "1"]
     assert "running, driven by process 77" in line
 
@@ -296,3 +298,118 @@ def test_trials_that_the_machines_failed_count_for_nothing(ledger, begun, make_s
     assert header_lines(at(ledger))[1] == (
         "2 of 2 trials ended, 1 complete, 2 failed, 1 failed by the machines, which count for nothing"
     )
+
+
+@pytest.fixture
+def crowded(ledger, begun, make_spec):
+    """A sweep with something to say in every column of the table, and with wide figures."""
+    begun(make_spec(name="demo", budget={"trials": 2000, "concurrency": 2}))
+    ledger.add_trial(
+        trial(0, 0.123456, seconds=45296.0, step=99_999, device="NVIDIA H200, GPU 13", worker="gpu-node-17:1234567")
+    )
+    running = trial(1, 0.61, state=TrialState.QUEUED, attempt=11, step=12_000, failure=FailureClass.OUT_OF_MEMORY)
+    ledger.add_trial(dataclasses.replace(running, config={**running.config, "steps": 120_000}))
+    ledger.start_attempt("demo", 1, worker="gpu-node-17:1234568")
+    ledger.update_trial("demo", 1, started=NOW - 45296.0)
+    metrics = {"source/val/miou": 0.61}
+    ledger.add_point("demo", 1, attempt=12, step=12_001, timestamp=NOW - 3723.0, metrics=metrics)
+    ledger.add_trial(trial(2, reused="camvid_day_to_dusk/1234", kind=TrialKind.REFERENCE, name="upper_bound"))
+    ledger.add_trial(trial(3, state=TrialState.INFEASIBLE))
+    return at(ledger)
+
+
+def printed(status, width):
+    """Return what a terminal of a width shows of the table: title -> whole cells."""
+    table = trial_table(status, status.trials, width=width)
+    lines = text_of(table, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
+    for title, cells in columns.items():
+        for line, cell in zip(lines, (title, *cells), strict=True):
+            assert cell in line, f"{title} of {line!r} was cut"
+    return columns
+
+
+@pytest.mark.parametrize(("width", "num_missing"), [(80, 8), (100, 8), (120, 6), (220, 1)])
+def test_a_narrow_table_leaves_columns_out_in_order_and_cuts_nothing(crowded, width, num_missing):
+    whole, narrow = printed(crowded, 1000), printed(crowded, width)
+    assert len(whole) == 14
+    assert all(narrow[title] == whole[title] for title in narrow)
+    order = ["settings", "worker", "device", "kind", "", "report", "attempts", "reused"]
+    assert set(whole) - set(narrow) == set(order[:num_missing])
+
+
+def test_only_a_name_is_shortened_and_in_its_middle_when_nothing_else_helps(crowded):
+    (title,) = [title for title in printed(crowded, 42) if "…" in title]
+    assert title.startswith("sou")
+    assert title.endswith("iou")
+    assert list(printed(crowded, 42)) == ["trial", "state", "step", title]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_of_sweeps_cuts_no_figure_and_no_state(ledger, begun, make_spec, width):
+    for name, state in (
+        ("camvid_day_to_dusk_with_all_methods", "out_of_budget"),
+        ("b", "interrupted"),
+        ("c", "finished"),
+    ):
+        begun(make_spec(name=name))
+        ledger.update_sweep(name, state=state, seconds=3600 * 12345.678)
+    for number in range(12):
+        ledger.add_trial(trial(number, sweep="b", state=TrialState.PRUNED if number < 11 else TrialState.COMPLETE))
+    lines = text_of(overview(ledger, width=width), width=width).splitlines()
+    titles = lines[0].split()
+    assert {"sweep", "complete", "open", "state"} <= set(titles)
+    row = next(line for line in lines if line.startswith("b "))
+    cells = dict(
+        zip([title for title in titles if title != "begun"], row.replace(_begun(row), "").split(), strict=True)
+    )
+    wide = {"sweep": "b", "complete": "1", "pruned": "11", "failed": "0", "infeasible": "0", "open": "0"}
+    wide |= {"hours": "12345.68", "state": "interrupted"}
+    assert cells == {title: wide[title] for title in cells}
+    assert any(line.rstrip().endswith("out of budget") for line in lines)
+    long = next(line for line in lines if line.startswith("camvid")).split()[0]
+    assert "…" not in long or (long.startswith("camvid") and long.endswith("methods"))
+
+
+def _begun(row):
+    found = re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", row)
+    return found[0] if found else "\0"
+
+
+def test_a_pipe_has_every_column_in_whole_and_no_colour(call, crowded):
+    code, out, _ = call("demo")
+    assert code == 0
+    assert "\x1b" not in out
+    for text in (
+        "gpu-node-17:1234567",
+        "NVIDIA H200, GPU 13",
+        "camvid_day_to_dusk/1234",
+        "reference: upper_bound",
+        "settings",
+    ):
+        assert text in out
+    assert "…" not in out
+
+
+def test_without_colour_a_terminal_shows_the_same_words(crowded, monkeypatch):
+    def shown(**options):
+        file = io.StringIO()
+        Console(file=file, force_terminal=True, width=120, **options).print(render(crowded, width=120))
+        return file.getvalue()
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = shown()
+    assert "\x1b[31m" not in plain  # red, of failures
+    monkeypatch.delenv("NO_COLOR")
+    strip = re.compile(r"\x1b\[[\d;]*m")
+    assert strip.sub("", plain) == strip.sub("", shown())
+
+
+def test_a_command_is_printed_in_one_piece_however_narrow_the_terminal_is(ledger, begun, make_spec):
+    begun(make_spec())
+    ledger.add_trial(trial(0))
+    file = io.StringIO()
+    narrow = Console(file=file, force_terminal=True, width=30)
+    print_whole(narrow, render(at(ledger), width=30))
+    assert "demo: not started; go on with `sweeps resume demo`\n" in file.getvalue()
