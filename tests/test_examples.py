@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -296,3 +297,31 @@ Path("drawn.json").write_text(json.dumps(drawn))
     assert drawn["traces"] == len({trial["model.backbone"] for trial in trained}) + 1
     assert (tmp_path / "demo" / "front.html").stat().st_size > 1000
     assert (tmp_path / "demo" / "runs" / "notebook" / "report.html").is_file()
+
+
+QUESTIONS = sorted((OWN.parent / "questions").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", QUESTIONS, ids=lambda path: path.stem)
+def test_a_sweep_for_a_question_is_right_and_says_commands_that_work(path: Path) -> None:
+    from sweeps.checks.makers import load_spec
+    from sweeps.cli.deploy import deploy_command
+    from sweeps.cli.report import report_command
+    from sweeps.cli.run import run_command
+
+    spec = load_spec(path)
+    assert spec.name == path.stem
+    assert spec.question.endswith("?")
+    kinds = {"run": run_command, "deploy": deploy_command, "report": report_command}
+    names = {spec.name}
+    commands = [
+        line.removeprefix("#   sweeps ") for line in path.read_text().splitlines() if line.startswith("#   sweeps ")
+    ]
+    assert commands[0].startswith(f"run examples/questions/{path.name} ")
+    for command in commands:
+        kind, *words = shlex.split(command)
+        options = kinds[kind].make_context(kind, words).params
+        if kind == "run":
+            names.add(load_spec(OWN.parents[1] / options["file"], changes=options["changes"]).name)
+        else:
+            assert {options["name"]} if kind == "deploy" else {*options["names"]} <= names
