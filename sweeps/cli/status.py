@@ -23,7 +23,7 @@ from sweeps.store import Store
 
 _EVERY_SECONDS = 2.0
 _DAY = 86_400.0
-_LINES_AROUND = 7  # of the terminal that the table of trials does not have
+_LINES_AROUND = 8  # of the terminal that the table of trials does not have
 
 
 def _parse_seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:

@@ -1,13 +1,11 @@
 """`sweeps ui`: MLflow's page of a store, with every trial in sight."""
 
-import threading
+import os
 import webbrowser
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
-from segda.errors import ConfigError
 from segda.masking import masked
 from sweeps.cli.options import examples, options
 from sweeps.commands.places import ledger_to_read
@@ -22,6 +20,7 @@ _MOST_LISTED = 10
         "sweeps ui",
         "sweeps ui camvid_day_to_dusk",
         "sweeps ui --store /archive/runs --port 5005 --no-browser",
+        "ssh -L 5000:127.0.0.1:5000 HOST     then open the link of a sweep there in the browser here",
     ),
 )
 @click.argument("name", required=False)
@@ -34,33 +33,28 @@ def ui_command(name: str | None, store_root: Path, ledger_url: str | None, port:
     """Serve MLflow's pages for a store, to this machine alone, and open the sweep NAME, or the one that began last.
 
     Every trial is a row with what was searched and what came of it; the picked one has a star, and the charts beside the table show
-    settings against outcome. A sweep that writes to a server of its own is opened there. Ctrl-C ends it.
+    settings against outcome. A sweep whose runs are at an MLflow server is opened there. Ctrl-C ends it.
     """
-    from sweeps.tracking.ui import pages, served  # MLflow takes seconds to import
+    from sweeps.commands.serving import has_screen, pages, served  # MLflow takes seconds to import
 
     store = Store.at(store_root)
     with ledger_to_read(store, ledger_url) as ledger:
-        found = pages(ledger, store)
-        if name is not None:
-            ledger.sweep(name)  # else a typing error would be taken for a sweep that MLflow does not have
-    chosen = next((page for page in found if name in (None, page.sweep)), None)
-    if chosen is None:
-        which = f"sweep {name!r}" if name else "any sweep of this store"
-        raise ConfigError(f"MLflow does not have {which} yet; `sweeps sync NAME --store {store.root}` sends it")
-    if urlsplit(chosen.uri).scheme in ("http", "https"):
-        address = f"{masked(chosen.uri).rstrip('/')}/{chosen.path}"
-        click.echo(f"{chosen.sweep} is at its own server: {address}")
-        if browser:
-            webbrowser.open(address)
+        found = pages(ledger, store, name=name)
+    opens = browser and has_screen(os.environ)
+    if found[0].is_at_server:
+        click.echo(f"The runs of {found[0].sweep} are at a server: {found[0].link(masked(found[0].uri))}")
+        if opens:
+            webbrowser.open(found[0].link(found[0].uri))
         return
-    with served(chosen.uri, port=port) as address:
-        for page in found[:_MOST_LISTED]:
-            if page.uri == chosen.uri:
-                click.echo(f"{page.sweep}: {address}/{page.path}")
-        click.echo("Ctrl-C ends it.")
-        if browser:
-            webbrowser.open(f"{address}/{chosen.path}")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            return
+    try:
+        with served(found[0].uri, port=port) as server:
+            for page in found[:_MOST_LISTED]:
+                click.echo(f"{page.sweep}: {page.link(server.address)}")
+            if len(found) > _MOST_LISTED:
+                click.echo(f"{len(found) - _MOST_LISTED} more sweeps: {server.address}")
+            click.echo("Ctrl-C ends it.")
+            if opens:
+                webbrowser.open(found[0].link(server.address))
+            server.wait_for_end()
+    except KeyboardInterrupt:
+        return

@@ -55,6 +55,7 @@ def render(status: SweepStatus, *, width: int) -> Group:
     named = {trial.number: trial for trial in [*shown, *([status.best] if status.best is not None else [])]}
     notes = footnotes(named.values(), processes=status.spec.resources.processes, of_methods=False)
     parts += [Text(note, style="dim") for note in notes]
+    parts.append(Text(f"every trial side by side in MLflow: {suggest('ui', status.record.name)}", style="dim"))
     return Group(*parts)
 
 

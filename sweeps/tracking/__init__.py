@@ -12,12 +12,15 @@ which the worker measured them). Workers never talk to MLflow.
 - `database`: MLflow's SQLite file, whole or absent
 - `trial_run`, `sweep_run`: what the runs hold
 - `aliases`, `saved_views`: short names, and pages of MLflow that show a sweep by them at once
-- `app`: MLflow's server with a first page that opens them (`mlflow ui --app-name sweeps`)
+- `app`, `view_keys`: MLflow's server with a first page that opens them (`mlflow ui --app-name sweeps`)
 - `registry`: the picked network as a registered model
 - `comparison`: whether MLflow holds what the ledger says
 """
 
 import os
+from typing import TYPE_CHECKING
+
+from segda.lazy import exports
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # The follower's own loop tries again; inside a call, MLflow's default of many slow retries would only hide what is wrong.
@@ -27,10 +30,22 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-from mlflow import MlflowClient
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
-from sweeps.tracking.comparison import compare
-from sweeps.tracking.follower import Tracker
-from sweeps.tracking.server import TrackingError, check_server, default_uri
+    from sweeps.tracking.comparison import compare
+    from sweeps.tracking.follower import Tracker
+    from sweeps.tracking.server import TrackingError, check_server, default_uri
 
 __all__ = ["MlflowClient", "Tracker", "TrackingError", "check_server", "compare", "default_uri"]
+
+# MLflow's server imports `app`, where nothing that trains need be installed.
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "mlflow": ("MlflowClient",),
+        "sweeps.tracking.comparison": ("compare",),
+        "sweeps.tracking.follower": ("Tracker",),
+        "sweeps.tracking.server": ("TrackingError", "check_server", "default_uri"),
+    },
+)

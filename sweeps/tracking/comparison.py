@@ -2,7 +2,7 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -16,7 +16,7 @@ from sweeps.ledger.records import SweepRecord
 from sweeps.metrics import sound
 from sweeps.store import Store
 from sweeps.suggestions import suggest
-from sweeps.tracking.aliases import alias_metrics
+from sweeps.tracking.aliases import alias_metrics, compared_metrics, every_metric, is_alias, is_alias_param
 from sweeps.tracking.artifacts import check_artifacts
 from sweeps.tracking.experiment import find_experiment, sweep_condition
 from sweeps.tracking.limits import key_name
@@ -162,7 +162,8 @@ def _params(both: _Both) -> Check:
         for record, run in both.pairs():
             if run.data.params != params_of(record):
                 wrong = dict(run.data.params.items() ^ params_of(record).items())
-                yield f"trial {record.number}: parameters differ: {', '.join(sorted(wrong))}"
+                hint = _of_short_names(filter(is_alias_param, wrong), both.sweep.name)
+                yield f"trial {record.number}: parameters differ: {', '.join(sorted(wrong))}{hint}"
 
     count = sum(len(run.data.params) for _, run in both.pairs())
     return check("parameters in MLflow are those of the ledger", count, problems())
@@ -172,10 +173,13 @@ def _figures(both: _Both, client: MlflowClient, ledger: Ledger) -> Check:
     found: list[str] = []
     count = behind = 0
     for record, run in both.pairs():
-        expected = _expected(ledger, record)
+        expected = _expected(ledger, record, both.spec)
+        old = {item.key: item for item in alias_metrics(record, every_metric(record, both.spec))}
         # Whatever is there is looked at, so that a figure that nobody reported is found too.
         for name in expected.keys() | set(run.data.metrics):
             wanted = expected.get(name, {})
+            if not wanted and name in old:  # of an objective that the sweep had before it was changed
+                wanted = {old[name].step: (old[name].timestamp, old[name].value)}
             history = client.get_metric_history(run.info.run_id, name)
             count += len(history)
             there = [point.step for point in history]
@@ -198,19 +202,25 @@ def _figures(both: _Both, client: MlflowClient, ledger: Ledger) -> Check:
                 (changed, "another value or time than reported"),
             ):
                 if steps:
-                    found.append(f"trial {record.number}, {name}: {what} at step {', '.join(map(str, steps[:5]))}")
+                    hint = _of_short_names(filter(is_alias, [name]), both.sweep.name)
+                    where = ", ".join(map(str, steps[:5]))
+                    found.append(f"trial {record.number}, {name}: {what} at step {where}{hint}")
     note = f"{behind} not there yet: a driver is at work" if behind else ""
     return Check("every metric in MLflow is there once, with the reported value and time", count, tuple(found), note)
 
 
-def _expected(ledger: Ledger, record: TrialRecord) -> dict[str, _Reports]:
+def _of_short_names(wrong: Iterable[str], sweep: str) -> str:
+    return f"; {suggest('sync', sweep)} puts short names right" if any(wrong) else ""
+
+
+def _expected(ledger: Ledger, record: TrialRecord, spec: SweepSpec) -> dict[str, _Reports]:
     expected: dict[str, _Reports] = defaultdict(dict)
     for point in ledger.points(record.sweep, record.number):
         for name, value in point.metrics.items():
             expected[key_name(name)][point.step] = milliseconds(point.timestamp), value
     # Sent behind the first figures, or at the end.
     if expected or record.state.is_finished:
-        for metric in alias_metrics(record):
+        for metric in alias_metrics(record, compared_metrics(spec)):
             expected[metric.key][metric.step] = metric.timestamp, metric.value
         for name, value in sound(record.profile).items():
             expected[f"profile/{name}"][0] = milliseconds(record.created), value

@@ -1,7 +1,6 @@
 """Brings MLflow up to date with the ledger, in a thread of its own, and goes on after an outage."""
 
 import logging
-import shlex
 import threading
 import time
 from urllib.parse import urlsplit
@@ -13,11 +12,12 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 from sweeps.tracking.database import file_identity
 from sweeps.tracking.limits import Refusals
 from sweeps.tracking.projection import Projection
 from sweeps.tracking.runs import locate
-from sweeps.tracking.saved_views import put_views, view_keys, view_path
+from sweeps.tracking.saved_views import view_keys, view_path
 from sweeps.tracking.server import (
     FAILURES,
     TrackingError,
@@ -61,7 +61,6 @@ class Tracker:
         is_server = urlsplit(self.uri).scheme in ("http", "https")
         self._artifacts = None if is_server else store.mlartifacts.as_uri()
         self._experiment = experiment or spec.name
-        self._found_experiment = self._experiment  # people may have renamed it
         self._link = ""  # to the sweep's view, behind the server's address
         self._refusals = Refusals()
         self._ledger = ledger
@@ -130,15 +129,10 @@ class Tracker:
 
     @property
     def where(self) -> str:
-        """How to look at the runs: the link to the sweep's view at a server, or the command that serves the store's file."""
+        """How to look at the runs: the link to the sweep's view at a server, or the command that serves its database."""
         if urlsplit(self.uri).scheme in ("http", "https"):
-            return f"{masked(self.uri).rstrip('/')}/{self._link} (experiment {self._found_experiment})"
-        if self.uri == default_uri(self._store):
-            command = shlex.join(["sweeps", "ui", self._spec.name, "--store", str(self._store.root)])
-            return f"{command} (experiment {self._found_experiment})"
-        return (
-            f"mlflow ui --app-name sweeps --backend-store-uri {masked(self.uri)} (experiment {self._found_experiment})"
-        )
+            return f"{masked(self.uri).rstrip('/')}/{self._link}"
+        return suggest("ui", self._spec.name).strip("`")
 
     @property
     def refused(self) -> dict[str, str]:
@@ -155,7 +149,7 @@ class Tracker:
             TrackingError: something could not be sent.
         """
         try:
-            (self._projection or self._locate()).forget()
+            self._locate(repair=True).forget()
             self.sync(final=final)
         except FAILURES as error:
             raise TrackingError(
@@ -211,7 +205,7 @@ class Tracker:
             self._projection = None
             raise
 
-    def _locate(self) -> Projection:
+    def _locate(self, *, repair: bool = False) -> Projection:
         if self._client is None:
             self._client = open_client(self.uri, store=self._store)
         else:
@@ -223,15 +217,14 @@ class Tracker:
             ledger=self._ledger,
             spec=self._spec,
             refusals=self._refusals,
+            repair=repair,
         )
-        record = self._ledger.sweep(self._spec.name)
-        with self._refusals.skipping(self._client, "views of the sweep", run_id=runs.parent):
-            put_views(self._client, runs.experiment, record, self._spec)
-        self._link = view_path(runs.experiment.experiment_id, view_keys(record)[0])
+        self._link = view_path(runs.experiment.experiment_id, view_keys(self._ledger.sweep(self._spec.name))[0])
         self._file = file_identity(self.uri)
-        self._found_experiment = runs.experiment.name
-        self._projection = Projection(self._client, runs, ledger=self._ledger, spec=self._spec, store=self._store)
-        return self._projection
+        projection = Projection(self._client, runs, ledger=self._ledger, spec=self._spec, store=self._store)
+        projection.show(self._ledger.trials(self._spec.name))
+        self._projection = projection
+        return projection
 
     def _is_driven(self) -> bool:
         return is_driven(self._ledger, self._spec.name)

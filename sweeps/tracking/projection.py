@@ -1,7 +1,7 @@
 """Sends to MLflow what the ledger and the trials' folders have and MLflow has not."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -14,14 +14,16 @@ from sweeps.ledger.database import Ledger
 from sweeps.metrics import has_doubts
 from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
-from sweeps.tracking.aliases import alias_metrics
+from sweeps.tracking.aliases import alias_metrics, compared_metrics
 from sweeps.tracking.experiment import sweep_id
 from sweeps.tracking.registry import register
 from sweeps.tracking.runs import CURSOR, DONE, SweepRuns, TrialRun, create_trial_run, cursor_text
+from sweeps.tracking.saved_views import put_views
 from sweeps.tracking.server import log_metrics, log_params, put_tags
 from sweeps.tracking.sweep_run import send_summary
 from sweeps.tracking.trial_run import (
-    COLOR,
+    PICKED_COLOR,
+    STAR,
     STATE_TAGS,
     metrics_of,
     params_of,
@@ -31,6 +33,7 @@ from sweeps.tracking.trial_run import (
     send_files,
     state_tags,
 )
+from sweeps.tracking.view_keys import COLOR
 from sweeps.trial import TrialRecord
 
 _POINTS_PER_PASS = 500
@@ -54,6 +57,7 @@ class Projection:
         self._ledger = ledger
         self._spec = spec
         self._store = store
+        self._compared = compared_metrics(spec)
         self._summarized = 0  # trials that had ended when the sweep's run was updated last
 
     def forget(self) -> None:
@@ -128,7 +132,7 @@ class Projection:
     def _send_profile(self, run: TrialRun, record: TrialRecord) -> None:
         """Send the efficiency of a trial's architecture, behind its first metrics."""
         if not run.has_profile:
-            figures = [*profile_metrics(record), *alias_metrics(record)]
+            figures = [*profile_metrics(record), *alias_metrics(record, self._compared)]
             log_metrics(self._client, run.id, figures, self._runs.refusals)
             run.has_profile = not has_doubts(record.profile)
 
@@ -138,15 +142,11 @@ class Projection:
             return
         if record.state.is_finished:
             self._send_profile(run, record)
-            log_metrics(self._client, run.id, alias_metrics(record), self._runs.refusals)
+            log_metrics(self._client, run.id, alias_metrics(record, self._compared), self._runs.refusals)
             folder = self._folder(record)
             refusals = self._runs.refusals
             run.files = send_files(self._client, run.id, record, folder=folder, known=run.files, refusals=refusals)
-        wanted = state_tags(record, processes=self._spec.resources.processes, is_picked=COLOR in run.tags)
-        known = {name: value for name, value in run.tags.items() if name in STATE_TAGS}
-        if wanted != known:
-            put_tags(self._client, run.id, wanted, known, self._runs.refusals)
-            run.tags = {name: value for name, value in run.tags.items() if name not in known} | wanted
+        self._put_state_tags(run, record)
         if run.status != status:
             put_status(self._client, run.id, record, status=status)
             run.status = status
@@ -154,6 +154,14 @@ class Projection:
             # Last: a run without this tag is sent again by the next driver.
             self._client.set_tag(run.id, DONE, _final(record))
             run.tags[DONE] = _final(record)
+
+    def _put_state_tags(self, run: TrialRun, record: TrialRecord) -> None:
+        is_picked = record.number == self._runs.picked
+        wanted = state_tags(record, processes=self._spec.resources.processes, is_picked=is_picked)
+        known = {name: value for name, value in run.tags.items() if name in STATE_TAGS}
+        if wanted != known:
+            put_tags(self._client, run.id, wanted, known, self._runs.refusals)
+            run.tags = {name: value for name, value in run.tags.items() if name not in known} | wanted
 
     def _folder(self, record: TrialRecord, *, with_checkpoint: bool = False) -> Path:
         """Return the folder with a trial's files, which are first brought here if the sweep keeps them elsewhere."""
@@ -175,19 +183,37 @@ class Projection:
         with self._skipping("what the sweep's run shows", self._runs.parent):
             send_summary(self._client, self._runs, view, reports=reports)
             self._move_star(view)
+        self.show(view.trials)
         return view
 
+    def show(self, trials: Sequence[TrialRecord]) -> None:
+        """Let MLflow have the sweep's saved views, and the links to them.
+
+        Args:
+            trials: what came of the sweep so far.
+
+        Raises:
+            MlflowException: a call failed.
+        """
+        place = self._runs.experiment.experiment_id
+        with self._skipping("views of the sweep", self._runs.parent):
+            put_views(self._client, place, self._ledger.sweep(self._spec.name), self._spec, trials)
+
     def _move_star(self, view: SweepView) -> None:
-        """Mark the run of the picked trial, and no other one."""
-        number = view.picked.number if view.picked is not None else None
+        """Mark the run of the picked trial, and no other one; colors that people have given to runs stay."""
         for trial in view.trials:
             run = self._runs.trials.get(trial.number)
-            is_picked = trial.number == number
-            if run is not None and is_picked != (COLOR in run.tags):
-                wanted = state_tags(trial, processes=self._spec.resources.processes, is_picked=is_picked)
-                known = {name: value for name, value in run.tags.items() if name in STATE_TAGS}
-                put_tags(self._client, run.id, wanted, known, self._runs.refusals)
-                run.tags = {name: value for name, value in run.tags.items() if name not in known} | wanted
+            is_picked = trial.number == self._runs.picked
+            if run is None:
+                continue
+            if is_picked != run.tags.get("mlflow.runName", "").startswith(STAR):
+                self._put_state_tags(run, trial)
+            if is_picked and COLOR not in run.tags:
+                self._client.set_tag(run.id, COLOR, PICKED_COLOR)
+                run.tags[COLOR] = PICKED_COLOR
+            elif not is_picked and run.tags.get(COLOR) == PICKED_COLOR:
+                self._client.delete_tag(run.id, COLOR)
+                del run.tags[COLOR]
 
     def _send_picked(self, view: SweepView) -> None:
         """Send the picked network: its checkpoint, and its model if the sweep asks for it."""

@@ -20,7 +20,7 @@ from segda.config import TrainConfig
 from segda.config_problems import validated
 from segda.masking import masked, reason
 from sweeps.suggestions import suggest
-from sweeps.tracking.aliases import METRICS, PARAMS
+from sweeps.tracking.aliases import is_alias_param
 from sweeps.tracking.server import FAILURES, TrackingError, look_at
 
 
@@ -103,7 +103,7 @@ def unflatten(params: Mapping[str, str]) -> dict[str, Any]:
     """
     plain: dict[str, Any] = {}
     for name, text in params.items():
-        if name in PARAMS:
+        if is_alias_param(name):
             continue
         *parents, last = name.split(".")
         place = plain
@@ -151,8 +151,9 @@ def _read(files: Mapping[str, Path], name: str) -> dict[str, Any]:
 
 def _reports(client: MlflowClient, run: Run) -> dict[int, dict[str, float]]:
     reports: dict[int, dict[str, float]] = defaultdict(dict)
-    for name in sorted(run.data.metrics.keys() - METRICS):
+    for name in sorted(run.data.metrics):
         if not name.startswith("profile/"):  # of the architecture, not of the training
             for point in client.get_metric_history(run.info.run_id, name):
-                reports[point.step][name] = point.value
+                if point.step > 0:  # short names are at step 0, where no training reports
+                    reports[point.step][name] = point.value
     return {step: reports[step] for step in sorted(reports)}

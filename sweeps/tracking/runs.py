@@ -20,7 +20,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Point
 from sweeps.reports.markdown import markdown_line
-from sweeps.tracking.aliases import METRICS
+from sweeps.tracking.aliases import PARAMS, is_alias, tells_otherwise
 from sweeps.tracking.experiment import CONFIGURED, open_experiment, sweep_condition, sweep_id
 from sweeps.tracking.limits import LONGEST_NAME, Refusals, cut, limited_tags
 from sweeps.tracking.server import log_text, milliseconds, search
@@ -76,9 +76,22 @@ class SweepRuns:
     cursor: int
     refusals: Refusals
 
+    @property
+    def picked(self) -> int | None:
+        """Number of the trial that the sweep's run says is picked."""
+        number = self.parent_tags.get("sweep.picked")
+        return None if number is None else int(number)
+
 
 def locate(
-    client: MlflowClient, *, experiment: str, artifacts: str | None, ledger: Ledger, spec: SweepSpec, refusals: Refusals
+    client: MlflowClient,
+    *,
+    experiment: str,
+    artifacts: str | None,
+    ledger: Ledger,
+    spec: SweepSpec,
+    refusals: Refusals,
+    repair: bool = False,
 ) -> SweepRuns:
     """Find the runs of a sweep, make what every sweep has, and remove what is double or of another history of the ledger.
 
@@ -89,6 +102,7 @@ def locate(
         ledger: what is projected; it is told which runs are whose.
         spec: the sweep.
         refusals: is told what MLflow refuses.
+        repair: whether runs whose short names tell something else than the ledger are made anew, since MLflow takes nothing back.
 
     Raises:
         MlflowException: a call failed.
@@ -111,10 +125,15 @@ def locate(
         if _is_foreign(client, kept, records[number], ledger, look_closely=cursor is None):
             _remove(client, [kept], f"the ledger has another history of trial {number}: it was restored from a backup")
             continue
+        if repair and tells_otherwise(kept, records[number], spec):
+            _remove(client, [kept], f"its short names are not those of trial {number}, and MLflow changes none")
+            continue
         if kept.data.tags.get("mlflow.parentRunId") != parent.info.run_id:
             client.set_tag(kept.info.run_id, "mlflow.parentRunId", parent.info.run_id)
-        tags = {name: value for name, value in kept.data.tags.items() if cursor is not None or name != DONE}
-        trials[number] = TrialRun(kept.info.run_id, kept.info.status, tags, has_params=bool(kept.data.params))
+        has_params = kept.data.params.keys() >= PARAMS  # not of a version that had no short names
+        is_sent = cursor is not None and has_params
+        tags = {name: value for name, value in kept.data.tags.items() if is_sent or name != DONE}
+        trials[number] = TrialRun(kept.info.run_id, kept.info.status, tags, has_params=has_params)
     is_whole = True
     for number, trial in records.items():
         is_here = number in trials
@@ -158,7 +177,7 @@ def _is_foreign(client: MlflowClient, run: Run, record: TrialRecord, ledger: Led
     """
     if run.data.tags.get("sweep.key") != record.key:
         return True
-    reported = sorted(name for name in run.data.metrics.keys() - METRICS if not name.startswith("profile/"))
+    reported = sorted(name for name in run.data.metrics if not (name.startswith("profile/") or is_alias(name)))
     if not look_closely or not reported:
         return False
     # The metrics of a report share step and time, so one of them is enough.

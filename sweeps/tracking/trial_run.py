@@ -25,14 +25,13 @@ from sweeps.tracking.server import log_tables, milliseconds, put_tags
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 STAR = "★"  # in front of the name of the picked trial's run
-COLOR = "mlflow.runColor"
-_PICKED_COLOR = "#e8a400"
+PICKED_COLOR = "#e8a400"  # of its dot and of what it is in charts
 # Kept in step with the record as long as the trial is open.
 STATE_TAGS = frozenset(
     {
         *("sweep.state", "sweep.attempts", "sweep.worker", "sweep.device", "sweep.seconds"),
         *("sweep.micro_batch", "sweep.marked", "sweep.reused", "sweep.failure", "sweep.error", "mlflow.runName"),
-        *(STATE, COLOR),
+        STATE,
     }
 )
 FILES = (
@@ -105,7 +104,6 @@ def state_tags(record: TrialRecord, *, processes: int, is_picked: bool) -> dict[
     }
     seconds = f"{record.seconds:.1f}" if record.seconds else None
     optional = {
-        COLOR: _PICKED_COLOR if is_picked else None,
         "sweep.worker": record.worker,
         "sweep.device": record.device,
         "sweep.seconds": seconds,

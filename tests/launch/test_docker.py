@@ -122,6 +122,9 @@ def test_no_image_runs_as_root_and_each_has_a_health_check():
     for stage in ("node", "mlflow", "postgres"):
         assert "\nHEALTHCHECK " in stages[stage]
         assert "\nENTRYPOINT " in stages[stage]
+    # The server's page that shows sweeps comes with the project.
+    assert "--app-name sweeps" in (DOCKER / "mlflow-server").read_text()
+    assert "COPY --from=project /install /opt/venv" in stages["mlflow"]
     # Dependencies come before the sources, so that a change of the sources builds in seconds.
     assert "COPY segda" not in stages["cpu-dependencies"] + stages["cuda-dependencies"]
 
