@@ -172,8 +172,13 @@ def alias_of_path(path: str) -> str:
 
 
 def is_alias_param(name: str) -> bool:
-    """Return whether a run's parameter is a short name."""
-    return name in PARAMS or " " in name
+    """Return whether a run's parameter is a short name.
+
+    Example:
+        >>> is_alias_param("LR"), is_alias_param("style probability"), is_alias_param("data.names.wet road")
+        (True, True, False)
+    """
+    return name in PARAMS or (" " in name and "." not in name)
 
 
 def _weight(method: Any) -> float:
@@ -249,7 +254,8 @@ def tells_otherwise(run: Run, record: TrialRecord, spec: SweepSpec) -> bool:
         record: the trial.
         spec: its sweep.
     """
-    if any(run.data.params.get(name, value) != value for name, value in alias_params(record).items()):
+    said = alias_params(record)
+    if any(said.get(name) != value for name, value in run.data.params.items() if is_alias_param(name)):
         return True
     known = {metric.key: metric.value for metric in alias_metrics(record, every_metric(record, spec))}
     reported = {key_name(name) for name in record.metrics}

@@ -55,8 +55,8 @@ _MOST_AXES = 6  # of the parallel plot, beside outcomes
 _RUN, _DATE, _DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"  # MLflow shows them in any case
 # Pixels: with a few searched parameters, all columns stand on a screen of 1600.
 _WIDTHS = {
-    **{_RUN: 190, _DATE: 46, _DURATION: 72, f"tags.`{STATE}`": 80, f"params.`{METHOD}`": 78, f"params.`{NETWORK}`": 92},
-    **{f"params.`{STYLE}`": 84, f"params.`{LR}`": 70, f"params.`{LAMBDA}`": 72},
+    **{_RUN: 190, _DATE: 46, _DURATION: 72, f"tags.`{STATE}`": 90, f"params.`{METHOD}`": 78, f"params.`{NETWORK}`": 92},
+    **{f"params.`{STYLE}`": 94, f"params.`{LR}`": 70, f"params.`{LAMBDA}`": 72},
 }
 _LETTER, _AROUND, _NARROWEST = 7, 34, 72  # of a column's name
 
