@@ -1,21 +1,22 @@
 # Everything goes through a virtual environment in .venv, made from requirements.lock on first use.
 #   make demo    the whole product on built-in data: data, sweep, report (a few minutes)
-#   make test    format, lint, types, tests
+#   make test    format, lint, types, documentation, tests
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test check format lint types tests lock images stack clean
+.PHONY: help demo test check format lint types docs tests lock images stack clean
 
 help:
 	@echo "make demo    run a small sweep on built-in data and write its report to $(DEMO)/"
-	@echo "make test    set up, then check format, lint, types and run the tests (what CI runs)"
+	@echo "make test    set up, then check format, lint, types and documentation and run the tests (what CI runs)"
+	@echo "make docs    build the documentation into site/; a broken link is an error"
 	@echo "make format  rewrite the sources in the project's format"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 	@echo "make images  build the images of the sweep and of MLflow"
 	@echo "make stack   build everything and run the demo in a cluster of containers"
-	@echo "make clean   remove $(DEMO)/ and caches (not .venv)"
+	@echo "make clean   remove $(DEMO)/, site/ and caches (not .venv)"
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...")'
@@ -32,7 +33,7 @@ demo: .venv/.installed
 	@rm -rf $(DEMO)/runs
 	$(BIN)/sweeps run sweeps/configs/demo.yaml --store $(DEMO)/runs --data-root scenes=$(DEMO)/scenes
 
-test: lint types tests
+test: lint types docs tests
 
 check: test
 
@@ -44,6 +45,11 @@ lint: .venv/.installed
 types: .venv/.installed
 	@echo "== Types"
 	$(BIN)/mypy
+
+# Tables of keys, commands, methods and networks are made from the code on the way, networks measured: about a minute.
+docs: .venv/.installed
+	@echo "== Documentation"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 tests: .venv/.installed
 	@echo "== Tests"
@@ -70,4 +76,4 @@ stack:
 	docker/run-stack
 
 clean:
-	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
