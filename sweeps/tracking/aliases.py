@@ -10,6 +10,7 @@ A trial's parameters never change in MLflow, so short ones follow from its confi
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 
 from mlflow.entities import Metric, Run
@@ -140,7 +141,7 @@ def alias_params(record: TrialRecord) -> dict[str, str]:
     method = [value_at(config, path) for path in ("method.name", "method.host.name", "method.discriminator")]
     network = [value_at(config, path) for path in ("model.name", "model.backbone", "model.variant")]
     # A network that a start brings has the name of its file.
-    begun = str(value_at(config, "start.checkpoint") or "unknown").rpartition("/")[2].rpartition(".")[0]
+    begun = PurePath(str(value_at(config, "start.checkpoint") or "unknown")).stem
     rate = value_at(config, "optimizer.lr")
     own = {
         alias_of_path(path): decimal(value) if isinstance(value, float) else str(value)
@@ -149,7 +150,7 @@ def alias_params(record: TrialRecord) -> dict[str, str]:
     }
     return own | {
         METHOD: short((part for part in method if part), _METHODS),
-        NETWORK: short([part for part in network if part] or [begun or "unknown"], _NETWORKS),
+        NETWORK: short([part for part in network if part] or [begun], _NETWORKS),
         STYLE: short([value_at(config, "data.style.name") or "none"], _STYLES),
         LR: decimal(rate) if _is_number(rate) else "0",
         LAMBDA: decimal(_weight(config.get("method"))),
@@ -165,10 +166,13 @@ def alias_of_path(path: str) -> str:
     """Return the short name of a searched parameter: with a space, which no key of a configuration has.
 
     Example:
-        >>> alias_of_path("data.style.probability"), alias_of_path("method.warm_up")
-        ('style probability', 'method warm up')
+        >>> alias_of_path("data.style.probability"), alias_of_path("method.warm_up"), alias_of_path("data.augmentation")
+        ('style probability', 'method warm up', 'data augmentation')
+        >>> alias_of_path("pruning.segmenter.schedule.end")
+        'segmenter schedule end'
     """
-    return key_name(" ".join(path.removesuffix(".name").split(".")[-2:]).replace("_", " "))
+    first, *others = path.split(".")
+    return key_name(" ".join(others if len(others) > 1 else [first, *others]).replace("_", " "))
 
 
 def is_alias_param(name: str) -> bool:

@@ -38,7 +38,7 @@ _SCRIPT = """
     const views = (JSON.parse(asked.responseText).experiment.tags || [])
       .filter((tag) => tag.key.startsWith(NAMES.tag))
       .map((tag) => ({ key: tag.key, ...JSON.parse(tag.value) }))
-      .sort((one, other) => other.createdAt - one.createdAt);
+      .sort((one, other) => (other.createdAt || 0) - (one.createdAt || 0));
     const page = NAMES.page.replace("ID", place[1]), note = noted + "." + place[1];
     const latest = views.length ? views[0].key : null;
     if (kept.getItem(note) === latest) return;

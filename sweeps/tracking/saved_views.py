@@ -121,13 +121,21 @@ def page_path(experiment: Experiment, record: SweepRecord) -> str:
     """
     key, _ = view_keys(record)
     made = {
-        name.removeprefix(TAG): int(json.loads(value)["createdAt"])
+        name.removeprefix(TAG): _created(value)
         for name, value in experiment.tags.items()
         if name.startswith(f"{TAG}{TABLE}")
     }
     if made and made.get(key) == max(made.values()):
         return f"#/experiments/{experiment.experiment_id}/runs"
     return view_path(experiment.experiment_id, key)
+
+
+def _created(view: str) -> float:
+    """Return when a view was made; whoever overrides one on the page may write something else."""
+    try:
+        return float(json.loads(view)["createdAt"])
+    except (ValueError, TypeError, KeyError):
+        return 0.0
 
 
 def put_views(

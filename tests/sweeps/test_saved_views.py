@@ -26,6 +26,7 @@ from segda.models.trunks import BACKBONES
 from segda.transforms.styles import STYLES
 from sweeps.commands import serving
 from sweeps.commands.serving import pages, served
+from sweeps.file.fields import VARIANTS, known_paths
 from sweeps.tracking import MlflowClient, Tracker, aliases, app, default_uri
 from sweeps.tracking.aliases import METHOD, NETWORK, PARAMS, SOURCE, STYLE, TARGET, alias_metrics, alias_params
 from sweeps.tracking.reading import unflatten
@@ -86,6 +87,14 @@ def test_no_two_parts_of_ours_have_the_same_short_name():
         said = [alias_params(record)[name] for record in ours]
         assert [text for text in said if said.count(text) > 1] == []
         assert max(map(len, said)) <= 10
+
+
+def test_no_two_paths_that_can_be_searched_have_the_same_short_name():
+    paths = known_paths({part: catalog.usable() for part, catalog in VARIANTS.items()})
+    said = [aliases.alias_of_path(path) for path in set(paths) if aliases.has_own_alias(path)]
+    assert len(said) > 50
+    assert [name for name in said if said.count(name) > 1] == []
+    assert all(aliases.is_alias_param(name) for name in said)
 
 
 def test_what_else_is_searched_has_a_rounded_name_where_a_trial_has_it():
