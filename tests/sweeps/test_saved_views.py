@@ -526,7 +526,7 @@ def test_sweeps_ui_shows_every_trial_without_a_click_and_ends_with_its_server(
             assert "shared view" not in seen
         finally:
             command.send_signal(signal.SIGINT)
-        assert command.wait(30) == 0
+        assert command.wait(120) == 0
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(link, timeout=5)
 
