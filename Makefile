@@ -49,7 +49,7 @@ types: .venv/.installed
 # Tables of keys, commands, methods and networks are made from the code on the way, networks measured: about a minute.
 docs: .venv/.installed
 	@echo "== Documentation"
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 tests: .venv/.installed
 	@echo "== Tests"

@@ -9,7 +9,6 @@ import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -20,6 +19,7 @@ log = logging.getLogger("mkdocs.hooks.segda")
 
 _COPIES = "repository"  # folder of the site
 _TABLE = re.compile(r"^<!-- table: (\S+) -->$", flags=re.MULTILINE)
+# Code has no links; the text of a link, [`like this`](page.md), may be code.
 _CODE = re.compile(r"(^(?P<fence>`{3,}).*?^(?P=fence)$|`[^`\n]+`(?!\]))", flags=re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))")
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sql": "sql", "": "sh"}
@@ -101,7 +101,7 @@ def _page(path: Path, target: str) -> str:
     return f"# {target}\n\n`````{_LANGUAGES.get(path.suffix, 'text')}\n{path.read_text().rstrip()}\n`````\n"
 
 
-def _redirected(target: str, origin: str, here: str, files: Files) -> Any:
+def _redirected(target: str, origin: str, here: str, files: Files) -> str:
     """Return a link of a file of the repository as it has to be on the site; one that leads nowhere stays, and is warned of."""
     if _is_elsewhere(target):
         return target

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
+import yaml
 from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 
@@ -185,7 +186,9 @@ def _default(field: FieldInfo) -> str:
         return _code(str(value).lower())
     if isinstance(value, tuple | list):
         if any(isinstance(item, BaseModel) for item in value):
-            return _code([item.model_dump() for item in value])
+            return _code(
+                yaml.safe_dump([item.model_dump() for item in value], default_flow_style=True, sort_keys=False).strip()
+            )
         return _code(f"[{', '.join(map(str, value))}]")
     if isinstance(value, dict):
         return _code("{}")
@@ -223,6 +226,14 @@ def _names(field: FieldInfo) -> str:
     return "" if catalog is None else ", ".join(_code(name) for name in catalog)
 
 
+def _stands_for(field: FieldInfo) -> str:
+    """Return what a group of settings without a description is."""
+    catalog, group = _named(field), _group(field)
+    if catalog is not None:
+        return f"the {catalog.noun}; a name alone is not enough, write `{{name: ...}}`"
+    return "" if group is None else _first(_doc(group))
+
+
 def _rows(model: type[BaseModel], path: str) -> list[list[str]]:
     rows = []
     for name, field in model.model_fields.items():
@@ -233,7 +244,7 @@ def _rows(model: type[BaseModel], path: str) -> list[list[str]]:
                 f"{kind}; {bounds}" if bounds else kind,
                 _default(field),
                 _searched(field),
-                field.description or "",
+                field.description or _stands_for(field),
             ]
         )
     return rows
@@ -321,7 +332,7 @@ def methods() -> str:
         method = METHODS[name]
         doc = _doc(method)
         needs = [
-            *(["a few labelled target images"] if method.needs_few_shot else []),
+            *(["a few labeled target images"] if method.needs_few_shot else []),
             *(["external labels"] if method.needs_external_labels else []),
             *(["target labels; never picked"] if method.supervision == "target" else []),
         ]

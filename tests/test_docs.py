@@ -5,6 +5,7 @@ rest up to its options. Their own tests run them: tests/test_readme.py, tests/se
 """
 
 import ast
+import doctest
 import importlib
 import inspect
 import math
@@ -12,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +56,8 @@ QUICK = (
     "segda export",
     "sweeps check",
     "sweeps status",
+    "sweeps show",
+    "sweeps logs",
     "sweeps report",
     "sweeps export",
 )
@@ -281,6 +285,10 @@ def test_a_table_has_every_name_of_its_catalog(table, catalog, tables, monkeypat
     assert set(catalog) <= {row.split("`")[1] for row in rows}
 
 
+def test_examples_of_the_tables_hold(tables):
+    assert doctest.testmod(tables) == (0, 2)
+
+
 def test_a_table_says_of_a_key_what_the_class_says(tables):
     rows = {row.split("`")[1]: row for row in tables.training().splitlines() if row.startswith("| `")}
     assert rows["batch_size"].split(" | ")[1:4] == ["whole number; ≥ 2, ≤ 4,096", "`4`", "`4`, `8`, `16`"]
@@ -296,3 +304,31 @@ def test_a_table_says_of_a_key_what_the_class_says(tables):
         "search.PATH.when",
         "objectives[].metric",
     } <= set(rows)
+
+
+def test_make_docs_fails_by_a_broken_link_and_an_unknown_table(tmp_path):
+    (line,) = re.findall(r"-m mkdocs (build .*)", (REPOSITORY / "Makefile").read_text())
+    whole = (REPOSITORY / "mkdocs.yml").read_text()
+    (tmp_path / "mkdocs.yml").write_text(whole.partition("\nnav:")[0] + "\n")
+    (tmp_path / "docs").mkdir()
+    for name in ("hooks.py", "tables.py", "site.css"):
+        shutil.copy(DOCS / name, tmp_path / "docs")
+    shutil.copy(REPOSITORY / "LICENSE", tmp_path)
+    (tmp_path / "docs" / "index.md").write_text(
+        "# Page\n\n[a](missing.md) [b](../gone.md) [c](#nowhere) [d](../LICENSE) `[e](../code.md)`\n\n<!-- table: none -->\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", *line.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode != 0
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("WARNING")]
+    assert len(warnings) == 4
+    for wrong in ("missing.md", "../gone.md", "#nowhere", "'none'"):
+        assert any(wrong in warning for warning in warnings)
+    assert "MIT License" in (tmp_path / "site" / "repository" / "LICENSE.html").read_text()
