@@ -516,7 +516,10 @@ def test_sweeps_ui_shows_every_trial_without_a_click_and_ends_with_its_server(
     complete(ledger, spec, 0, 0.25)
     complete(ledger, spec, 1, 0.5)
     synced(tracker, final=True)
-    words = [sys.executable, "-c", "from sweeps.main import main; main()", "ui", "--store", str(mlflow_store.root)]
+    # As in a terminal: who runs tests in the background lets their children ignore Ctrl-C.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heard}; from sweeps.main import main; main()"
+    words = [sys.executable, "-c", program, "ui", "--store", str(mlflow_store.root)]
     with subprocess.Popen([*words, "--no-browser"], stdout=subprocess.PIPE, text=True) as command:
         try:
             link = command.stdout.readline().removeprefix("demo: ").strip()
@@ -524,9 +527,10 @@ def test_sweeps_ui_shows_every_trial_without_a_click_and_ends_with_its_server(
             seen = page_texts(link, tmp_path / "browser")
             assert [text for text in TEXTS if text not in seen] == []
             assert "shared view" not in seen
-        finally:
             command.send_signal(signal.SIGINT)
-        assert command.wait(120) == 0
+            assert command.wait(120) == 0
+        finally:
+            command.terminate()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(link, timeout=5)
 
