@@ -22,7 +22,7 @@ _TABLE = re.compile(r"^<!-- table: (\S+) -->$", flags=re.MULTILINE)
 # Code has no links; the text of a link, [`like this`](page.md), may be code.
 _CODE = re.compile(r"(^(?P<fence>`{3,}).*?^(?P=fence)$|`[^`\n]+`(?!\]))", flags=re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))")
-_LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sql": "sql", "": "sh"}
+_LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sql": "sql"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -96,9 +96,11 @@ def _copy(target: str) -> str:
 
 
 def _page(path: Path, target: str) -> str:
+    text = path.read_text()
     if target.endswith(".md"):
-        return path.read_text()
-    return f"# {target}\n\n`````{_LANGUAGES.get(path.suffix, 'text')}\n{path.read_text().rstrip()}\n`````\n"
+        return text
+    language = "sh" if text.startswith("#!") else _LANGUAGES.get(path.suffix, "text")
+    return f"# {target}\n\n`````{language}\n{text.rstrip()}\n`````\n"
 
 
 def _redirected(target: str, origin: str, here: str, files: Files) -> str:
