@@ -285,7 +285,7 @@ BAD_RUNS: list[tuple[Callable[[Place], list[str]], str]] = [
     (unknown_method, r"'source_onyl' \(did you mean 'source_only'\?\)"),
     (setting_of_another_method, r"tiny\.yaml:\d+: method\.lambda_adv: unknown key"),
     (not_yaml, r"tiny\.yaml:\d+: not valid YAML"),
-    (missing_configuration, r"tiny\.yaml' does not exist"),
+    (missing_configuration, r"tiny\.yaml: there is no such file"),
     (unknown_gpu, r"cuda:7 .*this machine has \d+ CUDA device"),
     (unknown_device, r"auto, cpu, cuda or cuda:<n>, got 'gpu'"),
     (
