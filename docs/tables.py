@@ -441,13 +441,18 @@ def _plain(catalog: Catalog[Any]) -> str:
 def commands() -> str:
     """Return all commands with their options."""
     parts = []
+    for name, command in _commands():
+        with click.Context(command, info_name=name) as context:
+            parts += _command(command, context)
+    return "\n\n".join(parts)
+
+
+def _commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands of both programs with their whole names."""
     for program in (segda_cli, sweeps_cli):
         with click.Context(program, info_name=program.name) as context:
             for name in program.list_commands(context):
-                command = program.get_command(context, name)
-                with click.Context(command, info_name=f"{program.name} {name}") as inner:
-                    parts += _command(command, inner)
-    return "\n\n".join(parts)
+                yield f"{program.name} {name}", program.get_command(context, name)
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -469,12 +474,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def command_list() -> str:
     """Return all commands, one line each."""
-    rows = []
-    for program in (segda_cli, sweeps_cli):
-        with click.Context(program, info_name=program.name) as context:
-            for name in program.list_commands(context):
-                command = program.get_command(context, name)
-                rows.append([_code(f"{program.name} {name}"), command.get_short_help_str(200)])
+    rows = [[_code(name), command.get_short_help_str(200)] for name, command in _commands()]
     return _table(["command", "what it is for"], rows)
 
 

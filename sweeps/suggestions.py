@@ -12,6 +12,9 @@ import sqlalchemy as sa
 
 from segda.masking import masked
 
+_TAKES_NO_LEDGER = frozenset({"check", "reproduce"})
+_TAKES_NO_STORE = frozenset({"check"})
+
 
 @dataclass(frozen=True)
 class Place:
@@ -25,10 +28,25 @@ class Place:
     store: Path | None = None
     ledger: str | None = None
 
+    def command(self, *words: str) -> str:
+        """Return a command of this program, quoted for a shell, with the place of its sweep.
+
+        Args:
+            *words: the command and its arguments; one in capitals is for the reader to fill in.
+
+        Example:
+            >>> Place(store=Path("/data/my runs")).command("resume", "demo", "--hours", "H")
+            "sweeps resume demo --hours H --store '/data/my runs'"
+        """
+        place = []
+        if self.store is not None and words[0] not in _TAKES_NO_STORE:
+            place += ["--store", str(self.store)]
+        if self.ledger is not None and words[0] not in _TAKES_NO_LEDGER:
+            place += ["--ledger", without_password(self.ledger)]
+        return shlex.join(["sweeps", *words, *place])
+
 
 _USUAL = Place()
-_TAKES_NO_LEDGER = frozenset({"check", "reproduce"})
-_TAKES_NO_STORE = frozenset({"check"})
 _current = _USUAL
 
 
@@ -42,11 +60,16 @@ def remember(place: Place = _USUAL) -> None:
     _current = place
 
 
+def remembered() -> Place:
+    """Return the place that commands are suggested for now."""
+    return _current
+
+
 def suggest(*words: str) -> str:
-    """Return a command of this program as people copy it: between backquotes, quoted for a shell, with the place of its sweep.
+    """Return a command for the place that is remembered, between backquotes, as it stands in a sentence.
 
     Args:
-        *words: the command and its arguments; one in capitals is for the reader to fill in.
+        *words: see `Place.command`.
 
     Example:
         >>> remember(Place(store=Path("/data/my runs")))
@@ -56,12 +79,7 @@ def suggest(*words: str) -> str:
         >>> suggest("resume", "demo")
         '`sweeps resume demo`'
     """
-    place = []
-    if _current.store is not None and words[0] not in _TAKES_NO_STORE:
-        place += ["--store", str(_current.store)]
-    if _current.ledger is not None and words[0] not in _TAKES_NO_LEDGER:
-        place += ["--ledger", without_password(_current.ledger)]
-    return f"`{shlex.join(['sweeps', *words, *place])}`"
+    return f"`{_current.command(*words)}`"
 
 
 def without_password(address: str) -> str:

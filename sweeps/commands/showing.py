@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from segda.masking import masked
 from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
 from sweeps.documents.details import sweep_document, trial_document
 from sweeps.reports.details_table import next_lines, render_sweep, render_trial
@@ -68,24 +67,11 @@ def show(
     Raises:
         ConfigError: there is no such sweep or trial, or an incompatible version wrote it.
     """
-    place, options = Store.at(store), options_of(store, ledger)
+    place = Store.at(store)
     found: SweepDetails | TrialDetails
     with ledger_to_read(place, ledger) as opened:
         if trial is None:
-            found = read_sweep(opened, place, name, options=options)
+            found = read_sweep(opened, place, name)
             return ShownSweep(**{field.name: getattr(found, field.name) for field in fields(found)})
-        found = read_trial(opened, place, name, trial, options=options)
+        found = read_trial(opened, place, name, trial)
     return ShownTrial(**{field.name: getattr(found, field.name) for field in fields(found)})
-
-
-def options_of(store: Path | str, ledger: str | None) -> tuple[str, ...]:
-    """Return the options by which another command finds the same ledger and store.
-
-    Args:
-        store: as it was given.
-        ledger: as it was given; one with a password is left out, for the variable SWEEPS_LEDGER to say.
-    """
-    options = [] if str(store) == DEFAULT_STORE else ["--store", str(store)]
-    if ledger is not None and masked(ledger) == ledger:
-        options += ["--ledger", ledger]
-    return tuple(options)

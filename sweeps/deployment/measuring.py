@@ -10,7 +10,7 @@ from segda.deployment.runtime import Runtime
 from segda.deployment.torch_file import read_program
 from segda.device import resolve_device
 from segda.efficiency.idleness import disturbance
-from segda.efficiency.latency import STEADY_SECONDS, Latency, measure_runtime_latency
+from segda.efficiency.latency import Latency, measure_runtime_latency
 from sweeps.deployment.recipes import RuntimeName
 from sweeps.ledger.records import Device
 from sweeps.planning.patience import Patience
@@ -57,7 +57,6 @@ def measure(
 
     def once() -> Latency:
         opened = open_runtime(path, runtime, device=device.kind)
-        seconds = STEADY_SECONDS if patience.measures_long else 0.0
-        return measure_runtime_latency(opened, input_shape=(1, 3, *size), min_seconds=seconds)
+        return measure_runtime_latency(opened, input_shape=(1, 3, *size), min_seconds=patience.min_seconds)
 
     return patience.undisturbed(once, doubts=lambda found: found.doubts, look=lambda: disturbance(place), what=what)

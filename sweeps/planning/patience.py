@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from segda.efficiency import STEADY_SECONDS
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import TIMED
 
@@ -15,7 +16,7 @@ class Patience:
     """Time to spend on measuring again what was disturbed, all measurements together.
 
     Attributes:
-        measures_long: whether each measurement is to take as long as a figure needs that something is decided by.
+        min_seconds: how long each measurement takes at least; as long as a figure needs that something is decided by, or 0.
         left: seconds of it.
     """
 
@@ -35,7 +36,7 @@ class Patience:
             sleep: waits for seconds.
             clock: returns seconds.
         """
-        self.measures_long = minutes > 0
+        self.min_seconds = STEADY_SECONDS if minutes > 0 else 0.0
         self.left = 60 * minutes
         self._say = say
         self._sleep = sleep

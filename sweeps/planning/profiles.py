@@ -23,7 +23,7 @@ from segda.config import NetworkConfig, TrainConfig
 from segda.datasets import DATASETS
 from segda.deployment.shipped import Argmax
 from segda.device import PRECISIONS, Precision, resolve_device, resolve_precision
-from segda.efficiency import STEADY_SECONDS, profile_segmenter
+from segda.efficiency import profile_segmenter
 from segda.efficiency.idleness import disturbance
 from segda.environment import describe_guests, device_name
 from segda.errors import ConfigError, SegdaError
@@ -248,13 +248,12 @@ def profile_all(
     Yields:
         Each architecture and what is known about it, in order.
     """
-    min_seconds = STEADY_SECONDS if patience.measures_long else 0.0
     for architecture in architectures:
         key = profile_key(architecture, device)
         known = ledger.profile(key)
         if known is None or again or has_doubts(known):
             profile: Profile = patience.undisturbed(
-                partial(call, measure, architecture, device, min_seconds),
+                partial(call, measure, architecture, device, patience.min_seconds),
                 doubts=lambda measured: measured.doubts,
                 look=partial(call, look, device),
                 what=str(architecture),

@@ -8,6 +8,7 @@ from typing import Any
 from sweeps.labels import model_label
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.paths import value_at
+from sweeps.reports.standing_tables import closed_share
 from sweeps.trial import TrialRecord
 
 
@@ -84,9 +85,7 @@ def gap_rows(
         source, target = finite(trial.metrics, SOURCE_MIOU), finite(trial.metrics, TARGET_MIOU)
         if source is None or target is None:
             continue
-        closed = None
-        if floor is not None and ceiling is not None and ceiling > floor:
-            closed = (target - floor) / (ceiling - floor)
+        closed = closed_share(target, low=floor, high=ceiling)
         rows.append(GapRow(label, trial.number, source, target, source - target, closed))
     return rows
 

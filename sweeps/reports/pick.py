@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from sweeps.metrics import TARGET_MIOU, finite
 from sweeps.paths import value_at
 from sweeps.reports.standing_tables import closed_share
 from sweeps.reports.text import edge, interval, percent
+from sweeps.reports.trial_details import data_roots
 from sweeps.reports.view import SweepView
+from sweeps.suggestions import remembered
 from sweeps.trial import TrialRecord
 
 # A training whose figure still rises by as much at its last report would be better for more steps.
@@ -96,22 +98,18 @@ def _name(trial: TrialRecord) -> str:
 
 
 def _commands(view: SweepView, trial: TrialRecord, checkpoint: Path) -> dict[str, str]:
-    roots = [word for name, root in _roots(trial).items() for word in ("--data-root", f"{name}={root}")]
-    store = checkpoint.parents[3]
+    roots = [word for name, root in data_roots(trial.config).items() for word in ("--data-root", f"{name}={root}")]
     name = view.record.name
+    place = replace(remembered(), store=checkpoint.parents[3])  # named in any case: a report is read from anywhere
     image = _target_image(trial)
     found = {
         "predict": ["segda", "predict", checkpoint, image or "photo.jpg", "classes.png", "--overlay"],
         "export": ["segda", "export", checkpoint, f"{name}.onnx", *roots],
-        "ship": ["sweeps", "deploy", name, "--store", store, *roots],
     }
-    return {what: shlex.join(map(str, words)) for what, words in found.items()}
-
-
-def _roots(trial: TrialRecord) -> dict[str, str]:
-    """Return data set -> folder, as far as the sweep was told; the others are found by their variables."""
-    sides = [value_at(trial.config, f"data.{side}") or {} for side in ("source", "target")]
-    return {str(side["dataset"]): str(side["root"]) for side in sides if side.get("root")}
+    return {
+        **{what: shlex.join(map(str, words)) for what, words in found.items()},
+        "ship": place.command("deploy", name, *roots),
+    }
 
 
 def _target_image(trial: TrialRecord) -> Path | None:

@@ -1,9 +1,8 @@
 """One sweep in full: what was asked, how far it is, what to pick, where its files are, and what can be done with it next."""
 
 import logging
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sweeps.reports.deployed import read_winner
 from sweeps.reports.status import EVERY_TRIAL, SweepStatus, read_status
 from sweeps.selection.choice import Selection, select
 from sweeps.store import Store
+from sweeps.suggestions import Place, remembered
 from sweeps.trial import TrialRecord
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class SweepDetails:
         account: what was spent.
         store: where its files are.
         winner: facts about what `sweeps deploy` wrote last; None without.
-        options: of the command line that lead to its ledger and store, put into the commands that are shown.
+        place: where commands that are shown find it.
     """
 
     status: SweepStatus
@@ -44,7 +44,7 @@ class SweepDetails:
     account: Account
     store: Store
     winner: Mapping[str, Any] | None = None
-    options: tuple[str, ...] = ()
+    place: Place = field(default_factory=remembered)
 
     @property
     def name(self) -> str:
@@ -84,17 +84,16 @@ class SweepDetails:
         ]
 
     def _command(self, verb: str, *words: str) -> str:
-        return shlex.join(["sweeps", verb, self.name, *words, *self.options])
+        return self.place.command(verb, self.name, *words)
 
 
-def read_sweep(ledger: Ledger, store: Store, name: str, *, options: Sequence[str] = ()) -> SweepDetails:
+def read_sweep(ledger: Ledger, store: Store, name: str) -> SweepDetails:
     """Read a sweep.
 
     Args:
         ledger: where it is.
         store: where its files are.
         name: of the sweep.
-        options: see `SweepDetails`.
 
     Raises:
         ConfigError: there is no such sweep, or its file cannot be read by this version.
@@ -109,7 +108,6 @@ def read_sweep(ledger: Ledger, store: Store, name: str, *, options: Sequence[str
         account=account_of(ledger, store, name, trials=trials),
         store=store,
         winner=read_winner(store, name),
-        options=tuple(options),
     )
 
 

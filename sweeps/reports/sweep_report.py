@@ -40,7 +40,7 @@ from sweeps.reports.text import (
 from sweeps.reports.view import MOST_SHOWN, SweepView, load_view
 from sweeps.selection.seeds import MeanInterval, repetitions
 from sweeps.store import Store
-from sweeps.suggestions import suggest
+from sweeps.suggestions import remembered, suggest
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | Non
         ConfigError: there is no such sweep.
     """
     view = load_view(ledger, store, sweep)
-    content = report_content(view) | {"in_mlflow": suggest("ui", sweep).strip("`")}
+    content = report_content(view) | {"in_mlflow": remembered().command("ui", sweep)}
     html = store.report(sweep) if folder is None else folder / store.report(sweep).name
     paths = ReportPaths(html=html, markdown=html.with_suffix(".md"))
     shown = {"figures": _figures(view), "plotly": Markup(plots.plotly_script()), "examples": _examples(view)}

@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sweeps.metrics import SPLITS, Direction, is_validator
 from sweeps.paths import leaves, value_at
 from sweeps.planning.packing import allotted
 from sweeps.store import Store
+from sweeps.suggestions import Place, remembered
 from sweeps.trial import TrialRecord, TrialState
 
 CONFIG = "config.json"
@@ -102,7 +103,7 @@ class TrialDetails:
         files: those that lie there, by name.
         is_here: whether they are those of its last attempt, and not what an earlier one left on this node.
         traceback: what was kept of its last failure, without passwords; None without.
-        options: of the command line that lead to its ledger and store, put into the commands that are shown.
+        place: where commands that are shown find it.
     """
 
     record: TrialRecord
@@ -114,7 +115,7 @@ class TrialDetails:
     files: Sequence[TrialFile]
     is_here: bool
     traceback: str | None = None
-    options: tuple[str, ...] = ()
+    place: Place = field(default_factory=remembered)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class TrialDetails:
             path = Path(f"{record.sweep}-{record.number}.json")
             before += f"{self._command('show', '--config')} > {path} && "
         words += ["segda", "train", str(path)]
-        for dataset, root in _roots(self.config).items():
+        for dataset, root in data_roots(self.config).items():
             words += ["--data-root", f"{dataset}={root}"]
         if record.micro_batch is not None:
             words += ["--micro-batch", str(record.micro_batch)]
@@ -159,10 +160,10 @@ class TrialDetails:
         return before + shlex.join([*words, "--folder", f"{record.sweep}-{record.number}-alone"])
 
     def _command(self, verb: str, *words: str) -> str:
-        return shlex.join(["sweeps", verb, self.record.sweep, str(self.record.number), *words, *self.options])
+        return self.place.command(verb, self.record.sweep, str(self.record.number), *words)
 
 
-def read_trial(ledger: Ledger, store: Store, name: str, number: int, *, options: Sequence[str] = ()) -> TrialDetails:
+def read_trial(ledger: Ledger, store: Store, name: str, number: int) -> TrialDetails:
     """Read a trial.
 
     Args:
@@ -170,7 +171,6 @@ def read_trial(ledger: Ledger, store: Store, name: str, number: int, *, options:
         store: where its files are.
         name: its sweep.
         number: the trial.
-        options: see `TrialDetails`.
 
     Raises:
         ConfigError: there is no such sweep or trial, or the sweep's file cannot be read by this version.
@@ -189,7 +189,6 @@ def read_trial(ledger: Ledger, store: Store, name: str, number: int, *, options:
         files=_files(folder),
         is_here=spec.storage is None or has_own_files(record, store=store),
         traceback=None if record.failure is None else _traceback(folder, record.failure),
-        options=tuple(options),
     )
 
 
@@ -287,7 +286,7 @@ def _traceback(folder: Path, failure: FailureClass) -> str | None:
         return None
 
 
-def _roots(config: Mapping[str, Any]) -> dict[str, str]:
+def data_roots(config: Mapping[str, Any]) -> dict[str, str]:
     """Return where each data set of a run lies, as far as that is known and one folder per data set."""
     found: dict[str, set[str]] = {}
     for side in ("source", "target"):

@@ -12,7 +12,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_driven
 from sweeps.store import Store
-from sweeps.suggestions import suggest
+from sweeps.suggestions import remembered
 from sweeps.tracking.database import file_identity
 from sweeps.tracking.limits import Refusals
 from sweeps.tracking.projection import Projection
@@ -132,7 +132,7 @@ class Tracker:
         """How to look at the runs: the link to the sweep's view at a server, or the command that serves its database."""
         if urlsplit(self.uri).scheme in ("http", "https"):
             return f"{masked(self.uri).rstrip('/')}/{self._link}"
-        return suggest("ui", self._spec.name).strip("`")
+        return remembered().command("ui", self._spec.name)
 
     @property
     def refused(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import sqlalchemy as sa
@@ -180,3 +181,32 @@ def executed(store):
         return Counter((int(line[:4]), int(line.rpartition(" ")[2])) for line in lines)
 
     return count
+
+
+@pytest.fixture
+def task(tmp_path, make_spec):
+    """Make what a worker is given."""
+    import torch
+
+    from sweeps.execution.task import Task
+
+    def make(train="fakes:quadratic", **changes):
+        config = make_spec().train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")
+        options = {"number": 0, "attempt": 1, "acknowledged": 0, "threads": torch.get_num_threads(), "config": config}
+        folder = tmp_path / "runs" / "demo" / "trials" / "0000-key"
+        return Task(**options | {"folder": str(folder), "train": train} | changes)
+
+    return make
+
+
+@pytest.fixture
+def trains(monkeypatch):
+    """Make a function importable as a training function."""
+
+    def name(function):
+        module = ModuleType("trainables_of_a_test")
+        module.train = function
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return f"{module.__name__}:train"
+
+    return name

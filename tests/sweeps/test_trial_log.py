@@ -6,14 +6,12 @@ import os
 import sys
 
 import pytest
-import torch
 from records import trial
 
 from segda.files import write_text
 from sweeps.execution import trial_log
 from sweeps.execution.digests import digests_of
 from sweeps.execution.reuse import _copy
-from sweeps.execution.task import Task
 from sweeps.execution.trial_log import FULL_LOG, LOG, TrialLog, overheard
 from sweeps.execution.worker import run_task
 from sweeps.ledger.records import SweepState
@@ -33,26 +31,9 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def task(folder, make_spec):
-    def make(train="fakes:quadratic", **changes):
-        config = make_spec().train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")
-        options = {"number": 0, "attempt": 1, "acknowledged": 0, "threads": torch.get_num_threads(), "config": config}
-        return Task(**options | {"folder": str(folder), "train": train} | changes)
-
-    return make
-
-
-@pytest.fixture
-def trains(monkeypatch):
-    """Make a function importable as a training function."""
-
-    def name(function):
-        module = type(sys)("trainables_of_a_test")
-        module.train = function
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        return f"{module.__name__}:train"
-
-    return name
+def task(folder, task):
+    """The attempt that the folder belongs to."""
+    return task
 
 
 def run(task):

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import types
 import weakref
 from pathlib import Path
 
@@ -29,33 +28,8 @@ from segda.files import write_text
 from sweeps.execution import worker
 from sweeps.execution.digests import file_digest
 from sweeps.execution.remote_folder import StorageError
-from sweeps.execution.task import Task
 from sweeps.execution.worker import StaleAttemptError, classify, describe_device, run_task
 from sweeps.failures import FailureClass, summary
-
-
-@pytest.fixture
-def task(tmp_path, make_spec):
-    def make(train="fakes:quadratic", **changes):
-        config = make_spec().train_config({"optimizer.lr": 0.01}, seed=0).model_dump(mode="json")
-        options = {"number": 0, "attempt": 1, "acknowledged": 0, "threads": torch.get_num_threads(), "config": config}
-        folder = tmp_path / "runs" / "demo" / "trials" / "0000-key"
-        return Task(**options | {"folder": str(folder), "train": train} | changes)
-
-    return make
-
-
-@pytest.fixture
-def trains(monkeypatch):
-    """Make a function importable as a training function."""
-
-    def name(function):
-        module = types.ModuleType("trainables_of_a_test")
-        module.train = function
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        return f"{module.__name__}:train"
-
-    return name
 
 
 def messages(task):
