@@ -13,6 +13,7 @@ from ray.exceptions import (
 from ray.tune.experiment import Trial
 
 from segda.file_errors import says_disk_failure
+from segda.masking import masked
 from sweeps.execution.ray_patch import LostWorkerError
 from sweeps.failures import FailureClass
 
@@ -56,12 +57,12 @@ def classify_loss(error: object) -> FailureClass:
 
 
 def describe_loss(error: object) -> str:
-    """Return one line of at most 500 characters about the end of a worker.
+    """Return one line of at most 500 characters about the end of a worker, without passwords.
 
     Args:
         error: what `error_of` returned.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in masked(str(error)).splitlines() if line.strip()]
     if not isinstance(error, RayActorError):
         return lines[-1][:500]  # a traceback ends with its cause
     # In what Ray says of a dead actor the cause comes after the actor's names.

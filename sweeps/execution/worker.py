@@ -37,6 +37,7 @@ from segda.errors import (
 from segda.file_errors import is_disk_failure, is_file_error
 from segda.files import claiming, write_text
 from segda.guests import make_importable
+from segda.masking import masked
 from sweeps.execution.attempts import (
     ATTEMPT,
     StaleAttemptError,
@@ -64,8 +65,8 @@ def run_task(task: Task, send: Send) -> None:
     """Train, and send what happens.
 
     Messages are `started` (worker, device), `point` (step, metrics), and at the end `files` (name -> digest) and `finished`,
-    or `failed` (failure, error). The traceback of a failure goes to `error.txt` in the trial's folder, and what happens to its log
-    (`sweeps.execution.trial_log`). A process that its watchdog ended sends nothing; a `hang.txt` that is not empty lies in the
+    or `failed` (failure, error). The traceback of a failure goes to `error.txt` in the trial's folder, without passwords, and what happens to its
+    log (`sweeps.execution.trial_log`). A process that its watchdog ended sends nothing; a `hang.txt` that is not empty lies in the
     folder then.
 
     Args:
@@ -118,7 +119,7 @@ def _train(task: Task, send: Send) -> None:
                 trial_log.say(f"failed\n{traceback.format_exc()}")
                 # The first error is the one to tell; a full disk or a lost storage may have caused it.
                 with contextlib.suppress(OSError, StorageError):
-                    write_text(folder / "error.txt", traceback.format_exc())
+                    write_text(folder / "error.txt", masked(traceback.format_exc()))
                     _send_rest(storage)
                 raise
             except BaseException:

@@ -43,6 +43,7 @@ def test_a_loss_is_described_by_its_cause():
     assert describe_loss(died) == "The actor is dead because its node has died. Worker exit type: SYSTEM_ERROR"
     assert describe_loss(LostWorkerError(NO_MEMORY)).startswith("1 worker(s) were killed")
     assert describe_loss("Traceback\n  File x\nKeyError: 1\n") == "KeyError: 1"
+    assert describe_loss("OSError: no answer from http://me:s3cret@host") == "OSError: no answer from http://***@host"
 
 
 def test_an_error_is_read_where_tune_writes_it(tmp_path):

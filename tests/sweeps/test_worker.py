@@ -157,13 +157,16 @@ def test_a_folder_that_cannot_be_made_is_a_failure_that_is_told(task, tmp_path):
     assert (end["event"], end["failure"]) == ("failed", "data")
 
 
-def test_the_traceback_of_a_failure_is_kept(task, trains):
+def test_the_traceback_of_a_failure_is_kept_without_passwords(task, trains):
     def train(config, report, *, folder, acknowledged):
-        raise KeyError("bug")
+        raise KeyError("no answer from http://me:s3cret@host")
 
     end = messages(task(trains(train)))[-1]
-    assert (end["failure"], end["error"]) == ("error", "KeyError: 'bug'")
-    assert "in train" in (Path(task().folder) / "error.txt").read_text()
+    assert (end["failure"], end["error"]) == ("error", "KeyError: 'no answer from http://***@host'")
+    kept = (Path(task().folder) / "error.txt").read_text()  # MLflow is sent this file
+    assert "in train" in kept
+    assert "http://***@host" in kept
+    assert "s3cret" not in kept
 
 
 def test_figures_of_the_machine_join_each_point_when_asked_for(task, monkeypatch):
