@@ -65,9 +65,9 @@ def run_task(task: Task, send: Send) -> None:
     """Train, and send what happens.
 
     Messages are `started` (worker, device), `point` (step, metrics), and at the end `files` (name -> digest) and `finished`,
-    or `failed` (failure, error). The traceback of a failure goes to `error.txt` in the trial's folder, without passwords, and what happens to its
-    log (`sweeps.execution.trial_log`). A process that its watchdog ended sends nothing; a `hang.txt` that is not empty lies in the
-    folder then.
+    or `failed` (failure, error). The traceback of a failure goes to `error.txt` in the trial's folder, without passwords, and what
+    happens to its log (`sweeps.execution.trial_log`). A process that its watchdog ended sends nothing; a `hang.txt` that is not
+    empty lies in the folder then.
 
     Args:
         task: what to do.
