@@ -14,8 +14,24 @@ if TYPE_CHECKING:
     from sweeps.commands.reading import figures, report, results, status
     from sweeps.commands.running import resume, run
     from sweeps.commands.showing import show
+    from sweeps.commands.tidying import clean, delete, rename
 
-__all__ = ["deploy", "figures", "follow", "load_spec", "logs", "report", "results", "resume", "run", "show", "status"]
+__all__ = [
+    "clean",
+    "delete",
+    "deploy",
+    "figures",
+    "follow",
+    "load_spec",
+    "logs",
+    "rename",
+    "report",
+    "results",
+    "resume",
+    "run",
+    "show",
+    "status",
+]
 
 __getattr__, __dir__ = exports(
     __name__,
@@ -26,5 +42,6 @@ __getattr__, __dir__ = exports(
         "sweeps.commands.reading": ("figures", "report", "results", "status"),
         "sweeps.commands.running": ("resume", "run"),
         "sweeps.commands.showing": ("show",),
+        "sweeps.commands.tidying": ("clean", "delete", "rename"),
     },
 )

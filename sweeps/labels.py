@@ -96,6 +96,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def size_label(num_bytes: float) -> str:
+    """Return an amount of memory or disk for people.
+
+    Example:
+        >>> size_label(3 * 2**29), size_label(5 * 2**20), size_label(700)
+        ('1.5 GiB', '5 MiB', '1 KiB')
+    """
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:.1f} GiB"
+    return f"{num_bytes / 2**20:.0f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"
+
+
 def ago(seconds: float) -> str:
     """Return how long ago something was; clocks of two machines may put it into the future, and then it says so.
 

@@ -60,6 +60,9 @@ QUICK = (
     "sweeps logs",
     "sweeps report",
     "sweeps export",
+    "sweeps clean",
+    "sweeps rename",
+    "sweeps delete",
 )
 # Options of `sweeps run` that `sweeps check` has, too.
 SHARED = ("--data-root", "--set")

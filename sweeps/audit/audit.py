@@ -4,7 +4,7 @@ Only reads. What the files in the trials' folders say is compared in `sweeps.aud
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.audit.files import (
@@ -23,7 +23,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.findings import Check, check, same
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_driven
-from sweeps.ledger.records import Point
+from sweeps.ledger.records import CLEANED, ORIGIN_DELETED, Point
 from sweeps.paths import value_at
 from sweeps.store import Store
 from sweeps.suggestions import suggest
@@ -77,7 +77,10 @@ def audit(
         is_driven=is_driven(ledger, name),
     )
     proofs = ledger.proofs(name)
-    files = read_trial_files(records, store, storage=spec.storage, history=history, proofs=proofs)
+    events = ledger.events(name)
+    cleaned = {event.number for event in events if event.kind == CLEANED and event.number is not None}
+    orphans = {event.number for event in events if event.kind == ORIGIN_DELETED and event.number is not None}
+    files = read_trial_files(records, store, storage=spec.storage, history=history, proofs=proofs, cleaned=cleaned)
     checks = [
         _numbers(sweep),
         _once(sweep),
@@ -87,7 +90,7 @@ def audit(
         _untrained(sweep),
         _steps(sweep),
         _last_figures(sweep),
-        _reused(sweep, ledger),
+        _reused(sweep, ledger, orphans),
         check_folders(records, store),
         check_files(records, files, proofs),
         *(check_reports(file, records, sweep.points, files, store, train=train) for file in files.reports),
@@ -217,8 +220,10 @@ def _last_figures(sweep: _Sweep) -> Check:
     return check("each trial's step and metrics are those of its last report", len(sweep.records), problems())
 
 
-def _reused(sweep: _Sweep, ledger: Ledger) -> Check:
-    reused = [record for record in sweep.records if record.reused is not None]
+def _reused(sweep: _Sweep, ledger: Ledger, orphans: Collection[int]) -> Check:
+    taken = [record for record in sweep.records if record.reused is not None]
+    reused = [record for record in taken if record.number not in orphans]
+    note = f"{len(taken) - len(reused)} of sweeps that were deleted since" if len(reused) < len(taken) else ""
 
     def problems() -> Iterator[str]:
         for record in reused:
@@ -235,7 +240,7 @@ def _reused(sweep: _Sweep, ledger: Ledger) -> Check:
             if not _same_reports(sweep.points[record.number], ledger.points(origin, found.number)):
                 yield f"{which}, which has other reports"
 
-    return check("results that were taken over are those of an identical trial", len(reused), problems())
+    return check("results that were taken over are those of an identical trial", len(reused), problems(), note=note)
 
 
 def _same_reports(first: Sequence[Point], second: Sequence[Point]) -> bool:

@@ -1,7 +1,7 @@
 """Whether the files in the trials' folders say what the ledger says."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from segda.checkpoint import verify_checkpoint
 from sweeps.execution.attempts import newest_attempt
 from sweeps.execution.digests import file_digest
-from sweeps.execution.remote import files_of, has_own_files, missing_at
+from sweeps.execution.remote import CHECKPOINT, files_of, has_own_files, missing_at
 from sweeps.execution.remote_folder import StorageError
 from sweeps.execution.system_metrics import PREFIX
 from sweeps.execution.task import DEFAULT_TRAIN
@@ -57,6 +57,7 @@ class TrialFiles:
         left: names of files that some training is known to have left.
         lost: what is missing of what trials left, or is not as they left it, one line each.
         unread: why no further files could be looked at; empty if all were.
+        cleaned: trials whose checkpoint is not there because it was cleaned away.
     """
 
     results: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class TrialFiles:
     left: set[str] = field(default_factory=set)
     lost: list[str] = field(default_factory=list)
     unread: str = ""
+    cleaned: set[int] = field(default_factory=set)
 
 
 def read_trial_files(
@@ -73,6 +75,7 @@ def read_trial_files(
     storage: str | None,
     history: History,
     proofs: Mapping[int, Proof],
+    cleaned: Collection[int] = (),
 ) -> TrialFiles:
     """Read the files of all trials that a worker had, one after the other: those at a storage address are large.
 
@@ -82,6 +85,7 @@ def read_trial_files(
         storage: the sweep's storage address, if it has one; counts for trials whose last attempt did not run in this store.
         history: reads the reports out of a checkpoint.
         proofs: have the digests of the files that trials left.
+        cleaned: trials whose checkpoints nothing needed any more, so that they may be gone.
     """
     files = TrialFiles()
     readers: dict[str, History] = {"metrics.jsonl": _metrics_reports, "checkpoint.pt": history}
@@ -93,11 +97,14 @@ def read_trial_files(
                 files.results[record.number] = _read_json(folder / "result.json")
                 for name, read in readers.items():
                     files.reports[name][record.number] = _read(folder / name, read)
+                if record.number in cleaned and not (folder / CHECKPOINT).is_file():
+                    files.cleaned.add(record.number)
                 left = _left(record, proofs)
                 files.left |= left.keys()
                 files.lost += [f"trial {record.number}: {problem}" for problem in _losses(folder, left)]
             if storage is not None and left and has_own_files(record, store=store):
-                missing = missing_at(storage, record, store=store, names=left)
+                wanted = left.keys() - {CHECKPOINT} if record.number in cleaned else left.keys()
+                missing = missing_at(storage, record, store=store, names=wanted)
                 files.lost += [f"trial {record.number}: {name} is missing under {storage}" for name in missing]
     except StorageError as error:
         files.unread = f"{error}; the files of trial {record.number} and later ones were not looked at"
@@ -208,7 +215,8 @@ def check_reports(
         train: training function as `module:name`; that of segda writes these files, another one may write none.
     """
     found = files.reports[file]
-    trained = [record for record in records if record.number in found and record.step]
+    cleaned = files.cleaned if file == CHECKPOINT else set()
+    trained = [record for record in records if record.number in found and record.step and record.number not in cleaned]
     missing = [record for record in trained if found[record.number] is None]
     are_due = train == DEFAULT_TRAIN or file in files.left or len(missing) < len(trained)
     problems = [
@@ -227,8 +235,9 @@ def check_reports(
             problems += _differences(record, points[record.number], reports, file)
     if files.unread:
         problems.append(files.unread)
-    note = f"{len(missing)} have none" if missing and not are_due else ""
-    return Check(f"the trials' {_NAMES[file]} have the same reports", compared, tuple(problems), note)
+    notes = [f"{len(missing)} have none"] if missing and not are_due else []
+    notes += [f"{len(cleaned)} were cleaned away"] if cleaned else []
+    return Check(f"the trials' {_NAMES[file]} have the same reports", compared, tuple(problems), "; ".join(notes))
 
 
 def _differences(record: TrialRecord, points: Sequence[Point], reports: Reports, file: str) -> Iterator[str]:

@@ -28,6 +28,9 @@ _HOMES = {
     "audit": "audit",
     "export": "export",
     "reproduce": "reproduce",
+    "clean": "clean",
+    "rename": "rename",
+    "delete": "delete",
 }
 
 
@@ -60,6 +63,7 @@ class _Commands(click.Group):
         "sweeps deploy my_sweep         write the file to ship, within a budget on this device",
         "sweeps audit my_sweep          prove that nothing was lost and nothing counted twice",
         "sweeps export my_sweep         write it as an Optuna study or a table",
+        "sweeps clean my_sweep          free what nothing needs any more, such as checkpoints of trials that are not picked",
     ),
 )
 @click.version_option(package_name="segda")

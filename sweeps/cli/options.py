@@ -88,6 +88,10 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             is_flag=True,
             help="Print one JSON document for programs and nothing else; docs/automation.md has its keys.",
         ),
+        "dry_run": click.option(
+            "--dry-run", is_flag=True, help="Say what would go and how large it is, and change nothing."
+        ),
+        "yes": click.option("--yes", "is_sure", is_flag=True, help="Do not ask."),
         "oracle": click.option(
             "--oracle",
             is_flag=True,

@@ -22,7 +22,7 @@ from sweeps.commands.machines import machines_at
 from sweeps.commands.places import open_ledger
 from sweeps.documents.plans import plan_document
 from sweeps.file.spec import SweepSpec
-from sweeps.labels import duration
+from sweeps.labels import duration, size_label
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import Allotment
 from sweeps.planning.coverage import Case, cases
@@ -162,7 +162,10 @@ def _table(tried: Sequence[Tried]) -> Table:
         times = (costs.seconds_per_step, costs.seconds_per_report, costs.seconds_at_end, costs.seconds_to_start)
         sizes = (costs.memory_bytes, costs.disk_bytes)
         table.add_row(
-            escape(item.case.label), *(_seconds(value) for value in times), *(_size(value) for value in sizes), "ok"
+            escape(item.case.label),
+            *(_seconds(value) for value in times),
+            *(size_label(value) for value in sizes),
+            "ok",
         )
     return table
 
@@ -178,7 +181,7 @@ def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console, *, allotme
     if found.gpus_per_trial:
         lines.append(f"GPU hours: {shown_span(found.gpu_seconds, lambda seconds: f'{seconds / 3600:.3g}')}")
     lines += [
-        f"disk: {_size(found.disk_bytes)} for checkpoints, scores and pictures of all trials",
+        f"disk: {size_label(found.disk_bytes)} for checkpoints, scores and pictures of all trials",
         *verdicts(spec, found),
         f"assumed: {spec.build_scheduler().assumption}; trials cost the mean of what was tried, one at a time on an idle machine",
     ]
@@ -188,7 +191,3 @@ def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console, *, allotme
 
 def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"

@@ -20,6 +20,7 @@ from sweeps.reports.status import EVERY_TRIAL, MOST_ROWS, read_overview, read_st
 from sweeps.reports.status_table import overview, render
 from sweeps.reports.terminal import console, print_whole, width_of
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 
 _EVERY_SECONDS = 2.0
 _DAY = 86_400.0
@@ -77,7 +78,8 @@ def status_command(
         raise ConfigError("--json prints one document; leave --watch out, and ask again as often as you like")
     if oracle and not as_document:
         raise ConfigError(
-            "--oracle is about --json: the table shows no metric of target labels; `sweeps show NAME TRIAL` can"
+            "--oracle is about --json: the table shows no metric of target labels; "
+            f"{suggest('show', 'NAME', 'TRIAL', '--oracle')} does"
         )
     store = Store.at(store_root)
     with ledger_to_read(store, ledger_url) as ledger:

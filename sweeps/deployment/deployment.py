@@ -28,13 +28,13 @@ from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import Device
 from sweeps.metrics import CRITERIA, is_validator
 from sweeps.planning.patience import Patience
+from sweeps.reports.deployed import LOCK
 from sweeps.reports.text import count
 from sweeps.selection.choice import Selection
 from sweeps.store import Store
 from sweeps.trial import TrialRecord
 
 PICTURE, TABLE = "front.png", "artefacts.json"
-_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _alone(folder: Path, sweep: str) -> Iterator[None]:
     """Keep others away: who measured beside another deployment would measure that."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder / _LOCK):
+        with locked(folder / LOCK):
             remove_unfinished(folder)
             yield
     except BlockingIOError:

@@ -310,6 +310,44 @@ class TrialStorage:
         return self._sent.get(path.name) == _signature(path)
 
 
+def sweep_at(storage: str, name: str) -> RemoteFolder:
+    """Return the folder of a sweep at a storage address.
+
+    Args:
+        storage: the sweep's storage address.
+        name: the sweep.
+
+    Raises:
+        StorageError: there is no such kind of address.
+    """
+    return RemoteFolder(f"{storage.rstrip('/')}/{name}")
+
+
+def needless_at(names: Collection[str], *, is_freed: bool) -> dict[str, str]:
+    """Return which of a trial's files at a storage address nothing reads any more.
+
+    Args:
+        names: of all its files there; nobody works on the trial.
+        is_freed: whether it needs no checkpoint any more, nor what would go on from one.
+
+    Returns:
+        Name -> `checkpoint`, `replaced` or `partial`.
+    """
+    newest = {*_newest_plain([*names]), _last_checkpoint([*names]), f"attempt-{_newest_begun([*names]):04d}"}
+    found = {}
+    for name in names:
+        other = _OTHERS.fullmatch(name)
+        if name.endswith(PARTIAL):
+            found[name] = "partial"
+        elif is_freed and (_CHECKPOINTS.fullmatch(name) or (other is not None and is_round_file(other["name"]))):
+            found[name] = "checkpoint"
+        elif name in newest or (other is not None and is_round_file(other["name"])):
+            continue
+        elif other is not None or _CHECKPOINTS.fullmatch(name) or _BEGUN.fullmatch(name):
+            found[name] = "replaced"
+    return found
+
+
 def log_at(storage: str, record: TrialRecord, *, store: Store) -> str:
     """Return the log of a trial as a storage address has it; empty if there is none.
 

@@ -68,6 +68,35 @@ class RemoteFolder:
         except FileNotFoundError:
             return []
 
+    def sizes(self) -> dict[str, int]:
+        """Return the path below it -> bytes of each file in it and in the folders below."""
+
+        def found() -> dict[str, dict[str, Any]]:
+            self._system.invalidate_cache()
+            whole: dict[str, dict[str, Any]] = self._system.find(self._root, detail=True)
+            return whole
+
+        try:
+            listed = self._try("list", found)
+        except FileNotFoundError:
+            return {}
+        return {path.removeprefix(f"{self._root}/"): int(item["size"] or 0) for path, item in sorted(listed.items())}
+
+    def move(self, name: str, destination: "RemoteFolder") -> None:
+        """Move a file to the same path below another folder of the same storage; it replaces one that is there."""
+        place = destination._path(name)
+
+        def moved() -> None:
+            self._system.makedirs(place.rpartition("/")[0], exist_ok=True)
+            self._system.mv(self._path(name), place)
+
+        self._try("move from", moved)
+
+    def clear(self) -> None:
+        """Remove it with everything in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._try("remove", lambda: self._system.rm(self._root, recursive=True))
+
     def text(self, name: str) -> str:
         """Return a small file's text; empty if there is none."""
         try:

@@ -63,7 +63,11 @@ def take_over(
         storage = ledger.sweep(record.sweep).spec.get("storage")
         if storage is not None:
             keep(finished, store=store, storage=storage)
-    except (StorageError, WeightsError) as error:
+    except (
+        StorageError,
+        WeightsError,
+        FileNotFoundError,
+    ) as error:  # the last: somebody deletes or cleans that sweep now
         log.warning("trial %d is trained although %s has its result: %s", record.number, finished.reused, error)
         return None
     return finished, ledger.points(found.sweep, found.number)

@@ -87,6 +87,17 @@ def _free_name(name: str) -> str:
     return name
 
 
+_Name = Annotated[str, AfterValidator(_free_name)]
+
+
+def _name_field() -> Any:
+    return Field(
+        pattern=r"^[a-z0-9_][a-z0-9_-]*$",
+        max_length=100,
+        description="names the sweep in the ledger and its folder in the store: a-z, 0-9, _ and -, the last not at the beginning",
+    )
+
+
 def _raw_search(value: Any) -> Any:
     return {"choices": value} if isinstance(value, list | tuple) else value
 
@@ -94,11 +105,7 @@ def _raw_search(value: Any) -> Any:
 class SweepSpec(Part):
     """One sweep."""
 
-    name: Annotated[str, AfterValidator(_free_name)] = Field(
-        pattern=r"^[a-z0-9_][a-z0-9_-]*$",
-        max_length=100,
-        description="names the sweep in the ledger and its folder in the store: a-z, 0-9, _ and -, the last not at the beginning",
-    )
+    name: _Name = _name_field()
     question: str = Field("", max_length=2000, description="one sentence: what the sweep is to find out")
     base: dict[str, Any] = Field(description="a training configuration; what is searched may be left out")
     search: dict[str, Annotated[Searched, BeforeValidator(_raw_search), WithJsonSchema(SEARCH_SCHEMA)]] = Field(
@@ -342,6 +349,19 @@ class SweepSpec(Part):
         plain["first_seed"] = self.seeds[0]
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_sweep_name(name: str) -> None:
+    """Refuse what cannot name a sweep.
+
+    Raises:
+        ConfigError: it has other characters, is too long, or is that of a file of the store.
+    """
+    validated(_Named, {"name": name}, where="the new sweep")
+
+
+class _Named(Part):
+    name: _Name = _name_field()
 
 
 def without_places(base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ locks do not work over network file systems; several machines share a PostgreSQL
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,13 +32,15 @@ from sweeps.ledger.proofs import (
     prove_trial,
     read_proofs,
 )
-from sweeps.ledger.queries import Queries, is_trial, unknown_sweep, unknown_trial
+from sweeps.ledger.queries import Queries, UnknownSweepError, is_trial, unknown_sweep, unknown_trial
 from sweeps.ledger.reading import engine_to_read
 from sweeps.ledger.records import (
+    RENAME,
     Point,
     SweepInfo,
     trial_record,
 )
+from sweeps.ledger.sweep_rows import remove_rows, rename_rows
 from sweeps.ledger.tables import (
     BUSY_SECONDS,
     EVENT,
@@ -232,6 +234,12 @@ class Ledger(Queries):
                 raise ConfigError(
                     f"sweep {name!r} exists already; continue it with {suggest('resume', name)} or give the new one another name"
                 )
+            for other in connection.execute(sa.select(SWEEP.c.name, SWEEP.c.info).where(SWEEP.c.name != name)):
+                if SweepInfo.from_plain(other.info).pending == (RENAME, name):
+                    raise ConfigError(
+                        f"sweep {other.name!r} is being renamed to {name!r}; give the new one another name, or finish "
+                        f"{suggest('rename', other.name, name)} first"
+                    )
             prove_sweep(connection, name)
 
     @survives_restart
@@ -245,8 +253,47 @@ class Ledger(Queries):
         is_unused = sa.and_(SWEEP.c.name == name, SWEEP.c.state.is_(None), SWEEP.c.driver.is_(None), ~has_trials)
         with self.writing() as connection:
             if connection.execute(sa.select(SWEEP.c.name).where(is_unused).with_for_update()).first() is not None:
-                connection.execute(EVENT.delete().where(EVENT.c.sweep == name))
-                connection.execute(SWEEP.delete().where(SWEEP.c.name == name))
+                remove_rows(connection, name)
+
+    @survives_restart
+    def delete_sweep(self, name: str) -> None:
+        """Remove a sweep with everything that the ledger has of it; nothing happens if there is none.
+
+        Figures of architectures and packings stay: all sweeps share them.
+
+        Args:
+            name: the sweep. Other sweeps that took results of it over keep them, and an event that says where they are from.
+
+        Raises:
+            LeaseLostError: this process had its lease, and another one has taken over.
+        """
+        with suppress(UnknownSweepError), self.changing(name) as connection:
+            remove_rows(connection, name)
+        self.holders.pop(name, None)
+
+    @survives_restart
+    def rename_sweep(self, name: str, new: str, *, folder: str, new_folder: str) -> None:
+        """Give a sweep another name everywhere in the ledger, also where other sweeps name it; nobody drives it afterwards.
+
+        Args:
+            name: the sweep; nothing happens if it has the new name already.
+            new: not taken yet.
+            folder: where its files were; settings of sweeps that name files in it name the new one from now on.
+            new_folder: where they are now.
+
+        Raises:
+            ConfigError: there is no such sweep, or one has the new name.
+            LeaseLostError: this process had its lease, and another one has taken over.
+        """
+        try:
+            with self.changing(name) as connection:
+                if connection.execute(sa.select(SWEEP.c.name).where(SWEEP.c.name == new)).first() is not None:
+                    raise ConfigError(f"there is a sweep {new!r} already; choose another name")
+                rename_rows(connection, name, new, folder=folder, new_folder=new_folder)
+        except UnknownSweepError:
+            if self.sweep(new).info.former_names[-1:] != (name,):
+                raise
+        self.holders.pop(name, None)
 
     @survives_restart
     def update_sweep(self, name: str, /, **changes: Any) -> None:

@@ -21,7 +21,7 @@ from sweeps.ledger.connection import survives_restart
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.process import Process
 from sweeps.ledger.queries import unknown_sweep
-from sweeps.ledger.records import SweepRecord, sweep_record
+from sweeps.ledger.records import DELETE, SweepRecord, sweep_record
 from sweeps.ledger.tables import SWEEP
 from sweeps.suggestions import suggest
 
@@ -71,12 +71,14 @@ class Lease:
         has_server: see `sweeps.ledger.database.Ledger`.
     """
 
-    def __init__(self, ledger: Ledger, sweep: str) -> None:
+    def __init__(self, ledger: Ledger, sweep: str, *, chore: tuple[str, ...] = ()) -> None:
         """Claim nothing yet.
 
         Args:
             ledger: where the sweep is.
             sweep: its name.
+            chore: of `SweepInfo.pending`, what the holder has come to finish; empty: to drive the sweep, or for a command that
+                leaves a whole sweep wherever it is ended.
         """
         self.holder = str(Process.this())
         self.is_lost = False
@@ -84,6 +86,7 @@ class Lease:
         self.has_server = ledger.has_server
         self._ledger = ledger
         self._sweep = sweep
+        self._chore = chore
 
     def check_free(self) -> None:
         """Find out early whether this process may drive the sweep; `held` decides.
@@ -92,14 +95,16 @@ class Lease:
         renews its lease within seconds, and from one that did not for `LEASE_SECONDS` the lease is taken.
 
         Raises:
-            ConfigError: another process drives it, or there is no such sweep.
+            ConfigError: another process drives it, there is no such sweep, or a command that changes it as a whole was ended in
+                the middle.
         """
         record = self._ledger.sweep(self._sweep)
+        self._check_whole(record)
         if record.driver is None or record.driver == self.holder or is_free(record.driver):
             return
         holder = Process.parse(record.driver)
         if holder.is_visible and _is_recent(record.driver_seen):
-            raise _driven_elsewhere(self._sweep, record)
+            raise driven_elsewhere(self._sweep, record)
         log.warning(
             "sweep %s was run by process %d on %s, last heard of %s; watching for %.0f s whether it still is",
             *(self._sweep, holder.pid, holder.host, ago(time.time() - float(record.driver_seen or 0.0)), LEASE_SECONDS),
@@ -111,8 +116,18 @@ class Lease:
             if is_free(record.driver):
                 return
             if _claim_of(record) != _claim_of(before):
-                raise _driven_elsewhere(self._sweep, record)
+                raise driven_elsewhere(self._sweep, record)
         self._take_from_dead(record)
+
+    def _check_whole(self, record: SweepRecord) -> None:
+        """Refuse a sweep that is half deleted or half renamed, unless that is what is to be finished."""
+        pending = record.info.pending
+        if pending in ((), self._chore) or not is_free(record.driver):
+            return  # of one that another process has, that is told
+        what = unfinished(record)
+        raise ConfigError(
+            f"sweep {self._sweep!r} is not whole, since {what} was ended in the middle; finish that first"
+        )
 
     @survives_restart
     def _take_from_dead(self, record: SweepRecord) -> None:
@@ -130,7 +145,7 @@ class Lease:
         """Become the only driver of the sweep; nobody is waited for.
 
         Raises:
-            ConfigError: another process has the lease, or there is no such sweep.
+            ConfigError: another process has the lease, there is no such sweep, or it is not whole, see `check_free`.
         """
         with self._ledger.writing() as connection:
             query = sa.select(SWEEP).where(SWEEP.c.name == self._sweep).with_for_update()
@@ -139,7 +154,8 @@ class Lease:
                 raise unknown_sweep(connection, self._sweep)
             record = sweep_record(row)
             if record.driver != self.holder and not is_free(record.driver):
-                raise _driven_elsewhere(self._sweep, record)
+                raise driven_elsewhere(self._sweep, record)
+            self._check_whole(record)
             connection.execute(
                 SWEEP.update()
                 .where(SWEEP.c.name == self._sweep)
@@ -204,13 +220,26 @@ class Lease:
             connection.execute(SWEEP.update().where(is_ours).values(driver=None, driver_seen=None))
 
 
-def _driven_elsewhere(sweep: str, record: SweepRecord) -> ConfigError:
+def driven_elsewhere(sweep: str, record: SweepRecord) -> ConfigError:
+    """Return the error for a sweep that another process drives, which says which one and how to end it."""
     holder = Process.parse(str(record.driver))
     seen = ago(time.time() - float(record.driver_seen or 0.0))
     return ConfigError(
         f"sweep {sweep!r} is being run by process {holder.pid} on {holder.host}, last seen {seen}; wait for it or stop it with "
         f"{suggest('stop', sweep)} (one that died on another machine is given up after {LEASE_SECONDS:.0f} s)"
     )
+
+
+def unfinished(record: SweepRecord) -> str | None:
+    """Return the command that changes a sweep as a whole and has not come to its end, as it stands in a sentence; None without.
+
+    Args:
+        record: the sweep.
+    """
+    pending = record.info.pending
+    if not pending:
+        return None
+    return suggest("delete", record.name) if pending[0] == DELETE else suggest("rename", record.name, pending[1])
 
 
 def is_free(driver: str | None) -> bool:

@@ -24,6 +24,10 @@ from sweeps.ledger.tables import EVENT, PACKING, POINT, PROFILE, SWEEP, TRIAL
 from sweeps.trial import TrialRecord, TrialState
 
 
+class UnknownSweepError(ConfigError):
+    """A ledger has no sweep of that name."""
+
+
 class Queries:
     """The part of `sweeps.ledger.database.Ledger` that changes nothing.
 
@@ -293,7 +297,7 @@ def unknown_sweep(connection: Connection, name: str) -> ConfigError:
     """Return the error for a sweep that is not there."""
     known = list(connection.execute(sa.select(SWEEP.c.name).order_by(SWEEP.c.created)).scalars())
     listed = f"there are: {', '.join(known)}" if known else "there is none yet"
-    return ConfigError(f"no sweep {name!r} in the ledger{nearest(name, known)}; {listed}")
+    return UnknownSweepError(f"no sweep {name!r} in the ledger{nearest(name, known)}; {listed}")
 
 
 def unknown_trial(connection: Connection, sweep: str, number: int) -> ConfigError:

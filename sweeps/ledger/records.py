@@ -60,6 +60,11 @@ class Allotment:
     concurrency: int
 
 
+# Words of `SweepInfo.pending`.
+DELETE, RENAME = "delete", "rename"
+_LATER = ("former_names", "pending")  # fields of `SweepInfo` that came later
+
+
 @dataclass(frozen=True)
 class SweepInfo:
     """Where a sweep came from, and what its drivers found out for all of its trials.
@@ -73,6 +78,9 @@ class SweepInfo:
         allotment: what was found for `gpus: auto`.
         warm_start: earlier sweep -> numbers of its trials that were there at the first start.
         data_fingerprint: hash of the data that it reads.
+        former_names: what it was called before, oldest first.
+        pending: command that was begun and changes the sweep as a whole, `(DELETE,)` or `(RENAME, new name)`; until the same
+            command has ended, nobody drives the sweep and no other command changes it.
     """
 
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -83,10 +91,14 @@ class SweepInfo:
     allotment: Allotment | None = None
     warm_start: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     data_fingerprint: str | None = None
+    former_names: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(self)
+        # Versions that do not know these read sweeps that do without.
+        return {name: value for name, value in plain.items() if value or name not in _LATER}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -95,7 +107,8 @@ class SweepInfo:
         for name, kind in (("device", Device), ("allotment", Allotment)):
             if values[name] is not None:
                 values[name] = kind(**values[name])
-        values["folders"] = tuple(values["folders"])
+        for name in ("folders", *_LATER):
+            values[name] = tuple(values.get(name, ()))
         values["warm_start"] = {name: tuple(numbers) for name, numbers in values["warm_start"].items()}
         return cls(**values)
 
@@ -156,6 +169,8 @@ RESUMED = "resumed"  # a new driver goes on
 OUTAGE = "outage"  # nothing works, and what is done about it
 OUTAGE_OVER = "outage_over"  # something works again
 STALLED = "stalled"  # why the sweep ended although it was not done
+CLEANED = "cleaned"  # a trial's checkpoint was removed, since nothing needs it any more
+ORIGIN_DELETED = "origin_deleted"  # the sweep of which a trial's result was taken over was deleted
 
 
 @dataclass(frozen=True)

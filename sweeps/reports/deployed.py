@@ -7,6 +7,7 @@ from typing import Any
 from sweeps.store import Store
 
 FOLDER, FACTS = "winner", "winner.json"  # in the folder of a deployment
+LOCK = "lock"  # there too; held while somebody works in it
 
 
 def read_winner(store: Store, sweep: str) -> Mapping[str, Any] | None:

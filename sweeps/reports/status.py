@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sweeps.file.outline import Outline, outline_of
 from sweeps.labels import ago
 from sweeps.ledger.database import Ledger
-from sweeps.ledger.lease import is_alive, is_free
-from sweeps.ledger.records import OUTAGE, OUTAGE_OVER, RESUMED, STALLED, SweepRecord, SweepState
+from sweeps.ledger.lease import is_alive, is_free, unfinished
+from sweeps.ledger.records import DELETE, OUTAGE, OUTAGE_OVER, RESUMED, STALLED, SweepRecord, SweepState
 from sweeps.planning.counts import planned_trials
 from sweeps.suggestions import suggest
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -120,9 +120,10 @@ class DriverStatus:
     def remedy(self) -> str | None:
         """The command that lets a sweep go on which is not done and which nothing works on; None: there is nothing to do."""
         record = self.record
-        if self.is_driven or record.state is SweepState.FINISHED:
+        chore = unfinished(record)
+        if self.is_driven or (record.state is SweepState.FINISHED and chore is None):
             return None
-        return f"go on with {suggest('resume', record.name)}"
+        return f"finish {chore}" if chore is not None else f"go on with {suggest('resume', record.name)}"
 
     @property
     def condition(self) -> str:
@@ -132,6 +133,8 @@ class DriverStatus:
             host, pid, _ = record.driver.rsplit(":", 2)
             doing = "stopping" if record.stop_requested is not None else "running"
             return f"{doing}, driven by process {pid} on {host}, last seen {ago(self.now - record.driver_seen)}"
+        if record.info.pending:
+            return "half deleted" if record.info.pending[0] == DELETE else f"half renamed to {record.info.pending[1]}"
         if record.state is not None and record.state.has_ended:
             return record.state.label
         if record.state is None and record.driver is None:

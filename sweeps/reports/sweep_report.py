@@ -85,7 +85,10 @@ def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | Non
         ConfigError: there is no such sweep.
     """
     view = load_view(ledger, store, sweep)
-    content = report_content(view) | {"in_mlflow": remembered().command("ui", sweep)}
+    content = report_content(view) | {
+        "in_mlflow": remembered().command("ui", sweep),
+        "to_table": remembered().command("export", sweep, "--csv", "FILE"),
+    }
     html = store.report(sweep) if folder is None else folder / store.report(sweep).name
     paths = ReportPaths(html=html, markdown=html.with_suffix(".md"))
     shown = {"figures": _figures(view), "plotly": Markup(plots.plotly_script()), "examples": _examples(view)}

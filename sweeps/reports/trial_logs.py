@@ -12,6 +12,7 @@ from sweeps.execution.trial_log import LOG_FILES
 from sweeps.ledger.database import Ledger
 from sweeps.reports.status import DriverStatus
 from sweeps.store import Store
+from sweeps.suggestions import suggest
 from sweeps.trial import TrialRecord, TrialState
 
 _EVERY_SECONDS = 1.0
@@ -69,7 +70,7 @@ def why_no_log(record: TrialRecord, *, store: Store) -> str:
     which = f"trial {record.number} of {record.sweep!r} has no log"
     if record.reused is not None:
         sweep, _, number = record.reused.rpartition("/")
-        return f"{which}: its result was taken from trial {number} of {sweep!r}; see `sweeps logs {sweep} {number}`"
+        return f"{which}: its result was taken from trial {number} of {sweep!r}; see {suggest('logs', sweep, number)}"
     if record.state is TrialState.INFEASIBLE:
         return f"{which}: it was never trained ({record.error})"
     if record.attempt == 0 or (not record.state.is_finished and not record.worker):
@@ -133,7 +134,7 @@ def followed(
             tell(why_no_log(record, store=store))
         if has_ended:
             if not record.state.is_finished:
-                tell(f"the sweep has ended before the trial did; `sweeps resume {name}` goes on with it")
+                tell(f"the sweep has ended before the trial did; {suggest('resume', name)} goes on with it")
             return
         pause(_EVERY_SECONDS_AT_STORAGE if found.origin else _EVERY_SECONDS)
 

@@ -21,8 +21,12 @@ _EXPERIMENTS_PER_PAGE = 200
 
 
 def sweep_id(record: SweepRecord) -> str:
-    """Return what tags a sweep's runs: the name alone could be another sweep's in another ledger that uses the same server."""
-    return f"{record.name}@{record.created:.6f}"
+    """Return what tags a sweep's runs: the name alone could be another sweep's in another ledger that uses the same server.
+
+    A sweep that was renamed keeps it, so its runs stay its own.
+    """
+    first = (*record.info.former_names, record.name)[0]
+    return f"{first}@{record.created:.6f}"
 
 
 def sweep_condition(record: SweepRecord, *, role: str) -> str:
@@ -48,7 +52,7 @@ def find_experiment(client: MlflowClient, record: SweepRecord, *, name: str) -> 
         MlflowException: a call failed.
     """
     run = _known_run(client, record)
-    if run is not None and run.data.tags.get(CONFIGURED, name) == name:
+    if run is not None and run.data.tags.get(CONFIGURED, name) in _names(record, name):
         found: Experiment = client.get_experiment(run.info.experiment_id)
         return found
     return client.get_experiment_by_name(name)
@@ -79,7 +83,15 @@ def open_experiment(client: MlflowClient, record: SweepRecord, *, name: str, art
         # MLflow gives the name to no other experiment as long as it can be restored.
         client.restore_experiment(found.experiment_id)
         log.warning("MLflow experiment %r had been deleted and was restored", found.name)
+    if found.name != name and found.name in _names(record, name) and client.get_experiment_by_name(name) is None:
+        client.rename_experiment(found.experiment_id, name)
+        return client.get_experiment(found.experiment_id)
     return found
+
+
+def _names(record: SweepRecord, name: str) -> set[str]:
+    """Return what an experiment may have been asked for as; one that has the sweep's own name is renamed with it."""
+    return {name, *record.info.former_names} if name == record.name else {name}
 
 
 def _known_run(client: MlflowClient, record: SweepRecord) -> Run | None:

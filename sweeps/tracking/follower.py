@@ -139,17 +139,20 @@ class Tracker:
         """What MLflow refuses for good and goes without -> what it said."""
         return dict(self._refusals.reasons)
 
-    def send(self, *, final: bool) -> None:
-        """Send everything from the beginning, also what MLflow had before, for a command that repairs and waits for it.
+    def send(self, *, final: bool, again: bool = True) -> None:
+        """Send everything from the beginning, for a command that waits for it.
 
         Args:
             final: see `sync`.
+            again: whether to repair, and to send also what MLflow had before.
 
         Raises:
             TrackingError: something could not be sent.
         """
         try:
-            self._locate(repair=True).forget()
+            projection = self._locate(repair=again)
+            if again:
+                projection.forget()
             self.sync(final=final)
         except FAILURES as error:
             raise TrackingError(

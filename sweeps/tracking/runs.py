@@ -128,8 +128,9 @@ def locate(
         if repair and tells_otherwise(kept, records[number], spec):
             _remove(client, [kept], f"its short names are not those of trial {number}, and MLflow changes none")
             continue
-        if kept.data.tags.get("mlflow.parentRunId") != parent.info.run_id:
-            client.set_tag(kept.info.run_id, "mlflow.parentRunId", parent.info.run_id)
+        for tag, value in (("mlflow.parentRunId", parent.info.run_id), ("sweep.name", record.name)):
+            if kept.data.tags.get(tag) != value:
+                client.set_tag(kept.info.run_id, tag, value)
         has_params = kept.data.params.keys() >= PARAMS  # not of a version that had no short names
         is_sent = cursor is not None and has_params
         tags = {name: value for name, value in kept.data.tags.items() if is_sent or name != DONE}
@@ -217,6 +218,10 @@ def _open_parent(client: MlflowClient, experiment: str, ledger: Ledger, spec: Sw
     found = list(search(client, experiment, sweep_condition(record, role="sweep")))
     if found:
         parent = _keep(client, found, record.parent_run_id)
+        if parent.data.tags.get("sweep.name") != spec.name:  # it was renamed
+            named = {CONFIGURED: configured, "mlflow.runName": cut(spec.name, LONGEST_NAME), "sweep.name": spec.name}
+            for tag, value in named.items():
+                client.set_tag(parent.info.run_id, tag, value)
     else:
         parent = client.create_run(
             experiment,

@@ -295,7 +295,7 @@ def test_logs_shows_the_last_lines_and_says_why_there_are_none(running, call, st
     ledger.update_trial("demo", 0, state=TrialState.COMPLETE)
     assert call("logs", "demo", "0", "--store", store.root, "-f", "--lines", "1")[1] == "c\n"
     for number, changes, why in (
-        (1, {"reused": "other/3", "attempt": 0}, "see `sweeps logs other 3`"),
+        (1, {"reused": "other/3", "attempt": 0}, f"see `sweeps logs other 3 --store {store.root}`"),
         (2, {"state": TrialState.INFEASIBLE, "error": "macs <= 1", "attempt": 0}, "never trained (macs <= 1)"),
         (3, {"state": TrialState.QUEUED, "attempt": 0}, "no worker has begun with it"),
     ):
