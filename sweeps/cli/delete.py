@@ -41,7 +41,7 @@ def delete_command(
     check_terminal(f"delete sweep {name!r}", is_sure=is_sure or dry_run)
     from sweeps.commands.tidying import check_idle, delete  # takes seconds
     from sweeps.documents.tidying import deletion_document
-    from sweeps.reports.text import count
+    from sweeps.reports.formats import count
 
     if not dry_run:
         check_idle(name, store=store_root, ledger=ledger_url)

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from sweeps.cli.options import examples, options
 from sweeps.exit_codes import FELL_SHORT, STOPPED
+from sweeps.reports.formats import percent, scaled
 from sweeps.reports.terminal import console
-from sweeps.reports.text import percent, scaled
 from sweeps.selection.reasons import shown_figure
 
 if TYPE_CHECKING:

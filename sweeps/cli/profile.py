@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from segda.documents import as_json
 from sweeps.checks.makers import load_spec, stored_spec
@@ -22,19 +20,21 @@ from sweeps.metrics import finite, has_doubts
 from sweeps.planning.machines import Machines
 from sweeps.planning.patience import Patience
 from sweeps.planning.profiles import Architecture, Profile, device_of, profile_all, reachable, renew_trials
+from sweeps.reports.formats import FIGURE, PROSE, in_units
+from sweeps.reports.table import Column, Table, table_of
 from sweeps.reports.terminal import console
-from sweeps.reports.text import scaled
+from sweeps.reports.terminal_tables import terminal_table
 from sweeps.store import Store
 from sweeps.suggestions import suggest
 
 _COLUMNS = (
-    ("params\nM", "num_parameters", 1e-6),
-    ("MACs\nG", "macs", 1e-9),
-    ("latency\nms", "latency_ms", 1.0),
-    ("quartiles\nms apart", "latency_iqr_ms", 1.0),
-    ("blocks\n% apart", "latency_spread", 100.0),
-    ("fps", "fps", 1.0),
-    ("memory\nMiB", "peak_memory_bytes", 2.0**-20),
+    Column("num_parameters", "params", in_units(1e-6), "M"),
+    Column("macs", "MACs", in_units(1e-9), "G"),
+    Column("latency_ms", "latency", FIGURE, "ms"),
+    Column("latency_iqr_ms", "quartiles", FIGURE, "ms apart"),
+    Column("latency_spread", "blocks", in_units(100.0), "% apart"),
+    Column("fps", "fps", FIGURE),
+    Column("peak_memory_bytes", "memory", in_units(2.0**-20), "MiB"),
 )
 
 
@@ -77,7 +77,8 @@ def profile_command(
     if as_document:
         click.echo(as_json(profile_document(spec, profiles, device=device, renewed=renewed)))
         return
-    console().print(_table(spec, profiles))
+    shown = console()
+    shown.print(terminal_table(_table(spec, profiles), width=shown.width))
     for architecture, profile in profiles.items():
         for line in profile.doubts:
             click.echo(f"latency of {architecture} is not reliable: {line}")
@@ -105,13 +106,14 @@ def _measured(
 
 
 def _table(spec: SweepSpec, profiles: Mapping[Architecture, Profile]) -> Table:
-    table = Table("network", *(title for title, _, _ in _COLUMNS), "", title=f"networks of {spec.name}")
-    for column in table.columns[1:-1]:
-        column.justify = "right"
-    for architecture, profile in profiles.items():
-        figures = [scaled(finite(profile.metrics, name), factor) for _, name, factor in _COLUMNS]
-        table.add_row(escape(str(architecture)), *figures, escape(_verdict(spec, profile)))
-    return table
+    return table_of(
+        profiles.items(),
+        [
+            (Column("network", f"networks of {spec.name}", PROSE), lambda item: str(item[0])),
+            *((column, lambda item, key=column.key: finite(item[1].metrics, key)) for column in _COLUMNS),
+            (Column("verdict", "", PROSE), lambda item: _verdict(spec, item[1])),
+        ],
+    )
 
 
 def _verdict(spec: SweepSpec, profile: Profile) -> str:

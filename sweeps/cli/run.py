@@ -16,8 +16,8 @@ from sweeps.commands.cut_short import CutShortError
 from sweeps.commands.driving import SweepEnd
 from sweeps.commands.running import resume, run
 from sweeps.exit_codes import STOPPED
-from sweeps.reports.summary import summary_table
-from sweeps.reports.terminal import console
+from sweeps.reports.summary import summary
+from sweeps.reports.terminal import console, print_whole, width_of
 
 
 @click.command(
@@ -140,7 +140,7 @@ def conclude(context: click.Context, start: Callable[[], SweepEnd]) -> None:
         click.echo(str(error), err=True)
         context.exit(STOPPED)
     shown = console()
-    shown.print(summary_table(end.view, width=shown.width))
+    print_whole(shown, summary(end.view, width=width_of(shown)))
     for line in end.places():
         click.echo(line)
     for line in end.notices():

@@ -33,7 +33,7 @@ from sweeps.planning.profiles import sample_config
 from sweeps.reports.notebook import WIDTH, as_html, as_text
 from sweeps.reports.pick import pick_guide
 from sweeps.reports.progress import view
-from sweeps.reports.summary import summary_table
+from sweeps.reports.summary import summary
 from sweeps.reports.sweep_report import write_report
 from sweeps.reports.view import SweepView, load_view
 from sweeps.store import Store
@@ -105,7 +105,7 @@ class SweepEnd:
         return lines
 
     def _picture(self) -> RenderableType:
-        return Group(summary_table(self.view, width=WIDTH), *map(Text, [*self.places(), *self.notices()]))
+        return Group(*summary(self.view, width=WIDTH).renderables, *map(Text, [*self.places(), *self.notices()]))
 
     def __repr__(self) -> str:
         return as_text(self._picture())

@@ -15,9 +15,9 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, model_label, short_params
 from sweeps.ledger.records import Device
 from sweeps.metrics import CRITERIA, SOURCE_MIOU
+from sweeps.reports.formats import count, percent, scaled
 from sweeps.reports.markdown import markdown_line
 from sweeps.reports.marks import IN_COMPANY, explained
-from sweeps.reports.text import count, percent, scaled
 from sweeps.selection.choice import Selection
 from sweeps.selection.reasons import shown_figure
 

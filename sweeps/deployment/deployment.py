@@ -29,7 +29,7 @@ from sweeps.ledger.records import Device
 from sweeps.metrics import CRITERIA, is_validator
 from sweeps.planning.patience import Patience
 from sweeps.reports.deployed import LOCK
-from sweeps.reports.text import count
+from sweeps.reports.formats import count
 from sweeps.selection.choice import Selection
 from sweeps.store import Store
 from sweeps.trial import TrialRecord

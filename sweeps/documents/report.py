@@ -10,15 +10,16 @@ from segda.documents import document, utc
 from sweeps.documents.figures import account_part, interval_part, numbers
 from sweeps.documents.parts import driver_part, number_of, shows_oracle, trial_part, without_oracle
 from sweeps.documents.selection import selection_part
-from sweeps.labels import method_label
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU
-from sweeps.reports import failure_tables, network_tables
-from sweeps.reports.comparison import differences, obstacles, sweep_rows
+from sweeps.reports.comparison import differences, obstacles, sweeps_table, worked_seconds
+from sweeps.reports.criteria import CriterionRow
+from sweeps.reports.failure_tables import failure_classes_table
+from sweeps.reports.network_tables import architectures, gaps_table
 from sweeps.reports.plots import COSTS
 from sweeps.reports.standing_tables import StandingRow
 from sweeps.reports.status import DriverStatus
-from sweeps.reports.tables import CriterionRow, method_rows
-from sweeps.reports.text import warning_lines
+from sweeps.reports.tables import methods_table
+from sweeps.reports.text import mark_lines, warning_lines
 from sweeps.reports.view import SweepView
 from sweeps.selection.analysis import pareto_front
 from sweeps.trial import TrialState
@@ -34,7 +35,7 @@ def report_document(view: SweepView, *, now: float, oracle: bool = False) -> dic
         now: seconds since 1970.
         oracle: whether figures that are made from target labels are shown although the sweep does not choose by them.
     """
-    spec, shows = view.spec, shows_oracle(view.spec.selection, asked=oracle)
+    spec, shows, methods = view.spec, shows_oracle(view.spec.selection, asked=oracle), methods_table(view.trials)
     content = {
         "time": utc(now),
         "has_oracle": shows,
@@ -48,7 +49,7 @@ def report_document(view: SweepView, *, now: float, oracle: bool = False) -> dic
         "target": view.target_split,
         "device": view.device,
         "pick": selection_part(view.selection),
-        "warnings": warning_lines(view, oracle=shows),
+        "warnings": [*warning_lines(view, oracle=shows), *mark_lines(view)],
         "criteria": [_criterion(row) for row in view.criteria if row.criterion != _ORACLE],
         "source_only": number_of(view.source_only),
         "baseline": number_of(view.baseline),
@@ -61,42 +62,24 @@ def report_document(view: SweepView, *, now: float, oracle: bool = False) -> dic
             }
             for group in view.seed_groups
         ],
-        "methods": [
-            {
-                "method": row.method,
-                "trials": row.trials,
-                "complete": row.complete,
-                "pruned": row.pruned,
-                "infeasible": row.infeasible,
-                "failed": row.failed,
-                "steps": row.steps,
-                "best": number_of(row.best),
-                "source_miou": row.source_miou,
-            }
-            for row in method_rows(view.trials)
-        ],
+        "methods": methods.records(
+            *("method", "trials", "complete", "pruned", "infeasible", "failed", "steps", "best", "source_miou")
+        ),
         "fronts": [_front(view, SOURCE_MIOU, cost) for cost in COSTS],
         "importance": view.importance,
         "networks": [
             {
-                "network": row.model,
-                "height": row.height,
-                "width": row.width,
-                "trials": row.trials,
-                "cost": row.profile,
+                "network": item.model,
+                "height": item.size[0],
+                "width": item.size[1],
+                "trials": item.trials,
+                "cost": item.profile,
             }
-            for row in network_tables.architecture_rows(view.trials)
+            for item in architectures(view.trials)
         ],
-        "failures": [
-            {
-                "failure": row.failure,
-                "attempts": row.attempts,
-                "trials": row.trials,
-                "retried": row.retried,
-                "given_up": row.given_up,
-            }
-            for row in failure_tables.failure_rows(view.trials, view.events)
-        ],
+        "failures": failure_classes_table(view.trials, view.events).records(
+            "failure", "attempts", "trials", "retried", "given_up"
+        ),
         "used": None if view.spent is None else account_part(view.spent),
         "deployed": view.deployed if shows else without_oracle(view.deployed),
         "trials": [trial_part(trial, oracle=shows) for trial in view.trials],
@@ -115,30 +98,30 @@ def comparison_document(views: Sequence[SweepView], *, now: float, oracle: bool 
         oracle: see `report_document`; of each sweep by itself.
     """
     listed = []
-    for view, row in zip(views, sweep_rows(views), strict=True):
-        shows = shows_oracle(row.selection, asked=oracle)
+    for view, row in zip(views, sweeps_table(views).records(), strict=True):
+        shows, group = shows_oracle(view.spec.selection, asked=oracle), view.picked_seeds
         entry = {
-            "name": row.name,
+            "name": row["name"],
             "has_oracle": shows,
-            "state": row.state,
+            "state": row["state"],
             "pick": selection_part(view.selection),
-            "method": None if row.picked is None else method_label(row.picked),
-            "source_miou": row.source_miou,
-            "source_miou_over_seeds": interval_part(row.seeds.source if row.seeds else None),
-            "complete": row.complete,
-            "total": row.total,
-            "worker_seconds": row.worker_hours * 3600,
-            "seconds": row.hours * 3600,
-            "steps": row.steps,
+            "method": row["method"],
+            "source_miou": row["source_miou"],
+            "source_miou_over_seeds": interval_part(group.source if group else None),
+            "complete": row["complete"],
+            "total": row["total"],
+            "worker_seconds": worked_seconds(view),
+            "seconds": view.record.seconds,
+            "steps": sum(trial.step for trial in view.trials if trial.reused is None),
         }
         if shows:
             entry[_ORACLE] = {
-                "target_miou": row.target_miou,
-                "target_miou_over_seeds": interval_part(row.seeds.target if row.seeds else None),
-                "regret": row.regret,
+                "target_miou": row["target_miou"],
+                "target_miou_over_seeds": interval_part(group.target if group else None),
+                "regret": view.criterion.regret,
             }
         listed.append(entry)
-    found = [{"path": item.path, "kind": item.kind, "values": item.values} for item in differences(views)]
+    found = [{"path": path, "kind": kind, "values": values} for kind, path, values in differences(views)]
     content = {"time": utc(now), "sweeps": listed, "differences": found, "obstacles": obstacles(views)}
     return document("sweeps.comparison/1", content)
 
@@ -158,7 +141,7 @@ def _front(view: SweepView, metric: str, cost: str) -> dict[str, Any]:
 
 
 def _oracle(view: SweepView) -> dict[str, Any]:
-    gaps = network_tables.gap_rows(view.networks, source_only=view.source_only, upper_bound=view.upper_bound)
+    gaps = gaps_table(view.networks, source_only=view.source_only, upper_bound=view.upper_bound)
     return {
         "criteria": [
             {
@@ -166,8 +149,10 @@ def _oracle(view: SweepView) -> dict[str, Any]:
                 "trial": number_of(row.picked),
                 "target_miou": row.target_miou,
                 "regret": row.regret,
-                "rank_correlation": row.correlation,
-                "candidates": row.candidates,
+                "rank_correlation": row.told and row.told.value,
+                "rank_correlation_interval": row.told and row.told.interval,
+                "candidates": row.correlation.n if row.correlation else 0,
+                "candidates_needed": row.needed,
             }
             for row in view.criteria
         ],
@@ -175,12 +160,11 @@ def _oracle(view: SweepView) -> dict[str, Any]:
             {"trial": group.trial.number, "seeds": group.seeds, "target_miou": interval_part(group.target)}
             for group in view.seed_groups
         ],
-        "methods": [
-            {"method": row.method, "target_miou": row.target_miou, "best_target_miou": row.best_target_miou}
-            for row in method_rows(view.trials)
-        ],
+        "methods": methods_table(view.trials).records("method", "target_miou", "best_target_miou"),
         "standings": [_standing(row) for row in view.standings],
-        "gaps": [{"network": row.label, "trial": row.number, "gap": row.gap, "closed": row.closed} for row in gaps],
+        "gaps": [
+            {**row, "trial": view.networks[row["network"]].number} for row in gaps.records("network", "gap", "closed")
+        ],
         "upper_bound": number_of(view.upper_bound),
         "fronts": [_front(view, TARGET_MIOU, cost) for cost in COSTS],
     }

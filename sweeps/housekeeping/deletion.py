@@ -14,7 +14,7 @@ from sweeps.housekeeping.disk import files_below, freed_bytes, no_deployment, re
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.records import DELETE, SweepRecord
-from sweeps.reports.text import count
+from sweeps.reports.formats import count
 from sweeps.store import Store
 
 _TRIALS, _DEPLOYMENT, _REST, _STORAGE = "trials", "deployment", "report, plan and the like", "storage address"

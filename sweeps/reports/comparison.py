@@ -1,17 +1,22 @@
-"""Several sweeps side by side: what each picked, what it cost, how they differ, and whether they may be compared at all."""
+"""Several sweeps side by side: what each picked, how their files differ, and whether they may be compared at all."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from segda.datasets import DATASETS
 from sweeps.file.spec import without_places
+from sweeps.labels import method_label, short_params
 from sweeps.ledger.records import SweepState
-from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.metrics import finite
 from sweeps.paths import value_at
+from sweeps.reports.columns import SOURCE, TARGET, interval_of, source, target
+from sweeps.reports.formats import CODE, HUNDREDTHS, PROSE, WHOLE
+from sweeps.reports.seed_formats import SPREAD
+from sweeps.reports.table import Column, Table, table_of
 from sweeps.reports.view import SweepView
 from sweeps.selection.analysis import is_candidate
-from sweeps.selection.seeds import SeedGroup
+from sweeps.selection.seeds import MeanInterval
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 # What a sweep asks apart from its name; the rest of a sweep file says how it is run.
@@ -29,85 +34,67 @@ _QUESTION = (
 _EFFORT = ("sampler", "budget", "seed")
 
 
-@dataclass(frozen=True)
-class SweepRow:
-    """One sweep in the common table.
-
-    Attributes:
-        name: the sweep.
-        state: how far it is, for people.
-        selection: the criterion of its choice.
-        picked: its choice.
-        source_miou: source validation mean IoU of the choice with the search's seed, which chose it, in [0, 1].
-        target_miou: target mean IoU of the choice with the search's seed (oracle), in [0, 1].
-        seeds: the choice over its further seeds; None without any.
-        regret: target mean IoU that the best candidate has more with the search's seed (oracle); None without target figures.
-        complete, total: trials trained in full, and all trials.
-        worker_hours: time that its trials had workers, summed.
-        hours: wall-clock time over all its drivers.
-        steps: training steps.
-    """
-
-    name: str
-    state: str
-    selection: str
-    picked: TrialRecord | None
-    source_miou: float | None
-    target_miou: float | None
-    seeds: SeedGroup | None
-    regret: float | None
-    complete: int
-    total: int
-    worker_hours: float
-    hours: float
-    steps: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A setting in which sweep files differ.
-
-    Attributes:
-        path: dotted path into the sweep file.
-        values: one text per sweep; a dash where the sweep has no such setting.
-        kind: `question` (what is asked), `effort` (how much is spent), or `training` (what all trials share).
-    """
-
-    path: str
-    values: tuple[str, ...]
-    kind: str
-
-
-def sweep_rows(views: Sequence[SweepView]) -> list[SweepRow]:
-    """Return one row per sweep, in the given order.
+def sweeps_table(views: Sequence[SweepView]) -> Table:
+    """Return what each sweep picked and what it took, in the given order.
 
     Args:
         views: the sweeps.
     """
-    rows = []
-    for view in views:
-        picked = view.picked
-        rows.append(
-            SweepRow(
-                name=view.record.name,
-                state=_state(view),
-                selection=view.spec.selection,
-                picked=picked,
-                source_miou=finite(picked.metrics, SOURCE_MIOU) if picked else None,
-                target_miou=finite(picked.metrics, TARGET_MIOU) if picked else None,
-                seeds=view.picked_seeds,
-                regret=view.criterion.regret,
-                complete=sum(trial.state is TrialState.COMPLETE for trial in view.trials),
-                total=len(view.trials),
-                worker_hours=sum(worker_seconds(trial) for trial in view.trials) / 3600,
-                hours=view.record.seconds / 3600,
-                steps=sum(trial.step for trial in view.trials if trial.reused is None),
-            )
-        )
-    return rows
+    return table_of(
+        views,
+        [
+            (Column("name", "sweep"), lambda view: view.record.name),
+            (Column("state", "state"), state_of),
+            (Column("selection", "selection"), lambda view: view.spec.selection),
+            (Column("trial", "pick", WHOLE), _marked),
+            (Column("method", "method"), lambda view: method_label(view.picked) if view.picked else None),
+            (
+                Column("params", "settings", PROSE),
+                lambda view: short_params(view.picked.params) if view.picked else None,
+            ),
+            (
+                replace(SOURCE, note="search seed: optimistic"),
+                lambda view: source(view.picked) if view.picked else None,
+            ),
+            (replace(TARGET, note="search seed"), lambda view: target(view.picked) if view.picked else None),
+            (Column("n", "n", WHOLE, note="further seeds"), lambda view: len(getattr(view.picked_seeds, "seeds", ()))),
+            (replace(SOURCE, key="source_seeds", format=SPREAD, note="further seeds"), _over_seeds("source")),
+            (interval_of("source_seeds"), _over_seeds("source")),
+            (replace(TARGET, key="target_seeds", format=SPREAD, note="further seeds"), _over_seeds("target")),
+            (interval_of("target_seeds", is_oracle=True), _over_seeds("target")),
+            (Column("complete", "complete", WHOLE), complete),
+            (Column("total", "of trials", WHOLE), lambda view: len(view.trials)),
+            (Column("worker_hours", "worker hours", HUNDREDTHS), lambda view: worked_seconds(view) / 3600),
+        ],
+        notes=[
+            "Target metrics are oracle metrics: they are shown, and steered nothing unless the selection is oracle. The search's "
+            "seed chose each pick, so its metrics are high by luck too: compare sweeps by further seeds, which the search never "
+            "saw. Differences within the intervals of few seeds may be chance."
+        ],
+    )
 
 
-def _state(view: SweepView) -> str:
+def _over_seeds(side: str) -> Callable[[SweepView], MeanInterval | None]:
+    return lambda view: getattr(view.picked_seeds, side, None)
+
+
+def _marked(view: SweepView) -> str | None:
+    picked = view.picked
+    return None if picked is None else f"{picked.number}{''.join(view.marks[picked.number])}"
+
+
+def complete(view: SweepView) -> int:
+    """Return how many trials of a sweep were trained in full."""
+    return sum(trial.state is TrialState.COMPLETE for trial in view.trials)
+
+
+def worked_seconds(view: SweepView) -> float:
+    """Return how long the trials of a sweep had workers, summed."""
+    return sum(worker_seconds(trial) for trial in view.trials)
+
+
+def state_of(view: SweepView) -> str:
+    """Return how far a sweep is, for people."""
     if view.is_driven:
         return "running"
     # What a driver that died last said does not hold any more.
@@ -152,13 +139,17 @@ def best_so_far(view: SweepView, metric: str) -> list[tuple[float, float]]:
     return points
 
 
-def differences(views: Sequence[SweepView]) -> list[Difference]:
+def differences(views: Sequence[SweepView]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Return the settings in which the sweep files differ, what is asked first.
 
     Name, places of data, tracking and resources are left out: they change no result.
 
     Args:
         views: the sweeps.
+
+    Returns:
+        What each setting concerns (`question`: what is asked, `effort`: how much is spent, `training`: what all trials share), its
+        dotted path into the sweep file, and one text per sweep, a dash where it has no such setting.
     """
     flats = [dict(_flat(_comparable(view.record.spec))) for view in views]
     rows = []
@@ -167,9 +158,28 @@ def differences(views: Sequence[SweepView]) -> list[Difference]:
         if len(set(values)) > 1:
             top = path.partition(".")[0]
             kind = "question" if top in _QUESTION else "effort" if top in _EFFORT else "training"
-            rows.append(Difference(path, values, kind))
+            rows.append((kind, path, values))
     order = ("question", "training", "effort")
-    return sorted(rows, key=lambda row: order.index(row.kind))
+    return sorted(rows, key=lambda row: order.index(row[0]))
+
+
+def differences_table(views: Sequence[SweepView]) -> Table:
+    """Return in which settings the sweep files differ.
+
+    Args:
+        views: the sweeps.
+    """
+    names = [view.record.name for view in views]
+    return Table(
+        [
+            Column("kind", "concerns"),
+            Column("path", "setting", CODE),
+            *(Column(f"value_{index}", name, PROSE) for index, name in enumerate(names)),
+        ],
+        [(kind, path, *values) for kind, path, values in differences(views)],
+        notes=["Names, places of data, resources and tracking are left out: they change no result."],
+        empty="None: the sweeps ask the same with the same effort.",
+    )
 
 
 def _comparable(spec: Mapping[str, Any]) -> dict[str, Any]:

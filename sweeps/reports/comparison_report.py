@@ -9,10 +9,10 @@ from markupsafe import Markup
 from segda.errors import ConfigError
 from sweeps.ledger.database import Ledger
 from sweeps.reports import comparison, comparison_plots, plots
-from sweeps.reports.marks import marks
+from sweeps.reports.formats import date
 from sweeps.reports.pages import write_page
 from sweeps.reports.sweep_report import ReportPaths
-from sweeps.reports.text import context_line, date, mark_lines
+from sweeps.reports.text import context_line, mark_lines
 from sweeps.reports.view import load_view
 from sweeps.store import Store
 
@@ -36,26 +36,18 @@ def write_comparison(ledger: Ledger, store: Store, sweeps: Sequence[str], *, fol
         if list(sweeps).count(name) > 1:
             raise ConfigError(f"sweep {name!r} is named twice; a comparison needs different sweeps")
     views = [load_view(ledger, store, name) for name in sweeps]
-    figures = {
-        "pareto": comparison_plots.joint_pareto_figure(views),
-        "progress": comparison_plots.best_so_far_figure(views),
-    }
+    figure = comparison_plots.best_so_far_figure(views)
     content = {
         "views": views,
-        "rows": comparison.sweep_rows(views),
-        "differences": comparison.differences(views),
+        "sweeps": comparison.sweeps_table(views),
+        "differences": comparison.differences_table(views),
         "obstacles": comparison.obstacles(views),
-        "marks": {view.record.name: marks(view.trials) for view in views},
         "contexts": [(view.record.name, " ".join([context_line(view), *mark_lines(view)])) for view in views],
         "written": date(time.time()),
     }
     stem = (folder or store.root) / f"comparison_{'+'.join(sweeps)}"
     paths = ReportPaths(html=stem.with_name(f"{stem.name}.html"), markdown=stem.with_name(f"{stem.name}.md"))
-    drawn = {
-        name: Markup(plots.to_html(figure, element=f"figure-{name}"))
-        for name, figure in figures.items()
-        if figure is not None
-    }
-    write_page(paths.html, "comparison.html.j2", content, figures=drawn, plotly=Markup(plots.plotly_script()))
+    drawn = None if figure is None else Markup(plots.to_html(figure, element="figure-progress"))
+    write_page(paths.html, "comparison.html.j2", content, progress=drawn, plotly=Markup(plots.plotly_script()))
     write_page(paths.markdown, "comparison.md.j2", content)
     return paths

@@ -1,9 +1,10 @@
 """A sweep or a trial in full, as text for a terminal or a log."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Table as Picture
 from rich.text import Text
 
 from segda.documents import utc
@@ -11,12 +12,16 @@ from segda.masking import masked
 from sweeps.labels import duration, format_value, kind_label, settings_label
 from sweeps.ledger.records import SweepState
 from sweeps.metrics import EFFICIENCY, has_doubts, visible_metrics
+from sweeps.reports.formats import PROSE, WHOLE, Format, scaled
 from sweeps.reports.status_table import header_lines
 from sweeps.reports.sweep_details import SweepDetails
-from sweeps.reports.text import scaled
+from sweeps.reports.table import Column, table_of
+from sweeps.reports.terminal_tables import terminal_table
 from sweeps.reports.trial_details import MetricHistory, TrialDetails
 
-_KIBIBYTE = 1024
+T = TypeVar("T")
+_DIGITS = Format(lambda value: f"{value:.4g}")
+_KIBIBYTES = Format(lambda num_bytes: f"{num_bytes / 1024:,.1f}")
 
 
 def render_sweep(found: SweepDetails) -> RenderableType:
@@ -155,8 +160,8 @@ def _shown(address: str | None) -> str:
     return masked(address or "")
 
 
-def _grid(rows: Mapping[str, str | None]) -> Table:
-    table = Table.grid(padding=(0, 2))
+def _grid(rows: Mapping[str, str | None]) -> Picture:
+    table = Picture.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in rows.items():
@@ -169,37 +174,39 @@ def _title(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
 
 
-def _table(columns: Iterable[str], *, numbers: Iterable[str]) -> Table:
-    table, right = Table(box=None, pad_edge=False, header_style="bold"), set(numbers)
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    return table
+def _whole(items: Iterable[T], *columns: tuple[Column, Callable[[T], Any]]) -> Picture:
+    """Return a table that leaves nothing out: long texts are broken."""
+    return terminal_table(table_of(items, columns), width=0)
 
 
-def _metrics(shown: Mapping[str, MetricHistory]) -> Table:
-    table = _table(("metric", "last", "at step", "best", "of step"), numbers=("last", "at step", "best", "of step"))
-    for name, item in shown.items():
-        best = "" if item.best is None else f"{item.best:.4g}"
-        of_step = "" if item.best_step is None else str(item.best_step)
-        table.add_row(*map(Text, (name, f"{item.last:.4g}", str(item.step), best, of_step)))
-    return table
+def _metrics(shown: Mapping[str, MetricHistory]) -> Picture:
+    return _whole(
+        shown.items(),
+        (Column("metric", "metric", PROSE), lambda item: item[0]),
+        (Column("last", "last", _DIGITS), lambda item: item[1].last),
+        (Column("step", "at step", WHOLE), lambda item: item[1].step),
+        (Column("best", "best", _DIGITS), lambda item: item[1].best),
+        (Column("best_step", "of step", WHOLE), lambda item: item[1].best_step),
+    )
 
 
-def _attempts(found: TrialDetails) -> Table:
-    table = _table(("attempt", "worker", "device", "started", "ended", "end", ""), numbers=("attempt",))
-    for item in found.attempts:
-        failure = "" if item.failure is None else f": {item.failure.label}"
-        times = (utc(item.started) or "", utc(item.ended) or "")
-        table.add_row(
-            *map(Text, (str(item.number), item.worker or "", item.device or "", *times, f"{item.end}{failure}")),
-            Text(item.message),
-        )
-    return table
+def _attempts(found: TrialDetails) -> Picture:
+    return _whole(
+        found.attempts,
+        (Column("attempt", "attempt", WHOLE), lambda item: item.number),
+        (Column("worker", "worker"), lambda item: item.worker or ""),
+        (Column("device", "device"), lambda item: item.device or ""),
+        (Column("started", "started"), lambda item: utc(item.started) or ""),
+        (Column("ended", "ended"), lambda item: utc(item.ended) or ""),
+        (Column("end", "end"), lambda item: item.end + (f": {item.failure.label}" if item.failure else "")),
+        (Column("message", "", PROSE), lambda item: item.message),
+    )
 
 
-def _files(found: TrialDetails) -> Table:
-    table = _table(("file", "KiB", "written"), numbers=("KiB",))
-    for item in found.files:
-        size = f"{item.num_bytes / _KIBIBYTE:,.1f}"
-        table.add_row(*map(Text, (item.name, size, utc(item.modified) or "")))
-    return table
+def _files(found: TrialDetails) -> Picture:
+    return _whole(
+        found.files,
+        (Column("file", "file", PROSE), lambda item: item.name),
+        (Column("size", "KiB", _KIBIBYTES), lambda item: item.num_bytes),
+        (Column("written", "written"), lambda item: utc(item.modified) or ""),
+    )

@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 
 from sweeps.failures import FailureClass
 from sweeps.labels import short_names
-from sweeps.reports.failure_tables import CONSTRAINT, RegionRow
 from sweeps.reports.plots import PALETTE, style
+from sweeps.reports.regions import CONSTRAINT, RegionRow
 
 # Broken constraints first: they are known before training.
 _OUTCOMES = (CONSTRAINT, *(failure.value for failure in FailureClass))
@@ -20,7 +20,7 @@ def region_figure(rows: Sequence[RegionRow]) -> go.Figure | None:
     Parameters none of whose values stands out are left out.
 
     Args:
-        rows: see `sweeps.reports.failure_tables.region_rows`.
+        rows: see `sweeps.reports.regions.region_rows`.
 
     Returns:
         The figure, or None if no value failed more than others.

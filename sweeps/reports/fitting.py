@@ -1,5 +1,6 @@
 """Which columns of a table have room beside each other: a figure is shown whole or not at all."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
@@ -47,6 +48,21 @@ def width_of(title: str, cells: Sequence[str]) -> int:
         cells: below it.
     """
     return max(map(cell_len, (title, *cells)))
+
+
+def wrapped(heading: str, cells: Sequence[str]) -> list[str]:
+    """Return a heading in as many lines as make it no wider than what stands below it, if its words let it.
+
+    Args:
+        heading: of a column.
+        cells: below it.
+
+    Example:
+        >>> wrapped("target mIoU % (oracle)", ["45.0"])
+        ['target', 'mIoU %', '(oracle)']
+    """
+    room = max(width_of("", cells), *map(cell_len, ("", *heading.split())))
+    return textwrap.wrap(heading, max(room, 1), break_long_words=False, break_on_hyphens=False)
 
 
 def shortened_within(name: str, width: int) -> str:

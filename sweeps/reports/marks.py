@@ -3,7 +3,7 @@
 † in micro-batches, ‡ with the labels of some target images, § in half precision with very few images at once. ¶ is about the
 network: its latency was not measured alone. ‖ is about the method: it is a reconstruction of what its paper may be.
 
-The mark stands beside the trial's number in every table that it enters, and one line under the table says what it means. What is
+The mark stands beside the trial's number in every table that it enters, and one line of the page says what it means. What is
 known of a method only PyTorch can tell, which is slow to import; who only looks at a sweep does without ‖ (`of_methods`).
 """
 
@@ -64,13 +64,15 @@ def _reconstructed(trial: TrialRecord) -> str | None:
     return None
 
 
-def marks(trials: Iterable[TrialRecord]) -> dict[int, str]:
-    """Return the marks by number of trial; of those that have none an empty one.
+def meanings(trials: Iterable[TrialRecord], *, processes: int, of_methods: bool = True) -> dict[int, dict[str, str]]:
+    """Return number of trial -> its marks and what they mean; empty for most trials.
 
     Args:
         trials: records of one sweep.
+        processes: see `explained`.
+        of_methods: see `explained`.
     """
-    return {trial.number: mark(trial) for trial in trials}
+    return {trial.number: explained(trial, processes=processes, of_methods=of_methods) for trial in trials}
 
 
 def target_labels(trial: TrialRecord) -> str:

@@ -2,73 +2,48 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweeps.labels import model_label
-from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
+from sweeps.metrics import SOURCE_MIOU, SPLITS, TARGET_MIOU, finite
 from sweeps.paths import value_at
+from sweeps.reports.columns import INPUT, NUMBERS, SOURCE, TARGET
+from sweeps.reports.formats import PERCENT, in_units
 from sweeps.reports.standing_tables import closed_share
+from sweeps.reports.table import Column, Table, table_of
 from sweeps.trial import TrialRecord
 
-
-@dataclass(frozen=True)
-class GapRow:
-    """How much quality a network loses between the domains.
-
-    Attributes:
-        label: which network.
-        number: its trial.
-        source_miou: mean IoU on a source split.
-        target_miou: mean IoU on the labelled target split (oracle).
-        gap: source minus target.
-        closed: share of the distance from source-only training to the upper bound that it covers; None if either is
-            missing.
-    """
-
-    label: str
-    number: int
-    source_miou: float
-    target_miou: float
-    gap: float
-    closed: float | None
+_COSTS = (
+    ("macs", "MACs", 1e-9, "G", ""),
+    ("num_parameters", "params", 1e-6, "M", ""),
+    ("latency_ms", "latency", 1.0, "ms", "median"),
+    ("latency_p90_ms", "latency", 1.0, "ms", "90th percentile"),
+    ("latency_p95_ms", "latency", 1.0, "ms", "95th percentile"),
+    ("fps", "fps", 1.0, "", ""),
+    ("peak_memory_bytes", "peak memory", 2.0**-20, "MiB", ""),
+)
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """IoU of one class for several networks.
-
-    Attributes:
-        name: class.
-        values: one IoU in [0, 1] per network in the order asked for; None where the class does not occur.
-    """
-
-    name: str
-    values: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class ArchitectureRow:
-    """Cost of one architecture.
+class Architecture(NamedTuple):
+    """What one architecture costs.
 
     Attributes:
         model: label, e.g. `bisenet_v1 (resnet18)`.
-        height, width: input size in pixels.
-        trials: numbers of the trials that use it.
+        size: height and width of its input in pixels.
         profile: efficiency figures by name.
+        trials: numbers of the trials that use it.
     """
 
     model: str
-    height: int | None
-    width: int | None
-    trials: tuple[int, ...]
+    size: tuple[int | None, int | None]
     profile: Mapping[str, float]
+    trials: tuple[int, ...]
 
 
-def gap_rows(
+def gaps_table(
     networks: Mapping[str, TrialRecord], *, source_only: TrialRecord | None, upper_bound: TrialRecord | None
-) -> list[GapRow]:
-    """Return the distance between the domains for some networks.
+) -> Table:
+    """Return how much quality networks lose between the domains, and how much of that is made up for.
 
     Args:
         networks: label -> trial; trials without both figures are left out.
@@ -76,21 +51,37 @@ def gap_rows(
         upper_bound: the network trained on target labels: 1 of the closed share.
 
     Returns:
-        One row per network in the given order. `closed` may be negative (adaptation hurt) or above 1.
+        One row per network in the given order. `closed` may be negative (adaptation hurt) or above 1; it is None if either of the
+        two is missing.
     """
-    floor = finite(source_only.metrics, TARGET_MIOU) if source_only else None
-    ceiling = finite(upper_bound.metrics, TARGET_MIOU) if upper_bound else None
-    rows = []
-    for label, trial in networks.items():
-        source, target = finite(trial.metrics, SOURCE_MIOU), finite(trial.metrics, TARGET_MIOU)
-        if source is None or target is None:
-            continue
-        closed = closed_share(target, low=floor, high=ceiling)
-        rows.append(GapRow(label, trial.number, source, target, source - target, closed))
-    return rows
+    low, high = (finite(trial.metrics, TARGET_MIOU) if trial else None for trial in (source_only, upper_bound))
+    items = [
+        (label, trial.number, source, target)
+        for label, trial in networks.items()
+        if (source := finite(trial.metrics, SOURCE_MIOU)) is not None
+        and (target := finite(trial.metrics, TARGET_MIOU)) is not None
+    ]
+    return table_of(
+        items,
+        [
+            (Column("network", "network"), lambda item: item[0]),
+            (SOURCE, lambda item: item[2]),
+            (TARGET, lambda item: item[3]),
+            (Column("gap", "gap", PERCENT, note="points", is_oracle=True), lambda item: item[2] - item[3]),
+            (
+                Column("closed", "closed", PERCENT, "%", is_oracle=True),
+                lambda item: closed_share(item[3], low=low, high=high),
+            ),
+        ],
+        notes=[
+            "Closed: 0 is source-only training, 100 the upper bound, which was trained on target labels. One seed each (the "
+            "search's own), which flatters the pick: it was chosen by it, the references were not. References are never picked."
+        ],
+        empty="No finished network has both source and target metrics.",
+    )
 
 
-def class_rows(columns: Sequence[tuple[Mapping[str, Any] | None, str]]) -> list[ClassRow]:
+def class_values(columns: Sequence[tuple[Mapping[str, Any] | None, str]]) -> dict[str, tuple[float | None, ...]]:
     """Return the per-class IoU of several networks.
 
     Args:
@@ -98,26 +89,79 @@ def class_rows(columns: Sequence[tuple[Mapping[str, Any] | None, str]]) -> list[
             `splits`, e.g. `source/val` or `oracle/target`.
 
     Returns:
-        One row per class in the data set's order; empty if no column has figures.
+        Class -> one IoU in [0, 1] per column, None where the class does not occur; in the data set's order, empty if no column
+        has figures.
     """
     tables = [((result or {}).get("splits") or {}).get(split) for result, split in columns]
     figures: list[Mapping[str, float]] = [(table or {}).get("iou") or {} for table in tables]
     names: dict[str, None] = {}
     for (result, _), column in zip(columns, figures, strict=True):
         names.update(dict.fromkeys(name for name in (result or {}).get("classes", column) if name in column))
-    return [ClassRow(name, tuple(finite(column, name) for column in figures)) for name in names]
+    return {name: tuple(finite(column, name) for column in figures) for name in names}
 
 
-def architecture_rows(trials: Iterable[TrialRecord]) -> list[ArchitectureRow]:
-    """Return each profiled architecture once, with the trials that use it, by rising MACs."""
-    groups: dict[tuple[str, int | None, int | None, tuple[tuple[str, float], ...]], list[int]] = {}
+def classes_table(values: Mapping[str, Sequence[float | None]], columns: Sequence[tuple[str, str]]) -> Table:
+    """Return the per-class IoU of several networks as a table.
+
+    Args:
+        values: of `class_values`.
+        columns: label of the network and split, in the order of the values.
+    """
+    return Table(
+        [
+            Column("class", "class"),
+            *(
+                Column(
+                    f"{index}",
+                    label,
+                    PERCENT,
+                    note="source val" if split == SPLITS[0] else "target",
+                    is_oracle=split != SPLITS[0],
+                )
+                for index, (label, split) in enumerate(columns)
+            ),
+        ],
+        [(name, *found) for name, found in values.items()],
+        notes=["IoU in %; a dash: the class does not occur in the split. One seed each."],
+        empty="No finished network has an IoU per class.",
+    )
+
+
+def architectures(trials: Iterable[TrialRecord]) -> list[Architecture]:
+    """Return each profiled architecture once, with the trials that use it, by rising MACs.
+
+    Args:
+        trials: records of one sweep.
+    """
+    groups: dict[tuple[str, tuple[Any, Any], tuple[tuple[str, float], ...]], list[int]] = {}
     for trial in trials:
         if trial.profile:
-            height, width = value_at(trial.config, "data.height"), value_at(trial.config, "data.width")
-            key = (model_label(trial), height, width, tuple(sorted(trial.profile.items())))
+            size = value_at(trial.config, "data.height"), value_at(trial.config, "data.width")
+            key = (model_label(trial), size, tuple(sorted(trial.profile.items())))
             groups.setdefault(key, []).append(trial.number)
-    rows = [
-        ArchitectureRow(model, height, width, tuple(sorted(numbers)), dict(profile))
-        for (model, height, width, profile), numbers in groups.items()
+    found = [
+        Architecture(model, size, dict(profile), tuple(sorted(numbers)))
+        for (model, size, profile), numbers in groups.items()
     ]
-    return sorted(rows, key=lambda row: (row.profile.get("macs", math.inf), row.model))
+    return sorted(found, key=lambda item: (item.profile.get("macs", math.inf), item.model))
+
+
+def architectures_table(found: Iterable[Architecture]) -> Table:
+    """Return what architectures cost.
+
+    Args:
+        found: of `architectures`.
+    """
+    return table_of(
+        found,
+        [
+            (Column("network", "network"), lambda item: item.model),
+            (INPUT, lambda item: item.size),
+            *(
+                (Column(key, title, in_units(factor), unit, note), lambda item, key=key: finite(item.profile, key))
+                for key, title, factor, unit, note in _COSTS
+            ),
+            (NUMBERS, lambda item: item.trials),
+        ],
+        empty="No architecture was measured yet.",
+    )

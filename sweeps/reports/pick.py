@@ -10,12 +10,16 @@ from segda.datasets import DATASETS
 from segda.errors import SegdaError
 from sweeps.execution.remote import CHECKPOINT
 from sweeps.labels import format_value
-from sweeps.metrics import TARGET_MIOU, finite
+from sweeps.metrics import CRITERIA, TARGET_MIOU, finite
 from sweeps.paths import value_at
+from sweeps.reports.formats import percent
+from sweeps.reports.seed_formats import interval
 from sweeps.reports.standing_tables import closed_share
-from sweeps.reports.text import edge, interval, percent
+from sweeps.reports.text import edge
 from sweeps.reports.trial_details import data_roots
 from sweeps.reports.view import SweepView
+from sweeps.selection.pool import voteless
+from sweeps.selection.reasons import shown_figure
 from sweeps.suggestions import remembered
 from sweeps.trial import TrialRecord
 
@@ -29,12 +33,14 @@ class PickGuide:
 
     Attributes:
         worth: what it is worth on the target; None where nobody labelled that.
+        passed_over: which better trials a rule has kept from being picked, and which rule, in sentences.
         checkpoint: the file with its weights; None where no such file is at hand.
         commands: what a command is for -> the command, to be copied. Paths are absolute.
         next_steps: what to try next, by what the sweep shows.
     """
 
     worth: str | None
+    passed_over: tuple[str, ...]
     checkpoint: Path | None
     commands: dict[str, str]
     next_steps: tuple[str, ...]
@@ -52,7 +58,8 @@ def pick_guide(view: SweepView) -> PickGuide | None:
     folder = view.folders.get(trial.number)
     checkpoint = folder / CHECKPOINT if folder is not None and (folder / CHECKPOINT).is_file() else None
     commands = {} if checkpoint is None else _commands(view, trial, checkpoint)
-    return PickGuide(worth_line(view), checkpoint, commands, tuple(_next_steps(view, trial)))
+    next_steps = tuple(_next_steps(view, trial))
+    return PickGuide(worth_line(view), tuple(passed_over(view)), checkpoint, commands, next_steps)
 
 
 def worth_line(view: SweepView) -> str | None:
@@ -87,6 +94,33 @@ def worth_line(view: SweepView) -> str | None:
         parts.append(f"{share:.0%} of the way to {_name(view.upper_bound)}, which had target labels")
     read = "" if view.spec.selection == "oracle" else "; target labels tell this and chose nothing"
     return f"{', '.join(parts)} ({how}{read})"
+
+
+def passed_over(view: SweepView) -> Iterator[str]:
+    """Yield which better trials a rule has kept from being picked, and which rule: one sentence each, the best first.
+
+    Better is more target mean IoU than the pick has, or, where nobody labelled the target, more of what the sweep chose by; both
+    with the search's seed.
+
+    Args:
+        view: the sweep.
+    """
+    picked = view.picked
+    if picked is None:
+        return
+    metric = TARGET_MIOU if _target(picked) is not None else CRITERIA[view.selection.used]
+    own = picked.metrics[metric]
+    ruled_out = {number: f"could not be picked: {why}" for number, why in view.selection.rejected}
+    if view.selection.used == "ensv":
+        ruled_out |= {number: f"had no vote: {why}" for number, why in voteless(view.trials).items()}
+    found = [
+        (value, trial)
+        for trial in view.trials
+        if trial.number in ruled_out and (value := finite(trial.metrics, metric)) is not None and value > own
+    ]
+    for value, trial in sorted(found, key=lambda item: -item[0]):
+        figures = f"{metric} {shown_figure(metric, value)}, the pick {shown_figure(metric, own)}"
+        yield f"Trial {trial.number} is better ({figures}) and {ruled_out[trial.number]}."
 
 
 def _target(trial: TrialRecord | None) -> float | None:

@@ -17,7 +17,6 @@ from segda.tunable import Scalar
 from sweeps.labels import format_value, kind_label, method_label, model_label, short_names, short_params
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.reports.marks import mark
-from sweeps.reports.network_tables import ClassRow
 from sweeps.selection.analysis import is_candidate
 from sweeps.trial import TrialRecord, TrialState
 
@@ -250,23 +249,23 @@ def importance_figure(importance: Mapping[str, float]) -> go.Figure | None:
     return figure
 
 
-def class_figure(rows: Sequence[ClassRow], networks: Sequence[str]) -> go.Figure | None:
+def class_figure(values: Mapping[str, Sequence[float | None]], networks: Sequence[str]) -> go.Figure | None:
     """Return per-class IoU as a heat map, one line per network and split, or None without classes.
 
     Args:
-        rows: classes with one value per network.
+        values: class -> one IoU per network, see `sweeps.reports.network_tables.class_values`.
         networks: labels in the order of the values; a line break may be written as `<br>`.
     """
-    if not rows or not networks:
+    if not values or not networks:
         return None
-    values = [
-        [None if (value := row.values[index]) is None else 100 * value for row in rows]
+    shown = [
+        [None if (value := found[index]) is None else 100 * value for found in values.values()]
         for index in range(len(networks))
     ]
     figure = go.Figure(
         go.Heatmap(
-            z=values,
-            x=[html.escape(row.name) for row in rows],
+            z=shown,
+            x=[html.escape(name) for name in values],
             y=[html.escape(network) for network in networks],
             zmin=0,
             zmax=100,

@@ -8,6 +8,10 @@ from sweeps.file.fields import HOST, METHOD
 from sweeps.labels import format_value, method_name, short_names
 from sweeps.metrics import SECONDS_PER_STEP, TARGET_MIOU, TARGET_MIOU_UNDER, TARGET_MIOU_WELL, finite
 from sweeps.paths import value_at
+from sweeps.reports.columns import NUMBER, interval_of
+from sweeps.reports.formats import FIGURE, PERCENT, WHOLE, Format
+from sweeps.reports.seed_formats import SPREAD
+from sweeps.reports.table import Column, Table, table_of
 from sweeps.selection.analysis import best_by
 from sweeps.selection.seeds import MeanInterval, mean_interval, repetitions
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -119,6 +123,39 @@ def standing_rows(
     return sorted(
         rows, key=lambda row: (row.target is None, -(row.target.mean if row.target else row.search_seed or 0))
     )
+
+
+def standings_table(rows: Iterable[StandingRow]) -> Table:
+    """Return what each method and each reference is worth.
+
+    Args:
+        rows: of `standing_rows`.
+    """
+    return table_of(
+        rows,
+        [
+            (Column("label", "method"), lambda row: row.label),
+            (NUMBER, lambda row: row.trial.number),
+            (Column("n", "n", WHOLE, note="further seeds"), lambda row: len(row.seeds)),
+            (_oracle("target_miou", "target mIoU", SPREAD, "mean ± std"), lambda row: row.target),
+            (interval_of("target_miou", is_oracle=True), lambda row: row.target),
+            (_oracle("gain", "gain over the baseline", SPREAD, "points, same seeds", unit=""), lambda row: row.gain),
+            (interval_of("gain", is_oracle=True), lambda row: row.gain),
+            (_oracle("closed", "closed", PERCENT), lambda row: row.closed),
+            (_oracle("well", "well represented", PERCENT, "classes"), lambda row: row.well),
+            (_oracle("under", "under-represented", PERCENT, "classes"), lambda row: row.under),
+            (Column("seconds_per_step", "s per step", FIGURE), lambda row: row.seconds_per_step),
+            (Column("relative_cost", "× baseline", FIGURE), lambda row: row.relative_cost),
+            (_oracle("search_seed", "target mIoU", PERCENT, "search seed"), lambda row: row.search_seed),
+            (_oracle("best_checkpoint", "best checkpoint", PERCENT, "oracle choice"), lambda row: row.best_checkpoint),
+            (_oracle("best_of_search", "best of the search", PERCENT, "oracle choice"), lambda row: row.best_of_search),
+        ],
+        empty="No trial qualifies.",
+    )
+
+
+def _oracle(key: str, title: str, form: Format, note: str = "", *, unit: str = "%") -> Column:
+    return Column(key, title, form, unit, note, is_oracle=True)
 
 
 def closed_share(value: float | None, *, low: float | None, high: float | None) -> float | None:

@@ -1,39 +1,32 @@
 """How far a sweep is, as text for a terminal or a log."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Table as Picture
 from rich.text import Text
 
 from sweeps.labels import ago, duration, kind_label, settings_label
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import SweepState
-from sweeps.reports.fitting import fitting, needed, shortened_within, width_of
-from sweeps.reports.marks import footnotes, mark
-from sweeps.reports.status import MOST_ROWS, SweepStatus, read_overview
+from sweeps.reports.formats import HUNDREDTHS, PROSE, TRIAL, WHOLE, Format
+from sweeps.reports.marks import footnotes, mark, meanings
+from sweeps.reports.status import MOST_ROWS, DriverStatus, SweepStatus, read_overview
+from sweeps.reports.table import Column, table_of
+from sweeps.reports.terminal_tables import terminal_table
 from sweeps.suggestions import suggest
 from sweeps.trial import TrialRecord, TrialState
 
 _BAR = 10  # characters
-_NUMBERS = frozenset({"trial", "step", "time", "report", "attempts"})
+_FIGURE = Format(lambda value: f"{value:.4f}")
+_RIGHT = Format(str)
 # There only if some trial has something to say there.
-_OPTIONAL = frozenset({"device", "report", "attempts", "last failure", "reused"})
+_OPTIONAL = frozenset({"device", "report", "attempts", "failure", "reused"})
 # Of a table that is wider than the terminal, the first first. What is left then tells how far which trial is.
-_LEAVE_OUT = (
-    *("settings", "worker", "device", "kind", "", "report", "attempts", "reused", "last failure"),
-    "time",
-)
+_LEAVE_OUT = ("settings", "worker", "device", "kind", "bar", "report", "attempts", "reused", "failure", "time")
 _LEAVE_OUT_OF_OVERVIEW = ("begun", "infeasible", "hours", "failed", "pruned")
-_ROOM_OF_STATES = 26  # characters, the gap before them included: the longest word of a state has room
-_SHORTEST_NAME = 12  # characters of a sweep's name
-_STYLES = {
-    TrialState.RUNNING: "bold",
-    TrialState.FAILED: "red",
-    TrialState.PRUNED: "dim",
-    TrialState.INFEASIBLE: "dim",
-}
 
 
 def render(status: SweepStatus, *, width: int) -> Group:
@@ -87,7 +80,7 @@ def header_lines(status: SweepStatus) -> list[str]:
     return lines
 
 
-def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: int) -> Table:
+def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: int) -> Picture:
     """Return the trials as a table; columns about what went wrong are there only if something did.
 
     Args:
@@ -96,45 +89,40 @@ def trial_table(status: SweepStatus, trials: Sequence[TrialRecord], *, width: in
         width: columns of the terminal. What has no room is left out: the settings first, then worker, device and kind, then the
             bar and what `_LEAVE_OUT` names further. No figure and no state is ever cut.
     """
+    steps = {trial.number: int(trial.config["steps"]) for trial in trials}
     objective = status.spec.objectives[0].metric
-    rows = [_cells(status, trial, objective) for trial in trials]
-    columns = {title: [row[title] for row in rows] for title in rows[0]}
-    shown = fitting(
-        {title: cells for title, cells in columns.items() if title not in _OPTIONAL or any(cells)},
-        width=width,
-        leave_out=_LEAVE_OUT,
+    columns: list[tuple[Column, Callable[[TrialRecord], Any]]] = [
+        (Column("trial", "trial", TRIAL), lambda trial: trial.number),
+        (Column("kind", "kind"), kind_label),
+        (Column("state", "state"), lambda trial: trial.state.value),
+        (Column("bar", ""), lambda trial: bar(trial.step, steps[trial.number])),
+        (Column("step", "step", _RIGHT), lambda trial: f"{trial.step}/{steps[trial.number]}"),
+        (Column("value", objective, _FIGURE), status.value),
+        (Column("worker", "worker"), lambda trial: trial.worker or ("waiting" if _is_running(trial) else "")),
+        (Column("device", "device"), lambda trial: trial.device or ""),
+        (Column("time", "time", _RIGHT), lambda trial: _time(status, trial)),
+        (Column("report", "report", _RIGHT), lambda trial: _reported(status, trial)),
+        (Column("attempts", "attempts", _RIGHT), lambda trial: trial.attempt if trial.attempt > 1 else ""),
+        (Column("failure", "last failure"), lambda trial: trial.failure.label if trial.failure else ""),
+        (Column("reused", "reused"), lambda trial: trial.reused or ""),
+        (Column("settings", "settings"), settings_label),
+    ]
+    table = table_of(
+        trials,
+        [item for item in columns if item[0].key not in _OPTIONAL or any(map(item[1], trials))],
+        style=lambda trial: trial.state.value,
+        marks=meanings(trials, processes=status.spec.resources.processes, of_methods=False),
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in shown:
-        # Of a name, and only where all that may be left out is: figures and states need their room.
-        room = width - needed(columns, shown) + width_of(title, columns[title])
-        header = shortened_within(title, max(room, width_of("", columns[title]))) if title == objective else title
-        table.add_column(header, justify="right" if title in _NUMBERS else "left", no_wrap=True)
-    for trial, row in zip(trials, rows, strict=True):
-        table.add_row(*(Text(row[title]) for title in shown), style=_STYLES.get(trial.state))
-    return table
+    return terminal_table(table, width=width, leave_out=_LEAVE_OUT, shorten="value")
 
 
-def _cells(status: SweepStatus, trial: TrialRecord, objective: str) -> dict[str, str]:
-    """Return what there is to show of a trial, by the titles of the columns from left to right."""
-    steps, value = int(trial.config["steps"]), status.value(trial)
+def _is_running(trial: TrialRecord) -> bool:
+    return trial.state is TrialState.RUNNING
+
+
+def _reported(status: SweepStatus, trial: TrialRecord) -> str:
     reported = status.reported.get(trial.number)
-    return {
-        "trial": f"{trial.number}{mark(trial, of_methods=False)}",
-        "kind": kind_label(trial),
-        "state": trial.state.value,
-        "": bar(trial.step, steps),
-        "step": f"{trial.step}/{steps}",
-        objective: "" if value is None else f"{value:.4f}",
-        "worker": trial.worker or ("waiting" if trial.state is TrialState.RUNNING else ""),
-        "device": trial.device or "",
-        "time": _time(status, trial),
-        "report": "" if reported is None else ago(status.now - reported),
-        "attempts": str(trial.attempt) if trial.attempt > 1 else "",
-        "last failure": trial.failure.label if trial.failure else "",
-        "reused": trial.reused or "",
-        "settings": settings_label(trial),
-    }
+    return "" if reported is None else ago(status.now - reported)
 
 
 def bar(done: int, total: int) -> str:
@@ -165,28 +153,28 @@ def overview(ledger: Ledger, *, width: int) -> Group:
         width: columns of the terminal.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.INFEASIBLE)
-    columns: dict[str, list[str]] = {
-        title: [] for title in ("sweep", *(state.value for state in states), "open", "hours", "begun", "state")
-    }
-    remedies = []
-    for driver, counts in read_overview(ledger):
-        record = driver.record
-        ended = [counts.get(state, 0) for state in states]
-        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
-        numbers = (str(number) for number in (*ended, sum(counts.values()) - sum(ended)))
-        row = (record.name, *numbers, f"{driver.seconds / 3600:.2f}", begun, driver.condition)
-        for cells, cell in zip(columns.values(), row, strict=True):
-            cells.append(cell)
-        if driver.remedy is not None:
-            remedies.append(Text(f"{record.name}: {driver.remedy}"))
-    others = {title: cells for title, cells in columns.items() if title != "state"}
-    shown = fitting(others, width=width - _ROOM_OF_STATES, leave_out=_LEAVE_OUT_OF_OVERVIEW)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    room = width - _ROOM_OF_STATES - needed(columns, shown) + width_of("sweep", columns["sweep"])
-    columns["sweep"] = [shortened_within(name, max(room, _SHORTEST_NAME)) for name in columns["sweep"]]
-    for title in shown:
-        table.add_column(title, justify="left" if title in ("sweep", "begun") else "right", no_wrap=True)
-    table.add_column("state")  # words, which go on in the next line
-    for row in zip(*(columns[title] for title in (*shown, "state")), strict=True):
-        table.add_row(*map(Text, row))
-    return Group(table, *remedies)
+    found = read_overview(ledger)
+
+    def is_open(item: tuple[DriverStatus, Mapping[TrialState, int]]) -> int:
+        return sum(item[1].values()) - sum(item[1].get(state, 0) for state in states)
+
+    table = table_of(
+        found,
+        [
+            (Column("sweep", "sweep"), lambda item: item[0].record.name),
+            *(
+                (Column(state.value, state.value, WHOLE), lambda item, state=state: item[1].get(state, 0))
+                for state in states
+            ),
+            (Column("open", "open", WHOLE), is_open),
+            (Column("hours", "hours", HUNDREDTHS), lambda item: item[0].seconds / 3600),
+            (Column("begun", "begun"), lambda item: _local(item[0].record.created)),
+            (Column("state", "state", PROSE), lambda item: item[0].condition),
+        ],
+    )
+    remedies = [Text(f"{item.record.name}: {item.remedy}") for item, _ in found if item.remedy is not None]
+    return Group(terminal_table(table, width=width, leave_out=_LEAVE_OUT_OF_OVERVIEW, shorten="sweep"), *remedies)
+
+
+def _local(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

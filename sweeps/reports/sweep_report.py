@@ -18,29 +18,29 @@ from segda.masking import masked_plain
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, model_label
 from sweeps.ledger.database import Ledger
-from sweeps.metrics import CRITERIA, SOURCE_MIOU, SPLITS, TARGET_MIOU, finite, has_doubts
-from sweeps.reports import cost_plots, failure_plots, failure_tables, network_tables, plots, standing_plots, tables
-from sweeps.reports.marks import SIGNS, mark, marks
+from sweeps.metrics import SOURCE_MIOU, SPLITS, TARGET_MIOU, finite
+from sweeps.reports import cost_plots, failure_plots, plots, standing_plots
+from sweeps.reports.formats import date, percent
+from sweeps.reports.network_tables import class_values
 from sweeps.reports.pages import write_page
 from sweeps.reports.pick import pick_guide
 from sweeps.reports.proof import write_proof
+from sweeps.reports.regions import region_rows
+from sweeps.reports.report_tables import left_out_text, report_tables
+from sweeps.reports.seed_formats import spread
 from sweeps.reports.text import (
     asked_rows,
     context_line,
-    date,
     deployed_text,
     environment_rows,
     mark_lines,
-    measured_text,
-    percent,
-    spread,
     state_line,
     warning_lines,
 )
 from sweeps.reports.view import MOST_SHOWN, SweepView, load_view
-from sweeps.selection.seeds import MeanInterval, repetitions
+from sweeps.selection.seeds import MeanInterval
 from sweeps.store import Store
-from sweeps.suggestions import remembered, suggest
+from sweeps.suggestions import remembered
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,7 @@ def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | Non
         ConfigError: there is no such sweep.
     """
     view = load_view(ledger, store, sweep)
-    content = report_content(view) | {
-        "in_mlflow": remembered().command("ui", sweep),
-        "to_table": remembered().command("export", sweep, "--csv", "FILE"),
-    }
+    content = report_content(view) | {"in_mlflow": remembered().command("ui", sweep)}
     html = store.report(sweep) if folder is None else folder / store.report(sweep).name
     paths = ReportPaths(html=html, markdown=html.with_suffix(".md"))
     shown = {"figures": _figures(view), "plotly": Markup(plots.plotly_script()), "examples": _examples(view)}
@@ -100,86 +97,23 @@ def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | Non
 
 def report_content(view: SweepView) -> dict[str, Any]:
     """Return what both templates show, without figures and pictures."""
-    networks = view.networks
-    columns = [(label, trial, split) for split in SPLITS for label, trial in networks.items()]
-    failures = [trial for trial in view.trials if trial.failure is not None]
-    architectures = network_tables.architecture_rows(view.trials)
     return {
         "view": view,
-        "measured": measured_text(view),
         **_pick_content(view),
         "spec": view.spec,
         "asked": asked_rows(view),
         "state": state_line(view),
         "warnings": warning_lines(view),
         "context": context_line(view),
-        "marks": marks(view.trials),
-        "seed_marks": _seed_marks(view),
+        "marks": {number: "".join(signs) for number, signs in view.marks.items()},
         "mark_lines": mark_lines(view),
-        "rows": tables.trial_rows(view.shown, troubles=view.discriminator_troubles),
-        "left_out": _left_out(view),
+        "tables": report_tables(view),
+        "left_out": left_out_text(view),
         "most_shown": MOST_SHOWN,
-        "methods": tables.method_rows(view.trials),
-        "standings": view.standings,
-        "baseline": _baseline_text(view),
-        "under_represented": _under_represented(view),
-        "seeds": view.seed_groups,
-        "compared": view.selection.comparisons if view.seed_groups else (),
-        "source_miou": SOURCE_MIOU,
-        "target_miou": TARGET_MIOU,
-        "criterion_metric": CRITERIA[view.selection.used],
-        "is_validator": view.selection.used not in ("source_validation", "oracle"),
-        "gaps": network_tables.gap_rows(networks, source_only=view.source_only, upper_bound=view.upper_bound),
-        "class_columns": [(label, split) for label, _, split in columns],
-        "classes": network_tables.class_rows([(view.results.get(trial.number), split) for _, trial, split in columns]),
-        "architectures": architectures,
-        "alone": not any(has_doubts(row.profile) for row in architectures),
-        "failures": failures[-MOST_SHOWN:],
-        "num_failures": len(failures),
-        "events": view.events[-MOST_SHOWN:],
-        "failure_classes": failure_tables.failure_rows(view.trials, view.events),
-        "obstacles": failure_tables.obstacle_rows(view.trials, view.spec),
-        "region": failure_tables.region_rows(view.trials, view.spec.search),
         "environment": environment_rows(view),
         "sweep_file": yaml.safe_dump(masked_plain(_plain(view.record.spec)), sort_keys=False, allow_unicode=True),
         "written": date(time.time()),
     }
-
-
-def _baseline_text(view: SweepView) -> str:
-    """Say what gains are told against."""
-    if view.baseline is None:
-        return "a baseline, which is missing"
-    number = f"trial {view.baseline.number}{mark(view.baseline)}"
-    if view.spec.baseline is not None:
-        return f"reference {view.spec.baseline} ({number})"
-    return f"the source-only training with the best source validation ({number})"
-
-
-def _under_represented(view: SweepView) -> str:
-    """Return the names of the under-represented classes; empty where no network that is shown has told them."""
-    told = (result.get("under_represented") for result in view.results.values())
-    return ", ".join(map(str, next((names for names in told if names), ())))
-
-
-def _left_out(view: SweepView) -> str | None:
-    """Return where the trials are that are too many to be shown one by one; None if all are shown."""
-    more = len(view.trials) - len(view.shown)
-    if not more:
-        return None
-    return (
-        f"{more:,} more trials are in the table that {suggest('export', view.record.name, '--csv', 'FILE')} writes. Shown are "
-        f"{len(view.shown)}: references, repetitions, the best, those on a front, and the last. Counts and choices are of all."
-    )
-
-
-def _seed_marks(view: SweepView) -> dict[int, str]:
-    """Return the marks of finalists together with those of their repetitions, whose figures stand beside theirs."""
-    found = {}
-    for group in view.seed_groups:
-        signs = "".join(mark(trial) for trial in [group.trial, *repetitions(group.trial.number, view.trials)])
-        found[group.trial.number] = "".join(sign for sign in SIGNS if sign in signs)
-    return found
 
 
 @dataclass(frozen=True)
@@ -235,8 +169,8 @@ def _figures(view: SweepView) -> dict[str, Markup]:
         "curves": plots.learning_curves_figure(view.shown, view.curves),
         "parallel": plots.parallel_figure(view.shown),
         "importance": plots.importance_figure(view.importance),
-        "region": failure_plots.region_figure(failure_tables.region_rows(view.trials, view.spec.search)),
-        "classes": plots.class_figure(network_tables.class_rows(columns), networks),
+        "region": failure_plots.region_figure(region_rows(view.trials, view.spec.search)),
+        "classes": plots.class_figure(class_values(columns), networks),
     }
     return {
         name: Markup(plots.to_html(figure, element=f"figure-{name}"))

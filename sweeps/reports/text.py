@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from segda.tunable import Scalar
@@ -11,12 +10,14 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import format_value
 from sweeps.paths import leaves, value_at
 from sweeps.planning.counts import planned_trials
+from sweeps.reports.formats import count, date, percent, scaled
 from sweeps.reports.marks import footnotes
-from sweeps.reports.tables import method_rows
+from sweeps.reports.tables import methods_table
 from sweeps.reports.view import SweepView
+from sweeps.selection.analysis import RankCorrelation
 from sweeps.selection.guards import collapse
 from sweeps.selection.reasons import too_few_seeds
-from sweeps.selection.seeds import MeanInterval, repetitions
+from sweeps.selection.seeds import repetitions
 from sweeps.suggestions import suggest
 from sweeps.trial import TrialKind, TrialState
 
@@ -81,7 +82,7 @@ def state_line(view: SweepView) -> str:
 
 
 def context_line(view: SweepView) -> str:
-    """Return the conditions that every table shares; it stands under each of them."""
+    """Return the conditions that every table shares."""
     chosen = "chosen with target labels (oracle)" if view.spec.selection == "oracle" else "chosen without target labels"
     seeds = count(len(view.spec.seeds), "training seed")
     run_by = "" if view.spec.deploy is None else f", run by {view.spec.deploy}"
@@ -112,7 +113,7 @@ def deployed_text(view: SweepView) -> str:
 
 
 def mark_lines(view: SweepView) -> list[str]:
-    """Return what the marks beside trials mean; the lines stand under each table with marked trials."""
+    """Return what the marks beside trials mean."""
     return footnotes(view.trials, processes=view.spec.resources.processes)
 
 
@@ -145,8 +146,7 @@ def warning_lines(view: SweepView, *, oracle: bool = True) -> list[str]:
     failed = sum(trial.state is TrialState.FAILED for trial in view.trials)
     if failed:
         lines.append(f"{count(failed, 'trial')} failed; see failures.")
-    lines += mark_lines(view)
-    counts = {row.method: row.trials for row in method_rows(view.trials)}
+    counts = {row["method"]: row["trials"] for row in methods_table(view.trials).records()}
     if len(counts) > 1 and max(counts.values()) > 1.5 * min(counts.values()):
         shown = ", ".join(f"{method} {count}" for method, count in counts.items())
         lines.append(f"Methods had unequal shares of the budget (search trials: {shown}).")
@@ -194,19 +194,33 @@ def _trust_lines(view: SweepView) -> list[str]:
 def _target_lines(view: SweepView) -> list[str]:
     """Return what target labels say of a criterion that did not read them."""
     lines = []
-    regret, correlation = view.criterion.regret, view.criterion.correlation
-    if correlation is not None and correlation < WEAK_CORRELATION:
-        lines.append(
-            f"The criterion is weak here: {view.selection.used} orders {view.criterion.candidates} candidates with a rank "
-            f"correlation of {correlation:.2f} to the target."
-        )
+    regret, ordered = view.criterion.regret, view.criterion.correlation
+    if ordered is not None:
+        lines += _order_lines(view.selection.used, ordered)
     if regret is not None and regret > LARGE_REGRET:
         lines.append(
-            f"The choice loses {100 * regret:.1f} points of target mIoU against the best candidate (one seed)."
+            f"The choice loses {100 * regret:.1f} points of target mIoU against the best that could have been picked (one seed)."
         )
     if regret is None:
         lines.append("Target metrics are missing, so the criterion could not be checked against the target.")
     return lines
+
+
+def _order_lines(criterion: str, ordered: RankCorrelation) -> list[str]:
+    """Return what is known of how a criterion orders candidates, if that is little or not good."""
+    low, high = ordered.interval
+    needed = "" if ordered.needed is None else f"; about {ordered.needed} would tell such a rank correlation from none"
+    if not ordered.is_enough:
+        few = count(ordered.n, "candidate")
+        return [f"{few} are too few to say whether {criterion} orders them as the target does{needed}."]
+    found = f"{ordered.value:.2f} over {ordered.n} candidates (95 % interval {low:.2f} to {high:.2f})"
+    if not ordered.is_told_from_none:
+        return [f"Whether {criterion} orders candidates as the target does is open: rank correlation {found}{needed}."]
+    if ordered.value < WEAK_CORRELATION:
+        return [
+            f"The criterion is weak here: {criterion} orders candidates with a rank correlation to the target of {found}."
+        ]
+    return []
 
 
 def edge(spec: SweepSpec, path: str, value: Scalar) -> str | None:
@@ -230,53 +244,3 @@ def environment_rows(view: SweepView) -> list[tuple[str, str]]:
 def _noted(values: Mapping[str, Any]) -> dict[str, str]:
     known = ((name, value) for name, value in leaves(values) if value not in (None, {}, ()))
     return {name.removeprefix("environment."): str(value) for name, value in known}
-
-
-def percent(value: float | None) -> str:
-    """Return a share in per cent with one digit, or a dash.
-
-    Example:
-        >>> percent(0.6312), percent(None)
-        ('63.1', '–')
-    """
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
-
-
-def scaled(value: float | None, factor: float = 1.0) -> str:
-    """Return a figure times a factor with three significant digits, or a dash.
-
-    Example:
-        >>> scaled(12_345_678, 1e-6), scaled(1234.5)
-        ('12.3', '1234')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    number = value * factor
-    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
-
-
-def spread(summary: MeanInterval | None) -> str:
-    """Return mean and standard deviation in per cent, the mean alone for one value, or a dash."""
-    if summary is None:
-        return "–"
-    return f"{percent(summary.mean)} ± {percent(summary.std)}" if summary.std is not None else percent(summary.mean)
-
-
-def interval(summary: MeanInterval | None) -> str:
-    """Return the 95 % interval in per cent, or a dash where there is none."""
-    return f"{percent(summary.low)} to {percent(summary.high)}" if summary and summary.n > 1 else "–"
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    Example:
-        >>> count(1, "trial"), count(2, "trial")
-        ('1 trial', '2 trials')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def date(seconds: float) -> str:
-    """Return a time, given in seconds since 1970, in UTC to the minute."""
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")

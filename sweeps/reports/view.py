@@ -24,9 +24,10 @@ from sweeps.ledger.records import STARTED, Event, SweepRecord
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU
 from sweeps.paths import value_at
 from sweeps.planning.account import Account, account_of
-from sweeps.reports import plots, tables
+from sweeps.reports import plots
+from sweeps.reports.criteria import CriterionRow, criterion_rows
 from sweeps.reports.deployed import read_winner
-from sweeps.reports.marks import mark
+from sweeps.reports.marks import mark, meanings
 from sweeps.reports.standing_tables import Curves, StandingRow, standing_rows
 from sweeps.search.proposer import Search
 from sweeps.selection.analysis import best_by, pareto_front, uses_target_labels
@@ -127,6 +128,11 @@ class SweepView:
         return sorted(sorted(self.trials, key=order)[:MOST_SHOWN], key=lambda trial: trial.number)
 
     @cached_property
+    def marks(self) -> Mapping[int, Mapping[str, str]]:
+        """Number of trial -> its marks and what they mean."""
+        return meanings(self.trials, processes=self.spec.resources.processes)
+
+    @cached_property
     def networks(self) -> dict[str, TrialRecord]:
         """Networks that are worth a look side by side: label -> trial."""
         shown: dict[str, TrialRecord] = {}
@@ -141,15 +147,15 @@ class SweepView:
         return shown
 
     @cached_property
-    def criteria(self) -> list[tables.CriterionRow]:
+    def criteria(self) -> list[CriterionRow]:
         """What every criterion picks, what it loses on the target, and how well it orders the candidates."""
         choices = {
             criterion: select(self.trials, self.spec, criterion=criterion) for criterion in criteria_of(self.spec)
         }
-        return tables.criterion_rows(self.trials, choices)
+        return criterion_rows(self.trials, choices)
 
     @cached_property
-    def criterion(self) -> tables.CriterionRow:
+    def criterion(self) -> CriterionRow:
         """The row of the sweep's own criterion."""
         return next(row for row in self.criteria if row.criterion == self.spec.selection)
 

@@ -6,6 +6,7 @@ are read here, because a report shows them; what may steer a choice is decided i
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -14,6 +15,9 @@ from segda.methods import METHODS
 from sweeps.labels import method_name
 from sweeps.metrics import finite, sound
 from sweeps.trial import TrialKind, TrialRecord, TrialState
+
+MIN_RANKED = 10  # trials below which a rank correlation says nothing, and its interval is not to be had by Fisher's z
+_Z = 1.959964  # standard normal, two-sided 95 %
 
 
 def uses_target_labels(trial: TrialRecord) -> bool:
@@ -66,13 +70,59 @@ def best_by(trials: Iterable[TrialRecord], metric: str) -> TrialRecord | None:
     return min(scored, key=lambda item: item[:2])[2] if scored else None
 
 
-def rank_correlation(trials: Iterable[TrialRecord], *, metric: str, against: str) -> tuple[float, int] | None:
-    """Return Spearman's rank correlation of two figures over the fully trained candidates, and their number.
+@dataclass(frozen=True)
+class RankCorrelation:
+    """How alike two figures order trials: Spearman's rank correlation and what is known of it.
+
+    Attributes:
+        value: of these trials, in [-1, 1].
+        n: how many they are.
+    """
+
+    value: float
+    n: int
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are enough trials to say anything."""
+        return self.n >= MIN_RANKED
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval: Fisher's z with Bonett and Wright's (2000) variance for ranks; all of [-1, 1] with too few trials."""
+        if not self.is_enough:
+            return -1.0, 1.0
+        # That of a perfect order would have no width: it is taken for one between that and the next to it.
+        most = 1 - 6 / (self.n * (self.n**2 - 1))
+        z, half = math.atanh(max(-most, min(most, self.value))), _Z * _deviation(self.value, self.n)
+        return math.tanh(z - half), math.tanh(z + half)
+
+    @property
+    def is_told_from_none(self) -> bool:
+        """Whether its interval leaves out zero."""
+        low, high = self.interval
+        return low > 0 or high < 0
+
+    @property
+    def needed(self) -> int | None:
+        """How many trials would tell one as large from none; None of exactly zero."""
+        if self.value == 0:
+            return None
+        size = min(abs(self.value), 1 - 1e-9)
+        return max(MIN_RANKED, math.floor(3 + (_Z / math.atanh(size)) ** 2 * (1 + size**2 / 2)) + 1)
+
+
+def _deviation(value: float, n: int) -> float:
+    return math.sqrt((1 + value**2 / 2) / (n - 3))
+
+
+def rank_correlation(trials: Iterable[TrialRecord], *, metric: str, against: str) -> RankCorrelation | None:
+    """Return Spearman's rank correlation of two figures over the fully trained candidates.
 
     It says how well a criterion that needs no target label orders the trials as the target labels would.
 
     Returns:
-        (correlation in [-1, 1], n), or None with fewer than three trials or where a figure never varies.
+        None with fewer than three trials or where a figure never varies.
     """
     pairs = [
         (first, second)
@@ -84,7 +134,7 @@ def rank_correlation(trials: Iterable[TrialRecord], *, metric: str, against: str
     if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
         return None
     first_column, second_column = zip(*pairs, strict=True)
-    return float(stats.spearmanr(first_column, second_column).statistic), len(pairs)
+    return RankCorrelation(float(stats.spearmanr(first_column, second_column).statistic), len(pairs))
 
 
 def weighted_rank_correlation(scores: Sequence[float], quality: Sequence[float]) -> float | None:

@@ -11,9 +11,8 @@ It chooses whoever has adapted least. The validators (`segda.validators`) rank b
 like. Each can be fooled, and none wins everywhere, so the guards of `sweeps.selection.guards` reject collapsed trials before any
 criterion ranks.
 
-`oracle` ranks by target mean IoU and needs target labels. On the search's own seed no choice has a better target figure than the
-first of its ranking, which is what the regret of every criterion is measured against. It exists to measure the others, or for
-sweeps that say `selection: oracle`.
+`oracle` ranks by target mean IoU, needs target labels and knows no guard. It exists to measure the others, or for sweeps that say
+`selection: oracle`. The regret of a criterion is told against what it could have picked: candidates that no guard rejects.
 """
 
 import math

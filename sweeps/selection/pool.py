@@ -81,14 +81,38 @@ def with_pool_figures(trials: Sequence[TrialRecord], read: Read) -> list[TrialRe
     return found
 
 
-def _voters(trials: Iterable[TrialRecord], guard: Guard) -> list[TrialRecord]:
-    sound = [trial for trial in trials if is_candidate(trial) and guard.collapse(trial) is None]
+def voteless(trials: Iterable[TrialRecord]) -> dict[int, str]:
+    """Return the candidates that no guard rejects and that have no vote: number -> why.
+
+    Args:
+        trials: records of one sweep.
+    """
+    trials = list(trials)
+    return _voteless(_sound(trials, Guard(trials)))
+
+
+def _sound(trials: Iterable[TrialRecord], guard: Guard) -> list[TrialRecord]:
+    return [trial for trial in trials if is_candidate(trial) and guard.collapse(trial) is None]
+
+
+def _voteless(sound: Sequence[TrialRecord]) -> dict[int, str]:
     best: dict[str, float] = {}
     for trial in sound:
         source = finite(trial.metrics, SOURCE_MIOU)
         best[network_of(trial)] = max(best.get(network_of(trial), 0.0), source or 0.0)
     limit = MIN_SHARE_OF_BEST_NETWORK * max(best.values(), default=0.0)
-    return [trial for trial in sound if best[network_of(trial)] >= limit]
+    return {
+        trial.number: f"no training of its network has more {SOURCE_MIOU} than {found:.1%}, which is below {limit:.1%}, "
+        f"{MIN_SHARE_OF_BEST_NETWORK:g} of what the best network reaches"
+        for trial in sound
+        if (found := best[network_of(trial)]) < limit
+    }
+
+
+def _voters(trials: Iterable[TrialRecord], guard: Guard) -> list[TrialRecord]:
+    sound = _sound(trials, guard)
+    without = _voteless(sound)
+    return [trial for trial in sound if trial.number not in without]
 
 
 def _majority(voters: Iterable[TrialRecord], read: Read) -> tuple[Pixels, int] | None:

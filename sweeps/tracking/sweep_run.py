@@ -1,8 +1,7 @@
 """What the MLflow run of a sweep holds: the answer so far, for the page of the experiment."""
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ from sweeps.metrics import sound
 from sweeps.reports import cost_plots, plots
 from sweeps.reports.marks import explained
 from sweeps.reports.sweep_report import cost_bounds
-from sweeps.reports.tables import TrialRow, trial_rows
+from sweeps.reports.tables import trials_table
 from sweeps.reports.view import SweepView
 from sweeps.tracking.limits import limited_tags
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.server import log_metrics, log_tables, log_text, milliseconds, put_tags
 from sweeps.tracking.trial_run import dataset_inputs, to_metrics
-from sweeps.trial import TrialRecord
 
 _PICK = "pick."  # tags with the picked trial's settings
 _PICKED = ("sweep.picked", "sweep.picked_run", "sweep.picked_reason", "sweep.picked_marked")
@@ -38,7 +36,7 @@ def send_summary(client: MlflowClient, runs: SweepRuns, view: SweepView, *, repo
         view: the sweep.
         reports: files of the report; missing ones are left out.
     """
-    tables = {"trials.json": _trial_table(view.trials)}
+    tables = {"trials.json": trials_table(view.trials).told(marks=view.marks).plain()}
     if view.importance:
         ranked = sorted(view.importance.items(), key=lambda item: -item[1])
         tables["importance.json"] = {"columns": ["parameter", "importance"], "data": [list(row) for row in ranked]}
@@ -88,12 +86,6 @@ def _send_pick(client: MlflowClient, runs: SweepRuns, view: SweepView) -> None:
     known = {name: value for name, value in runs.parent_tags.items() if name in _PICKED or name.startswith(_PICK)}
     put_tags(client, runs.parent, wanted, known, runs.refusals)
     runs.parent_tags = {name: value for name, value in runs.parent_tags.items() if name not in known} | wanted
-
-
-def _trial_table(trials: Sequence[TrialRecord]) -> Mapping[str, Any]:
-    columns = [item.name for item in fields(TrialRow)]
-    rows = [asdict(row) for row in trial_rows(trials)]
-    return {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
 
 
 def _page(title: str, figure: Any) -> str:

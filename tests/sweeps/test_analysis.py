@@ -9,7 +9,7 @@ from scipy import stats
 
 from sweeps import labels
 from sweeps.metrics import CRITERIA
-from sweeps.reports import network_tables, tables
+from sweeps.reports import criteria, network_tables, tables
 from sweeps.selection import analysis, seeds
 from sweeps.selection.choice import select
 from sweeps.trial import TrialKind, TrialState
@@ -126,17 +126,18 @@ def test_method_rows_count_the_budget_and_choose_by_source_validation():
         trial(6, 0.9, 0.9, discriminator="dwd", kind=TrialKind.REPLICATE),
         trial(7, 0.9, 0.9, method="target_only", kind=TrialKind.REFERENCE),
     ]
-    adapted, plain = tables.method_rows(trials)
-    assert (adapted.method, plain.method) == ("adversarial × dwd", "source_only")
-    assert (adapted.trials, adapted.complete, adapted.pruned, adapted.infeasible, adapted.failed) == (5, 2, 1, 1, 1)
-    assert adapted.steps == 240
-    assert (adapted.best.number, adapted.source_miou, adapted.target_miou) == (0, 0.6, 0.3)
-    assert adapted.best_target_miou == 0.5
+    adapted, plain = tables.methods_table(trials).records()
+    assert plain["method"] == "source_only"
+    assert adapted == {
+        "method": "adversarial × dwd",
+        **{"trials": 5, "complete": 2, "pruned": 1, "infeasible": 1, "failed": 1, "steps": 240},
+        **{"best": 0, "source_miou": 0.6, "target_miou": 0.3, "best_target_miou": 0.5},
+    }
 
 
 def test_a_method_without_a_finished_trial_has_no_figures():
-    (row,) = tables.method_rows([trial(0, state=TrialState.RUNNING)])
-    assert (row.trials, row.complete, row.best, row.source_miou) == (1, 0, None, None)
+    (row,) = tables.methods_table([trial(0, state=TrialState.RUNNING)]).records()
+    assert (row["trials"], row["complete"], row["best"], row["source_miou"]) == (1, 0, None, None)
 
 
 def choices(trials, spec):
@@ -145,7 +146,7 @@ def choices(trials, spec):
 
 def test_regret_is_what_the_choice_loses_against_the_oracle(make_spec):
     trials = [trial(0, 0.6, 0.40, metrics={"target/validator/im": 0.1}), trial(1, 0.5, 0.47)]
-    rows = {row.criterion: row for row in tables.criterion_rows(trials, choices(trials, make_spec()))}
+    rows = {row.criterion: row for row in criteria.criterion_rows(trials, choices(trials, make_spec()))}
     assert rows["source_validation"].regret == pytest.approx(0.07)
     assert rows["source_validation"].target_miou == 0.40
     assert rows["oracle"].regret == 0.0
@@ -160,9 +161,29 @@ def test_regret_is_never_negative_although_further_seeds_promote_another_choice_
     trials = [best, other]
     for seed, target in ((1, 0.50), (2, 0.50)):
         trials += [replicate(0, best, 0.80, target, seed=seed), replicate(0, other, 0.60, target + 0.05, seed=seed)]
-    rows = {row.criterion: row for row in tables.criterion_rows(trials, choices(trials, spec))}
+    rows = {row.criterion: row for row in criteria.criterion_rows(trials, choices(trials, spec))}
     assert (rows["source_validation"].picked, rows["source_validation"].regret) == (best, 0.0)
     assert (rows["oracle"].picked, rows["oracle"].regret) == (other, pytest.approx(0.1))
+
+
+def test_regret_is_told_against_trials_that_could_have_been_picked(make_spec):
+    collapsed = {"target/largest_class_share": 0.99}
+    slow = PROFILE | {"fps": 1.0}
+    trials = [
+        trial(0, 0.6, 0.40),
+        trial(1, 0.5, 0.45),
+        trial(2, 0.5, 0.80, metrics=collapsed),
+        trial(3, 0.5, 0.90, profile=slow),
+        trial(4, 0.5, 0.95, method="target_only"),
+        trial(5, 0.5, 0.99, state=TrialState.PRUNED),
+    ]
+    rows = {
+        row.criterion: row
+        for row in criteria.criterion_rows(trials, choices(trials, make_spec(constraints=["fps >= 30"])))
+    }
+    assert rows["source_validation"].regret == pytest.approx(0.05)
+    # No guard keeps the oracle from a trial that could not have been picked.
+    assert (rows["oracle"].picked.number, rows["oracle"].regret) == (2, None)
 
 
 def test_each_criterion_is_correlated_with_the_target_over_what_qualifies(make_spec):
@@ -172,9 +193,11 @@ def test_each_criterion_is_correlated_with_the_target_over_what_qualifies(make_s
         for number, (source, target, score) in enumerate(figures)
     ]
     trials.append(trial(3, 0.9, 0.0, metrics={"target/validator/im": 9.0, "target/largest_class_share": 1.0}))
-    rows = {row.criterion: row for row in tables.criterion_rows(trials, choices(trials, make_spec()))}
-    assert (rows["source_validation"].correlation, rows["source_validation"].candidates) == (pytest.approx(0.5), 3)
-    assert rows["im"].correlation == pytest.approx(1.0)
+    rows = {row.criterion: row for row in criteria.criterion_rows(trials, choices(trials, make_spec()))}
+    assert rows["source_validation"].correlation == analysis.RankCorrelation(pytest.approx(0.5), 3)
+    assert rows["im"].correlation.value == pytest.approx(1.0)
+    # Of three nothing is shown but how many it takes.
+    assert (rows["source_validation"].told, rows["source_validation"].needed) == (None, 18)
     assert rows["entropy"].correlation is None
     assert rows["oracle"].correlation is None
 
@@ -187,7 +210,40 @@ def test_rank_correlation_is_that_of_ranks_over_candidates_only():
         against="oracle/target/miou",
     )
     # 1 - 6 sum(d^2) / (n (n^2 - 1)) with ranks (1, 2, 3) and (2, 1, 3)
-    assert got == (pytest.approx(1 - 6 * 2 / 24), 3)
+    assert got == analysis.RankCorrelation(pytest.approx(1 - 6 * 2 / 24), 3)
+
+
+@pytest.mark.parametrize(("value", "n"), [(0.5, 30), (-0.5, 30), (0.2, 400), (0.95, 12)])
+def test_the_interval_of_a_rank_correlation_holds_it_as_often_as_it_says(value, n):
+    generator = np.random.default_rng(0)
+    slope = 2 * math.sin(math.pi * value / 6)  # Pearson's, of two normal figures with this rank correlation
+    hits, times = 0, 400
+    for _ in range(times):
+        first, noise = generator.standard_normal((2, n))
+        found = stats.spearmanr(first, slope * first + math.sqrt(1 - slope**2) * noise).statistic
+        low, high = analysis.RankCorrelation(float(found), n).interval
+        hits += low <= value <= high
+    assert 0.91 <= hits / times <= 0.99
+
+
+@pytest.mark.parametrize("value", [0.9, 0.5, -0.5, 0.2])
+def test_as_many_trials_as_are_needed_tell_a_rank_correlation_from_none_and_one_less_does_not(value):
+    needed = analysis.RankCorrelation(value, 3).needed
+    assert analysis.RankCorrelation(value, needed).is_told_from_none
+    assert needed == analysis.MIN_RANKED or not analysis.RankCorrelation(value, needed - 1).is_told_from_none
+
+
+def test_few_trials_say_nothing_of_an_order_even_if_it_is_perfect():
+    perfect, none = analysis.RankCorrelation(1.0, 4), analysis.RankCorrelation(0.0, 50)
+    assert (perfect.is_enough, perfect.interval, perfect.is_told_from_none, perfect.needed) == (
+        False,
+        (-1, 1),
+        False,
+        10,
+    )
+    assert (none.is_told_from_none, none.needed) == (False, None)
+    low, high = analysis.RankCorrelation(1.0, 10).interval
+    assert 0.9 < low < high < 1
 
 
 @pytest.mark.parametrize("pairs", [[(0.1, 0.2), (0.3, 0.4)], [(0.1, 0.2), (0.1, 0.3), (0.1, 0.4)]])
@@ -199,56 +255,54 @@ def test_rank_correlation_needs_three_trials_and_different_figures(pairs):
 def test_the_closed_share_is_zero_for_source_only_and_one_for_the_upper_bound():
     floor, ceiling = trial(0, 0.6, 0.4, method="source_only"), trial(1, 0.5, 0.6, method="target_only")
     networks = {"floor": floor, "ceiling": ceiling, "adapted": trial(2, 0.6, 0.45), "hurt": trial(3, 0.6, 0.3)}
-    rows = network_tables.gap_rows(networks, source_only=floor, upper_bound=ceiling)
-    assert [row.closed for row in rows] == [pytest.approx(value) for value in (0.0, 1.0, 0.25, -0.5)]
-    assert [row.gap for row in rows] == [pytest.approx(value) for value in (0.2, -0.1, 0.15, 0.3)]
+    rows = network_tables.gaps_table(networks, source_only=floor, upper_bound=ceiling).records()
+    assert [row["closed"] for row in rows] == [pytest.approx(value) for value in (0.0, 1.0, 0.25, -0.5)]
+    assert [row["gap"] for row in rows] == [pytest.approx(value) for value in (0.2, -0.1, 0.15, 0.3)]
 
 
 def test_the_closed_share_is_unknown_without_an_upper_bound():
-    (row,) = network_tables.gap_rows({"a": trial(0)}, source_only=trial(0), upper_bound=None)
-    assert row.closed is None
-    assert (
-        network_tables.gap_rows(
-            {"a": trial(0, metrics={"oracle/target/miou": None})}, source_only=None, upper_bound=None
-        )
-        == []
-    )
+    (row,) = network_tables.gaps_table({"a": trial(0)}, source_only=trial(0), upper_bound=None).records()
+    assert row["closed"] is None
+    unlabelled = {"a": trial(0, metrics={"oracle/target/miou": None})}
+    assert network_tables.gaps_table(unlabelled, source_only=None, upper_bound=None).rows == []
 
 
-def test_class_rows_keep_the_order_of_the_data_set_and_mark_absent_classes():
+def test_classes_keep_the_order_of_the_data_set_and_mark_absent_classes():
     first = {
         "classes": ["Sky", "Car", "Road"],
         "splits": {"source/val": {"iou": {"Road": 0.9, "Sky": 0.8, "Car": None}}},
     }
-    rows = network_tables.class_rows([(first, "source/val"), (None, "source/val"), (first, "oracle/target")])
-    assert rows == [
-        network_tables.ClassRow("Sky", (0.8, None, None)),
-        network_tables.ClassRow("Car", (None, None, None)),
-        network_tables.ClassRow("Road", (0.9, None, None)),
+    values = network_tables.class_values([(first, "source/val"), (None, "source/val"), (first, "oracle/target")])
+    assert list(values.items()) == [
+        ("Sky", (0.8, None, None)),
+        ("Car", (None, None, None)),
+        ("Road", (0.9, None, None)),
     ]
-    assert network_tables.class_rows([(None, "source/val")]) == []
+    assert network_tables.class_values([(None, "source/val")]) == {}
 
 
 def test_an_architecture_is_listed_once_with_all_its_trials():
     heavy = PROFILE | {"macs": 9e9}
-    rows = network_tables.architecture_rows([trial(0, profile=heavy), trial(1), trial(2), trial(3, profile={})])
+    rows = network_tables.architectures([trial(0, profile=heavy), trial(1), trial(2), trial(3, profile={})])
     assert [(row.trials, row.profile["macs"]) for row in rows] == [((1, 2), 3e9), ((0,), 9e9)]
-    assert (rows[0].model, rows[0].height, rows[0].width) == ("bisenet_v1 (resnet18)", 32, 64)
+    assert (rows[0].model, rows[0].size) == ("bisenet_v1 (resnet18)", (32, 64))
 
 
 def test_a_trial_row_shows_what_is_known_and_none_for_the_rest():
     unmeasured = {"oracle/target/miou": None, "source/val/miou": math.nan}
-    (row,) = tables.trial_rows([trial(4, metrics=unmeasured, profile={"macs": 3e9}, step=40)])
-    assert (row.source_miou, row.target_miou, row.fps, row.macs) == (None, None, None, 3e9)
-    assert (row.number, row.method, row.params) == (4, "adversarial × fcd", "lr 0.05")
-    assert (row.steps, row.planned_steps) == (40, 100)
+    table = tables.trials_table([trial(4, metrics=unmeasured, profile={"macs": 3e9}, step=40)])
+    (row,) = table.records("number", "method", "params", "steps", "source_miou", "target_miou", "fps", "macs")
+    assert row == {
+        **{"number": 4, "method": "adversarial × fcd", "params": "lr 0.05", "steps": 40},
+        **{"source_miou": None, "target_miou": None, "fps": None, "macs": 3e9},
+    }
 
 
 def test_rows_say_why_a_trial_exists():
-    rows = tables.trial_rows(
+    rows = tables.trials_table(
         [trial(2, kind=TrialKind.REPLICATE, parent=0), trial(0), trial(1, kind=TrialKind.REFERENCE, name="bound")]
-    )
-    assert [row.kind for row in rows] == ["search", "reference: bound", "replicate of 0"]
+    ).records("kind")
+    assert [row["kind"] for row in rows] == ["search", "reference: bound", "replicate of 0"]
 
 
 def test_names_that_would_be_alike_keep_their_path():

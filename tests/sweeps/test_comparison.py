@@ -1,12 +1,11 @@
 """Several sweeps side by side."""
 
 import pytest
-from records import PROFILE, replicate, trial
+from records import replicate, trial
 
 from sweeps.ledger.records import SweepInfo, SweepRecord, SweepState
-from sweeps.reports import plots
-from sweeps.reports.comparison import best_so_far, differences, obstacles, sweep_rows
-from sweeps.reports.comparison_plots import best_so_far_figure, joint_pareto_figure
+from sweeps.reports.comparison import best_so_far, differences, obstacles, sweeps_table
+from sweeps.reports.comparison_plots import best_so_far_figure
 from sweeps.reports.view import SweepView
 from sweeps.trial import TrialKind, TrialState
 
@@ -32,18 +31,16 @@ def test_the_common_table_has_each_pick_with_its_seeds_and_work(view_of):
         replicate(1, first, 0.62, 0.44, seconds=1800.0),
         trial(2, 0.5, 0.5, reused="other/1", seconds=99.0),
     ]
-    (row,) = sweep_rows([view_of(trials, seconds=7200.0, seeds=[0, 1])])
-    assert (row.name, row.picked.number, row.state) == ("demo", 0, "finished")
-    assert (row.source_miou, row.target_miou) == (0.6, 0.4)
-    assert (row.seeds.seeds, row.seeds.source.mean, row.seeds.target.mean) == ((1,), 0.62, 0.44)
-    assert row.regret == pytest.approx(0.1)
-    assert (row.worker_hours, row.hours, row.steps) == (1.5, 2.0, 200)
-    assert (row.complete, row.total) == (3, 3)
+    (row,) = sweeps_table([view_of(trials, seconds=7200.0, seeds=[0, 1])]).records()
+    assert (row["name"], row["trial"], row["state"]) == ("demo", "0", "finished")
+    assert (row["source_miou"], row["target_miou"]) == (0.6, 0.4)
+    assert (row["n"], row["source_seeds"].mean, row["target_seeds"].mean) == (1, 0.62, 0.44)
+    assert (row["worker_hours"], row["complete"], row["total"]) == (1.5, 3, 3)
 
 
 def test_a_sweep_without_a_pick_has_a_row(view_of):
-    (row,) = sweep_rows([view_of([])])
-    assert (row.picked, row.source_miou, row.seeds, row.regret) == (None, None, None, None)
+    (row,) = sweeps_table([view_of([])]).records("trial", "source_miou", "source_seeds", "n")
+    assert row == {"trial": None, "source_miou": None, "source_seeds": None, "n": 0}
 
 
 def test_the_best_so_far_rises_over_the_work_of_all_ended_trials_in_their_order(view_of):
@@ -66,8 +63,7 @@ def test_differences_name_searched_ranges_and_what_they_concern_and_leave_places
     second = view_of([], name="other", search={"optimizer.lr": lr, "batch_size": [2, 4]}, budget={"trials": 9})
     second.record.spec["base"]["data"]["source"]["root"] = "/elsewhere"
     second.record.spec["base"]["steps"] = 12
-    rows = [(row.kind, row.path, row.values) for row in differences([first, second])]
-    assert rows == [
+    assert differences([first, second]) == [
         ("question", "search.batch_size", ("–", "2 | 4")),
         ("training", "base.steps", ("6", "12")),
         ("effort", "budget.trials", ("3", "9")),
@@ -109,19 +105,6 @@ def test_other_classes_steps_criteria_and_objectives_are_said(view_of):
     text = " ".join(obstacles([first, other]))
     for what in ("classes", "training steps", "objective", "selection"):
         assert f"Not the same {what}" in text
-
-
-def test_the_joint_figure_has_one_color_per_sweep_and_leaves_rejected_trials_out(view_of):
-    light = PROFILE | {"macs": 1e9, "latency_ms": 10.0}
-    flat = trial(1, 0.9, metrics={"target/largest_class_share": 1.0})
-    views = [view_of([trial(0), flat]), view_of([trial(0, 0.5, 0.3, profile=light)], name="other")]
-    figure = joint_pareto_figure(views)
-    visible = [trace for trace in figure.data if trace.visible]
-    markers = [trace for trace in visible if trace.mode == "markers" and trace.name in ("demo", "other")]
-    assert [list(trace.x) for trace in markers] == [[20.0], [10.0]]
-    assert markers[0].marker.color == plots.PALETTE[0] != markers[1].marker.color
-    assert len(figure.layout.updatemenus[0].buttons) == 6
-    assert joint_pareto_figure([view_of([])]) is None
 
 
 def test_the_figure_of_progress_is_in_per_cent_over_worker_hours(view_of):

@@ -6,7 +6,8 @@ from records import PROFILE, trial
 from sweeps.failures import FailureClass
 from sweeps.ledger.records import Event
 from sweeps.reports.failure_plots import region_figure
-from sweeps.reports.failure_tables import failure_rows, history, obstacle_rows, region_rows
+from sweeps.reports.failure_tables import failure_classes_table, history, obstacles_table
+from sweeps.reports.regions import region_rows
 from sweeps.trial import TrialKind, TrialState
 
 LR, NAME = "optimizer.lr", "method.name"
@@ -92,8 +93,8 @@ def test_architectures_that_break_a_constraint_are_listed_once_with_their_trials
     spec = make_spec(constraints=["fps >= 30"])
     slow = PROFILE | {"fps": 12.0}
     trials = [trial(number, state=TrialState.INFEASIBLE, profile=slow) for number in (4, 2)]
-    (row,) = obstacle_rows([trial(0), *trials], spec)
-    assert (row.model, row.obstacle, row.trials) == ("bisenet_v1 (resnet18)", "fps >= 30 is broken: 12", (2, 4))
+    (row,) = obstacles_table([trial(0), *trials], spec).records("network", "why", "trials")
+    assert tuple(row.values()) == ("bisenet_v1 (resnet18)", "fps >= 30 is broken: 12", (2, 4))
 
 
 def test_failures_are_counted_by_class_with_what_became_of_them():
@@ -105,13 +106,20 @@ def test_failures_are_counted_by_class_with_what_became_of_them():
         event(1, FailureClass.DIVERGED, kind="failed"),  # counted as given up, by the trial
         event(1, None),
     ]
-    lost, diverged = failure_rows(trials, events)
-    assert (lost.failure, lost.attempts, lost.trials, lost.retried, lost.given_up) == ("worker_lost", 4, 2, 3, 1)
-    assert lost.policy == (
-        "tried again up to 3 times in a row, in an outage for longer; says nothing about the parameters, spends no budget, and is "
-        "tried again when the sweep is resumed"
-    )
-    assert (diverged.failure, diverged.attempts, diverged.retried, diverged.given_up) == ("diverged", 1, 0, 1)
+    lost, diverged = failure_classes_table(trials, events).records()
+    assert lost == {
+        "failure": "worker_lost",
+        "attempts": 4,
+        "trials": 2,
+        "retried": 3,
+        "given_up": 1,
+        "policy": (
+            "tried again up to 3 times in a row, in an outage for longer; says nothing about the parameters, spends no budget, and "
+            "is tried again when the sweep is resumed"
+        ),
+    }
+    counts = {key: diverged[key] for key in ("failure", "attempts", "retried", "given_up")}
+    assert counts == {"failure": "diverged", "attempts": 1, "retried": 0, "given_up": 1}
 
 
 def test_what_was_out_of_the_ordinary_is_noted_and_nothing_else():

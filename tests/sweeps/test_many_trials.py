@@ -135,7 +135,7 @@ def test_a_page_shows_the_part_of_many_trials_that_people_read_and_says_so(fille
     assert {item.number for item in best} <= set(numbers)
     assert view.picked in view.shown
     content = report_content(view)
-    assert len(content["rows"]) == 20
+    assert len(content["tables"]["trials"].rows) == 20
     assert content["left_out"].startswith(
         "40 more trials are in the table that `sweeps export demo --csv FILE` writes."
     )

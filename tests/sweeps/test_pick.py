@@ -3,7 +3,7 @@
 import pytest
 from records import replicate, trial
 
-from sweeps.reports.pick import worth_line
+from sweeps.reports.pick import passed_over, worth_line
 from sweeps.reports.view import SweepView
 from sweeps.trial import TrialKind
 
@@ -56,3 +56,46 @@ def test_further_seeds_take_the_place_of_the_one_that_chose(worth):
         "42.0 % mIoU on the target, +21.0 points (8.3 to 33.7) against plain, 72% of the way to bound"
     )
     assert "(2 further seeds; target labels" in line
+
+
+@pytest.fixture
+def passed(make_spec):
+    def tell(*trials, **changes):
+        spec = make_spec(**{"selection": "source_validation", **changes})
+        return list(passed_over(SweepView(record=None, spec=spec, trials=trials)))
+
+    return tell
+
+
+def test_a_better_trial_is_named_with_the_rule_that_excluded_it(passed):
+    broke, slow = trial(3, 0.40, 0.55), trial(4, 0.6, 0.51, profile={"fps": 10.0})
+    worse = trial(5, 0.40, 0.45)  # excluded too, and nobody misses it
+    assert passed(PLAIN, trial(2, 0.7, 0.5), broke, slow, worse, constraints=["fps >= 30"]) == [
+        "Trial 3 is better (oracle/target/miou 55.0%, the pick 50.0%) and could not be picked: source/val/miou 40.0% is below "
+        "48.0%, 0.8 of what source-only trial 0 reaches, which sees the source in the same way.",
+        "Trial 4 is better (oracle/target/miou 51.0%, the pick 50.0%) and could not be picked: fps >= 30 is broken: 10.",
+    ]
+    assert passed() == []
+
+
+def test_without_target_labels_better_is_what_the_sweep_chose_by(passed):
+    def unlabelled(number, score, **metrics):
+        return trial(number, 0.6, metrics={"oracle/target/miou": None, "target/validator/im": score, **metrics})
+
+    collapsed = unlabelled(3, 2.0, **{"target/largest_class_share": 0.99})
+    assert passed(unlabelled(2, 1.0), collapsed, selection="im") == [
+        "Trial 3 is better (target/validator/im 2, the pick 1) and could not be picked: one class covers 99.0% of the target's "
+        "pixels, more than 95%."
+    ]
+
+
+def test_a_better_trial_whose_network_had_no_vote_is_named(passed):
+    def voter(number, target, agreement, **changes):
+        return trial(number, 0.6, target, metrics={"target/pool/ensv": agreement}, **changes)
+
+    other = trial(9).config | {"model": {"name": "fast_scnn"}}
+    silent = trial(3, 0.30, 0.60, metrics={"target/pool/ensv": 0.2}, config=other)
+    assert passed(voter(0, 0.4, 0.9), voter(1, 0.3, 0.8), voter(2, 0.3, 0.7), silent, selection="ensv") == [
+        "Trial 3 is better (oracle/target/miou 60.0%, the pick 40.0%) and had no vote: no training of its network has more "
+        "source/val/miou than 30.0%, which is below 48.0%, 0.8 of what the best network reaches."
+    ]

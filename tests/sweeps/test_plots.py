@@ -4,7 +4,6 @@ import pytest
 from records import PROFILE, trial
 
 from sweeps.reports import cost_plots, plots, standing_plots
-from sweeps.reports.network_tables import ClassRow
 from sweeps.reports.standing_tables import StandingRow
 from sweeps.selection.seeds import mean_interval
 from sweeps.trial import TrialKind, TrialState
@@ -143,7 +142,7 @@ def test_importance_bars_have_the_largest_on_top():
 
 
 def test_the_class_map_has_a_line_per_network_and_a_column_per_class():
-    rows = [ClassRow("Sky", (0.9, None)), ClassRow("Road", (0.8, 0.7))]
+    rows = {"Sky": (0.9, None), "Road": (0.8, 0.7)}
     (heat,) = plots.class_figure(rows, ["picked", "source only"]).data
     assert [list(line) for line in heat.z] == [[pytest.approx(90), pytest.approx(80)], [None, pytest.approx(70)]]
     assert list(heat.x) == ["Sky", "Road"]

@@ -21,7 +21,7 @@ from sweeps.reports import text as report_text
 from sweeps.reports.markdown import markdown_block, markdown_code
 from sweeps.reports.proof import report_problems
 from sweeps.reports.standing_tables import standing_rows
-from sweeps.reports.summary import summary_table
+from sweeps.reports.summary import summary
 from sweeps.reports.sweep_report import cost_bounds, write_report
 from sweeps.reports.view import load_view
 from sweeps.trial import TrialKind, TrialState
@@ -176,8 +176,9 @@ def test_the_script_of_the_figures_is_in_the_page_once(pages):
 def test_both_tables_of_trials_hold_every_trial_with_its_figures(pages, records):
     html_rows = table(Page(pages[0]), "kind")
     text_rows = markdown_table(pages[1], "All trials")
-    assert [row["trial"].rstrip("†") for row in html_rows] == [str(record.number) for record in records]
-    assert [row["trial"] for row in text_rows] == ["0", "1† ★", "2", "3", "4", "5", "6", "7", "8"]
+    assert [row["trial"] for row in html_rows] == ["0", "1† ★", "2", "3", "4", "5", "6", "7", "8"]
+    assert [row["trial"] for row in text_rows] == [row["trial"] for row in html_rows]
+    assert len(records) == len(html_rows)
     assert text_rows[1] == {
         "trial": "1† ★",
         "kind": "search",
@@ -195,7 +196,7 @@ def test_both_tables_of_trials_hold_every_trial_with_its_figures(pages, records)
         "time on workers": "1 min 05 s",
         "notes": "2 attempts, micro-batches of 2",
     }
-    assert html_rows[1]["sourcemIoU %"] == "62.0"
+    assert html_rows[1]["source mIoU%"] == "62.0"
     assert text_rows[7]["kind"] == "replicate of 1"
 
 
@@ -212,7 +213,6 @@ def test_a_trial_in_micro_batches_is_marked_in_every_table_that_it_enters(pages)
         cells = [row[column] for row in rows for column in columns if column in row]
         assert not [cell for cell in cells if re.fullmatch(r"(.* )?1( ★)?", cell)], heading
         if any("1†" in cell for cell in cells):
-            assert note in section, heading
             marked.add(heading)
     assert marked == {
         "What each criterion picks",
@@ -226,7 +226,9 @@ def test_a_trial_in_micro_batches_is_marked_in_every_table_that_it_enters(pages)
     assert "Pick: trial 1†" in pages[0]
     for heading in ("kind", "reads target labels", "further seeds", "best trialby source validation"):
         assert any("1†" in cell for row in table(Page(pages[0]), heading) for cell in row.values()), heading
-    assert pages[0].count(note) >= 5
+    assert pages[1].count(note) == 1
+    assert f'<li id="marks">{note}</li>' in pages[0]
+    assert pages[0].count('<a href="#marks" title="trained with 2 images at once instead of 4') >= 5
 
 
 def test_a_finalist_is_marked_with_its_repetitions_and_few_target_labels_are_counted(ledger, store, make_spec, begun):
@@ -239,7 +241,7 @@ def test_a_finalist_is_marked_with_its_repetitions_and_few_target_labels_are_cou
         ledger.add_trial(record)
     text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
     (row,) = markdown_table(text, "Repetitions over seeds")
-    assert row["trial"] == "0†"
+    assert row["trial"] == "0† ★"
     assert [row["trial"] for row in markdown_table(text, "All trials")] == ["0 ★", "1‡", "2†"]
     # Two processes: batch normalization sees the images of both.
     assert "† trained with 2 images at once instead of 4" in text
@@ -262,8 +264,9 @@ def test_the_pick_is_said_with_reason_seeds_and_context_in_both_files(pages):
 def test_each_criterion_is_listed_with_its_regret(pages):
     rows = {row["criterion"]: row for row in markdown_table(pages[1], "What each criterion picks")}
     chosen, score, oracle = rows["source_validation (this sweep)"], rows["im"], rows["oracle"]
-    assert (chosen["trial"], chosen["its value"], chosen["regret (points, oracle)"]) == ("1†", "62.0", "3.0")
-    assert (chosen["rank correlation (oracle)"], chosen["candidates"]) == ("-0.50", "3")
+    assert (chosen["trial"], chosen["its value"], chosen["regret (points, oracle)"]) == ("1† ★", "62.0", "3.0")
+    shown = ("rank correlation (oracle)", "95 % interval (oracle)", "candidates", "needed (oracle)")
+    assert [chosen[column] for column in shown] == ["–", "–", "3", "18"]
     assert (score["trial"], score["its value"], score["reads target labels"]) == ("0", "0.9", "no")
     assert (oracle["trial"], oracle["regret (points, oracle)"], oracle["reads target labels"]) == ("2", "0.0", "yes")
     assert oracle["rank correlation (oracle)"] == "–"
@@ -297,14 +300,14 @@ def test_the_infeasible_region_shows_obstacles_failing_values_and_retries(ledger
     text, page = paths.markdown.read_text(encoding="utf-8"), Page(paths.html.read_text(encoding="utf-8"))
     (obstacle,) = markdown_table(text, "Infeasible region")
     assert (obstacle["why"], obstacle["proposals"], obstacle["trials"]) == ("fps >= 30 is broken: 12", "1", "2")
-    low, high = table(page, "share failed %")
-    assert (low["value"], low["trials"], low["share failed %"], low["how"]) == (
+    low, high = table(page, "share failed%")
+    assert (low["value"], low["trials"], low["share failed%"], low["how"]) == (
         "0.001 to 0.00316",
         "2",
         "50.0",
         "1 constraint",
     )
-    assert (high["value"], high["share failed %"], high["of all %"], high["how"]) == (
+    assert (high["value"], high["share failed%"], high["of all%"], high["how"]) == (
         "0.0316 to 0.1",
         "100.0",
         "66.7",
@@ -387,9 +390,9 @@ def test_a_sweep_that_chooses_by_agreement_shows_its_regret_beside_that_of_sourc
     paths = write_report(ledger, store, "demo")
     text = paths.markdown.read_text(encoding="utf-8")
     own, source = criterion_row(text, "ensv"), criterion_row(text, "source_validation")
-    assert (own["criterion"], own["trial"], own["regret (points, oracle)"]) == ("ensv (this sweep)", "3", "0.0")
+    assert (own["criterion"], own["trial"], own["regret (points, oracle)"]) == ("ensv (this sweep)", "3 ★", "0.0")
     assert (source["trial"], source["regret (points, oracle)"]) == ("0", "3.0")
-    assert own["rank correlation (oracle)"] == "1.00"
+    assert (own["rank correlation (oracle)"], own["candidates"]) == ("–", "4")
     assert "**Trial 3.**" in text
     # Figures that follow from the other trials are no change of the ledger.
     assert report_problems(paths.html, ledger.trials("demo"), may_be_older=False) == []
@@ -403,7 +406,7 @@ def test_what_chose_in_place_of_agreement_is_said_where_half_of_the_candidates_h
     text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
     row = criterion_row(text, "ensv")
     assert row["criterion"] == "ensv (this sweep): refused, source_validation instead"
-    assert (row["trial"], row["its value"]) == ("2", "58.0")
+    assert (row["trial"], row["its value"]) == ("2 ★", "58.0")
     assert "ensv was refused: 2 of 4 fully trained candidates have collapsed on the target" in text
 
 
@@ -416,7 +419,7 @@ def test_classes_are_compared_on_both_splits_with_a_dash_for_absent_ones(pages):
 
 def test_efficiency_names_the_conditions(pages):
     light, usual = markdown_table(pages[1], "Efficiency")
-    assert (light["trials"], light["input"], light["MACs G"]) == ("2", "32 x 64", "2")
+    assert (light["trials"], light["input (height x width)"], light["MACs G"]) == ("2", "32 x 64", "2")
     assert usual["trials"].startswith("0, 1, 3")
     assert "Measured on Example CPU, one image at a time, precision auto, computed in float32" in pages[1]
 
@@ -427,6 +430,36 @@ def test_the_pictures_of_pick_source_only_and_upper_bound_are_in_the_page(pages)
     shown = "".join(page.text)
     for title in ("target: picked: trial 1", "target: source only: trial 0", "source: upper_bound: trial 6"):
         assert title in shown
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        (
+            [1, 0, 3, 2],
+            "4 candidates are too few to say whether source_validation orders them as the target does; about ",
+        ),
+        ([place ^ 1 for place in range(12)], None),
+        (
+            [7 * place % 12 for place in range(12)],
+            "Whether source_validation orders candidates as the target does is open: rank correlation 0.24 over 12",
+        ),
+        (
+            range(12, 0, -1),
+            "The criterion is weak here: source_validation orders candidates with a rank correlation",
+        ),
+    ],
+)
+def test_what_is_known_of_the_order_of_a_criterion_is_said_with_its_interval(
+    ledger, store, make_spec, begun, places, expected
+):
+    begun(make_spec())
+    for number, place in enumerate(places):
+        ledger.add_trial(trial(number, 0.5 + number / 100, 0.3 + place / 100))
+    told = report_text.warning_lines(load_view(ledger, store, "demo"))
+    lines = [line for line in told if "source_validation orders" in line]
+    assert [line.startswith(expected or "") for line in lines] == ([True] if expected else [])
+    assert all(("95 % interval -" in line) == (len(places) > 4) for line in lines)
 
 
 def test_what_limits_the_trust_is_said(ledger, store, written):
@@ -468,13 +501,14 @@ def test_a_replicate_that_collapsed_is_said(ledger, store, make_spec, begun):
     assert any(line.startswith("With seed 1 the picked configuration looks collapsed (trial 1)") for line in lines)
 
 
-def test_an_oracle_sweep_is_marked_in_every_table(ledger, store, make_spec, begun):
+def test_an_oracle_sweep_is_marked(ledger, store, make_spec, begun):
     begun(make_spec(selection="oracle"))
     for number in range(3):
         ledger.add_trial(trial(number, 0.5 + 0.01 * number, 0.5 - 0.01 * number))
     paths = write_report(ledger, store, "demo")
     text = paths.markdown.read_text(encoding="utf-8")
-    assert text.count("chosen with target labels (oracle)") >= 3
+    assert "In all tables: mIoU and IoU in %" in text
+    assert text.count("chosen with target labels (oracle)") == 1
     assert "oracle, used for choosing" in text
     assert "Target labels were used to choose" in text
     assert "oracle, not used" not in text + paths.html.read_text(encoding="utf-8")
@@ -576,12 +610,12 @@ def test_lower_limits_on_fps_are_drawn_as_upper_limits_on_latency(make_spec):
 
 def test_the_terminal_table_marks_the_pick(ledger, store, written):
     console = Console(width=220, record=True, file=io.StringIO())
-    console.print(summary_table(load_view(ledger, store, written.name), width=console.width))
+    console.print(summary(load_view(ledger, store, written.name), width=console.width))
     text = console.export_text()
     assert "1† ★" in text
     assert "† trained with 2 images at once instead of 4: batch normalization saw fewer images (trial 1)." in text
     assert "0 ★" not in text
-    assert "% (oracle)" in text
+    assert "(oracle)" in text
     assert "9 trials: 7 complete, 1 pruned, 1 failed" in text
 
 
@@ -604,7 +638,7 @@ def test_names_questions_and_errors_of_others_change_no_page_and_no_terminal(led
     assert not re.search(r"^# Title|(?<!\\)`x", outside, re.MULTILINE)
     view = load_view(ledger, store, "demo")
     shown = Console(width=200, file=io.StringIO())
-    shown.print(summary_table(view, width=200))
+    shown.print(summary(view, width=200))
     assert "demo" in shown.file.getvalue()
 
 
@@ -647,18 +681,18 @@ def test_what_each_method_is_worth_is_told_over_seeds_and_beside_the_choices_of_
     rows = {row["method"]: row for row in table(Page(paths.html.read_text(encoding="utf-8")), "× baseline")}
     assert list(rows) == ["reference: upper", "dacs", "source_only"]
     row = rows["dacs"]
-    assert (row["trial"], row["nfurther seeds"]) == ("3", "2")
-    assert row["target mIoU %mean ± std, oracle"] == "37.0 ± 2.8"
-    assert row["gain over the baselinepoints, same seeds"] == "7.0 ± 0.0"
-    assert row["closed %"] == "23.3"  # (.37 - .30) / (.60 - .30)
+    assert (row["trial"], row["nfurther seeds"]) == ("3 ★", "2")
+    assert row["target mIoU%, mean ± std, oracle"] == "37.0 ± 2.8"
+    assert row["gain over the baselinepoints, same seeds, oracle"] == "7.0 ± 0.0"
+    assert row["closed%, oracle"] == "23.3"  # (.37 - .30) / (.60 - .30)
     assert (row["s per step"], row["× baseline"]) == ("0.25", "2.5")
-    assert row["underrepresented classes %"] == "18.5"
-    assert row["target mIoU %search seed, oracle"] == "35.0"
-    assert row["best checkpoint %oracle choice"] == "47.0"
-    assert row["best of the search %oracle choice"] == "45.0"
-    assert rows["source_only"]["gain over the baselinepoints, same seeds"] == "–"
+    assert row["under-represented%, classes, oracle"] == "18.5"
+    assert row["target mIoU%, search seed, oracle"] == "35.0"
+    assert row["best checkpoint%, oracle choice"] == "47.0"
+    assert row["best of the search%, oracle choice"] == "45.0"
+    assert rows["source_only"]["gain over the baselinepoints, same seeds, oracle"] == "–"
     text = paths.markdown.read_text(encoding="utf-8")
-    assert "| dacs | 3 | 2 | 37.0 ± 2.8 |" in text
+    assert "| dacs | 3 ★ | 2 | 37.0 ± 2.8 |" in text
     assert "| training seeds | 0, 1, 2; 1 finalist of each method.name and the references |" in text
 
 
@@ -718,7 +752,7 @@ def test_marks_stand_in_one_order_also_where_repetitions_add_some(ledger, store,
     repeated = replicate(1, first, 0.5, seed=1, micro_batch=2, profile=first.profile)
     ledger.add_trial(repeated)
     (row,) = table(Page(write_report(ledger, store, "demo").html.read_text(encoding="utf-8")), "further seeds")
-    assert row["trial"] == "0†¶"
+    assert row["trial"] == "0†¶ ★"
 
 
 def test_a_discriminator_without_a_signal_is_told_beside_its_trial_and_of_the_pick(ledger, store, make_spec, begun):
