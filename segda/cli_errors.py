@@ -1,7 +1,4 @@
-"""Turn exceptions into exit codes: one line for a user's error, a traceback for a bug.
-
-Exit codes: 0 done, 1 bug (traceback), 2 something the user can correct, 130 interrupted by Ctrl-C.
-"""
+"""Turn exceptions into exit codes (`segda.exit_codes`): one line for a user's error, a traceback for a bug."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -10,11 +7,10 @@ import click
 
 from segda.config_problems import shortened
 from segda.errors import SegdaError
+from segda.exit_codes import DONE, INTERRUPTED, USER_ERROR
 from segda.masking import masked
 
-EXIT_USER_ERROR = 2
 _LONGEST_MESSAGE = 1500  # characters
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 
 
 def run_cli(
@@ -44,20 +40,20 @@ def run_cli(
         sys.exit(ended.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:  # a group alone: its help is the answer
         click.echo(error.format_message(), err=True)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(USER_ERROR)
     except click.ClickException as error:
         _fail(_with_context(error))
     except SegdaError as error:
         _fail(str(error))
     except (click.Abort, KeyboardInterrupt):
         click.echo(interrupted if isinstance(interrupted, str) else interrupted(), err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    sys.exit(0)
+        sys.exit(INTERRUPTED)
+    sys.exit(DONE)
 
 
 def _fail(message: str) -> None:
     click.echo(f"Error: {shortened(one_line(masked(message)), longest=_LONGEST_MESSAGE)}", err=True)
-    sys.exit(EXIT_USER_ERROR)
+    sys.exit(USER_ERROR)
 
 
 def one_line(text: str) -> str:

@@ -1,9 +1,20 @@
-"""Names that a package exports and imports when they are first used."""
+"""What is imported when it is first used: names that a package exports, and what commands do."""
 
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+
+def imported(dotted: str) -> Any:
+    """Import what `package.module:name` stands for.
+
+    Example:
+        >>> imported("math:gcd")(12, 18)
+        6
+    """
+    module, _, name = dotted.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def exports(package: str, names: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -21,7 +32,7 @@ def exports(package: str, names: Mapping[str, Sequence[str]]) -> tuple[Callable[
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(homes[name]), name)
+        value = imported(f"{homes[name]}:{name}")
         setattr(sys.modules[package], name, value)  # found without this function from now on
         return value
 

@@ -29,3 +29,7 @@ def main() -> None:
 def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print a traceback as Python does, without passwords: people send it to others."""
     sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+
+
+if __name__ == "__main__":
+    main()

@@ -253,7 +253,7 @@ def test_an_installed_package_offers_the_same_parts_under_short_names(given: str
 
     def segda(*words: object) -> str:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(OWN.parents[1]), str(site)])}
-        command = [sys.executable, "-m", "segda.cli", *map(str, words)]
+        command = [sys.executable, "-m", "segda", *map(str, words)]
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -1,6 +1,7 @@
 """The command line `segda`: train, evaluate, predict, export, teach, profile, compress, and what is known about data sets.
 
-Networks and data sets are imported inside the commands, so that `segda --help` answers at once.
+Modules of this package say what is typed and import nothing that takes time; `segda.cli.actions` does it, imported by the command
+that runs (`segda.cli_command`).
 """
 
 from pathlib import Path
@@ -18,12 +19,19 @@ from segda.cli.share_weights import share_weights_command
 from segda.cli.slim import slim_command
 from segda.cli.teach import teach_command
 from segda.cli.train import train_command
+from segda.cli_command import Group
 from segda.cli_errors import run_cli
+from segda.exit_codes import MEANINGS
 from segda.guests import make_importable
 from segda.streams import make_best_effort
 
 
-@click.group("segda", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    "segda",
+    cls=Group,
+    exit_codes=MEANINGS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="segda")
 @click.option("-v", "--verbose", is_flag=True, help="Show informative log messages too, on standard error.")
 def cli(verbose: bool) -> None:
@@ -33,12 +41,10 @@ def cli(verbose: bool) -> None:
     fast it is, and use it on images and georeferenced rasters of any size.
 
     \b
-    A first run, without any data of your own:
+    A first run, in any folder, without any data of your own:
       segda datasets make scenes data/scenes --size 128
-      segda train scenes --data-root scenes=data/scenes
-      segda predict runs/RUN/checkpoint.pt photo.jpg photo_classes.png --overlay
-
-    Exit codes: 0 done, 1 a bug (with traceback), 2 something that you can correct (one line), 130 interrupted.
+      segda train scenes --data-root scenes=data/scenes --folder runs/first
+      segda predict runs/first/checkpoint.pt data/scenes/Val/Rural/images_png classes --overlay
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     set_up_logging(verbose=verbose)
     make_importable([Path.cwd()])

@@ -1,15 +1,14 @@
 """`segda evaluate`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from segda.cli.output import data_root_option, device_option, output, percent, plain_table, precision_option
+from segda.cli.output import data_root_option, device_option, precision_option
+from segda.cli_command import Command
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Command, action="segda.cli.actions.evaluate:evaluate_action")
 @click.argument(
     "checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
 )
@@ -25,14 +24,7 @@ from segda.cli.output import data_root_option, device_option, output, percent, p
 @device_option
 @precision_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
-def evaluate_command(
-    checkpoints: tuple[Path, ...],
-    roots: Mapping[str, Path],
-    split_names: tuple[str, ...],
-    device: str,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
-    batch_size: int,
-) -> None:
+def evaluate_command(**_: object) -> None:
     """Score CHECKPOINT on labelled splits of its source and target domain, class by class.
 
     Of several checkpoints the mean of their probabilities is scored; they must have been trained for the same data and size. Images
@@ -45,24 +37,3 @@ def evaluate_command(
       segda evaluate checkpoint.pt --split source/test --split target/test
       segda evaluate runs/beta_0.01/checkpoint.pt runs/beta_0.05/checkpoint.pt runs/beta_0.09/checkpoint.pt
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    from segda.evaluation import evaluate
-
-    scored = evaluate(
-        checkpoints,
-        splits=split_names or None,
-        data_roots=roots,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )
-    rows = [[name, *map(percent, shares)] for name, shares in scored.rows().items()]
-    rows.append(["images", *map(str, scored.num_images.values())])
-    headings = ["IoU %", *(f"{name} (*)" if name.startswith("target/") else name for name in scored)]
-    height, width = scored.size
-    names = ", ".join(map(str, checkpoints))
-    shown = names if len(checkpoints) == 1 else f"mean of {len(checkpoints)} networks ({names})"
-    title = f"{shown}, {height}x{width}, {str(scored.dtype).removeprefix('torch.')}"
-    console = output()
-    console.print(plain_table(title, headings, rows))
-    if any(name.startswith("target/") for name in scored):
-        console.print("(*) made from target labels: for reading, not for choosing", highlight=False)

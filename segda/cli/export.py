@@ -1,16 +1,27 @@
 """`segda export`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from segda.cli.output import data_root_option, output, parse_size
+from segda.cli.output import data_root_option, parse_size
+from segda.cli_command import Command
 from segda.errors import ConfigError
 
 
-@click.command("export")
+def _parse_size(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int] | None:
+    return None if text == "dynamic" else parse_size(text, option="--size", smallest=32)
+
+
+def _parse_batch(_context: click.Context, _option: click.Parameter, text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise ConfigError(f"--batch expects a number of images, or dynamic, got {text!r}")
+    return int(text)
+
+
+@click.command("export", cls=Command, action="segda.cli.actions.export:export_action")
 @click.argument("checkpoint", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("destination", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
@@ -22,16 +33,16 @@ from segda.errors import ConfigError
 )
 @click.option(
     "--size",
-    "size_text",
     metavar="SIZE",
+    callback=_parse_size,
     default="dynamic",
     show_default=True,
     help="What images it takes: HEIGHTxWIDTH, or dynamic: any from 32x32.",
 )
 @click.option(
     "--batch",
-    "batch_text",
     metavar="N",
+    callback=_parse_batch,
     default="dynamic",
     show_default=True,
     help="How many images at once, or dynamic: any number.",
@@ -72,22 +83,7 @@ from segda.errors import ConfigError
 @click.option("--opset", default=20, show_default=True, help=".onnx: version of the operators, 18 to 24.")
 @data_root_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-def export_command(
-    checkpoint: Path,
-    destination: Path,
-    precision: Literal["fp32", "fp16", "int8"],
-    size_text: str,
-    batch_text: str,
-    argmax: Literal["full", "quarter"],
-    calibrate: Literal["source", "target"],
-    calibration_images: int,
-    compare_on: Literal["source", "target"],
-    images: int,
-    agreement: float | None,
-    opset: int,
-    roots: Mapping[str, Path],
-    overwrite: bool,
-) -> None:
+def export_command(**_: object) -> None:
     """Write CHECKPOINT as FILE, which runs without it: bytes of RGB images in, a class for every pixel out.
 
     FILE.onnx is for ONNX Runtime and whatever else reads ONNX, FILE.pt2 for PyTorch (torch.export). Input: image, uint8 [batch, 3,
@@ -104,37 +100,3 @@ def export_command(
       segda export runs/RUN/checkpoint.pt street.pt2 --data-root camvid=data/camvid
       segda predict street.onnx photo.jpg classes.png --overlay
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    size = None if size_text == "dynamic" else parse_size(size_text, option="--size", smallest=32)
-    if batch_text != "dynamic" and not (batch_text.isdecimal() and int(batch_text) > 0):
-        raise ConfigError(f"--batch expects a number of images, or dynamic, got {batch_text!r}")
-    from segda.exporting import export
-
-    done = export(
-        checkpoint,
-        destination,
-        precision=precision,
-        size=size,
-        batch=None if batch_text == "dynamic" else int(batch_text),
-        argmax=argmax,
-        calibrate=calibrate,
-        calibration_images=calibration_images,
-        compare_on=compare_on,
-        images=images,
-        agreement=agreement,
-        opset=opset,
-        data_roots=roots,
-        overwrite=overwrite,
-    )
-    console = output()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    for found in done.agreements:
-        say(f"says the same as the network in {found}")
-    if done.argmax_agreement is not None:
-        say(f"argmax at a quarter says the same as at full size in {done.argmax_agreement}")
-    if done.convolutions is not None:
-        say(f"{done.convolutions.int8} of {sum(done.convolutions)} convolutions compute in int8")
-    say(f"written: {done.path} ({done.file_bytes / 1e6:.1f} MB), for {done.record.accepts}")
-    say(f"try it: segda predict {done.path} IMAGE.png CLASSES.png --overlay")

@@ -1,18 +1,30 @@
 """`segda predict`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from segda.cli.output import device_option, output, parse_size, precision_option
+from segda.cli.output import device_option, parse_size, precision_option
+from segda.cli_command import Command
 from segda.errors import ConfigError
 
-if TYPE_CHECKING:
-    from segda.prediction import SeenSize
+
+def _parse_size(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | str | None:
+    if text in (None, "native", "train"):
+        return text
+    return parse_size(text, option="--size", smallest=32)
 
 
-@click.command("predict")
+def _parse_bands(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise ConfigError(f"--bands expects numbers such as 4,3,2, got {text!r}")
+    return tuple(int(word) for word in words)
+
+
+@click.command("predict", cls=Command, action="segda.cli.actions.predict:predict_action")
 @click.argument("checkpoint", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("destination", metavar="OUTPUT", type=click.Path(path_type=Path))
@@ -38,8 +50,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--bands",
-    "bands_text",
     metavar="R,G,B",
+    callback=_parse_bands,
     help="Rasters: numbers of the bands for red, green and blue, from 1, or one for all three.  [default: what the data set "
     "says, else the file's colour interpretation]",
 )
@@ -58,8 +70,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--size",
-    "size_text",
     metavar="SIZE",
+    callback=_parse_size,
     help="Images: what the network sees; native, train (the size of the training configuration) or HEIGHTxWIDTH. The "
     "prediction always has the size of the image.  [default: native for data sets seen from above, else train]",
 )
@@ -73,22 +85,13 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace predictions that exist.")
 def predict_command(
-    checkpoint: Path,
     sources: tuple[Path, ...],
-    destination: Path,
-    others: tuple[Path, ...],
-    window: int,
-    overlap: int,
-    batch_size: int,
-    bands_text: str | None,
+    bands: tuple[int, ...] | None,
     stretch: tuple[str, str] | None,
     with_confidence: bool,
-    size_text: str | None,
-    device: str,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
     overlay: bool,
-    submission: Literal["loveda"] | None,
-    overwrite: bool,
+    submission: str | None,
+    **_: object,
 ) -> None:
     """Predict the class of every pixel of INPUT with CHECKPOINT, or with a file that segda export wrote.
 
@@ -107,90 +110,11 @@ def predict_command(
       segda predict runs/A/checkpoint.pt photo.jpg classes.png --with runs/B/checkpoint.pt --with runs/C/checkpoint.pt
       segda predict runs/RUN/checkpoint.pt data/loveda/Test submission.zip --submission loveda
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    if submission is not None:
-        if len(sources) > 1:
-            raise ConfigError(f"a submission is made of one INPUT, got {len(sources)}")
-        if bands_text is not None or stretch is not None or with_confidence:
-            raise ConfigError("a submission is made of PNG images; leave --bands, --stretch and --confidence out")
-        _submit(
-            (checkpoint, *others),
-            sources[0],
-            destination,
-            size=_seen_size(size_text),
-            overlay=overlay,
-            overwrite=overwrite,
-            device=device,
-            precision=precision,
-        )
+    if submission is None:
         return
-    from segda.datasets.listing import in_words
-    from segda.file_prediction import predict_files
-
-    done = predict_files(
-        (checkpoint, *others),
-        sources,
-        destination,
-        size=_seen_size(size_text),
-        window=window,
-        overlap=overlap,
-        batch_size=batch_size,
-        bands=_band_numbers(bands_text),
-        stretch=stretch,
-        with_confidence=with_confidence,
-        with_overlay=overlay,
-        overwrite=overwrite,
-        device=device,
-        precision=precision,
-    )
-    console = output()
-    if len(sources) > 1 or sources[0].is_dir():
-        left = f", {sum(map(len, done.left.values()))} left alone ({in_words(done.left)})" if done.left else ""
-        console.print(
-            f"{len(done.written)} predicted, {len(done.skipped)} were there{left}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    console.print(f"written: {destination}", highlight=False, soft_wrap=True)
-
-
-def _submit(
-    checkpoints: tuple[Path, ...],
-    source: Path,
-    destination: Path,
-    *,
-    size: "SeenSize | None",
-    overlay: bool,
-    overwrite: bool,
-    device: str,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
-) -> None:
+    if len(sources) > 1:
+        raise ConfigError(f"a submission is made of one INPUT, got {len(sources)}")
+    if bands is not None or stretch is not None or with_confidence:
+        raise ConfigError("a submission is made of PNG images; leave --bands, --stretch and --confidence out")
     if overlay:
         raise ConfigError("a submission has no overlays; leave --overlay out")
-    from segda.submission import predict_submission
-
-    made = predict_submission(
-        checkpoints, source, destination, size=size, overwrite=overwrite, device=device, precision=precision
-    )
-    console = output()
-    console.print(f"{made.count:,} predictions of classes 0..6, read back from the zip and compared", highlight=False)
-    console.print(
-        f"written: {made.path} (made of {made.predictions}, which may be deleted)", highlight=False, soft_wrap=True
-    )
-
-
-def _seen_size(text: str | None) -> "SeenSize | None":
-    """Read what --size says."""
-    if text in (None, "native", "train"):
-        return cast("SeenSize | None", text)
-    return parse_size(text, option="--size", smallest=32)
-
-
-def _band_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Read what --bands says."""
-    if text is None:
-        return None
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
-        raise ConfigError(f"--bands expects numbers such as 4,3,2, got {text!r}")
-    return tuple(int(word) for word in words)

@@ -1,15 +1,14 @@
 """`segda prune-curve`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from segda.cli.output import data_root_option, device_option, output, percent, plain_table, precision_option
+from segda.cli.output import data_root_option, device_option, precision_option
+from segda.cli_command import Command
 
 
-@click.command("prune-curve")
+@click.command("prune-curve", cls=Command, action="segda.cli.actions.prune_curve:prune_curve_action")
 @click.argument("checkpoint", metavar="CHECKPOINT", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
@@ -42,19 +41,7 @@ from segda.cli.output import data_root_option, device_option, output, percent, p
 @device_option
 @precision_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
-def prune_curve_command(
-    checkpoint: Path,
-    folder: Path,
-    levels: tuple[float, ...],
-    scopes: tuple[str, ...],
-    recalibrate: Literal["none", "source", "target"],
-    all_layers: bool,
-    no_oracle: bool,
-    roots: Mapping[str, Path],
-    device: str,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
-    batch_size: int,
-) -> None:
+def prune_curve_command(**_: object) -> None:
     """Score CHECKPOINT with more and more of its smallest weights at zero, and draw the curves into FOLDER.
 
     Nothing is trained. FOLDER receives curve.json, curve.csv, global.png and modules.png. What was interrupted goes on when the
@@ -65,35 +52,3 @@ def prune_curve_command(
       segda prune-curve runs/day_to_dusk-0123/checkpoint.pt curves --data-root camvid=data/camvid
       segda prune-curve checkpoint.pt curves --scope global --level 0.4 --level 0.6 --recalibrate target
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    from segda.compression.curve import LEVELS, prune_curve
-
-    curve = prune_curve(
-        checkpoint,
-        folder,
-        levels=levels or LEVELS,
-        scopes=scopes or None,
-        recalibration=recalibrate,
-        protect_ends=not all_layers,
-        oracle=not no_oracle,
-        data_roots=roots,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )
-    has_oracle = any(point.oracle_target_miou is not None for point in curve.points)
-    rows = [
-        [
-            point.scope,
-            percent(point.level),
-            "new" if point.recalibrated else "old",
-            percent(point.source_val_miou),
-            *([percent(point.oracle_target_miou)] if has_oracle else []),
-        ]
-        for point in curve.points
-    ]
-    headings = ["pruned", "zeros %", "statistics", "source/val mIoU %", *(["target mIoU % (*)"] if has_oracle else [])]
-    console = output()
-    console.print(plain_table(str(checkpoint), headings, rows))
-    if has_oracle:
-        console.print("(*) made from target labels: for reading, not for choosing", highlight=False)
-    console.print(f"written: {folder}", highlight=False, soft_wrap=True)

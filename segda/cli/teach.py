@@ -1,17 +1,16 @@
 """`segda teach`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from segda.cli.output import data_root_option, device_option, output, percent, plain_table, precision_option
+from segda.cli.output import data_root_option, device_option, precision_option
+from segda.cli_command import Command
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command("teach")
+@click.command("teach", cls=Command, action="segda.cli.actions.teach:teach_action")
 @click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("folder", type=_FOLDER)
 @click.option(
@@ -59,21 +58,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @device_option
 @precision_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
-def teach_command(
-    config_file: Path,
-    folder: Path,
-    checkpoints: tuple[Path, ...],
-    predictions: Path | None,
-    confidences: Path | None,
-    roots: Mapping[str, Path],
-    assignments: tuple[str, ...],
-    temperature: float,
-    flip: bool,
-    scales: tuple[float, ...],
-    device: str,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
-    batch_size: int,
-) -> None:
+def teach_command(**_: object) -> None:
     """Label the target training images of CONFIG.yaml once, into the new folder FOLDER, for all students.
 
     The teacher is one network or several, larger than the students, or another program whose predictions lie in a folder.
@@ -96,39 +81,3 @@ def teach_command(
       segda teach student.yaml labels --checkpoint a.pt --checkpoint b.pt --checkpoint c.pt --flip --scale 1 --scale 1.5
       segda teach student.yaml labels --predictions foundation_model/ids --confidences foundation_model/confidences
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    from segda.cli.overrides import changes_of
-    from segda.teaching import teach
-
-    labels = teach(
-        config_file,
-        folder,
-        checkpoints=checkpoints,
-        predictions=predictions,
-        confidences=confidences,
-        temperature=temperature,
-        flip=flip,
-        scales=scales or (1.0,),
-        changes=changes_of(assignments),
-        data_roots=roots,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )
-    record = labels.record
-    total = sum(record.pixels)
-    rows = [
-        [name, percent(pixels / total), percent(mean)]
-        for name, pixels, mean in zip(
-            (*record.job.classes, "void"), record.pixels, (*record.mean_confidence, None), strict=True
-        )
-    ]
-    height, width = record.job.size
-    console = output()
-    console.print(
-        plain_table(
-            f"{len(record.job.names)} images of {height}x{width}, digest {record.digest[:16]}",
-            ["class", "pixels %", "mean confidence %"],
-            rows,
-        )
-    )
-    console.print(f"written: {folder}", highlight=False, soft_wrap=True)

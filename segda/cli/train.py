@@ -1,16 +1,14 @@
 """`segda train`."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
-from segda.cli.output import data_root_option, output, percent, plain_table
+from segda.cli.output import data_root_option
+from segda.cli_command import Command
 
 
-@click.command("train")
+@click.command("train", cls=Command, action="segda.cli.actions.train:train_action")
 @click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--folder",
@@ -41,15 +39,7 @@ from segda.cli.output import data_root_option, output, percent, plain_table
     metavar="N",
     help="Train with N processes on this machine, each on its part of every batch and, with CUDA, on a GPU of its own.",
 )
-def train_command(
-    config_file: Path,
-    folder: Path | None,
-    roots: Mapping[str, Path],
-    assignments: tuple[str, ...],
-    steps: int | None,
-    micro_batch: int | None,
-    processes: int,
-) -> None:
+def train_command(**_: object) -> None:
     """Train one network as CONFIG.yaml says, and score it.
 
     The run folder receives checkpoint.pt, config.json, environment.json, metrics.jsonl, result.json and pictures of
@@ -72,46 +62,3 @@ def train_command(
       segda train day_to_dusk.yaml --steps 20 --folder runs/quick_look
       segda train day_to_dusk.yaml --set device=cuda --processes 2 --micro-batch 2
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
-    from segda.cli.overrides import changes_of
-    from segda.discriminator_health import discriminator_trouble
-    from segda.loading import load_config
-    from segda.scoring import RESULT
-    from segda.training import REPORTS, train
-
-    if steps is not None:
-        assignments = (*assignments, f"steps={steps}")
-    config = load_config(config_file, changes=changes_of(assignments), data_roots=roots)
-    folder = folder or Path("runs") / f"{config_file.stem}-{config.fingerprint()}"
-    train(config, folder=folder, micro_batch=micro_batch, processes=processes)
-    _print_result(json.loads((folder / RESULT).read_text()), folder)
-    reports = [json.loads(line)["metrics"] for line in (folder / REPORTS).read_text().splitlines()]
-    trouble = discriminator_trouble(reports)
-    if trouble is not None:
-        output().print(f"{trouble[0].upper()}{trouble[1:]}.", highlight=False, soft_wrap=True)
-
-
-def _print_result(result: Mapping[str, Any], folder: Path) -> None:
-    rows = [
-        [
-            f"{name} (*)" if name.startswith("oracle/") else name,
-            percent(scores["miou"]),
-            percent(scores["pixel_accuracy"]),
-            percent(scores["mean_class_accuracy"]),
-            str(scores["num_images"]),
-        ]
-        for name, scores in result["splits"].items()
-    ]
-    title = f"{result['method']}, {result['step']} steps"
-    if result["uses_target_labels"]:
-        title += " (trained on target labels: an upper bound, no adaptation)"
-    if result["few_shot"]:
-        title += f" (with the labels of {len(result['few_shot'])} target images)"
-    console = output()
-    console.print(plain_table(title, ["split", "mIoU %", "pixel acc. %", "class acc. %", "images"], rows))
-    if any(name.startswith("oracle/") for name in result["splits"]):
-        console.print("(*) made from target labels: for reading only, nothing was chosen by it", highlight=False)
-    for part, pruned in result.get("pruning", {}).items():
-        console.print(
-            f"zeros: {percent(pruned['sparsity'])} % of the {part}'s weights that may be zero", highlight=False
-        )
-    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

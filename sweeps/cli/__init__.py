@@ -1,54 +1,42 @@
-"""The command line `sweeps`: check, run and continue sweeps, and read what came out."""
+"""The command line `sweeps`: check, run and continue sweeps, and read what came out.
 
-import importlib
+Modules of this package say what is typed and import nothing that takes time; `sweeps.cli.actions` does it, imported by the command
+that runs (`segda.cli_command`).
+"""
+
 from pathlib import Path
 
 import click
 
+from segda.cli_command import Group
 from segda.cli_errors import run_cli
 from segda.guests import make_importable
+from segda.lazy import imported
+from sweeps.cli.audit import audit_command
+from sweeps.cli.check import check_command
+from sweeps.cli.clean import clean_command
+from sweeps.cli.delete import delete_command
+from sweeps.cli.deploy import deploy_command
+from sweeps.cli.export import export_command
+from sweeps.cli.logs import logs_command
 from sweeps.cli.options import examples
-from sweeps.suggestions import suggest
-
-# Name of a command -> module of this package that has it.
-_HOMES = {
-    "check": "check",
-    "plan": "plan",
-    "profile": "profile",
-    "run": "run",
-    "resume": "run",
-    "status": "status",
-    "show": "show",
-    "logs": "logs",
-    "stop": "stop",
-    "report": "report",
-    "deploy": "deploy",
-    "ui": "ui",
-    "sync": "sync",
-    "audit": "audit",
-    "export": "export",
-    "reproduce": "reproduce",
-    "clean": "clean",
-    "rename": "rename",
-    "delete": "delete",
-}
-
-
-class _Commands(click.Group):
-    """Imports a command when it is asked for: to look at a sweep takes none of what a training needs."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(_HOMES)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in _HOMES:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"sweeps.cli.{_HOMES[name]}"), f"{name}_command")
-        return command
+from sweeps.cli.plan import plan_command
+from sweeps.cli.profile import profile_command
+from sweeps.cli.rename import rename_command
+from sweeps.cli.report import report_command
+from sweeps.cli.reproduce import reproduce_command
+from sweeps.cli.run import resume_command, run_command
+from sweeps.cli.show import show_command
+from sweeps.cli.status import status_command
+from sweeps.cli.stop import stop_command
+from sweeps.cli.sync import sync_command
+from sweeps.cli.ui import ui_command
+from sweeps.exit_codes import MEANINGS
 
 
 @click.group(
-    cls=_Commands,
+    cls=Group,
+    exit_codes=MEANINGS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=examples(
         "sweeps check my_sweep.yaml     what it would do, without doing it",
@@ -63,7 +51,6 @@ class _Commands(click.Group):
         "sweeps deploy my_sweep         write the file to ship, within a budget on this device",
         "sweeps audit my_sweep          prove that nothing was lost and nothing counted twice",
         "sweeps export my_sweep         write it as an Optuna study or a table",
-        "sweeps clean my_sweep          free what nothing needs any more, such as checkpoints of trials that are not picked",
     ),
 )
 @click.version_option(package_name="segda")
@@ -73,12 +60,36 @@ def sweeps() -> None:
     A sweep file says what to vary, what to optimize and how much to spend. What commands print with --json is for programs, see
     docs/automation.md.
 
-    Exit codes: 0 done or ended by `sweeps stop`, 1 an audit or a reproduction found a difference, 2 something to correct,
-    3 done, but at least half of the trained trials failed, none can be picked, or no artefact keeps a budget, 75 a running sweep
-    was ended by SIGTERM, SIGHUP, Ctrl-C, an outage (data, disk, storage, nodes) or the end of Ray and can be resumed, 130 ended at
-    once by Ctrl-C, in a sweep a second one.
-    """
+    \b
+    A first sweep, in any folder, without any data of your own; two processor cores take minutes:
+      segda datasets make scenes data/scenes --size 128 --train 48 --val 16
+      sweeps run demo --data-root scenes=data/scenes
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     make_importable([Path.cwd()])
+
+
+for command in (
+    check_command,
+    plan_command,
+    profile_command,
+    run_command,
+    resume_command,
+    status_command,
+    show_command,
+    logs_command,
+    stop_command,
+    report_command,
+    deploy_command,
+    ui_command,
+    sync_command,
+    audit_command,
+    export_command,
+    reproduce_command,
+    clean_command,
+    rename_command,
+    delete_command,
+):
+    sweeps.add_command(command)
 
 
 def main() -> None:
@@ -88,7 +99,7 @@ def main() -> None:
 
 def _interrupted() -> str:
     """Say how to go on: of a sweep that was begun the same command is refused."""
-    resume = suggest("resume", "NAME")
+    resume = imported("sweeps.suggestions:suggest")("resume", "NAME")
     return f"Interrupted; what was finished is kept: {resume} goes on with a sweep, the same command with all else."
 
 

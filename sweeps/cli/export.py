@@ -4,14 +4,15 @@ from pathlib import Path
 
 import click
 
+from segda.cli_command import Command
 from segda.errors import ConfigError
 from sweeps.cli.options import examples, options
-from sweeps.commands.places import ledger_to_read
-from sweeps.store import Store
 
 
 @click.command(
     "export",
+    cls=Command,
+    action="sweeps.cli.actions.export:export_action",
     epilog=examples(
         "sweeps export camvid_day_to_dusk --csv trials.csv",
         "sweeps export camvid_day_to_dusk --optuna study.db && optuna-dashboard sqlite:///study.db",
@@ -33,24 +34,9 @@ from sweeps.store import Store
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the table of trials, with all metrics, into this file.",
 )
-def export_command(
-    name: str,
-    store_root: Path,
-    ledger_url: str | None,
-    optuna_target: str | None,
-    force: bool,
-    csv_path: Path | None,
-) -> None:
+def export_command(optuna_target: str | None, force: bool, csv_path: Path | None, **_: object) -> None:
     """Write the sweep NAME for other tools, as an Optuna study or as a table. It may still be running."""
     if optuna_target is None and csv_path is None:
         raise ConfigError("nothing to write; say where to with --optuna FILE_OR_URL or --csv FILE")
     if force and optuna_target is None:
         raise ConfigError("--force is about --optuna; leave it out, since --csv replaces its file anyway")
-    from sweeps.search.export import export_csv, export_optuna
-
-    with ledger_to_read(Store.at(store_root), ledger_url) as ledger:
-        if optuna_target is not None:
-            click.echo(export_optuna(ledger, name, optuna_target, force=force))
-        if csv_path is not None:
-            export_csv(ledger, name, csv_path)
-            click.echo(csv_path)

@@ -8,7 +8,7 @@ import click
 
 from segda.cli.overrides import changes_of
 from segda.files import expanded
-from sweeps.commands.places import DEFAULT_STORE, LEDGER_VARIABLE, TRACKING_VARIABLE
+from sweeps.defaults import DEFAULT_STORE, LEDGER_VARIABLE, TRACKING_VARIABLE
 
 
 def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import click
 
-from segda.documents import as_json
+from segda.cli_command import Command
 from segda.errors import ConfigError
 from sweeps.cli.options import examples, options
-from sweeps.commands.reading import figures, report
 
 
 @click.command(
     "report",
+    cls=Command,
+    action="sweeps.cli.actions.report:report_action",
     epilog=examples(
         "sweeps report camvid_day_to_dusk",
         "sweeps report camvid_day_to_dusk loveda_urban_to_rural",
@@ -28,14 +29,7 @@ from sweeps.commands.reading import figures, report
     help="Folder for the report, e.g. where the store is read-only. [default: the sweep's folder; of several sweeps the store]",
 )
 @options("json", "oracle")
-def report_command(
-    names: tuple[str, ...],
-    store_root: Path,
-    ledger_url: str | None,
-    folder: Path | None,
-    as_document: bool,
-    oracle: bool,
-) -> None:
+def report_command(folder: Path | None, as_document: bool, oracle: bool, **_: object) -> None:
     """Write the report of the sweep NAME: what to pick, and why. It may still be running.
 
     With several names, write a comparison of these sweeps. With --json the figures are printed and nothing is written; those that
@@ -43,10 +37,5 @@ def report_command(
     """
     if oracle and not as_document:
         raise ConfigError("--oracle is about --json: the page shows those metrics anyway; leave it out")
-    if as_document:
-        if folder is not None:
-            raise ConfigError("--json writes no page, so --to has nothing to say; leave one of them out")
-        click.echo(as_json(figures(*names, store=store_root, ledger=ledger_url, oracle=oracle)))
-        return
-    page = report(*names, store=store_root, ledger=ledger_url, folder=folder)
-    click.echo(f"{page}\n{page.with_suffix('.md')}")
+    if as_document and folder is not None:
+        raise ConfigError("--json writes no page, so --to has nothing to say; leave one of them out")

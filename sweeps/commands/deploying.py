@@ -7,7 +7,8 @@ import click
 
 from segda.errors import ConfigError, SegdaError
 from sweeps.checks.makers import stored_spec
-from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
+from sweeps.commands.places import ledger_to_read
+from sweeps.defaults import DEFAULT_STORE
 from sweeps.deployment.budgets import FIGURES, budgets_of
 from sweeps.deployment.deployment import Deployment, Request, deploy_sweep
 from sweeps.execution.predictions import compared

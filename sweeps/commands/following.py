@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from segda.errors import ConfigError
-from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
+from sweeps.commands.places import ledger_to_read
+from sweeps.defaults import DEFAULT_STORE
 from sweeps.reports.trial_logs import followed, read_log, why_no_log
 from sweeps.store import Store
 

@@ -10,13 +10,10 @@ import sqlalchemy as sa
 from segda.errors import ConfigError
 from segda.files import expanded
 from segda.masking import reason
+from sweeps.defaults import DEFAULT_STORE, LEDGER_VARIABLE
 from sweeps.ledger.database import Ledger
 from sweeps.store import Store
 from sweeps.suggestions import Place, remember
-
-DEFAULT_STORE = "runs"
-LEDGER_VARIABLE = "SWEEPS_LEDGER"
-TRACKING_VARIABLE = "SWEEPS_TRACKING"
 
 
 def open_ledger(store: Store, ledger: Path | str | None, *, create: bool = True) -> Ledger:

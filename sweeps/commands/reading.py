@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from segda.errors import ConfigError
 from sweeps.checks.makers import stored_spec
-from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
+from sweeps.commands.places import ledger_to_read
+from sweeps.defaults import DEFAULT_STORE
 from sweeps.documents.report import comparison_document, report_document
 from sweeps.execution.predictions import compared
 from sweeps.metrics import is_oracle

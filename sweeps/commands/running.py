@@ -12,7 +12,8 @@ from sweeps.checks.changes import Change, Effect, changes_between, check_trials_
 from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.commands.cut_short import CutShortError, cut_short_told
 from sweeps.commands.driving import SweepEnd, begin, changed, check_surroundings, drive
-from sweeps.commands.places import DEFAULT_STORE, TRACKING_VARIABLE, open_ledger, remember_place
+from sweeps.commands.places import open_ledger, remember_place
+from sweeps.defaults import DEFAULT_STORE, TRACKING_VARIABLE
 from sweeps.file.spec import SweepSpec
 from sweeps.store import Store
 from sweeps.suggestions import suggest

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sweeps.commands.places import DEFAULT_STORE, ledger_to_read
+from sweeps.commands.places import ledger_to_read
+from sweeps.defaults import DEFAULT_STORE
 from sweeps.documents.details import sweep_document, trial_document
 from sweeps.reports.details_table import next_lines, render_sweep, render_trial
 from sweeps.reports.notebook import as_html, as_text

@@ -7,7 +7,8 @@ import click
 
 from segda.errors import SegdaError
 from sweeps.checks.makers import stored_spec
-from sweeps.commands.places import DEFAULT_STORE, ledger_to_read, open_ledger
+from sweeps.commands.places import ledger_to_read, open_ledger
+from sweeps.defaults import DEFAULT_STORE
 from sweeps.housekeeping.cleaning import Cleaning, clean_sweep, planned_cleaning
 from sweeps.housekeeping.deletion import Deletion, delete_sweep, planned_deletion
 from sweeps.housekeeping.renaming import rename_sweep

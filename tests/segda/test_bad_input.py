@@ -557,7 +557,7 @@ def test_ctrl_c_ends_with_130_keeps_the_last_checkpoint_whole(segda, place):
     plain = yaml.safe_load(place.config.read_text())
     place.config.write_text(yaml.safe_dump(plain | {"steps": 100_000, "report_every": 1}))
     environment = os.environ | {"SEGDA_CACHE": str(place.cache), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "segda.cli", *place.train()]
+    words = [sys.executable, "-m", "segda", *place.train()]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     # Tests in the background of a shell ignore Ctrl-C, and what they start inherits that.
     with subprocess.Popen(words, **pipes, env=environment, preexec_fn=hear_ctrl_c) as process:

@@ -6,7 +6,7 @@ import click
 import fakes
 
 from segda.cli_errors import run_cli
-from sweeps.cli.run import conclude
+from sweeps.cli.actions.run import conclude
 from sweeps.commands.driving import begin, drive
 from sweeps.execution import cluster
 from sweeps.file.spec import SweepSpec
@@ -30,10 +30,10 @@ def main(context, root, train, trials):
     with Ledger.open(store.ledger) as ledger:
         if not ledger.sweeps():
             begin(spec, ledger=ledger, source="test")
-        conclude(
-            context,
+        code = conclude(
             lambda: drive(spec, ledger=ledger, store=store, train=train, fingerprint=fakes.fingerprint),
         )
+    context.exit(code)
 
 
 if __name__ == "__main__":

@@ -365,7 +365,7 @@ def test_sigterm_ends_it_at_once_wherever_it_comes():
     # An exception in the end of an object is lost, and with it the signal.
     code = (
         "import os, signal\n"
-        "from sweeps.cli.deploy import ended_at_once\n"
+        "from sweeps.cli.actions.deploy import ended_at_once\n"
         "class Thing:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)\n"
         "with ended_at_once():\n"

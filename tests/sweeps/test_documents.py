@@ -13,7 +13,7 @@ from test_profile_command import ALONE
 
 from segda.datasets.scenes import generate_scenes
 from segda.documents import as_json, document
-from sweeps.cli import plan as plan_module
+from sweeps.cli.actions import plan as plan_module
 from sweeps.failures import FailureClass
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import RETRIED, STARTED, SweepState, attempt_text

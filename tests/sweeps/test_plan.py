@@ -315,7 +315,7 @@ def call(capsys, store):
 @pytest.fixture
 def fake_machine(monkeypatch, has_camvid):
     """A machine on which canaries cost COSTS; `fails` maps a word of the configuration to an error."""
-    from sweeps.cli import plan
+    from sweeps.cli.actions import plan
     from sweeps.commands import machines
 
     fails = {}

@@ -21,7 +21,7 @@ from segda.training import train
 from sweeps.audit import reproduce as reproducing
 from sweeps.audit.repetition import Comparison, weights_digest
 from sweeps.cli import sweeps as cli
-from sweeps.cli.reproduce import describe
+from sweeps.cli.actions.reproduce import describe
 from sweeps.execution.task import Task
 from sweeps.execution.worker import run_task
 from sweeps.file.spec import SweepSpec
@@ -172,7 +172,7 @@ def test_a_changed_figure_is_found_at_its_step_by_its_name_and_size(trained, swe
             run.reports[step]["source/val/miou"] += 1e-6 * step
         return run
 
-    monkeypatch.setattr("sweeps.tracking.reading.read_run", tampered)
+    monkeypatch.setattr("sweeps.cli.actions.reproduce.read_run", tampered)
     again = ["reproduce", trained.killed, "--store", trained.store.root]
     code, output, _ = sweeps(*again)
     assert code == 1

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from segda.cli_errors import run_cli
 from sweeps import cli
-from sweeps.cli import status as command
+from sweeps.cli.actions import status as command
 from sweeps.failures import FailureClass
 from sweeps.ledger.process import Process
 from sweeps.ledger.records import SweepInfo, SweepRecord, SweepState

@@ -1,0 +1,5 @@
+"""Run the command line with `python -m segda`."""
+
+from segda.cli import main
+
+main()

@@ -1,5 +1,0 @@
-"""Run the command line with `python -m segda.cli`."""
-
-from segda.cli import main
-
-main()

@@ -1,0 +1,5 @@
+"""Run the command line with `python -m sweeps`."""
+
+from sweeps.main import main
+
+main()
