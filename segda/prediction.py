@@ -146,13 +146,19 @@ def predict_batch(
 
 
 def predict_logits(
-    segmenter: nn.Module, images: ByteArray, *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+    segmenter: nn.Module,
+    images: ByteArray,
+    *,
+    size: tuple[int, int] | None = None,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Predict the logit of every class at every pixel of images of one size.
 
     Args:
         segmenter: maps a normalized image float [B, 3, H, W] to `SegmentationOutput`; in evaluation mode, on `device`.
-        images: RGB, uint8 [B, H, W, 3], seen at their own size as by `predict_batch`.
+        images: RGB, uint8 [B, H, W, 3].
+        size: height and width that the network sees, as in `predict_batch`.
         device: where the segmenter is.
         dtype: what convolutions compute in.
 
@@ -162,8 +168,8 @@ def predict_logits(
     Raises:
         OutOfMemoryError: if the images do not fit on the device.
     """
-    with _told_where_memory_ends(images, None, device), torch.inference_mode():
-        return _logits(segmenter, images, size=None, device=device, dtype=dtype).float()
+    with _told_where_memory_ends(images, size, device), torch.inference_mode():
+        return _logits(segmenter, images, size=size, device=device, dtype=dtype).float()
 
 
 def _logits(

@@ -21,6 +21,7 @@ from segda.splits import data_fingerprint
 from sweeps.checks.makers import spec_from
 from sweeps.commands.cut_short import cut_short_told
 from sweeps.commands.ending import end_told
+from sweeps.commands.live_report import LiveReport
 from sweeps.execution.remote import check_storage
 from sweeps.execution.signals import ending_ignored
 from sweeps.execution.task import DEFAULT_TRAIN
@@ -221,7 +222,7 @@ def drive(
     resumed: str | None = None,
     progress: bool = True,
 ) -> SweepEnd:
-    """Run or continue a sweep with tracking, a report and the sweep file's `on_end` command at the end.
+    """Run or continue a sweep with tracking, a report that is renewed, and the sweep file's `on_end` command at the end.
 
     Args:
         spec: the sweep. The ledger has one of its name, and has this one as soon as nothing can refuse it any more.
@@ -265,7 +266,8 @@ def drive(
 
     with cut_short_told(how), contextlib.ExitStack() as ending, end_told(spec, ledger=ledger, store=store):
         try:
-            with view(spec, ledger.trials(spec.name)) if progress else contextlib.nullcontext() as listener:
+            shown = view(spec, ledger.trials(spec.name)) if progress else contextlib.nullcontext()
+            with shown as listener, LiveReport(ledger, store, spec.name) as report:
                 outcome = run_sweep(
                     spec,
                     ledger=ledger,
@@ -273,7 +275,7 @@ def drive(
                     address=address,
                     train=train,
                     fingerprint=fingerprint or partial(data_fingerprint, progress=progress and sys.stderr.isatty()),
-                    listener=listener,
+                    listener=report.hearing(listener),
                     admitted=admitted,
                 )
             if outcome.exit_code == STOPPED:
@@ -281,7 +283,7 @@ def drive(
                 ending.enter_context(ending_ignored())
             # Why the sweep ended counts more than that its report could not be written.
             with cut_short_told(how, why=outcome.reason):
-                paths = write_report(ledger, store, spec.name)
+                paths = write_report(ledger, store, spec.name, draws=outcome.exit_code != STOPPED)
         finally:
             is_synced = tracker.stop()
         return SweepEnd(

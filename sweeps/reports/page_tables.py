@@ -6,6 +6,7 @@ from sweeps.reports.fitting import wrapped
 from sweeps.reports.markdown import markdown_code, markdown_line
 from sweeps.reports.table import Table
 
+_ROWS = 50  # that a page shows of a longer table at a time, with a box to search in, where there is JavaScript
 _SMALL = 12  # characters of small print beside which no heading needs another line
 _ALIGNED = {True: "---:", False: "---"}
 
@@ -22,9 +23,11 @@ def html_table(table: Table) -> Markup:
     rows = Markup("\n").join(_row(table, row) for row in range(len(table.rows)))
     wide = " wide" if any(column.format.look == "text" for column in table.columns) else ""
     notes = Markup("").join(Markup('\n<p class="note">{}</p>').format(note) for note in table.notes)
+    # Rows that others point to are looked for, however few they are.
+    pages = Markup(' data-rows="{}"').format(_ROWS) if table.anchor or len(table.rows) > _ROWS else ""
     return Markup(
-        '<div class="scroll"><table class="sortable{}">\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>{}'
-    ).format(wide, heads, rows, notes)
+        '<div class="scroll"><table class="sortable{}"{}>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>{}'
+    ).format(wide, pages, heads, rows, notes)
 
 
 def _head(table: Table, place: int) -> Markup:

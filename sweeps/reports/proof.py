@@ -24,6 +24,11 @@ def write_proof(paths: Sequence[Path], trials: Iterable[TrialRecord]) -> None:
     write_text(paths[0].with_suffix(_SUFFIX), json.dumps({"files": files, "trials": _digest(trials)}, indent=1) + "\n")
 
 
+def remove_proof(report: Path) -> None:
+    """Remove the digests beside a report that is about to be replaced; nothing happens where there are none."""
+    report.with_suffix(_SUFFIX).unlink(missing_ok=True)
+
+
 def report_problems(report: Path, trials: Iterable[TrialRecord], *, may_be_older: bool) -> list[str] | None:
     """Return what is wrong with a report, one line each; None if no digests lie beside it.
 

@@ -23,6 +23,9 @@ from sweeps.reports.text import measured_text
 from sweeps.reports.view import MOST_SHOWN, SweepView
 from sweeps.selection.seeds import repetitions
 from sweeps.suggestions import suggest
+from sweeps.trial import TrialRecord
+
+MOST_LISTED = 5000  # trials in the table of a page, which is turned over
 
 _CRITERIA_NOTE = (
     "Regret: the best target mIoU of any candidate that could have been picked (trained in full, within the constraints, "
@@ -57,9 +60,8 @@ def report_tables(view: SweepView) -> dict[str, Table]:
         "gaps": gaps_table(view.networks, source_only=view.source_only, upper_bound=view.upper_bound),
         "methods": methods_table(view.trials).told(marks=marks),
         "standings": standings_table(view.standings).told(marks=marks, picked=picked, notes=[_standings_note(view)]),
-        "trials": trials_table(view.shown, troubles=view.discriminator_troubles).told(
-            marks=marks, picked=picked, notes=[text] if (text := left_out_text(view)) else []
-        ),
+        "trials": _trials(view, view.shown),
+        "listed": _trials(view, view.trials if len(view.trials) <= MOST_LISTED else view.shown),
         "importance": table_of(
             view.importance.items(),
             [
@@ -76,6 +78,13 @@ def report_tables(view: SweepView) -> dict[str, Table]:
         "region": region_table(region_rows(view.trials, view.spec.search)),
         "events": events_table(view.events[-MOST_SHOWN:]).told(notes=_earlier(len(view.events))),
     }
+
+
+def _trials(view: SweepView, trials: Sequence[TrialRecord]) -> Table:
+    told = left_out_text(view) if len(trials) < len(view.trials) else None
+    return trials_table(trials, troubles=view.discriminator_troubles).told(
+        marks=view.marks, picked=view.picked.number if view.picked else None, notes=[told] if told else []
+    )
 
 
 def _with_repetitions(view: SweepView) -> Mapping[int, Mapping[str, str]]:

@@ -24,9 +24,11 @@ from sweeps.reports.formats import date, percent
 from sweeps.reports.network_tables import class_values
 from sweeps.reports.pages import write_page
 from sweeps.reports.pick import pick_guide
-from sweeps.reports.proof import write_proof
+from sweeps.reports.proof import remove_proof, write_proof
 from sweeps.reports.regions import region_rows
+from sweeps.reports.renewal import RENEW_SECONDS, STALE_SECONDS, renewal_line
 from sweeps.reports.report_tables import left_out_text, report_tables
+from sweeps.reports.rival_pictures import rival_pictures
 from sweeps.reports.seed_formats import spread
 from sweeps.reports.text import (
     asked_rows,
@@ -69,7 +71,9 @@ class Example:
     uri: str
 
 
-def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | None = None) -> ReportPaths:
+def write_report(
+    ledger: Ledger, store: Store, sweep: str, *, folder: Path | None = None, draws: bool = True
+) -> ReportPaths:
     """Write `report.html` and `report.md`, and beside them what an audit compares them with.
 
     Args:
@@ -77,6 +81,7 @@ def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | Non
         store: where its files are and the report goes.
         sweep: name of the sweep; it may be running, killed or empty.
         folder: where to; unset: the sweep's folder.
+        draws: whether to make pictures that are not there yet, see `sweeps.reports.rival_pictures`.
 
     Returns:
         The two files.
@@ -84,19 +89,45 @@ def write_report(ledger: Ledger, store: Store, sweep: str, *, folder: Path | Non
     Raises:
         ConfigError: there is no such sweep.
     """
-    view = load_view(ledger, store, sweep)
-    content = report_content(view) | {"in_mlflow": remembered().command("ui", sweep)}
+    return write_view(load_view(ledger, store, sweep), store, folder=folder, draws=draws)
+
+
+def write_view(view: SweepView, store: Store, *, folder: Path | None = None, draws: bool = True) -> ReportPaths:
+    """Write the report of a sweep that has been read, see `write_report`.
+
+    The driver of a sweep renews the report in the sweep's folder. So as long as there is one that page is read again by itself, and
+    no digests lie beside it, since an audit may look while it is replaced.
+
+    Args:
+        view: the sweep.
+        store: where the report goes.
+        folder: where to; unset: the sweep's folder.
+        draws: as there.
+    """
+    sweep = view.record.name
     html = store.report(sweep) if folder is None else folder / store.report(sweep).name
     paths = ReportPaths(html=html, markdown=html.with_suffix(".md"))
+    is_renewed = view.is_driven and folder is None
+    content = report_content(view) | {
+        "in_mlflow": remembered().command("ui", sweep),
+        "renewal": renewal_line(view, is_renewed=is_renewed),
+        "renew_seconds": RENEW_SECONDS if is_renewed else None,
+        "stale_seconds": STALE_SECONDS,
+        "rivals": rival_pictures(view, store, draws=draws),
+    }
     shown = {"figures": _figures(view), "plotly": Markup(plots.plotly_script()), "examples": _examples(view)}
+    if is_renewed:
+        remove_proof(paths.html)
     write_page(paths.html, "report.html.j2", content, **shown)
     write_page(paths.markdown, "report.md.j2", content)
-    write_proof((paths.html, paths.markdown), view.trials)
+    if not is_renewed:
+        write_proof((paths.html, paths.markdown), view.trials)
     return paths
 
 
 def report_content(view: SweepView) -> dict[str, Any]:
     """Return what both templates show, without figures and pictures."""
+    now = time.time()
     return {
         "view": view,
         **_pick_content(view),
@@ -112,7 +143,8 @@ def report_content(view: SweepView) -> dict[str, Any]:
         "most_shown": MOST_SHOWN,
         "environment": environment_rows(view),
         "sweep_file": yaml.safe_dump(masked_plain(_plain(view.record.spec)), sort_keys=False, allow_unicode=True),
-        "written": date(time.time()),
+        "written": date(now),
+        "written_seconds": round(now),
     }
 
 

@@ -279,6 +279,8 @@ def test_spans_are_written_for_people():
 
 def test_sigterm_in_the_first_moment_says_to_try_again():
     # A process that has installed its handler and imports for seconds.
-    program = "import os, signal, sys, threading; from sweeps.main import main; sys.argv = ['sweeps', 'report', 'demo']; "
+    program = (
+        "import os, signal, sys, threading; from sweeps.main import main; sys.argv = ['sweeps', 'report', 'demo']; "
+    )
     program += "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start(); main()"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120).returncode == 75

@@ -435,7 +435,7 @@ def test_a_report_that_finds_no_room_does_not_hide_why_the_sweep_ended(trained, 
     spec = trained()
     run_as(state="stalled", reason="nothing has worked for 30 min 00 s", is_done=False, is_stalled=True)
 
-    def write(*_):
+    def write(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "/store/demo/report.html")
 
     monkeypatch.setattr(driving, "write_report", write)
