@@ -6,13 +6,14 @@ BIN := .venv/bin
 DEMO := demo
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test check format lint types docs tests lock images stack clean
+.PHONY: help demo test check format lint types docs tests schema lock images stack clean
 
 help:
 	@echo "make demo    run a small sweep on built-in data and write its report to $(DEMO)/"
 	@echo "make test    set up, then check format, lint, types and documentation and run the tests (what CI runs)"
 	@echo "make docs    build the documentation into site/; a broken link is an error"
 	@echo "make format  rewrite the sources in the project's format"
+	@echo "make schema  write the JSON schemas of configuration files anew"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 	@echo "make images  build the images of the sweep and of MLflow"
 	@echo "make stack   build everything and run the demo in a cluster of containers"
@@ -58,6 +59,12 @@ tests: .venv/.installed
 format: .venv/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What editors complete and check files by, made from the code; a test says when they are out of date.
+schema: .venv/.installed
+	$(BIN)/segda schema training > segda/schemas/training.json
+	$(BIN)/segda schema dataset > segda/schemas/dataset.json
+	$(BIN)/sweeps schema > sweeps/schemas/sweep.json
 
 # torch is pinned without its build suffix: the index decides between the CPU and the CUDA build.
 lock:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 import yaml
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from segda.catalog import Catalog
@@ -24,15 +24,25 @@ from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.discriminators import DISCRIMINATORS, build_discriminator
 from segda.efficiency import count_macs, count_parameters
+from segda.field_docs import (
+    catalog_of,
+    doc_of,
+    first_paragraph,
+    group_of,
+    meaning_of,
+    module_doc_of,
+    searched_at,
+    variants_of,
+    written_as,
+)
 from segda.losses import LOSSES
 from segda.methods import METHODS
 from segda.methods.hosts import HOSTS
 from segda.models import MODELS, ModelConfig, build_segmenter
-from segda.named import ConfigOf, OneOf
 from segda.optim import OPTIMIZERS
 from segda.transforms import RECIPES
 from segda.transforms.styles import STYLES
-from segda.tunable import Choice, Range, Scalar
+from segda.tunable import Choice, Scalar
 from segda.validators import VALIDATORS
 from sweeps.cli import sweeps as sweeps_cli
 from sweeps.failures import POLICIES
@@ -69,22 +79,6 @@ def _code(value: Any) -> str:
 # Docstrings
 
 
-def _doc(thing: Any) -> str:
-    """Return the docstring of a class or function, or of the class of an instance, without what it inherits."""
-    kind = thing if isinstance(thing, type) or inspect.isroutine(thing) else type(thing)
-    return inspect.cleandoc(kind.__doc__ or "")
-
-
-def _module_doc(thing: Any) -> str:
-    kind = thing if isinstance(thing, type) or inspect.isroutine(thing) else type(thing)
-    return inspect.cleandoc(inspect.getmodule(kind).__doc__ or "")
-
-
-def _first(doc: str) -> str:
-    """Return the first paragraph of a docstring."""
-    return " ".join(doc.partition("\n\n")[0].split())
-
-
 # How docstrings name what something comes from, the surest first.
 _SOURCES = (
     r"Source[^:\n]*: (.+?)(?=\.\s+[A-Z]|\.?\n\n|\.?$)",
@@ -114,7 +108,7 @@ def _sources(doc: str) -> str:
 
 def _cited(doc: str) -> str:
     """Return what the first line of a docstring cites, else its sources."""
-    return _sources(_first(doc)) or _sources(doc)
+    return _sources(first_paragraph(doc)) or _sources(doc)
 
 
 # Settings
@@ -126,7 +120,7 @@ def _type(annotation: Any) -> str:
     if annotation == Scalar:
         return "value"
     if hasattr(annotation, "__metadata__"):
-        written = _written(annotation.__metadata__)
+        written = written_as(annotation.__metadata__)
         return f"text such as {_code(written)}" if written else _type(annotation.__origin__)
     if origin is Literal:
         return ", ".join(_code(part) for part in parts)
@@ -144,12 +138,6 @@ def _type(annotation: Any) -> str:
         names = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
         return names.get(annotation, annotation.__name__)
     return "any of several forms"
-
-
-def _written(metadata: Iterable[Any]) -> str:
-    """Return an example of settings that a file holds as one text, or nothing."""
-    schemas = [item.json_schema for item in metadata if isinstance(item, WithJsonSchema) and item.json_schema]
-    return next((str(schema["examples"][0]) for schema in schemas if "examples" in schema), "")
 
 
 def _plural(noun: str) -> str:
@@ -196,42 +184,15 @@ def _default(field: FieldInfo) -> str:
 
 
 def _searched(field: FieldInfo) -> str:
-    for item in field.metadata:
-        if isinstance(item, Range):
-            return f"{item.low:g} to {item.high:g}{', log' if item.log else ''}"
-        if isinstance(item, Choice):
-            return ", ".join(_code(str(value).lower() if isinstance(value, bool) else value) for value in item.values)
-    return ""
-
-
-def _group(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the class of the settings that a field holds, alone or as items of a list; None: it holds values."""
-    waiting = [field.annotation]
-    while waiting:
-        annotation = waiting.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-        if not _written(getattr(annotation, "__metadata__", ())):
-            waiting += get_args(annotation)
-    return None
-
-
-def _named(field: FieldInfo) -> Catalog[Any] | None:
-    return next((item.catalog for item in field.metadata if isinstance(item, ConfigOf)), None)
+    values = searched_at(field)
+    is_choice = any(isinstance(item, Choice) for item in field.metadata)
+    return ", ".join(_code(value) if is_choice else value for value in values)
 
 
 def _names(field: FieldInfo) -> str:
     """Return the names that a field takes, from its catalog."""
-    catalog = next((item.catalog for item in field.metadata if isinstance(item, OneOf | ConfigOf)), None)
+    catalog = catalog_of(field)
     return "" if catalog is None else ", ".join(_code(name) for name in catalog)
-
-
-def _stands_for(field: FieldInfo) -> str:
-    """Return what a group of settings without a description is."""
-    catalog, group = _named(field), _group(field)
-    if catalog is not None:
-        return f"the {catalog.noun}; a name alone is not enough, write `{{name: ...}}`"
-    return "" if group is None else _first(_doc(group))
 
 
 def _rows(model: type[BaseModel], path: str) -> list[list[str]]:
@@ -244,7 +205,7 @@ def _rows(model: type[BaseModel], path: str) -> list[list[str]]:
                 f"{kind}; {bounds}" if bounds else kind,
                 _default(field),
                 _searched(field),
-                field.description or _stands_for(field),
+                meaning_of(field),
             ]
         )
     return rows
@@ -266,23 +227,23 @@ def settings(model: type[BaseModel], path: str = "") -> Iterator[str]:
     """
     if path:
         yield f"## {_code(path.rstrip('.'))}"
-        yield _first(_doc(model))
+        yield first_paragraph(doc_of(model))
     yield _keys(_rows(model, path))
     yield from _groups(model, path)
 
 
 def _groups(model: type[BaseModel], path: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        catalog, group = _named(field), _group(field)
+        variants, group = variants_of(field), group_of(field)
         inner = f"{path}{field.alias or name}"
         if get_origin(field.annotation) is dict:
             inner += ".PATH"
         elif get_origin(field.annotation) is tuple:
             inner += "[]"
-        if catalog is HOSTS:
+        if variants is not None and variants.catalog is HOSTS:
             continue  # methods, which have been told
-        if catalog is not None:
-            yield from _variants(catalog, f"{inner}.")
+        if variants is not None:
+            yield from _variants(variants.catalog, f"{inner}.")
         elif group is not None:
             yield from settings(group, f"{inner}.")
 
@@ -330,14 +291,14 @@ def methods() -> str:
 
     def row(name: str) -> list[str]:
         method = METHODS[name]
-        doc = _doc(method)
+        doc = doc_of(method)
         needs = [
             *(["a few labeled target images"] if method.needs_few_shot else []),
             *(["external labels"] if method.needs_external_labels else []),
             *(["target labels; never picked"] if method.supervision == "target" else []),
         ]
         mark = " ‖" if method.reconstruction else ""
-        return [_code(name) + mark, _first(doc), "; ".join(needs), _sources(doc)]
+        return [_code(name) + mark, first_paragraph(doc), "; ".join(needs), _sources(doc)]
 
     return _table(["name", "what it does", "needs besides the source", "source"], map(row, _ours(METHODS)))
 
@@ -347,8 +308,8 @@ def _network_rows() -> list[list[str]]:
     rows = []
     for name in _ours(MODELS):
         kind = MODELS[name]
-        doc = _module_doc(kind)
-        said = [_first(doc), _cited(doc)]
+        doc = module_doc_of(kind)
+        said = [first_paragraph(doc), _cited(doc)]
         for words, config in _shapes(kind.Config, name):
             network = build_segmenter(config, num_classes=CLASSES, pretrained=False)
             macs = count_macs(network, input_shape=(1, 3, HEIGHT, WIDTH))
@@ -384,9 +345,17 @@ def discriminators() -> str:
         network = build_discriminator(name, num_classes=CLASSES)
         macs = count_macs(network, input_shape=(1, CLASSES, HEIGHT, WIDTH))
         rank = "0.5" if kind.has_rank else ""
-        doc = _doc(kind)
+        doc = doc_of(kind)
         parameters = f"{sum(weight.numel() for weight in network.parameters()):,}"
-        return [_code(name), _first(doc), parameters, f"{macs / 1e9:.2f}", rank, str(kind.stride), _sources(doc)]
+        return [
+            _code(name),
+            first_paragraph(doc),
+            parameters,
+            f"{macs / 1e9:.2f}",
+            rank,
+            str(kind.stride),
+            _sources(doc),
+        ]
 
     head = ["name", "what it is", "parameters", f"MACs at {HEIGHT} x {WIDTH}, G", "at rank", "stride", "source"]
     return _table(head, map(row, _ours(DISCRIMINATORS)))
@@ -401,7 +370,7 @@ def datasets() -> str:
         classes = str(len(dataset.classes)) if not dataset.unscored else f"{len(dataset.classes)}, {scored} scored"
         return [
             _code(name),
-            _first(_module_doc(dataset)),
+            first_paragraph(module_doc_of(dataset)),
             ", ".join(dataset.domains),
             classes,
             dataset.layout,
@@ -425,10 +394,14 @@ def recipes() -> str:
 def _plain(catalog: Catalog[Any]) -> str:
     rows = []
     for name in _ours(catalog):
-        doc = _doc(catalog[name])
-        what = _first(doc).removeprefix("Return ")
+        doc = doc_of(catalog[name])
+        what = first_paragraph(doc).removeprefix("Return ")
         rows.append(
-            [_code(name), what[0].upper() + what[1:], _sources(doc) or _sources(_first(_module_doc(catalog[name])))]
+            [
+                _code(name),
+                what[0].upper() + what[1:],
+                _sources(doc) or _sources(first_paragraph(module_doc_of(catalog[name]))),
+            ]
         )
     if not any(row[-1] for row in rows):
         return _table(["name", "what it does"], [row[:-1] for row in rows])
@@ -464,7 +437,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
         return
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"## `{context.info_name}`"
-    yield _first(inspect.cleandoc(command.help or ""))
+    yield first_paragraph(inspect.cleandoc(command.help or ""))
     yield f"```text\n{context.info_name} {usage}\n```"
     records = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
     rows = [[_code(record[0]), record[1]] for record in records if record is not None]

@@ -137,6 +137,13 @@ class Catalog(Mapping[str, T]):
         """Return whether a name stands for a thing of this package."""
         return isinstance(name, str) and name in self._built_in
 
+    def forms(self) -> list[tuple[str, str]]:
+        """Return the forms of names that are not listed, each a regular expression and what such a name stands for."""
+        found = [(r"^[^\s:/]+:[^\s:/]+$", f"{self.noun} of your own: package.module:Attribute")]
+        if self._describe is not None:
+            found.append((r"\.ya?ml$", f"{self.noun} that a YAML file describes"))
+        return found + [(f"^{family}/.", f"{self.noun} of {family}, by its name there") for family in self._families]
+
     def usable(self) -> dict[str, T]:
         """Return all that is listed and can be had; guests that cannot are logged and left out."""
         found = {}

@@ -53,7 +53,7 @@ MISTAKES = {
         "run my_sweep.yaml --trails 3",
         "run my_sweep.yaml --trials none",
         "run my_sweep.yaml --data-root camvid",
-        "run my_sweep.yaml --set steps",
+        "run my_sweep.yaml steps",
         "stop",
         "status --watch never",
         "status --json --watch 3",
@@ -111,7 +111,8 @@ def test_help_and_mistakes_are_answered_without_what_takes_seconds_to_import(pro
     assert codes == [0] * (1 + len(helps)) + [2] * len(mistakes), done.stderr
 
 
-@pytest.mark.parametrize("name", WORKING)
+# Completion is answered by the module that describes it, which is all that a Tab imports.
+@pytest.mark.parametrize("name", [name for name in WORKING if not name.endswith(" completion")])
 def test_what_a_command_does_takes_the_arguments_that_it_describes(name):
     command = WORKING[name]
     assert isinstance(command, Command)
@@ -168,7 +169,7 @@ def run_lines(lines, folder, **more):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_first_example_of_segda_works_in_an_empty_folder(tmp_path):
-    run_lines(first_lines("segda"), tmp_path, train=("--steps", "12"))
+    run_lines(first_lines("segda"), tmp_path, train=("steps=12",))
     assert (tmp_path / "runs" / "first" / "result.json").is_file()
     tiles = {path.stem for path in (tmp_path / "data" / "scenes" / "Val" / "Rural" / "images_png").iterdir()}
     assert {path.stem for path in (tmp_path / "classes").glob("*.png")} == tiles | {f"{name}_overlay" for name in tiles}

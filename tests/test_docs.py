@@ -28,7 +28,6 @@ import segda
 import sweeps
 from segda import guests
 from segda.cli import cli as segda_cli
-from segda.cli.overrides import changes_of
 from segda.cli_errors import run_cli
 from segda.datasets.description import Description
 from segda.loading import load_config
@@ -64,8 +63,6 @@ QUICK = (
     "sweeps rename",
     "sweeps delete",
 )
-# Options of `sweeps run` that `sweeps check` has, too.
-SHARED = ("--data-root", "--set")
 
 
 def blocks(page, language):
@@ -146,10 +143,12 @@ def test_commands(page, folder, capfd):
         elif words[0] in PROGRAMS:
             name, options = parsed(words)
             if name == "sweeps run" and options["file"].is_file():
-                kept = [word for option in SHARED for word in _with_values(words, option)]
+                # Words KEY=VALUE, and the options that `sweeps check` has, too.
+                kept = [word for before, word in pairwise(words) if "=" in word and not before.startswith("--")]
+                kept += _with_values(words, "--data-root")
                 run(["sweeps", "check", str(options["file"]), *map(str, kept)], capfd)
             elif name == "segda train":
-                load_config(options["config_file"], changes=changes_of(options["assignments"]))
+                load_config(options["config_file"], changes=options["changes"])
             elif name.startswith(QUICK) or (name == "segda datasets make scenes" and not options["root"].exists()):
                 run(words, capfd)
         else:

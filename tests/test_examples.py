@@ -150,9 +150,8 @@ def test_everything_of_ones_own_trains_together(given: str, tmp_path: Path) -> N
 
     config = load_config(OWN / "train.yaml")
     assert config.steps == 100
-    words = ["train", OWN / "train.yaml", "--folder", tmp_path / "run", "--data-root", given, "--steps", 4]
-    options = ["device=cpu", "precision=fp32", "report_every=2"]
-    words += [word for option in options for word in ("--set", option)]
+    words = ["train", OWN / "train.yaml", "--folder", tmp_path / "run", "--data-root", given, "steps=4"]
+    words += ["device=cpu", "precision=fp32", "report_every=2"]
     with pytest.raises(SystemExit) as ended:
         run_cli(cli, [str(word) for word in words])
     assert ended.value.code == 0

@@ -61,7 +61,7 @@ def test_its_trainings_and_teachers_are_right(command, folder, monkeypatch):
     _, name, *words = shlex.split(command.replace("$SEGDA_CAMVID_ROOT", "camvid"), comments=True)
     command = {"train": train_command, "teach": teach_command}[name]
     options = command.make_context(name, words).params
-    load_config(options["config_file"], changes=changes_of(options["assignments"]))
+    load_config(options["config_file"], changes=options["changes"])
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("segda prune-curve ")])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from segda.cli.completion import answer_shell, completion_command
 from segda.cli.datasets import datasets_group
 from segda.cli.evaluate import evaluate_command
 from segda.cli.export import export_command
@@ -15,6 +16,7 @@ from segda.cli.output import set_up_logging
 from segda.cli.predict import predict_command
 from segda.cli.profile import profile_command
 from segda.cli.prune_curve import prune_curve_command
+from segda.cli.schema import schema_command
 from segda.cli.share_weights import share_weights_command
 from segda.cli.slim import slim_command
 from segda.cli.teach import teach_command
@@ -61,6 +63,8 @@ for command in (
     prune_curve_command,
     share_weights_command,
     datasets_group,
+    schema_command,
+    completion_command("segda"),
 ):
     cli.add_command(command)
 
@@ -68,6 +72,7 @@ for command in (
 def main() -> None:
     """Run the command line of this process and exit."""
     make_best_effort()
+    answer_shell(cli, "segda")
     run_cli(cli)
 
 

@@ -5,21 +5,20 @@ from pathlib import Path
 import click
 
 from segda.cli.output import PRECISIONS, device_option
+from segda.cli.overrides import FileOrChange
 from segda.cli_command import Command
 from segda.errors import ConfigError
 
 
 @click.command("profile", cls=Command, action="segda.cli.actions.profile:profile_action")
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--model", "models", multiple=True, metavar="NAME", help="Network with its own defaults; may be repeated."
+@click.argument(
+    "words",
+    metavar="[FILE|KEY=VALUE]...",
+    nargs=-1,
+    type=FileOrChange(exists=True, dir_okay=False, path_type=Path),
 )
 @click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace one value of configurations and of --model, e.g. model.backbone=resnet34; may be repeated.",
+    "--model", "models", multiple=True, metavar="NAME", help="Network with its own defaults; may be repeated."
 )
 @click.option(
     "--classes", "num_classes", type=click.IntRange(min=1), help="Number of classes, where no weights say it."
@@ -59,7 +58,7 @@ from segda.errors import ConfigError
     help="Draw latency against multiply-accumulates there.",
 )
 def profile_command(
-    files: tuple[Path, ...],
+    words: tuple[Path | str, ...],
     num_classes: int | None,
     height: int | None,
     width: int | None,
@@ -69,7 +68,8 @@ def profile_command(
     """Measure what networks cost: parameters, multiply-accumulates, latency, memory and size of files.
 
     A FILE is a configuration, a checkpoint (.pt) or what `segda export` wrote (.onnx, .pt2). All that are given are measured in one
-    run, block by block in turn, so that what else happens on the machine happens to all. A --model has the classes and the size
+    run, block by block in turn, so that what else happens on the machine happens to all. Words KEY=VALUE replace single values of
+    configurations and of --model, e.g. model.backbone=resnet34. A --model has the classes and the size
     of the first FILE, where options do not say others; exported files have a runtime and a precision of their own.
 
     Latency is told twice. Whole: from the bytes of an image to its class map. Network alone: without enlargement to the image's
@@ -82,10 +82,11 @@ def profile_command(
       segda profile day_to_dusk.yaml
       segda profile --model stdc --model pidnet_s --classes 19 --height 512 --width 1024 --plot costs.png
       segda profile runs/day/checkpoint.pt street.onnx --model fast_scnn --json costs.json
-      segda profile day_to_dusk.yaml --set model.backbone=resnet34 --device cuda --precision fp16
+      segda profile day_to_dusk.yaml model.backbone=resnet34 --device cuda --precision fp16
       segda profile day_to_dusk.yaml --runtime onnxruntime --precision int8
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(f"--plot draws a picture that ends in .png, got {picture}")
-    if not files and None in (num_classes, height, width):
+    has_files = any(isinstance(word, Path) for word in words)
+    if not has_files and None in (num_classes, height, width):
         raise ConfigError("profile needs a CONFIG.yaml or all of --classes, --height and --width")

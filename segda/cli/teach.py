@@ -4,15 +4,23 @@ from pathlib import Path
 
 import click
 
+from segda.cli.completion import CONFIGS, files_or_shipped
 from segda.cli.output import data_root_option, device_option, precision_option
+from segda.cli.overrides import changes_argument
 from segda.cli_command import Command
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command("teach", cls=Command, action="segda.cli.actions.teach:teach_action")
-@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument(
+    "config_file",
+    metavar="CONFIG.yaml",
+    type=click.Path(dir_okay=False, path_type=Path),
+    shell_complete=files_or_shipped(CONFIGS),
+)
 @click.argument("folder", type=_FOLDER)
+@changes_argument()
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -33,13 +41,6 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="With PNGs of ids: gray PNGs of 8 or 16 bits, named alike, whose largest value is a confidence of 1.",
 )
 @data_root_option
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace one value of the configuration, e.g. data.height=256; may be repeated.",
-)
 @click.option(
     "--temperature",
     default=1.0,
@@ -66,7 +67,8 @@ def teach_command(**_: object) -> None:
     opened, and checkpoints that were trained on such are refused.
 
     CONFIG.yaml is a student's configuration: its block `data` says which images, and the size of the labels. Teachers see
-    images at the size that they were trained at. What was interrupted goes on when the same command is given again.
+    images at the size that they were trained at. Words KEY=VALUE replace single values of CONFIG.yaml, e.g. data.height=256. What
+    was interrupted goes on when the same command is given again.
 
     \b
     Students then say where the labels are, and which method learns from them:

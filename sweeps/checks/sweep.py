@@ -215,7 +215,8 @@ def _check_settings(spec: SweepSpec, space: SearchSpace, part: str) -> None:
     for key in value_at(spec.base, part) or {}:
         if f"{part}.{key}" not in known.keys() | parts:
             names = [path.removeprefix(f"{part}.") for path in known if path.startswith(f"{part}.")]
-            raise LocatedError(("base", *part.split("."), key), f"no {noun} of this sweep has it{nearest(key, names)}")
+            hint = nearest(key, names) or f"; known: {', '.join(names)}"
+            raise LocatedError(("base", *part.split("."), key), f"no {noun} of this sweep has it{hint}")
 
 
 def _reachable(spec: SweepSpec, part: str) -> set[str]:

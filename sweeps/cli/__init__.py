@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from segda.cli.completion import answer_shell
 from segda.cli_command import Group
 from segda.cli_errors import run_cli
 from segda.guests import make_importable
@@ -15,6 +16,7 @@ from segda.lazy import imported
 from sweeps.cli.audit import audit_command
 from sweeps.cli.check import check_command
 from sweeps.cli.clean import clean_command
+from sweeps.cli.completion import completion_command
 from sweeps.cli.delete import delete_command
 from sweeps.cli.deploy import deploy_command
 from sweeps.cli.export import export_command
@@ -26,6 +28,7 @@ from sweeps.cli.rename import rename_command
 from sweeps.cli.report import report_command
 from sweeps.cli.reproduce import reproduce_command
 from sweeps.cli.run import resume_command, run_command
+from sweeps.cli.schema import schema_command
 from sweeps.cli.show import show_command
 from sweeps.cli.status import status_command
 from sweeps.cli.stop import stop_command
@@ -88,12 +91,15 @@ for command in (
     clean_command,
     rename_command,
     delete_command,
+    schema_command,
+    completion_command,
 ):
     sweeps.add_command(command)
 
 
 def main() -> None:
     """Run the command line and exit."""
+    answer_shell(sweeps, "sweeps")
     run_cli(sweeps, interrupted=_interrupted)
 
 

@@ -16,7 +16,7 @@ from sweeps.cli.options import examples, options
         "sweeps audit camvid_day_to_dusk --json | jq .holds",
     ),
 )
-@click.argument("name")
+@options("name")
 @options("store", "ledger")
 @click.option("--no-mlflow", is_flag=True, help="Compare ledger and files only.")
 @options("json")

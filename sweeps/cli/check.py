@@ -1,7 +1,5 @@
 """`sweeps check`: what a sweep file would do, without doing it."""
 
-from pathlib import Path
-
 import click
 
 from segda.cli_command import Command
@@ -14,10 +12,14 @@ from sweeps.cli.options import examples, options
     action="sweeps.cli.actions.check:check_action",
     epilog=examples(
         "sweeps check my_sweep.yaml --data-root camvid=/data/camvid",
+        "sweeps check my_sweep.yaml trials=4 base.batch_size=8",
         "sweeps check my_sweep.yaml --json | jq .planned",
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@options("file")
 @options("roots", "changes", "json")
 def check_command(**_: object) -> None:
-    """Check a sweep file and show what it would do."""
+    """Check a sweep file and show what it would do.
+
+    Words KEY=VALUE are put over the file, as `sweeps run` does.
+    """

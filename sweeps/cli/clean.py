@@ -19,7 +19,7 @@ from sweeps.cli.options import examples, options
         "sweeps clean --all --dry-run --json | jq .bytes",
     ),
 )
-@click.argument("name", required=False)
+@options("name or none")
 @click.option("--all", "is_all", is_flag=True, help="Clean every sweep that nobody drives.")
 @options("dry_run", "yes", "store", "ledger", "json")
 def clean_command(name: str | None, is_all: bool, dry_run: bool, is_sure: bool, as_document: bool, **_: object) -> None:

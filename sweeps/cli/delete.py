@@ -17,7 +17,7 @@ from sweeps.cli.options import examples, options
         "sweeps delete first_try --mlflow --yes",
     ),
 )
-@click.argument("name")
+@options("name")
 @click.option(
     "--mlflow", is_flag=True, help="Delete its runs in MLflow too, and the experiment if that holds no others."
 )

@@ -16,7 +16,7 @@ from sweeps.cli.options import examples, options
         "sweeps deploy camvid_day_to_dusk --candidates 5 --slim 0.3 --slim 0.5 --data-root camvid=/data/camvid",
     ),
 )
-@click.argument("name")
+@options("name")
 @click.option(
     "--budget",
     "budgets",

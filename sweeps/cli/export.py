@@ -19,7 +19,7 @@ from sweeps.cli.options import examples, options
         "sweeps export camvid_day_to_dusk --optuna postgresql+psycopg2://user@host/optuna --force",
     ),
 )
-@click.argument("name")
+@options("name")
 @options("store", "ledger")
 @click.option(
     "--optuna",

@@ -16,7 +16,7 @@ from sweeps.cli.options import examples, options
         "sweeps logs camvid_day_to_dusk 12 --lines 50",
     ),
 )
-@click.argument("name")
+@options("name")
 @click.argument("trial", type=click.IntRange(min=0))
 @click.option(
     "-f", "--follow", "is_followed", is_flag=True, help="Go on until the trial or its sweep has ended, or Ctrl-C."

@@ -6,9 +6,15 @@ from typing import Any
 
 import click
 
-from segda.cli.overrides import changes_of
+from segda.cli.completion import files_or_shipped
+from segda.cli.overrides import changes_argument
 from segda.files import expanded
+from sweeps.cli.completion import sweep_names
 from sweeps.defaults import DEFAULT_STORE, LEDGER_VARIABLE, TRACKING_VARIABLE
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# Of what comes with the installation: what `sweeps schema` prints where no other package offers anything.
+SWEEP_SCHEMA = Path(__file__).parents[1] / "schemas" / "sweep.json"
 
 
 def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -22,11 +28,6 @@ def _parse_roots(context: click.Context, option: click.Parameter, values: tuple[
     return roots
 
 
-def _parse_changes(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Read KEY=VALUE options."""
-    return changes_of(values)
-
-
 def examples(*lines: str) -> str:
     """Return an epilog that click does not wrap."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
@@ -34,7 +35,11 @@ def examples(*lines: str) -> str:
 
 def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add options that several commands share."""
-    known = {
+    known: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+        "file": click.argument("file", type=click.Path(path_type=Path), shell_complete=files_or_shipped(CONFIGS)),
+        "name": click.argument("name", shell_complete=sweep_names),
+        "name or none": click.argument("name", required=False, shell_complete=sweep_names),
+        "names": click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=sweep_names),
         "store": click.option(
             "--store",
             "store_root",
@@ -68,14 +73,7 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             multiple=True,
             help="Where a data set lies; repeat for several. [default: the variable SEGDA_<NAME>_ROOT]",
         ),
-        "changes": click.option(
-            "--set",
-            "changes",
-            metavar="KEY=VALUE",
-            callback=_parse_changes,
-            multiple=True,
-            help="Replace or add one value of the sweep file, e.g. base.steps=600; may be repeated.",
-        ),
+        "changes": changes_argument(SWEEP_SCHEMA),
         "trials": click.option("--trials", type=click.IntRange(min=1), help="Replace budget.trials of the sweep file."),
         "hours": click.option(
             "--hours",

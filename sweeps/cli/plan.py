@@ -1,7 +1,5 @@
 """`sweeps plan`: what a sweep will take, and which of its branches fails, before the night does."""
 
-from pathlib import Path
-
 import click
 
 from segda.cli_command import Command
@@ -15,11 +13,11 @@ from sweeps.cli.options import examples, options
     epilog=examples(
         "sweeps plan my_sweep.yaml --data-root camvid=/data/camvid",
         "sweeps plan my_sweep.yaml --address auto --store /shared/runs",
-        "sweeps plan my_sweep.yaml --skip-canary --trials 60 --hours 12",
+        "sweeps plan my_sweep.yaml --skip-canary trials=60 hours=12",
         "sweeps plan my_sweep.yaml --json | jq .estimate",
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@options("file")
 @options("store", "ledger", "address", "roots", "changes", "trials", "hours")
 @click.option("--name", help="Replace the name in the sweep file.")
 @click.option(
@@ -33,4 +31,6 @@ def plan_command(**_: object) -> None:
 
     Each branch, each choice and each architecture is trained for a few steps on the real data, scored and saved, in a process of
     its own. The decoded images stay in the cache, where the sweep finds them. Exit code 2 says that a branch fails.
+
+    Words KEY=VALUE are put over the file, as `sweeps run` does.
     """

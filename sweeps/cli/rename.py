@@ -3,6 +3,7 @@
 import click
 
 from segda.cli_command import Command
+from sweeps.cli.completion import sweep_names
 from sweeps.cli.options import examples, options
 
 
@@ -15,7 +16,7 @@ from sweeps.cli.options import examples, options
         "sweeps rename first_try camvid_day_to_dusk --ledger postgresql+psycopg2://user@host/db",
     ),
 )
-@click.argument("name", metavar="OLD")
+@click.argument("name", metavar="OLD", shell_complete=sweep_names)
 @click.argument("new")
 @options("store", "ledger")
 def rename_command(**_: object) -> None:

@@ -20,7 +20,7 @@ from sweeps.cli.options import examples, options
         "sweeps report camvid_day_to_dusk --store /archive/runs --to .",
     ),
 )
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@options("names")
 @options("store", "ledger")
 @click.option(
     "--to",

@@ -15,15 +15,18 @@ from sweeps.cli.options import examples, options
     epilog=examples(
         "sweeps run my_sweep.yaml --data-root camvid=/data/camvid",
         "sweeps run my_sweep.yaml --address auto --store /shared/runs",
-        "sweeps run my_sweep.yaml --trials 4 --name first_try",
-        "sweeps run my_sweep.yaml --set base.steps=600 --set 'search.batch_size=[4, 8]' --name longer",
+        "sweeps run my_sweep.yaml name=first_try trials=4",
+        "sweeps run my_sweep.yaml name=longer steps=600 'search.batch_size=[4, 8]'",
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@options("file")
 @options("store", "ledger", "address", "roots", "changes", "trials", "hours", "gpu_hours", "tracking")
 @click.option("--name", help="Replace the name in the sweep file, e.g. to run it a second time.")
 def run_command(**_: object) -> None:
     """Run the sweep that FILE describes.
+
+    Words KEY=VALUE after the file replace or add single values of it, as if it said so; the end of a key is enough where no other
+    key ends so.
 
     Ctrl-C stops it and keeps every checkpoint; `sweeps resume` goes on.
     """
@@ -39,7 +42,7 @@ def run_command(**_: object) -> None:
         "sweeps resume camvid_day_to_dusk --file my_sweep.yaml --accept-changes",
     ),
 )
-@click.argument("name")
+@options("name")
 @options("store", "ledger", "address", "roots", "trials", "hours", "gpu_hours", "tracking")
 @click.option(
     "--file",

@@ -18,7 +18,7 @@ from sweeps.cli.options import examples, options
         "sweeps show camvid_day_to_dusk 12 --config > trial12.json",
     ),
 )
-@click.argument("name")
+@options("name")
 @click.argument("trial", type=click.IntRange(min=0), required=False)
 @options("store", "ledger")
 @click.option(

@@ -38,7 +38,7 @@ def _parse_seconds(context: click.Context, option: click.Parameter, value: str |
         "sweeps status camvid_day_to_dusk --watch 30 --ledger postgresql+psycopg2://user@host/db",
     ),
 )
-@click.argument("name", required=False)
+@options("name or none")
 @click.option(
     "--watch",
     is_flag=False,

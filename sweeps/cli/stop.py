@@ -15,7 +15,7 @@ from sweeps.cli.options import examples, options
         "sweeps stop camvid_day_to_dusk --ledger postgresql+psycopg2://user@host/db",
     ),
 )
-@click.argument("name")
+@options("name")
 @click.option("--no-wait", is_flag=True, help="Do not wait until its driver has ended.")
 @options("store", "ledger")
 def stop_command(**_: object) -> None:

@@ -14,7 +14,7 @@ from sweeps.cli.options import examples, options
         "sweeps sync camvid_day_to_dusk",
     ),
 )
-@click.argument("name")
+@options("name")
 @options("store", "ledger")
 def sync_command(**_: object) -> None:
     """Send everything about the sweep NAME to MLflow again: what is missing there is made, what is double is removed.

@@ -17,7 +17,7 @@ from sweeps.cli.options import examples, options
         "ssh -L 5000:127.0.0.1:5000 HOST     then open the link of a sweep there in the browser here",
     ),
 )
-@click.argument("name", required=False)
+@options("name or none")
 @options("store", "ledger")
 @click.option(
     "--port", type=click.IntRange(min=1, max=65535), help="Where to serve it.  [default: 5000, or the next free one]"

@@ -6,7 +6,7 @@ from typing import Any
 from segda.config_problems import LocatedError, Location
 from segda.errors import ConfigError
 from segda.methods import METHODS
-from segda.names import nearest
+from segda.names import nearest, nearest_ends
 from segda.tunable import Choice
 from sweeps.file.fields import (
     EXTERNAL_LABELS,
@@ -21,34 +21,12 @@ from sweeps.file.fields import (
     name_of,
     part_of,
 )
+from sweeps.file.other_words import other_words
 from sweeps.file.space import same
 from sweeps.paths import value_at
 
 NEVER_PICKED = "is trained on target labels and never picked, so trials of it would be lost; put it under references"
 _METHODS = frozenset({"method", HOST})  # parts that are methods
-# How a sweep file may say how one field varies.
-SEARCH_SCHEMA = {
-    "anyOf": [
-        {"const": "default", "description": "the range that is declared beside the field"},
-        {"type": "array", "minItems": 1, "description": "choices"},
-        {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {
-                "choices": {"type": "array", "minItems": 1},
-                "low": {"type": "number"},
-                "high": {"type": "number"},
-                "log": {"type": "boolean"},
-                "int": {"type": "boolean"},
-                "step": {"type": "number", "exclusiveMinimum": 0},
-                "when": {
-                    "type": "object",
-                    "description": "searched path -> value or values under which this one exists",
-                },
-            },
-        },
-    ]
-}
 
 
 def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +58,11 @@ def resolve_search(search: Mapping[Any, Any], base: Mapping[str, Any]) -> dict[s
             raise LocatedError(
                 (path,),
                 f"must be a list of choices, `default`, or a mapping with choices or low and high, got {item!r}",
+            )
+        wanted = other_words(item)
+        if wanted is not None:
+            raise LocatedError(
+                (path,), f"say {wanted}; a range is e.g. {{low: 1.0e-4, high: 0.1, log: true}} or {{choices: [4, 8]}}"
             )
         if not item.keys() & {"choices", "low", "high"}:
             item = _declared(path, field, base) | item
@@ -186,7 +169,7 @@ def _check_path(path: Any, known: Mapping[str, Any]) -> None:
                 (path,),
                 f"no {catalog.noun} of this sweep has it, but {owners}; add that to {part}.name or leave the path out",
             )
-    hint = nearest(str(path), known) or "; paths are dotted, e.g. optimizer.lr"
+    hint = nearest(str(path), known) or nearest_ends(str(path), known) or "; paths are dotted, e.g. optimizer.lr"
     raise LocatedError((path,), f"a training configuration has no such field{hint}")
 
 

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -45,6 +46,7 @@ def identity(params: Mapping[str, Scalar]) -> frozenset[tuple[str, str, str]]:
 
 _MOST_CHOICES = 1000
 _MOST_STEPS = 100_000
+_ONE_OR_SEVERAL = {"anyOf": [{"type": ["string", "number", "boolean", "null"]}, {"type": "array", "minItems": 1}]}
 _LARGEST = 1e15  # of a bound: whole numbers up to here are exact as real numbers too
 
 
@@ -65,9 +67,10 @@ class Searched(Settings):
     log: bool = Field(False, description="search on a logarithmic scale")
     integer: bool = Field(False, alias="int", description="whole numbers only")
     step: float | None = Field(None, gt=0, description="distance of neighboring values; unset: any")
-    when: dict[str, Annotated[tuple[Scalar, ...], BeforeValidator(_listed), Field(min_length=1)]] = Field(
-        {}, description="other searched path -> the value or values under which this parameter exists"
-    )
+    when: dict[
+        str,
+        Annotated[tuple[Scalar, ...], BeforeValidator(_listed), Field(min_length=1), WithJsonSchema(_ONE_OR_SEVERAL)],
+    ] = Field({}, description="other searched path -> the value or values under which this parameter exists")
 
     @model_validator(mode="after")
     def _is_one_range(self) -> Self:

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -28,7 +27,7 @@ from segda.config_problems import LocatedError, Problem, first_problem, validate
 from segda.methods import METHODS
 from segda.named import ConfigOf
 from segda.tunable import Scalar
-from sweeps.file.fields import FIXED_FIELDS, GROUPS, METHOD, PATH_FIELDS, STYLE, VARIANTS, known_paths, name_of
+from sweeps.file.fields import FIXED_FIELDS, GROUPS, PATH_FIELDS, STYLE, VARIANTS, name_of
 from sweeps.file.parts import (
     BudgetConfig,
     Constraint,
@@ -41,7 +40,7 @@ from sweeps.file.parts import (
     constraint_of,
     selection_of,
 )
-from sweeps.file.search_part import SEARCH_SCHEMA, check_name, resolve_search
+from sweeps.file.search_part import check_name, resolve_search
 from sweeps.file.space import Searched, SearchSpace
 from sweeps.metrics import CRITERIA, EFFICIENCY, Direction, is_doubtful
 from sweeps.paths import value_at, with_values
@@ -54,7 +53,6 @@ __all__ = [
     "Objective",
     "ResourcesConfig",
     "SweepSpec",
-    "sweep_schema",
     "without_places",
 ]
 
@@ -77,7 +75,10 @@ _OUTSIDE_FINGERPRINT = frozenset(
 
 
 _SELECTION_SCHEMA = {
-    "anyOf": [{"enum": list(CRITERIA)}, {"pattern": ":", "description": "module:function of one's own"}]
+    "anyOf": [
+        {"enum": list(CRITERIA)},
+        {"type": "string", "pattern": ":", "description": "module:function of one's own"},
+    ]
 }
 
 
@@ -108,7 +109,7 @@ class SweepSpec(Part):
     name: _Name = _name_field()
     question: str = Field("", max_length=2000, description="one sentence: what the sweep is to find out")
     base: dict[str, Any] = Field(description="a training configuration; what is searched may be left out")
-    search: dict[str, Annotated[Searched, BeforeValidator(_raw_search), WithJsonSchema(SEARCH_SCHEMA)]] = Field(
+    search: dict[str, Annotated[Searched, BeforeValidator(_raw_search)]] = Field(
         min_length=1, description="dotted path into the training configuration -> how it varies"
     )
     objectives: tuple[Objective, ...] = Field(
@@ -377,22 +378,3 @@ def without_places(base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         for key, value in base.items()
         if f"{prefix}{key}" not in places
     }
-
-
-def _named(name: str, config: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of settings that a name calls for."""
-    schema = config.model_json_schema()
-    return schema | {"properties": schema["properties"] | {"name": {"const": name}}, "required": ["name"]}
-
-
-def sweep_schema() -> dict[str, Any]:
-    """Return the JSON schema of sweep files, for editors that complete and check them."""
-    schema = SweepSpec.model_json_schema(by_alias=True)
-    schema["properties"]["scheduler"] = {
-        "anyOf": [_named(name, kind.Config) for name, kind in SCHEDULERS.usable().items()]
-    }
-    names = {part: catalog.usable() for part, catalog in VARIANTS.items()}
-    paths = sorted(path for path in known_paths(names) if path not in FIXED_FIELDS)
-    schema["properties"]["search"]["propertyNames"] = {"enum": paths}
-    schema["properties"]["references"]["additionalProperties"]["propertyNames"] = {"enum": sorted({METHOD, *paths})}
-    return schema

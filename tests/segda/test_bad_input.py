@@ -167,12 +167,12 @@ def void_everywhere(place):
 
 def class_that_is_not_there(place):
     place.edit("name: source_only", "name: pixda\n  frequent_class: 99")
-    return place.train("--set", "data.few_shot.images=1")
+    return place.train("data.few_shot.images=1")
 
 
 def class_of_a_host_that_is_not_there(place):
     place.edit("name: source_only", "name: mic\n  host: {name: pixda, frequent_class: 7}")
-    return place.train("--set", "data.few_shot.images=1")
+    return place.train("data.few_shot.images=1")
 
 
 def gray_image(place):
@@ -236,23 +236,31 @@ def unknown_gpu(place):
 
 
 def unknown_device(place):
-    return place.train("--set", "device=gpu")
+    return place.train("device=gpu")
 
 
 def assignment_to_an_unknown_key(place):
-    return place.train("--set", "optimizer.learning_rate=0.1")
+    return place.train("optimizer.learning_rate=0.1")
+
+
+def assignment_to_a_key_far_from_any(place):
+    return place.train("space.lamda_adv=0.1")
+
+
+def assignment_to_an_end_of_several_keys(place):
+    return place.train("lr=0.1")
 
 
 def assignment_below_a_value(place):
-    return place.train("--set", "steps.max=3")
+    return place.train("steps.max=3")
 
 
 def assignment_without_a_value(place):
-    return place.train("--set", "steps")
+    return place.train("steps")
 
 
 def misspelled_option(place):
-    return place.train("--stepz", "3")
+    return place.train("--foldr", "3")
 
 
 BAD_RUNS: list[tuple[Callable[[Place], list[str]], str]] = [
@@ -292,9 +300,17 @@ BAD_RUNS: list[tuple[Callable[[Place], list[str]], str]] = [
         assignment_to_an_unknown_key,
         r"tiny\.yaml with optimizer\.learning_rate=0\.1: optimizer\.learning_rate: unknown key",
     ),
+    (
+        assignment_to_a_key_far_from_any,
+        r"unknown key 'space\.lamda_adv'; did you mean method\.lambda_adv or method\.host\.lambda_adv\?",
+    ),
+    (
+        assignment_to_an_end_of_several_keys,
+        r"key 'lr' may be optimizer\.lr or discriminator_optimizer\.lr; write the one",
+    ),
     (assignment_below_a_value, r"steps is a value, not a group"),
     (assignment_without_a_value, r"KEY=VALUE.*got 'steps'"),
-    (misspelled_option, r"--stepz.*--steps"),
+    (misspelled_option, r"--foldr.*--folder"),
 ]
 
 
@@ -542,7 +558,7 @@ def test_a_prediction_that_exists_is_not_replaced_unasked(segda, trained, tmp_pa
 
 def test_a_run_folder_of_another_configuration_is_not_touched(segda, trained):
     before = {path: path.stat().st_mtime_ns for path in trained.folder.iterdir()}
-    words = ["--folder", trained.folder, "--data-root", f"loveda={trained.root}", "--set", "seed=5"]
+    words = ["--folder", trained.folder, "--data-root", f"loveda={trained.root}", "seed=5"]
     code, _, errors = segda("train", trained.config, *words)
     assert (code, errors.count("\n")) == (2, 1)
     assert "another configuration" in errors

@@ -81,8 +81,8 @@ def test_training_writes_the_run_folder_and_prints_every_split(segda, trained):
 
 
 def test_a_discriminator_without_a_signal_is_told_of_at_the_end(segda, trained, tmp_path):
-    words = ["--set", "method.name=adversarial", "--set", "method.discriminator=light_light"]
-    words += ["--set", "discriminator_optimizer.lr=1e-12", "--folder", tmp_path / "run"]
+    words = ["method.name=adversarial", "method.discriminator=light_light"]
+    words += ["discriminator_optimizer.lr=1e-12", "--folder", tmp_path / "run"]
     code, output, _ = segda("train", trained.config, *words, "--data-root", f"loveda={trained.root}")
     assert code == 0
     assert "The discriminator was at chance at its only report and never better" in output
@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_trained_again(segda, trained):
 
 def test_assignments_change_the_configuration_that_is_trained(segda, trained, tmp_path):
     folder = tmp_path / "run"
-    words = ["--set", "optimizer.lr=1e-3", "--set", "steps=7", "--steps", "1", "--folder", folder]
+    words = ["optimizer.lr=1e-3", "steps=7", "warmup_steps=0", "steps=1", "--folder", folder]
     assert segda("train", trained.config, *words, "--data-root", f"loveda={trained.root}").code == 0
     config = json.loads((folder / "config.json").read_text())
     assert (config["optimizer"]["lr"], config["steps"]) == (0.001, 1)
@@ -104,8 +104,8 @@ def test_assignments_change_the_configuration_that_is_trained(segda, trained, tm
 
 def test_the_default_run_folder_tells_configurations_apart(segda, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for words in ([], ["--set", "seed=1"]):
-        assert segda("train", trained.config, *words, "--steps", "1", "--data-root", f"loveda={trained.root}").code == 0
+    for words in ([], ["seed=1"]):
+        assert segda("train", trained.config, *words, "steps=1", "--data-root", f"loveda={trained.root}").code == 0
     folders = list((tmp_path / "runs").iterdir())
     assert len(folders) == 2
     assert all(re.fullmatch(r"tiny-[0-9a-f]{16}", folder.name) for folder in folders)

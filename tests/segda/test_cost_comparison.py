@@ -198,7 +198,7 @@ def test_a_picture_falls_back_to_sizes_of_files(tmp_path) -> None:
 
 
 def _set_without_anything_to_set(trained, onnx_file):
-    return [trained.checkpoint, onnx_file, "--set", "model.backbone=resnet34"]
+    return [trained.checkpoint, onnx_file, "model.backbone=resnet34"]
 
 
 def _unknown_network(trained, onnx_file):
@@ -222,7 +222,7 @@ def _no_artefact(trained, onnx_file):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (_set_without_anything_to_set, "--set changes configurations and --model, and there is neither"),
+        (_set_without_anything_to_set, "KEY=VALUE changes configurations and --model, and there is neither"),
         (_unknown_network, "unknown network 'nothing_of_this_name'"),
         (_picture_of_another_kind, "ends in .png, got "),
         (_int8_without_a_runtime, "precision int8 needs a runtime that knows it: onnxruntime or pt2e"),

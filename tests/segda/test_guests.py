@@ -199,9 +199,7 @@ def beside(tmp_path, guest_folder, miniatures, monkeypatch):
 @pytest.mark.slow  # a second process starts
 def test_guests_beside_the_configuration_train_on_several_processes_and_are_recorded(beside, segda, tmp_path, caplog):
     folder = tmp_path / "run"
-    code, _, errors = segda(
-        "train", beside, "--folder", folder, "--processes", 2, "--set", "batch_size=4", "--steps", 1
-    )
+    code, _, errors = segda("train", beside, "--folder", folder, "--processes", 2, "batch_size=4", "steps=1")
     assert code == 0, errors
     recorded = json.loads((folder / "environment.json").read_text())
     file = beside.parent / "shy_beside.py"
@@ -228,7 +226,7 @@ def test_guests_beside_the_configuration_train_on_several_processes_and_are_reco
 
     importlib.invalidate_caches()
     file.write_text(file.read_text() + "\n# changed\n")
-    segda("train", beside, "--folder", folder, "--set", "batch_size=4", "--steps", 1)
+    segda("train", beside, "--folder", folder, "batch_size=4", "steps=1")
     assert "guest/shy_beside:Shy/sha256 was" in caplog.text
     assert json.loads((folder / "environment.json").read_text())["guest/shy_beside:Shy/sha256"] == before
 

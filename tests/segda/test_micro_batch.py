@@ -154,7 +154,7 @@ def test_the_command_line_trains_in_micro_batches_and_goes_on_in_others(segda, m
     monkeypatch.setenv("SEGDA_CACHE", str(tmp_path / "cache"))
     root = miniatures.loveda(tmp_path / "loveda")
     config = miniatures.config(tmp_path / "tiny.yaml")
-    words = ["train", config, "--data-root", f"loveda={root}", "--set", "batch_size=8", "--set", "report_every=1"]
+    words = ["train", config, "--data-root", f"loveda={root}", "batch_size=8", "report_every=1"]
     run = tmp_path / "run"
 
     def recorded() -> tuple[int, int]:

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from sweeps import cli
-from sweeps.checks.makers import load_spec
+from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.cli.actions import stop
 from sweeps.commands.driving import begin, changed
 from sweeps.labels import duration
@@ -85,6 +85,28 @@ def test_check_fails_when_a_data_set_is_missing_and_says_which(call, sweep_file,
         (["status"], "no ledger"),
         (["resume", "demo"], "no ledger"),
         (["check", "x.yaml", "--data-root", "camvid"], "expected NAME=PATH"),
+        (
+            ["check", "demo", "space.lambda_adv=0.1"],
+            "unknown key 'space.lambda_adv'; did you mean base.method.lambda_adv, search.method.lambda_adv, ",
+        ),
+        (
+            ["plan", "demo", "optimizer.lr=0.1"],
+            "key 'optimizer.lr' may be base.optimizer.lr or search.optimizer.lr; write the",
+        ),
+        (
+            ["run", "demo", "trials"],
+            "expected KEY=VALUE after the file, e.g. base.steps=600 or optimizer.lr=0.01, got 'trials'",
+        ),
+        (["run", "demo", "trials=[4"], "trials=[4: not valid YAML"),
+        (["run", "demo", "trials=0"], "demo.yaml with budget.trials=0: budget.trials: must be at least 1, got 0"),
+        (
+            ["run", "demo", "base.optimizer.learning_rate=1"],
+            "no optimizer of this sweep has it; known: name, lr, head_lr_factor",
+        ),
+        (
+            ["run", "demo", "search.lr=[1]"],
+            "has no such field; did you mean optimizer.lr or discriminator_optimizer.lr?",
+        ),
         (["status", "--stor", "x"], "--store"),
     ],
 )
@@ -95,6 +117,32 @@ def test_what_people_get_wrong_is_one_line_and_exit_code_2(call, tmp_path, monke
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
     assert expected in error
+
+
+def test_words_after_a_file_are_put_over_it_and_remembered(call, sweep_file, ledger, store, has_camvid, monkeypatch):
+    words = ["trials=1", "base.steps=4", "report_every=2", "search.optimizer.lr=[0.01, 0.02]", "question=why: so"]
+    assert call("check", sweep_file, *words)[0] == 2  # YAML takes the last for a mapping
+    words[-1] = "question='why: so'"
+    code, out, _ = call("check", sweep_file, *words)
+    assert code == 0
+    assert "demo: why: so" in out
+    assert "trials: 1 (1 of the search" in out
+    assert "steps: 4 at most (4 per trial)" in out
+    driven = []
+    monkeypatch.setattr("sweeps.commands.running.drive", lambda spec, **_: driven.append(spec) or sys.exit(0))
+    call("run", sweep_file, *words, "--store", store.root)
+    (spec,) = driven
+    begun = stored_spec(ledger.sweep("demo"))
+    assert begun == spec
+    assert (begun.budget.trials, begun.base["steps"], begun.base["report_every"], begun.question) == (
+        1,
+        4,
+        2,
+        "why: so",
+    )
+    assert begun.search["optimizer.lr"].choices == (0.01, 0.02)
+    call("resume", "demo", "--store", store.root)
+    assert driven[1] == begun
 
 
 def test_check_looks_at_the_folder_of_each_domain(call, tmp_path, has_camvid):

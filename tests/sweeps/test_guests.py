@@ -13,13 +13,15 @@ from records import trial
 from segda.config import TrainConfig
 from segda.environment import describe_environment, describe_guests
 from segda.errors import ConfigError
+from segda.schema_keys import keys_of
 from sweeps.audit.reproduce import environment_differences
 from sweeps.checks.makers import load_spec, stored_spec
 from sweeps.execution.guests import guests_of
 from sweeps.execution.runner import run_sweep
 from sweeps.execution.task import Task
 from sweeps.execution.worker import run_task
-from sweeps.file.spec import SweepSpec, sweep_schema
+from sweeps.file.schema import sweep_schema
+from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import Device
 from sweeps.planning.profiles import Architecture, profile_key
 from sweeps.selection.choice import criteria_of, select
@@ -140,7 +142,7 @@ def test_an_installed_method_is_part_of_the_default_range_and_of_the_schema_and_
     )
     assert spec.search["method.name"].choices[-1] == "shy"
     assert "bold" not in spec.search["method.name"].choices  # trained on target labels
-    assert "method.lambda_shy" in sweep_schema()["properties"]["search"]["propertyNames"]["enum"]
+    assert "search.method.lambda_shy" in keys_of(sweep_schema())
     assert "importing wreck failed with RuntimeError: water" in caplog.text
 
 

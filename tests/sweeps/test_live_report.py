@@ -210,7 +210,7 @@ READER = """
   const heads = document.querySelector("#trials ~ .scroll table");
   const state = () => ({
     words: document.querySelector(".pager input").value,
-    trials: [...heads.tBodies[0].rows].map((row) => Number(row.cells[0].textContent)),
+    trials: [...heads.tBodies[0].rows].map((row) => parseInt(row.cells[0].textContent)),
     open: [...document.querySelectorAll("details")].map((details) => details.open),
     read: performance.getEntriesByType("navigation")[0].type,
   });

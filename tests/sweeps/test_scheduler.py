@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rules import asha, median_rule
 
-from sweeps.file.spec import SweepSpec, sweep_schema
+from segda.schema_keys import resolved
+from sweeps.file.schema import sweep_schema
+from sweeps.file.spec import SweepSpec
 from sweeps.schedulers import SCHEDULERS
 from sweeps.schedulers.asha import Asha, AshaConfig
 from sweeps.schedulers.median import Median, MedianConfig
@@ -255,6 +257,7 @@ def test_every_scheduler_is_read_from_a_sweep_file_with_its_settings_and_written
     assert type(spec.scheduler) is config
     assert spec.canonical()["scheduler"].keys() == config.model_fields.keys()
     assert SweepSpec.model_validate(spec.canonical()) == spec
-    described = sweep_schema()["properties"]["scheduler"]["anyOf"]
-    described = next(item for item in described if item["properties"]["name"]["const"] == name)
-    assert described["properties"].keys() == config.model_fields.keys()
+    schema = sweep_schema()
+    cases = schema["properties"]["scheduler"]["allOf"]
+    case = next(case["then"] for case in cases if case["if"]["properties"]["name"]["const"] == name)
+    assert resolved(case, schema)["properties"].keys() == config.model_fields.keys()

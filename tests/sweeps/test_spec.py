@@ -10,8 +10,10 @@ from segda.config import TrainConfig
 from segda.config_problems import LocatedError
 from segda.errors import ConfigError
 from segda.methods import METHODS
+from segda.schema_keys import keys_of
 from sweeps.checks.makers import load_spec
-from sweeps.file.spec import Constraint, SweepSpec, sweep_schema
+from sweeps.file.schema import sweep_schema
+from sweeps.file.spec import Constraint, SweepSpec
 from sweeps.paths import value_at, with_values
 
 SWEEP = """\
@@ -269,6 +271,12 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("low: 5e-3, high: 5e-2, log: true", "low: 2, high: 1", "17: search.optimizer.lr: low must be smaller than high"),
         ("low: 5e-3, high: 5e-2, log: true", "low: 1", "17: search.optimizer.lr: needs choices, or both low and high"),
         ("low: 5e-3, high: 5e-2", "low: 5e-3, hihg: 5e-2", "17: search.optimizer.lr.hihg: unknown key (did you mean 'high'?)"),
+        ("low: 5e-3, high: 5e-2, log", "min: 5e-3, max: 5e-2, log", "17: search.optimizer.lr: say `low` in place of min, `high` in place of max; a range is e.g. {low: 1.0e-4, high: 0.1, log: true}"),
+        ("low: 5e-3, high: 5e-2, log: true", "type: float, low: 5e-3, high: 5e-2", "17: search.optimizer.lr: say nothing in place of type: float; a range is"),
+        ("low: 5e-3, high: 5e-2, log: true", "distribution: log_uniform, min: 5e-3, max: 5e-2", "17: search.optimizer.lr: say `log: true` in place of distribution: log_uniform, `low` in place of min, `high`"),
+        ("{low: 5e-3, high: 5e-2, log: true}", "{values: [5e-3, 5e-2]}", "17: search.optimizer.lr: say `choices` in place of values; a range is"),
+        ("{low: 5e-3, high: 5e-2, log: true}", "{type: categorical, choices: [5e-3, 5e-2]}", "17: search.optimizer.lr: say `choices` in place of type: categorical; a range is"),
+        ("high: 50, step: 10", "high: 50, q: 10, type: int", "20: search.schedule.warmup_steps: say `step` in place of q, `int: true` in place of type: int; a range is"),
         ("low: 5e-3, high", "choices: [1], high", "17: search.optimizer.lr: give choices, or low and high, not both"),
         ("{low: 5e-3, high: 5e-2, log: true}", "[0.1, '0.2']", "17: search.optimizer.lr.choices[1]: must be 0.2 without quotes, got text"),
         ("high: 5e-2", "high: 5e-2, step: 1e-2", "17: search.optimizer.lr.step: cannot be combined with log"),
@@ -511,9 +519,9 @@ def test_dotted_values_make_nested_data_without_changing_the_original():
 
 def test_the_schema_knows_what_can_be_searched():
     schema = sweep_schema()
-    paths = schema["properties"]["search"]["propertyNames"]["enum"]
-    assert {"optimizer.lr", "method.lambda_adv", "method.name", "model.backbone"} <= set(paths)
-    assert not {"seed", "steps", "data.source.root"} & set(paths)
+    paths = {key.removeprefix("search.") for key in keys_of(schema) if key.startswith("search.")}
+    assert {"optimizer.lr", "method.lambda_adv", "method.name", "model.backbone"} <= paths
+    assert not {"seed", "steps", "data.source.root"} & paths
     assert set(schema["required"]) == {"name", "base", "search", "budget"}
     json.dumps(schema)
 

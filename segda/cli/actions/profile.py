@@ -26,9 +26,8 @@ _PERCENTILES = ("median_ms", "p90_ms", "p99_ms")
 
 
 def profile_action(
-    files: tuple[Path, ...],
+    words: tuple[Path | str, ...],
     models: tuple[str, ...],
-    assignments: tuple[str, ...],
     num_classes: int | None,
     height: int | None,
     width: int | None,
@@ -40,7 +39,8 @@ def profile_action(
     picture: Path | None,
 ) -> None:
     """Do `segda profile`; the arguments are the command's."""
-    networks, changes = _networks(files, models, assignments)
+    files = [word for word in words if isinstance(word, Path)]
+    networks, changes = _networks(files, models, [word for word in words if isinstance(word, str)])
     found = compare_costs(
         networks,
         changes=changes,
@@ -75,7 +75,7 @@ def _networks(
         networks.append(network_config(changes))
     if changes and not models and files and all(is_artefact(file) or file.suffix.lower() == ".pt" for file in files):
         raise ConfigError(
-            "--set changes configurations and --model, and there is neither; networks in files are as they are"
+            "KEY=VALUE changes configurations and --model, and there is neither; networks in files are as they are"
         )
     return networks, changes
 

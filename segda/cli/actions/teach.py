@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segda.cli.output import output, percent, plain_table
-from segda.cli.overrides import changes_of
 from segda.teaching import teach
 
 
 def teach_action(
     config_file: Path,
     folder: Path,
+    changes: Mapping[str, Any],
     checkpoints: tuple[Path, ...],
     predictions: Path | None,
     confidences: Path | None,
     roots: Mapping[str, Path],
-    assignments: tuple[str, ...],
     temperature: float,
     flip: bool,
     scales: tuple[float, ...],
@@ -34,7 +33,7 @@ def teach_action(
         temperature=temperature,
         flip=flip,
         scales=scales or (1.0,),
-        changes=changes_of(assignments),
+        changes=changes,
         data_roots=roots,
         device=device,
         precision=precision,

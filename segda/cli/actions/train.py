@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from segda.cli.output import output, percent, plain_table
-from segda.cli.overrides import changes_of
 from segda.discriminator_health import discriminator_trouble
 from segda.loading import load_config
 from segda.scoring import RESULT
@@ -15,17 +14,14 @@ from segda.training import REPORTS, train
 
 def train_action(
     config_file: Path,
+    changes: Mapping[str, Any],
     folder: Path | None,
     roots: Mapping[str, Path],
-    assignments: tuple[str, ...],
-    steps: int | None,
     micro_batch: int | None,
     processes: int,
 ) -> None:
     """Do `segda train`; the arguments are the command's."""
-    if steps is not None:
-        assignments = (*assignments, f"steps={steps}")
-    config = load_config(config_file, changes=changes_of(assignments), data_roots=roots)
+    config = load_config(config_file, changes=changes, data_roots=roots)
     folder = folder or Path("runs") / f"{config_file.stem}-{config.fingerprint()}"
     train(config, folder=folder, micro_batch=micro_batch, processes=processes)
     _print_result(json.loads((folder / RESULT).read_text()), folder)
