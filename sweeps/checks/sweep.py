@@ -16,7 +16,7 @@ from segda.names import nearest
 from segda.tunable import Scalar
 from sweeps.checks.resources import check_resources
 from sweeps.checks.sampler import check_sampler
-from sweeps.checks.scheduler import check_comparison, check_direction, check_rungs
+from sweeps.checks.scheduler import check_comparison, check_rungs, compared_metrics
 from sweeps.file.fields import (
     EXTERNAL_LABELS,
     FEW_SHOT,
@@ -37,7 +37,6 @@ from sweeps.file.space import Float, Parameter, SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import CRITERIA, EFFICIENCY, SPLITS, is_oracle, is_validator, label_free
 from sweeps.paths import value_at, with_values
-from sweeps.schedulers.base import StoppingConfig
 
 _LONGEST_NAME = 100  # characters, of a reference
 _MOST_BRANCHES = 1000
@@ -90,11 +89,9 @@ def check_spec(spec: SweepSpec) -> None:
     _check_deploy(spec)
     check_resources(spec, space, sample)
     check_sampler(spec, space)
-    if isinstance(spec.scheduler, StoppingConfig):
-        reported = [objective.metric for objective in spec.objectives if objective.metric not in EFFICIENCY]
-        check_comparison(spec, spec.scheduler, sample, reported=reported)
-        _check_metric(spec, sample, ("scheduler", "metric"), spec.scheduler.metric, known)
-        check_direction(spec, spec.scheduler)
+    for metric, where in compared_metrics(spec).items():
+        _check_metric(spec, sample, where, metric, known)
+    check_comparison(spec, sample)
     check_rungs(spec)
 
 

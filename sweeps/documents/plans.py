@@ -13,7 +13,7 @@ from sweeps.metrics import has_doubts
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.estimate import Estimate, Tried, verdicts
 from sweeps.planning.profiles import Architecture, Profile, reachable
-from sweeps.schedulers.rivals import pruning_rule
+from sweeps.schedulers.telling import pruning_rule
 
 
 def check_document(
@@ -43,7 +43,7 @@ def check_document(
         "constraints": [str(item) for item in spec.constraints],
         "sampler": chosen_sampler(spec, spec.space),
         "scheduler": spec.scheduler.name,
-        "stops_early": pruning_rule(spec.build_scheduler(), spec.costs),
+        "stops_early": pruning_rule(spec.build_scheduler(), spec.costs, objectives=spec.trained_objectives),
         "selection": spec.selection,
         "reads_target_labels": spec.selection == "oracle",
         "seeds": spec.seeds,

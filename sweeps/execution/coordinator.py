@@ -113,6 +113,7 @@ class Coordinator:
             fingerprint=fingerprint,
             train=train,
             trials=self._trials,
+            early_end=self._early_end,
             note=self.note,
         )
 

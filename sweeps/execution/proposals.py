@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError
 from segda.splits import what_is_read
 from segda.tunable import Scalar
+from sweeps.execution.early_end import EarlyEnd
 from sweeps.execution.predictions import compared
 from sweeps.execution.reuse import take_over
 from sweeps.execution.trials import Trials
@@ -24,7 +26,7 @@ from sweeps.selection.guards import collapse
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState, code_of, trial_key
 
-MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that break a constraint before the search counts as exhausted
+MAX_INFEASIBLE_IN_A_ROW = 50  # proposals that are not trained before the search counts as exhausted
 
 
 def _has_its_say(record: TrialRecord) -> bool:
@@ -61,6 +63,7 @@ class Proposals:
         fingerprint: Callable[[TrainConfig], str],
         train: str,
         trials: Trials,
+        early_end: EarlyEnd,
         note: Callable[[str], None],
     ) -> None:
         """Take over a sweep from its ledger.
@@ -74,6 +77,7 @@ class Proposals:
             fingerprint: hash of the data that a configuration reads.
             train: training function as `module:name`.
             trials: the sweep's; the owner keeps them up to date.
+            early_end: says which proposals are not worth to begin.
             note: is told one line about each earlier sweep at the first start, and one when the search ends early.
 
         Raises:
@@ -90,6 +94,7 @@ class Proposals:
         self._train = train
         self._trials = trials
         self._records = trials.records
+        self._early_end = early_end
         self._note = note
         self._infeasible_in_a_row = 0
         self._is_search_over = False
@@ -169,8 +174,8 @@ class Proposals:
             return "every combination of the search space was proposed; the budget has more trials than there are"
         if self._infeasible_in_a_row >= MAX_INFEASIBLE_IN_A_ROW:
             return (
-                f"the last {MAX_INFEASIBLE_IN_A_ROW} proposals broke a constraint; loosen it or leave architectures out that "
-                "cannot meet it"
+                f"the last {MAX_INFEASIBLE_IN_A_ROW} proposals broke a constraint or were dominated before training; loosen "
+                "the constraint or leave architectures out that cannot meet it or cannot come to lie on the front"
             )
         reached = self._target_reached()
         return None if reached is None else f"trial {reached} reached budget.target {self._spec.budget.target:g}"
@@ -284,11 +289,22 @@ class Proposals:
         taken = None
         if self._spec.reuse and not obstacle:
             taken = take_over(record, ledger=self._ledger, store=self._store, train=self._train)
+        if taken is None and obstacle is None:
+            record = self._unless_dominated(record)
         record, points = taken or (record, [])
         self._ledger.add_trial(record, points=points, data=data, code=code)
         if kind is not TrialKind.REPLICATE:
             self._repeated = None  # they follow from all others, which do not change any more once they have ended
         return Proposal(record, config)
+
+    def _unless_dominated(self, record: TrialRecord) -> TrialRecord:
+        """Return a new trial as it is, or as one that is not trained because of what is known of its architecture."""
+        if record.kind is not TrialKind.SEARCH:
+            return record
+        decision = self._early_end.before_training(record, settled=self.settled(record.number))
+        if not decision.stop:
+            return record
+        return replace(record, state=TrialState.INFEASIBLE, error=decision.reason, finished=record.created)
 
     def _data(self, config: TrainConfig) -> str:
         key = what_is_read(config)

@@ -44,7 +44,7 @@ from sweeps.file.search_part import check_name, resolve_search
 from sweeps.file.space import Searched, SearchSpace
 from sweeps.metrics import CRITERIA, EFFICIENCY, Direction, is_doubtful
 from sweeps.paths import value_at, with_values
-from sweeps.schedulers import SCHEDULERS, Scheduler, SchedulerConfig, StoppingConfig
+from sweeps.schedulers import SCHEDULERS, FrontConfig, Scheduler, SchedulerConfig, StoppingConfig
 from sweeps.schedulers.no_scheduler import NoSchedulerConfig
 from sweeps.store import FILES
 
@@ -217,12 +217,17 @@ class SweepSpec(Part):
     @field_validator("scheduler", mode="before")
     @classmethod
     def _compare_by_the_objective(cls, scheduler: Any, info: ValidationInfo) -> Any:
-        """Let trials be compared by the objective that training decides, where the file does not say by what."""
-        objectives = [item.metric for item in info.data.get("objectives", ()) if item.metric not in EFFICIENCY]
+        """Let trials be compared by the objectives that training decides, where the file does not say by what."""
+        trained = {
+            item.metric: item.direction for item in info.data.get("objectives", ()) if item.metric not in EFFICIENCY
+        }
         name = str(scheduler.get("name")) if isinstance(scheduler, Mapping) else ""
-        if name in SCHEDULERS and issubclass(SCHEDULERS[name].Config, StoppingConfig) and objectives:
-            return {"metric": objectives[0], **scheduler}
-        return scheduler
+        if name not in SCHEDULERS or not trained:
+            return scheduler
+        kind = SCHEDULERS[name].Config
+        if issubclass(kind, StoppingConfig):
+            return {"metric": next(iter(trained)), **scheduler}
+        return {"metrics": trained, **scheduler} if issubclass(kind, FrontConfig) else scheduler
 
     @property
     def space(self) -> SearchSpace:
@@ -237,6 +242,11 @@ class SweepSpec(Part):
     def costs(self) -> dict[str, Direction]:
         """Objectives that are efficiency metrics of the architecture -> which values are better."""
         return {item.metric: item.direction for item in self.objectives if item.metric in EFFICIENCY}
+
+    @property
+    def trained_objectives(self) -> dict[str, Direction]:
+        """Objectives that training decides -> which values are better."""
+        return {item.metric: item.direction for item in self.objectives if item.metric not in EFFICIENCY}
 
     def build_scheduler(self) -> Scheduler:
         """Return the rule that stops trials early.

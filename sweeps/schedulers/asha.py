@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from segda.config_problems import LocatedError
-from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, SchedulerConfig, StoppingConfig
+from sweeps.schedulers.base import CONTINUE, Comparison, Decision, MetricScheduler, SchedulerConfig, StoppingConfig
+from sweeps.schedulers.rung_steps import geometric_rungs, halving_endings
 
 
 class AshaConfig(StoppingConfig):
@@ -18,7 +18,7 @@ class AshaConfig(StoppingConfig):
     )
 
 
-class Asha(Scheduler):
+class Asha(MetricScheduler):
     """Asynchronous successive halving, the variant that stops.
 
     After Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, with one bracket.
@@ -36,19 +36,10 @@ class Asha(Scheduler):
     def __init__(self, config: AshaConfig, *, steps: int, report_every: int) -> None:
         """Place the rungs; arguments as in `Scheduler`."""
         super().__init__(config, steps=steps, report_every=report_every)
-        if config.min_steps >= steps:
-            raise LocatedError(
-                ("min_steps",),
-                f"must be smaller than base.steps {steps}, got {config.min_steps}; otherwise nothing is stopped",
-            )
-        if config.min_steps % report_every:
-            raise LocatedError(
-                ("min_steps",),
-                f"must be a multiple of base.report_every {report_every}, got {config.min_steps}; trials are compared when they "
-                "report",
-            )
         self._reduction_factor = config.reduction_factor
-        self.rung_steps = _rung_steps(config.reduction_factor, config.min_steps, steps)
+        self.rung_steps = geometric_rungs(
+            config.min_steps, factor=config.reduction_factor, steps=steps, report_every=report_every
+        )
         self.assumption = (
             f"lower value: at each rung one trial in {config.reduction_factor} goes on; upper: all train in full"
         )
@@ -68,18 +59,4 @@ class Asha(Scheduler):
 
     def endings(self) -> dict[int, float]:
         """Return the shares if one in `reduction_factor` goes on at each rung."""
-        shares: dict[int, float] = {}
-        left = 1.0
-        for rung in self.rung_steps:
-            shares[rung] = left * (1 - 1 / self._reduction_factor)
-            left /= self._reduction_factor
-        return shares | {self.steps: left}
-
-
-def _rung_steps(reduction_factor: int, min_steps: int, steps: int) -> tuple[int, ...]:
-    found = []
-    rung = min_steps
-    while rung < steps:
-        found.append(rung)
-        rung *= reduction_factor
-    return tuple(found)
+        return halving_endings(self.rung_steps, factor=self._reduction_factor, steps=self.steps)

@@ -1,7 +1,8 @@
 """The contract of a scheduler: a plain decision over the values that trials had at the same steps.
 
 The values follow from the ledger's points (`sweeps.schedulers.rungs`), so a decision is the same before and after a restart. Who
-is compared with whom is decided in `sweeps.schedulers.rivals`; a scheduler only sees the numbers.
+is compared with whom is decided in `sweeps.schedulers.rivals`; a scheduler only sees the numbers. Those that decide by several
+objectives are in `sweeps.schedulers.fronts`.
 """
 
 import math
@@ -57,7 +58,7 @@ class SchedulerConfig(Settings):
 
 
 class StoppingConfig(SchedulerConfig):
-    """Settings of every scheduler that stops trials; `sweeps.schedulers.rivals` says why one metric is enough."""
+    """Settings of every scheduler that stops trials by one metric; `sweeps.schedulers.rivals` says when one is enough."""
 
     metric: str = Field(
         default="source/val/miou",
@@ -67,12 +68,11 @@ class StoppingConfig(SchedulerConfig):
 
 
 class Scheduler(ABC):
-    """Decides which trials stop early.
+    """Says at which steps trials are compared; `MetricScheduler` and `FrontScheduler` say how.
 
     Attributes:
         Config: its settings, as the sweep file has them under `scheduler`.
         name: of the scheduler.
-        metric: what trials are compared by, larger is better; None: they are not compared.
         steps: of a full training.
         rung_steps: the steps at which trials are compared, ascending; the last step is none, since nothing is left to save.
         assumption: how many trials `endings` takes to be stopped, for people.
@@ -95,16 +95,28 @@ class Scheduler(ABC):
         """
         del report_every
         self.name: str = config.name
-        self.metric: str | None = getattr(config, "metric", None)
         self.steps = steps
-
-    @abstractmethod
-    def compare(self, comparison: Comparison) -> Decision:
-        """Decide on a trial at a rung."""
 
     def endings(self) -> dict[int, float]:
         """Return step -> share of the trials that end there, if what the rule says happens on average; the shares add up to 1."""
         return {self.steps: 1.0}
+
+
+class MetricScheduler(Scheduler):
+    """Decides by one metric.
+
+    Attributes:
+        metric: what trials are compared by, larger is better.
+    """
+
+    def __init__(self, config: Any, *, steps: int, report_every: int) -> None:
+        """Place the rungs; arguments as in `Scheduler`."""
+        super().__init__(config, steps=steps, report_every=report_every)
+        self.metric: str = config.metric
+
+    @abstractmethod
+    def compare(self, comparison: Comparison) -> Decision:
+        """Decide on a trial at a rung."""
 
     def decide(
         self, step: int, value: float, rungs: Rungs, *, number: int, rivals: Collection[int] | None = None

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from segda.config_problems import LocatedError
-from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, SchedulerConfig, StoppingConfig
+from sweeps.schedulers.base import CONTINUE, Comparison, Decision, MetricScheduler, SchedulerConfig, StoppingConfig
 
 
 class MedianConfig(StoppingConfig):
@@ -24,7 +24,7 @@ class MedianConfig(StoppingConfig):
     )
 
 
-class Median(Scheduler):
+class Median(MetricScheduler):
     """Stops what is worse than the median of the others.
 
     After the median stopping rule of Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017: a trial stops

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sweeps.schedulers.base import CONTINUE, Comparison, Decision, Scheduler, SchedulerConfig
+from sweeps.schedulers.base import Scheduler, SchedulerConfig
 
 
 class NoSchedulerConfig(SchedulerConfig):
@@ -15,8 +15,3 @@ class NoScheduler(Scheduler):
     """Lets every trial train in full."""
 
     Config: ClassVar[type[SchedulerConfig]] = NoSchedulerConfig
-
-    def compare(self, comparison: Comparison) -> Decision:
-        """Let the trial go on."""
-        del comparison
-        return CONTINUE

@@ -1,25 +1,24 @@
 """Which trials a trial may be stopped in favor of.
 
-Schedulers stop trials by one metric, `scheduler.metric`: the objective that training decides, because by any other metric trials
-would be stopped that lead in the objective. With quality as the only objective everybody competes with everybody. In
-a sweep that also minimizes a cost (macs, latency_ms, ...) that would be wrong: a small network belongs on the Pareto front because
-it is cheap, although most larger ones are better than it at every step. So there a trial is compared only with its rivals: trials
-that are at least as good in every cost objective. It stops only if some of them are strictly better at the rung, hence only if
-it is dominated there, and never in favor of a more expensive network. Costs belong to architectures and do not change while
-training; so as long as the rungs order trials as full training does, no member of the Pareto front is ever stopped.
+Schedulers of this kind stop trials by one metric, `scheduler.metric`: the objective that training decides, unless the file names
+another one, by which trials may be stopped that lead in the objective. With quality as the only objective everybody competes with
+everybody. In a sweep that also minimizes a cost (macs, latency_ms, ...) that would be wrong: a small network belongs on the Pareto
+front because it is cheap, although most larger ones are better than it at every step. So there a trial is compared only with its
+rivals: trials that are at least as good in every cost objective. It stops only if some of them are strictly better at the rung,
+hence only if it is dominated there, and never in favor of a more expensive network. Costs belong to architectures and do not change
+while training; so as long as the rungs order trials as full training does, no member of the Pareto front is ever stopped.
 
 This is the idea of MO-ASHA (Schmucker et al., "Multi-objective Asynchronous Successive Halving", arXiv:2106.12639, 2021), which
 ranks a rung by non-dominated sorting. Deviation: no sorting into fronts. The costs are known before training, so dominance is
 decided by the one metric that is not, and one trial's rung never depends on how a third one's front is numbered.
 
-Where that does not hold, `sweeps.checks.scheduler` refuses the sweep file: two objectives that are both decided by training cannot
-be pruned soundly by one of them, nor one that is reported only at the end, such as the validator `dev`, by anything.
+Two objectives that are both decided by training cannot be pruned soundly by one of them, so `sweeps.checks.scheduler` refuses such
+a sweep file; `sweeps.schedulers.fronts` compares in all of them.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 
 from sweeps.metrics import Direction, finite, sound
-from sweeps.schedulers.base import Scheduler
 from sweeps.trial import TrialKind, TrialRecord
 
 
@@ -61,21 +60,3 @@ def _at_least_as_good(first: TrialRecord, second: TrialRecord, metric: str, dire
     if own is None or other is None:
         return False
     return own >= other if direction == "maximize" else own <= other
-
-
-def pruning_rule(scheduler: Scheduler, costs: Collection[str]) -> str:
-    """Return by what a sweep stops trials early and why that is sound, as one line for people.
-
-    Args:
-        scheduler: the sweep's.
-        costs: its objectives that are efficiency metrics of the architecture.
-    """
-    if scheduler.metric is None:
-        return "pruning: none; every trial trains in full"
-    rule = f"pruning: {scheduler.name} by {scheduler.metric} alone"
-    if not costs:
-        return rule
-    return (
-        f"{rule}, among trials at least as good in {' and '.join(costs)}: a trial stops only where such ones are better, so "
-        "that no network gives way to a more expensive one"
-    )

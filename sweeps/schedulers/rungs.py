@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 from sweeps.metrics import visible_metrics
-from sweeps.schedulers.base import Rungs, Scheduler
+from sweeps.schedulers.base import MetricScheduler, Rungs
 
 
 class RungValues:
     """What a scheduler compares trials by, as far as they have come."""
 
-    def __init__(self, scheduler: Scheduler, *, selection: str) -> None:
+    def __init__(self, scheduler: MetricScheduler, *, selection: str) -> None:
         """Begin with no values.
 
         Args:
@@ -26,9 +26,8 @@ class RungValues:
         return self._values
 
     def value(self, metrics: Mapping[str, float]) -> float | None:
-        """Return what a report says about its trial; None if trials are not compared or it lacks the metric."""
-        metric = self._scheduler.metric
-        return None if metric is None else visible_metrics(metrics, self._selection).get(metric)
+        """Return what a report says about its trial; None if it lacks the metric."""
+        return visible_metrics(metrics, self._selection).get(self._scheduler.metric)
 
     def add(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
         """Take note of a report; the first one of a trial at a rung counts, and reports between rungs do not.

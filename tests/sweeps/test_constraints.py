@@ -204,8 +204,9 @@ SCHEDULERS = pytest.mark.parametrize(
         {"name": "asha", "reduction_factor": 2, "min_steps": 1},
         {"name": "asha", "reduction_factor": 3, "min_steps": 2},
         {"name": "median", "min_steps": 2, "min_trials": 2},
+        {"name": "mo_asha", "reduction_factor": 2, "min_steps": 1},
     ],
-    ids=["asha 2", "asha 3", "median"],
+    ids=["asha 2", "asha 3", "median", "mo_asha"],
 )
 
 
@@ -242,7 +243,14 @@ def test_where_curves_cross_the_front_is_right_among_what_was_trained_in_full(ma
         )
 
 
-@SCHEDULERS
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        *SCHEDULERS.args[1],
+        {"name": "dominance", "confidence": 0.9, "min_steps": 1, "exempt": 0.0},
+    ],
+    ids=lambda scheduler: scheduler["name"],
+)
 def test_no_trial_is_stopped_by_more_expensive_ones(make_sweep, drive, ledger, scheduler):
     """The cheapest architecture has no competitors but its own kind: alone, its trials are never stopped."""
     search = SEARCH | {"optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}}

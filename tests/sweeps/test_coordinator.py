@@ -883,13 +883,24 @@ def test_a_reproducible_search_waits_for_the_trials_that_it_builds_on(coordinate
     assert coordinator.next_task().number == 3
 
 
-def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(coordinate, make_spec, ledger, store, tmp_path):
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"name": "asha", "min_steps": 1, "reduction_factor": 2},
+        {"name": "mo_asha", "min_steps": 1, "reduction_factor": 2},
+        {"name": "dominance", "min_steps": 1, "confidence": 0.5},
+    ],
+    ids=lambda scheduler: scheduler["name"],
+)
+def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(
+    coordinate, make_spec, ledger, store, tmp_path, scheduler
+):
     from sweeps.ledger.database import Ledger
 
     def run(name, order):
         spec = make_spec(
             sampler={"name": "tpe", "startup_trials": 2, "reproducible": True},
-            scheduler={"name": "asha", "min_steps": 1, "reduction_factor": 2},
+            scheduler=scheduler,
             budget={"trials": 8, "concurrency": 2},
             reuse=False,
         )

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rules import asha, median_rule
 
-from sweeps.schedulers.rivals import pruning_rule, rivals
+from sweeps.schedulers.rivals import rivals
+from sweeps.schedulers.telling import pruning_rule
 from sweeps.trial import TrialKind, TrialRecord
 
 QUALITY = {"metric": "source/val/miou", "direction": "maximize"}
@@ -143,7 +144,7 @@ def test_without_rivals_a_cheap_member_of_the_front_would_be_stopped():
 def test_the_rule_is_told_with_its_reason(make_spec):
     def rule(**changes):
         spec = make_spec(**changes)
-        return pruning_rule(spec.build_scheduler(), spec.costs)
+        return pruning_rule(spec.build_scheduler(), spec.costs, objectives=spec.trained_objectives)
 
     assert rule() == "pruning: none; every trial trains in full"
     assert rule(scheduler=ASHA) == "pruning: asha by source/val/miou alone"

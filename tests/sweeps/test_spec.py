@@ -324,8 +324,8 @@ CHOOSE_DISCRIMINATOR = "method.discriminator: {choices: [fcd, tfd, dwd], when: {
         ("min_steps: 100", "min_steps: 150", "25: scheduler.min_steps: must be a multiple of base.report_every 100, got 150"),
         ("min_steps: 100", "min_steps: 900", "25: scheduler.min_steps: must be smaller than base.steps 900, got 900"),
         ("reduction_factor: 3", "reduction_factor: 1", "25: scheduler.reduction_factor: must be at least 2, got 1"),
-        ("min_steps: 100", "metric: oracle/target/miou", "25: scheduler.metric: must be the objective source/val/miou, got oracle/target/miou"),
-        ("min_steps: 100", "metric: target/missing_classes", "25: scheduler.metric: must be the objective source/val/miou, got target/missing_classes"),
+        ("min_steps: 100", "metric: oracle/target/miou", "25: scheduler.metric: oracle/target/miou is made from target labels"),
+        ("min_steps: 100", "metric: target/missing_classes", "25: scheduler.metric: asha keeps the largest target/missing_classes, of which less is better; use `name: mo_asha`"),
         ("name: asha, reduction_factor: 3", "name: none, reduction_factor: 4", "25: scheduler.reduction_factor: unknown key; known: name"),
         # deploy
         ("seeds: [3, 1]", "deploy: {runtime: onxruntime}", "27: deploy.runtime: must be one of 'eager', 'torch_compile', 'onnxruntime' or 'pt2e', got 'onxruntime' (did you mean 'onnxruntime'?)"),

@@ -20,7 +20,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.planning.counts import planned_trials
 from sweeps.planning.profiles import reachable, sample_config
 from sweeps.reports.terminal import console
-from sweeps.schedulers.rivals import pruning_rule
+from sweeps.schedulers.telling import pruning_rule
 from sweeps.selection.reasons import too_few_seeds
 
 
@@ -70,7 +70,7 @@ def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]
         "objectives: " + ", ".join(f"{item.direction} {item.metric}" for item in spec.objectives),
         "constraints: " + (", ".join(str(item) for item in spec.constraints) or "none"),
         f"sampler: {sampler}; scheduler: {spec.scheduler.name}; selection: {spec.selection}",
-        pruning_rule(spec.build_scheduler(), spec.costs),
+        pruning_rule(spec.build_scheduler(), spec.costs, objectives=spec.trained_objectives),
     ]
     return lines + [f"note: {line}" for line in _notes(spec)]
 
