@@ -154,36 +154,6 @@ def test_python_runs_the_programs_too(module, tmp_path):
     assert done.stderr == f"Error: No such command 'no-such-command'. See '{program} --help'.\n"
 
 
-def first_lines(program):
-    """Return the lines of a program's help that are for the first minute."""
-    block = re.search(r"^A first .*\n((?:  .*\n?)+)", inspect.cleandoc(PROGRAMS[program].help), flags=re.MULTILINE)
-    return [shlex.split(line) for line in block[1].splitlines()]
-
-
-def run_lines(lines, folder, **more):
-    for words in lines:
-        done = python("-m", *words, *more.get(words[1], ()), folder=folder)
-        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_first_example_of_segda_works_in_an_empty_folder(tmp_path):
-    run_lines(first_lines("segda"), tmp_path, train=("steps=12",))
-    assert (tmp_path / "runs" / "first" / "result.json").is_file()
-    tiles = {path.stem for path in (tmp_path / "data" / "scenes" / "Val" / "Rural" / "images_png").iterdir()}
-    assert {path.stem for path in (tmp_path / "classes").glob("*.png")} == tiles | {f"{name}_overlay" for name in tiles}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_first_example_of_sweeps_finds_its_file_and_data_in_an_empty_folder(tmp_path):
-    # The sweep itself takes minutes; tests/test_readme.py runs one of the same file.
-    make, run = first_lines("sweeps")
-    assert run[:3] == ["sweeps", "run", "demo"]
-    run_lines([make, ["sweeps", "check", *run[2:]]], tmp_path)
-
-
 def test_every_place_tells_the_same_exit_codes():
     told = {str(code): meaning for code, meaning in sweeps_codes.MEANINGS.items()}
     failures = (REPOSITORY / "docs" / "failures.md").read_text()
