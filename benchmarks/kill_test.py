@@ -2,6 +2,7 @@
 
     python benchmarks/kill_test.py                         ledger in SQLite
     python benchmarks/kill_test.py --ledger postgresql     ledger in a PostgreSQL server, which is killed too
+    python benchmarks/kill_test.py --scheduler mo_asha     trials stop early in two objectives; two networks
 
 Real parts throughout: the `sweeps` command, training of segda on procedural scenes, a Ray of two nodes on this machine, an MLflow
 server, the ledger's database. SIGKILL hits at random moments: the driver, a trial's worker, a worker in the middle of a round of
@@ -26,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -51,7 +53,18 @@ NAME = "kill_test"
 TIMED = ("train/seconds_per_step", "train/images_per_second")
 
 
-def sweep_file(folder: Path, *, trials: int, steps: int, seed: int) -> Path:
+# Objectives and settings of each rule that stops trials early.
+_QUALITY = {"metric": "source/val/miou", "direction": "maximize"}
+_BOTH = [_QUALITY, {"metric": "macs", "direction": "minimize"}]
+SCHEDULERS: dict[str, tuple[list[dict[str, str]], dict[str, object]]] = {
+    "asha": ([_QUALITY], {"reduction_factor": 2}),
+    "mo_asha": (_BOTH, {"reduction_factor": 2}),
+    "dominance": (_BOTH, {"confidence": 0.5}),  # so that some are stopped among few trials
+}
+
+
+def sweep_file(folder: Path, *, trials: int, steps: int, seed: int, scheduler: str) -> Path:
+    objectives, settings = SCHEDULERS[scheduler]
     scenes = str(folder / "scenes")
     plain = {
         "name": NAME,
@@ -77,12 +90,16 @@ def sweep_file(folder: Path, *, trials: int, steps: int, seed: int) -> Path:
             "method.warm_up": {"choices": [0.1, 0.2], "when": {"method.name": "self_training"}},
             "optimizer.lr": {"low": 5e-3, "high": 1e-1, "log": True},
         },
-        "scheduler": {"name": "asha", "min_steps": steps // 3, "reduction_factor": 2},
+        "objectives": objectives,
+        "scheduler": {"name": scheduler, "min_steps": steps // 3, **settings},
         "sampler": {"name": "tpe", "startup_trials": 4, "reproducible": True},
         "budget": {"trials": trials, "concurrency": 2},
         "seed": seed,
         "seeds": [0, 1],
     }
+    if len(objectives) > 1:
+        plain["search"]["model.name"] = ["bisenet_v1", "fast_scnn"]  # type: ignore[index]
+        del plain["base"]["model"]["backbone"]  # type: ignore[index]
     path = folder / f"{NAME}.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return path
@@ -262,7 +279,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(folder: Path, *, backend: str, trials: int, steps: int, seed: int) -> Iterator[Bench]:
+def bench(folder: Path, *, backend: str, **settings: Any) -> Iterator[Bench]:
     """Start Ray, MLflow and the database around a new sweep; all of it is gone at the end."""
     folder.mkdir()
     shutil.copytree(folder.parent / "scenes", folder / "scenes")
@@ -274,7 +291,7 @@ def bench(folder: Path, *, backend: str, trials: int, steps: int, seed: int) -> 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made = Bench(
         folder=folder,
-        file=sweep_file(folder, trials=trials, steps=steps, seed=seed),
+        file=sweep_file(folder, **settings),
         ledger_url=postgres.url if postgres else None,
         mlflow=mlflow,
         cluster=cluster,
@@ -317,6 +334,7 @@ def table_of(ledger: Ledger) -> list[tuple[object, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, default="asha", help="what stops trials early")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument(
         "--pause", type=float, default=12, help="longest time between two kills, seconds; short: starts are hit"
@@ -340,6 +358,7 @@ def main() -> None:
             "trials": arguments.trials,
             "steps": arguments.steps,
             "seed": arguments.seed,
+            "scheduler": arguments.scheduler,
         }
         sys.exit(0 if compare(root, arguments.kills, arguments.pause, settings) else 1)
 
