@@ -6,11 +6,12 @@ BIN := .venv/bin
 DEMO := demo
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test check format lint types docs tests schema lock images stack clean
+.PHONY: help demo test quick check format lint types docs tests schema lock images stack clean
 
 help:
 	@echo "make demo    run a small sweep on built-in data and write its report to $(DEMO)/"
 	@echo "make test    set up, then check format, lint, types and documentation and run the tests (what CI runs)"
+	@echo "make quick   format, lint, types and the tests that need no Ray, MLflow, database or training (about a minute)"
 	@echo "make docs    build the documentation into site/; a broken link is an error"
 	@echo "make format  rewrite the sources in the project's format"
 	@echo "make schema  write the JSON schemas of configuration files anew"
@@ -35,6 +36,12 @@ demo: .venv/.installed
 	$(BIN)/sweeps run sweeps/configs/demo.yaml --store $(DEMO)/runs --data-root scenes=$(DEMO)/scenes
 
 test: lint types docs tests
+
+# While working: all but the documentation and the tests of tests/heavy.txt.
+quick: lint types
+	@echo "== Tests that need no Ray, MLflow, database or training"
+	$(BIN)/python -m pytest -n 2 -q --quick -m "not slow" tests
+
 
 check: test
 

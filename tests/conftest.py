@@ -15,6 +15,21 @@ from segda.datasets.external_labels import Job, Maps, write_external_labels
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+HEAVY = frozenset((REPOSITORY / "tests" / "heavy.txt").read_text().split())
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="leave out the files of tests/heavy.txt, which take seconds each"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick, do not even import what starts Ray, MLflow, a database or a training."""
+    is_heavy = config.getoption("--quick") and str(collection_path.relative_to(REPOSITORY)) in HEAVY
+    return True if is_heavy else None
+
+
 @pytest.fixture(scope="session")
 def camvid_root() -> Path:
     """Root of the real CamVid; the test is skipped where it is not at hand."""

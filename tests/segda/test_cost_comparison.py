@@ -12,6 +12,7 @@ from PIL import Image
 
 import segda as package
 from segda import cost_comparison
+from segda.cli.actions import profile
 from segda.cost_comparison import CostComparison, NetworkCost, compare_costs
 from segda.cost_picture import draw_costs
 from segda.deployment.onnx_file import save_sealed
@@ -25,6 +26,12 @@ FAST_SCNN = MODELS["fast_scnn"].Config(name="fast_scnn")
 IDLE = Latency(
     median_ms=10.0, p90_ms=11.0, p95_ms=11.5, p99_ms=12.0, iqr_ms=0.4, spread=0.02, runs=100, warmup=20, threads=1
 )
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch) -> None:
+    """Measure long enough for a figure, and not for one that others could rely on."""
+    monkeypatch.setattr(cost_comparison, "STEADY_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def shown(monkeypatch, segda) -> Callable[..., str]:
 
     def show(*costs: NetworkCost) -> str:
         found = CostComparison(costs, {"threads": 1})
-        monkeypatch.setattr(cost_comparison, "compare_costs", lambda networks, **options: found)
+        monkeypatch.setattr(profile, "compare_costs", lambda networks, **options: found)
         code, output, errors = segda("profile", "--model", "stdc", "--classes", 2, "--height", 64, "--width", 64)
         assert (code, errors) == (0, "")
         return output

@@ -431,7 +431,7 @@ def test_pages_are_of_sweeps_that_mlflow_has(tracker, ledger, mlflow_store, spec
 def test_a_sweep_at_a_server_is_opened_there(call, store, ledger, spec, monkeypatch):
     place = "#/experiments/7/runs?viewStateShareKey=x"
     monkeypatch.setattr(
-        "sweeps.commands.serving.pages",
+        "sweeps.cli.actions.ui.pages",
         lambda ledger, store, name: [serving.SweepPage("demo", "http://me:secret@server", place)],
     )
     code, out, _ = call("ui", "demo", "--store", store.root, "--no-browser")
