@@ -1,10 +1,9 @@
 """What does early stopping cost and save where a whole front is wanted?
 
-    python benchmarks/fronts.py --table benchmarks/tables/fronts.json      replays the table that is there: two minutes
-    python benchmarks/fronts.py --table fronts.json                        trains a table first: about half an hour
+    python benchmarks/fronts.py --table fronts.json   # first trains the table for half an hour; later runs replay it
 
 Every combination of a small real task is trained once, with `segda.train`: procedural rural scenes to urban ones at 64 x 64 pixels,
-120 steps, nine real-time networks and trunks over learning rate and style. Their learning curves and MACs are the table. Then
+120 steps, nine real-time networks over the learning rate. Their learning curves and MACs are the table. Then
 `sweeps` searches it again and again with its own coordinator, ledger and schedulers; instead of training, a trial reports what the
 table says, at times that a simulated clock gives it: a step takes as long as it took when the table was trained.
 
@@ -118,7 +117,6 @@ def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
         "search": {
             "model.name": list(NETWORKS),
             "optimizer.lr": [0.0003, 0.001, 0.003, 0.01],
-            "data.style.name": ["none", "channel_statistics"],
         },
         "objectives": [
             {"metric": QUALITY, "direction": "maximize"},
@@ -310,9 +308,7 @@ def dominating(rule: str, entries: int, *, repeats: int = 300) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--table", type=Path, default=Path(__file__).parent / "tables" / "fronts.json", help="file of the trained grid"
-    )
+    parser.add_argument("--table", type=Path, default=Path("fronts.json"), help="file of the trained grid")
     parser.add_argument("--steps", type=int, default=120, help="of a full training; a multiple of 20, more than 60")
     parser.add_argument("--seeds", type=int, default=20, help="searches by each rule")
     parser.add_argument("--workers", type=int, default=1, help="trials at the same time")
