@@ -61,7 +61,7 @@ docs: .venv/.installed
 
 tests: .venv/.installed
 	@echo "== Tests"
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 format: .venv/.installed
 	$(BIN)/ruff format .

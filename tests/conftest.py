@@ -24,6 +24,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# They take minutes, most of them in one test: at the end a single worker would be left with them.
+LONGEST = ("test_readme.py", "test_automation.py", "test_examples.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    first = [REPOSITORY / "tests" / name for name in LONGEST]
+    items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With --quick, do not even import what starts Ray, MLflow, a database or a training."""
     is_heavy = config.getoption("--quick") and str(collection_path.relative_to(REPOSITORY)) in HEAVY
