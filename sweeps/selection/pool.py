@@ -161,8 +161,8 @@ def pool_fault(trials: Iterable[TrialRecord]) -> str | None:
     voters = [trial for trial in _voters(trials, guard) if finite(trial.metrics, ENSV) is not None]
     if len(voters) < MIN_VOTERS:
         return (
-            f"{len(voters)} candidates can be compared by what they predict for the target and are of networks that learn the "
-            f"source about as well as the best, and a vote needs {MIN_VOTERS}"
+            f"a vote needs {MIN_VOTERS} candidates that can be compared by what they predict for the target and are of networks "
+            f"that learn the source about as well as the best, got {len(voters)}"
         )
     share = finite(voters[0].metrics, LARGEST_VOTE_SHARE)
     if share is not None and share > MAX_CLASS_SHARE:

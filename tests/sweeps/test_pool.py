@@ -149,7 +149,7 @@ def test_less_than_three_voters_are_no_pool(make_spec, known):
     pool = Pool()
     pool.predictions = dict(list(pool.predictions.items())[:known])
     trials = pool.with_figures()
-    assert f"{known} candidates can be compared" in select(trials, make_spec(selection="ensv")).reason
+    assert f"as well as the best, got {known}" in select(trials, make_spec(selection="ensv")).reason
     assert select(trials, make_spec(selection="ensv")).used == "source_validation"
 
 
@@ -180,7 +180,7 @@ def test_a_vote_of_two_is_refused_however_many_are_of_weaker_networks(make_spec)
     trials = of_networks(("bisenet_v1", 0.6, GOOD), ("bisenet_v1", 0.5, GOOD), *[("fast_scnn", 0.3, POOR)] * 4)
     selection = select(trials, make_spec(selection="ensv"))
     assert (selection.used, selection.picked.number) == ("source_validation", 0)
-    assert "2 candidates can be compared" in selection.reason
+    assert "as well as the best, got 2" in selection.reason
     assert "learn the source about as well as the best" in selection.reason
 
 
