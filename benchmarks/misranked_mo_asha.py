@@ -34,7 +34,7 @@ class MisrankedMoAsha(MoAsha):
             return CONTINUE
         points = [(*other.values, *other.costs) for _, other in sorted(others.items())] + [(*own.values, *own.costs)]
         taken_for_rank = _in_order(points)[-1]
-        if taken_for_rank <= max(1.0, len(points) / self._reduction_factor):
+        if taken_for_rank <= max(1.0, len(points) / self.reduction_factor):
             return CONTINUE
         return Decision(stop=True, reason=f"the worst of {len(points)} trials is number {taken_for_rank}")
 

@@ -299,8 +299,6 @@ class Proposals:
 
     def _unless_dominated(self, record: TrialRecord) -> TrialRecord:
         """Return a new trial as it is, or as one that is not trained because of what is known of its architecture."""
-        if record.kind is not TrialKind.SEARCH:
-            return record
         decision = self._early_end.before_training(record, settled=self.settled(record.number))
         if not decision.stop:
             return record

@@ -48,6 +48,7 @@ def report_tables(view: SweepView) -> dict[str, Table]:
     """
     marks, picked = view.marks, view.picked.number if view.picked else None
     used, comparisons = view.selection.used, view.selection.comparisons if view.seed_groups else ()
+    shown = _trials(view, view.shown)
     failures = [trial for trial in view.trials if trial.failure is not None]
     with_repetitions = _with_repetitions(view)
     columns = [(label, trial, split) for split in SPLITS for label, trial in view.networks.items()]
@@ -60,8 +61,8 @@ def report_tables(view: SweepView) -> dict[str, Table]:
         "gaps": gaps_table(view.networks, source_only=view.source_only, upper_bound=view.upper_bound),
         "methods": methods_table(view.trials).told(marks=marks),
         "standings": standings_table(view.standings).told(marks=marks, picked=picked, notes=[_standings_note(view)]),
-        "trials": _trials(view, view.shown),
-        "listed": _trials(view, view.trials if len(view.trials) <= MOST_LISTED else view.shown),
+        "trials": shown,
+        "listed": _trials(view, view.trials) if len(view.shown) < len(view.trials) <= MOST_LISTED else shown,
         "importance": table_of(
             view.importance.items(),
             [

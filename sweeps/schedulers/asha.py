@@ -2,23 +2,17 @@
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from sweeps.schedulers.base import CONTINUE, Comparison, Decision, MetricScheduler, SchedulerConfig, StoppingConfig
-from sweeps.schedulers.rung_steps import geometric_rungs, halving_endings
+from sweeps.schedulers.halving import Halving, HalvingConfig
 
 
-class AshaConfig(StoppingConfig):
+class AshaConfig(HalvingConfig, StoppingConfig):
     """Asynchronous successive halving."""
 
     name: str = "asha"
-    reduction_factor: int = Field(default=3, ge=2, description="one in so many trials goes on at a rung")
-    min_steps: int = Field(
-        default=100, ge=1, description="the first rung: training steps before a trial may be stopped"
-    )
 
 
-class Asha(MetricScheduler):
+class Asha(Halving, MetricScheduler):
     """Asynchronous successive halving, the variant that stops.
 
     After Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, with one bracket.
@@ -33,21 +27,10 @@ class Asha(MetricScheduler):
 
     Config: ClassVar[type[SchedulerConfig]] = AshaConfig
 
-    def __init__(self, config: AshaConfig, *, steps: int, report_every: int) -> None:
-        """Place the rungs; arguments as in `Scheduler`."""
-        super().__init__(config, steps=steps, report_every=report_every)
-        self._reduction_factor = config.reduction_factor
-        self.rung_steps = geometric_rungs(
-            config.min_steps, factor=config.reduction_factor, steps=steps, report_every=report_every
-        )
-        self.assumption = (
-            f"lower value: at each rung one trial in {config.reduction_factor} goes on; upper: all train in full"
-        )
-
     def compare(self, comparison: Comparison) -> Decision:
         """Stop a trial that is not among the best."""
         value, others = comparison.own[-1], comparison.others
-        kept = (len(others) + 1) // self._reduction_factor
+        kept = (len(others) + 1) // self.reduction_factor
         better = sum(values[-1] > value for values in others.values())
         if kept == 0 or better < kept:
             return CONTINUE
@@ -56,7 +39,3 @@ class Asha(MetricScheduler):
             reason=f"{better} of {comparison.who} were better than {value:.4g} at step {comparison.step}; "
             f"{kept} of {len(others) + 1} may go on",
         )
-
-    def endings(self) -> dict[int, float]:
-        """Return the shares if one in `reduction_factor` goes on at each rung."""
-        return halving_endings(self.rung_steps, factor=self._reduction_factor, steps=self.steps)

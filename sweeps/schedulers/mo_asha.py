@@ -3,24 +3,18 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field
-
 from sweeps.schedulers.base import CONTINUE, Decision, SchedulerConfig
 from sweeps.schedulers.fronts import FrontConfig, FrontScheduler, Standing, epsilon_net, front_of
-from sweeps.schedulers.rung_steps import geometric_rungs, halving_endings
+from sweeps.schedulers.halving import Halving, HalvingConfig
 
 
-class MoAshaConfig(FrontConfig):
+class MoAshaConfig(HalvingConfig, FrontConfig):
     """Asynchronous successive halving by fronts."""
 
     name: str = "mo_asha"
-    reduction_factor: int = Field(default=3, ge=2, description="one in so many trials goes on at a rung")
-    min_steps: int = Field(
-        default=100, ge=1, description="the first rung: training steps before a trial may be stopped"
-    )
 
 
-class MoAsha(FrontScheduler):
+class MoAsha(Halving, FrontScheduler):
     """Asynchronous successive halving by fronts, the variant that stops.
 
     After Schmucker et al., "Multi-objective Asynchronous Successive Halving", arXiv:2106.12639, 2021. Trials of a rung are ordered
@@ -35,20 +29,9 @@ class MoAsha(FrontScheduler):
     Config: ClassVar[type[SchedulerConfig]] = MoAshaConfig
     promise = "no member of its rung's first front stops"
 
-    def __init__(self, config: MoAshaConfig, *, steps: int, report_every: int) -> None:
-        """Place the rungs; arguments as in `Scheduler`."""
-        super().__init__(config, steps=steps, report_every=report_every)
-        self._reduction_factor = config.reduction_factor
-        self.rung_steps = geometric_rungs(
-            config.min_steps, factor=config.reduction_factor, steps=steps, report_every=report_every
-        )
-        self.assumption = (
-            f"lower value: at each rung one trial in {config.reduction_factor} goes on; upper: all train in full"
-        )
-
     def compare_fronts(self, step: int, own: Standing, others: Mapping[int, Standing]) -> Decision:
         """Stop a trial that is neither in the first front nor early enough in the order."""
-        kept = (len(others) + 1) // self._reduction_factor
+        kept = (len(others) + 1) // self.reduction_factor
         if kept == 0:
             return CONTINUE
         # The trial itself comes last, so that of two equal ones the earlier trial leads.
@@ -67,7 +50,3 @@ class MoAsha(FrontScheduler):
             stop=True,
             reason=f"it is in front {front + 1} of {len(points)} trials at step {step}, behind {ahead} others; {kept} may go on",
         )
-
-    def endings(self) -> dict[int, float]:
-        """Return the shares if one in `reduction_factor` goes on at each rung."""
-        return halving_endings(self.rung_steps, factor=self._reduction_factor, steps=self.steps)

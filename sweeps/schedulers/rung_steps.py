@@ -1,6 +1,4 @@
-"""Where successive halving compares trials, and how many of them it lets go on."""
-
-from collections.abc import Sequence
+"""At which steps trials are compared."""
 
 from segda.config_problems import LocatedError
 
@@ -36,18 +34,3 @@ def geometric_rungs(min_steps: int, *, factor: int, steps: int, report_every: in
         found.append(rung)
         rung *= factor
     return tuple(found)
-
-
-def halving_endings(rung_steps: Sequence[int], *, factor: int, steps: int) -> dict[int, float]:
-    """Return step -> share of the trials that end there, if one in `factor` goes on at each rung.
-
-    Example:
-        >>> halving_endings((100, 200), factor=2, steps=300)
-        {100: 0.5, 200: 0.25, 300: 0.25}
-    """
-    shares: dict[int, float] = {}
-    left = 1.0
-    for rung in rung_steps:
-        shares[rung] = left * (1 - 1 / factor)
-        left /= factor
-    return shares | {steps: left}

@@ -125,6 +125,13 @@ def begun(ledger):
 
 
 @pytest.fixture
+def bucket(tmp_path):
+    """An empty folder to keep checkpoints in as at a storage address."""
+    (tmp_path / "bucket").mkdir()
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
 def call(capsys):
     """Run the program and return (exit code, output, errors)."""
     from segda.cli_errors import run_cli

@@ -30,15 +30,9 @@ VALUES = (0.50, 0.52, 0.54, 0.56, 0.58, 0.60)
 
 
 @pytest.fixture
-def spec(make_spec, begun, tmp_path):
-    (tmp_path / "bucket").mkdir()
+def spec(make_spec, begun, bucket):
     scheduler = {"name": "asha", "min_steps": 2, "reduction_factor": 2}
-    return begun(make_spec(scheduler=scheduler, storage=f"file://{tmp_path}/bucket", budget={"trials": 9}))
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    return tmp_path / "bucket"
+    return begun(make_spec(scheduler=scheduler, storage=f"file://{bucket}", budget={"trials": 9}))
 
 
 @pytest.fixture

@@ -30,14 +30,8 @@ NOTHING = {"sweep": 0, "trial": 0, "point": 0, "event": 0, "proof": 0}
 
 
 @pytest.fixture
-def spec(make_spec, begun, tmp_path):
-    (tmp_path / "bucket").mkdir()
-    return begun(make_spec(storage=f"file://{tmp_path}/bucket"))
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    return tmp_path / "bucket"
+def spec(make_spec, begun, bucket):
+    return begun(make_spec(storage=f"file://{bucket}"))
 
 
 @pytest.fixture
