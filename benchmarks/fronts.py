@@ -16,13 +16,11 @@ that its search proposed.
 """
 
 import argparse
+import functools
 import heapq
-import json
 import random
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,13 +28,12 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
+from scenes_table import scenes_base, train_table
 
 from segda.config import TrainConfig
-from segda.datasets.scenes import generate_scenes
+from segda.datasets import DATASETS
 from segda.efficiency import count_macs
-from segda.files import write_json
 from segda.models import build_segmenter
-from segda.training import train
 from sweeps.checks.makers import spec_from
 from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.file.space import identity
@@ -47,8 +44,6 @@ from sweeps.planning.profiles import Architecture, Profile
 from sweeps.schedulers.fronts import Standing, front_of
 from sweeps.store import Store
 from sweeps.trial import TrialState
-
-sys.path.insert(0, str(Path(__file__).parent))  # the rival
 
 QUALITY, COST = "source/val/miou", "macs"
 NETWORKS = (
@@ -98,22 +93,13 @@ def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
     """The task as a sweep."""
     plain = {
         "name": "fronts",
-        "base": {
-            "data": {
-                "source": {"dataset": "scenes", "domain": "rural", "root": str(root)},
-                "target": {"dataset": "scenes", "domain": "urban", "root": str(root)},
-                "height": 64,
-                "width": 64,
-                "cache": str(root / "cache"),
-            },
-            "model": {"name": "bisenet_v1", "pretrained": "none"},
-            "method": {"name": "source_only"},
-            "optimizer": {"name": "adamw", "weight_decay": 0.01},
-            "steps": steps,
-            "report_every": 20,
-            "batch_size": 4,
-            "device": "cpu",
-        },
+        "base": scenes_base(
+            root,
+            steps=steps,
+            model={"name": "bisenet_v1", "pretrained": "none"},
+            method={"name": "source_only"},
+            optimizer={"name": "adamw", "weight_decay": 0.01},
+        ),
         "search": {
             "model.name": list(NETWORKS),
             "optimizer.lr": [0.0003, 0.001, 0.003, 0.01],
@@ -130,42 +116,22 @@ def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
     return spec_from(plain | changes, where="the benchmark's sweep")
 
 
-def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:
-    """Train what the table does not have yet; it is written after each training, so an interrupted run goes on."""
-    table: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"steps": steps, "curves": []}
-    if table["steps"] != steps:
-        raise SystemExit(f"{path} holds trainings of {table['steps']} steps, not {steps}; name another file")
-    done = {identity(curve["params"]) for curve in table["curves"]}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "scenes"
-        spec = spec_of(root, steps=steps)
-        missing = [params for params in spec.space.combinations() if identity(params) not in done]
-        if missing:
-            generate_scenes(root, size=64, train=40, val=16, seed=0)
-        for index, params in enumerate(missing):
-            config = spec.train_config(params, seed=0)
-            points: list[tuple[int, float]] = []
+def with_macs(curves: list[dict[str, Any]], *, steps: int) -> list[dict[str, Any]]:
+    """Return the table with what each network costs."""
+    spec = spec_of(Path("scenes"), steps=steps)
+    classes = len(DATASETS["scenes"].classes)
 
-            def report(
-                step: int, metrics: Mapping[str, float], checkpoint: Path, points: list[tuple[int, float]] = points
-            ) -> None:
-                points.append((step, round(metrics[QUALITY], 5)))
+    @functools.cache
+    def macs(name: str) -> int:
+        model = spec.train_config({"model.name": name, "optimizer.lr": 0.001}, seed=0).model
+        return count_macs(build_segmenter(model, num_classes=classes, pretrained=False), input_shape=(1, 3, 64, 64))
 
-            began = time.perf_counter()
-            train(config, report, folder=Path(folder) / f"trial{index}")
-            seconds = time.perf_counter() - began
-            network = build_segmenter(config.model, num_classes=7, pretrained=False)
-            macs = count_macs(network, input_shape=(1, 3, 64, 64))
-            table["curves"].append({"params": params, "points": points, "seconds": round(seconds, 2), "macs": macs})
-            write_json(path, table)
-            print(f"{index + 1} of {len(missing)}: {params} {points[-1][1]:.4f}, {seconds:.1f} s", flush=True)
-    curves: list[dict[str, Any]] = table["curves"]
-    return curves
+    return [{**curve, "macs": macs(curve["params"]["model.name"])} for curve in curves]
 
 
 def end_of(curve: Mapping[str, Any]) -> Point:
     """Where a training ends: mean IoU and minus MACs."""
-    return curve["points"][-1][1], -float(curve["macs"])
+    return curve["points"][-1][1][QUALITY], -float(curve["macs"])
 
 
 def search(
@@ -220,10 +186,8 @@ def search(
             clock, number, attempt, index = heapq.heappop(running)
             curve = by_params[identity(coordinator.records[number].params)]
             spent += _seconds(curve)
-            step, value = curve["points"][index]
-            stops = coordinator.on_message(
-                number, attempt, {"event": "point", "step": step, "metrics": {QUALITY: value}}
-            )
+            step, metrics = curve["points"][index]
+            stops = coordinator.on_message(number, attempt, {"event": "point", "step": step, "metrics": metrics})
             if step == steps:
                 coordinator.on_message(number, attempt, {"event": "finished"})
                 completed.append((spent, end_of(curve)))
@@ -314,7 +278,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="trials at the same time")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    curves = train_table(options.table, steps=options.steps)
+    table_of = functools.partial(spec_of, steps=options.steps)
+    trained = train_table(options.table, table_of, steps=options.steps, metrics=[QUALITY])
+    curves = with_macs(trained, steps=options.steps)
     ends = [end_of(curve) for curve in curves]
     worst = min(quality for quality, _ in ends), min(cost for _, cost in ends)
     ideal = hypervolume(ends, worst)

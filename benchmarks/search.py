@@ -22,11 +22,9 @@ Agreement with the other candidates (`ensv`) is no figure of one training, so no
 
 import argparse
 import itertools
-import json
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,12 +32,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from scenes_table import scenes_base, train_table
 from scipy.stats import spearmanr
 
 from segda.config import TrainConfig
-from segda.datasets.scenes import generate_scenes
-from segda.files import write_json
-from segda.training import train
 from segda.validators import USUAL_VALIDATORS
 from sweeps.checks.makers import spec_from
 from sweeps.execution.coordinator import Coordinator, Wait
@@ -70,22 +66,13 @@ def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
     """The task as a sweep."""
     plain = {
         "name": "search",
-        "base": {
-            "data": {
-                "source": {"dataset": "scenes", "domain": "rural", "root": str(root)},
-                "target": {"dataset": "scenes", "domain": "urban", "root": str(root)},
-                "height": 64,
-                "width": 64,
-                "cache": str(root / "cache"),
-            },
-            "model": {"name": "bisenet_v1", "backbone": "resnet18", "pretrained": "none"},
-            "optimizer": {"name": "sgd", "weight_decay": 1e-4},
-            "steps": steps,
-            "report_every": 20,
-            "batch_size": 4,
-            "device": "cpu",
-            "oracle": "always",
-        },
+        "base": scenes_base(
+            root,
+            steps=steps,
+            model={"name": "bisenet_v1", "backbone": "resnet18", "pretrained": "none"},
+            optimizer={"name": "sgd", "weight_decay": 1e-4},
+            oracle="always",
+        ),
         "search": {
             "method.name": ["source_only", "adversarial"],
             "optimizer.lr": [0.003, 0.01, 0.03, 0.1],
@@ -96,43 +83,6 @@ def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
         "reuse": False,
     }
     return spec_from(plain | changes, where="the benchmark's sweep")
-
-
-def train_table(path: Path, *, steps: int) -> list[dict[str, Any]]:
-    """Train what the table does not have yet; it is written after each training, so an interrupted run goes on."""
-    table: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"steps": steps, "curves": []}
-    if table["steps"] != steps:
-        raise SystemExit(f"{path} holds trainings of {table['steps']} steps, not {steps}; name another file")
-    done = {identity(curve["params"]) for curve in table["curves"]}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "scenes"
-        spec = spec_of(root, steps=steps)
-        combinations = list(spec.space.combinations())
-        missing = [params for params in combinations if identity(params) not in done]
-        if missing:
-            generate_scenes(root, size=64, train=40, val=16, seed=0)
-        for index, params in enumerate(missing):
-            began = time.perf_counter()
-            points: list[tuple[int, Mapping[str, float]]] = []
-
-            def report(
-                step: int,
-                metrics: Mapping[str, float],
-                checkpoint: Path,
-                points: list[tuple[int, Mapping[str, float]]] = points,
-            ) -> None:
-                points.append((step, {name: metrics[name] for name in STEERING.values() if name in metrics}))
-
-            train(spec.train_config(params, seed=0), report, folder=Path(folder) / f"trial{index}")
-            seconds = time.perf_counter() - began
-            table["curves"].append({"params": params, "points": points, "seconds": seconds})
-            write_json(path, table)
-            reached = ", ".join(f"{name} {points[-1][1][name]:.4f}" for name in (SOURCE, TARGET))
-            print(f"{index + 1} of {len(missing)}: {params} {reached}, {seconds:.1f} s", flush=True)
-    curves: list[dict[str, Any]] = table["curves"]
-    if any(curve["points"][-1][1].keys() != set(STEERING.values()) for curve in curves):
-        raise SystemExit(f"{path} was trained with other criteria than {', '.join(STEERING)}; name another file")
-    return curves
 
 
 def search(
@@ -218,7 +168,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="searches of each strategy")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    curves = train_table(options.table, steps=options.steps)
+    curves = train_table(
+        options.table,
+        lambda root: spec_of(root, steps=options.steps),
+        steps=options.steps,
+        metrics=STEERING.values(),
+    )
+    if any(curve["points"][-1][1].keys() != set(STEERING.values()) for curve in curves):
+        raise SystemExit(
+            f"{options.table} was trained with other criteria than {', '.join(STEERING)}; name another file"
+        )
     last = [curve["points"][-1][1] for curve in curves]
     best = {metric: max(figures[metric] for figures in last) for metric in (SOURCE, TARGET)}
     console = Console(width=120)
