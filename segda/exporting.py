@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from segda.loading import with_roots
 from segda.progress import notices, progress_bar
 from segda.resizing import resize_image
 from segda.splits import open_split
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 Domain = Literal["source", "target"]
 FilePrecision = Literal["fp32", "fp16", "int8"]
@@ -226,7 +229,7 @@ def _check(destination: Path, *, precision: str, images: int, calibration_images
 
 
 def _write_int8(
-    program: torch.export.ExportedProgram,
+    program: "ExportedProgram",
     path: Path,
     accepts: Accepts,
     record: ArtefactRecord,

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from scipy.io import loadmat
-
 from segda.datasets import numbered
 from segda.datasets.base import Sample, SegmentationDataset
 from segda.datasets.cityscapes import CLASSES, IDS, PALETTE, SCORINGS
@@ -81,6 +79,8 @@ class GTA5(SegmentationDataset):
 
 
 def _listed(lists: Path, images: Mapping[str, Path], split: str) -> dict[str, Path]:
+    from scipy.io import loadmat  # takes a while to import
+
     key = f"{split}Ids"
     try:
         numbers = sorted(int(number) for number in loadmat(lists, variable_names=[key])[key].ravel())

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.export.passes import move_to_device_pass
 
 from segda.deployment.onnx_file import open_session, run_session, verify_seal
 from segda.deployment.record import ArtefactRecord
 from segda.deployment.runtime import Run, Runtime
-from segda.deployment.torch_file import read_program
+from segda.deployment.torch_file import on_device, read_program
 from segda.device import resolve_device
 from segda.errors import WeightsError
 from segda.files import expanded
@@ -121,9 +120,7 @@ def _open_onnx(path: Path, device: torch.device) -> tuple[Run, dict[str, str]]:
 
 def _open_program(path: Path, device: torch.device) -> tuple[Run, dict[str, str]]:
     program, texts = read_program(path)
-    if device.type != "cpu":
-        program = move_to_device_pass(program, device)
-    module = program.module()
+    module = on_device(program, device).module()
 
     def run(image: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
 
 from segda.deployment.program import AXES, INPUT, OUTPUT, Accepts, first_line, quiet
 from segda.device_errors import is_out_of_memory
@@ -16,6 +15,7 @@ from segda.errors import DeviceError, ExportError
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
+    from torch.export import ExportedProgram
 
 OPSETS = range(18, 25)
 USUAL_OPSET = 20
@@ -27,7 +27,7 @@ _DESCRIPTION = (
 
 
 def write_onnx(
-    program: ExportedProgram,
+    program: "ExportedProgram",
     path: Path,
     *,
     accepts: Accepts,

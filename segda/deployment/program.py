@@ -5,16 +5,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch.export import Dim, ExportedProgram
-from torch.fx.experimental import _config as symbolic_shapes_config
 
 from segda.config_problems import shortened
 from segda.deployment.shipped import ShippedNetwork
 from segda.device_errors import is_out_of_memory
 from segda.errors import ConfigError, ExportError
 from segda.types import SMALLEST_SIDE
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 INPUT, OUTPUT = "image", "classes"
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -80,7 +82,7 @@ class Accepts:
         return f"images uint8 [{batch}, 3, {size}]{more}"
 
 
-def capture(network: ShippedNetwork, accepts: Accepts, *, example: tuple[int, int] = (96, 160)) -> ExportedProgram:
+def capture(network: ShippedNetwork, accepts: Accepts, *, example: tuple[int, int] = (96, 160)) -> "ExportedProgram":
     """Follow a network through one image, and keep what it did as a program.
 
     Left alone, `torch.export` takes a map that has more than one pixel for the example's image to have more than one for all, and
@@ -99,6 +101,9 @@ def capture(network: ShippedNetwork, accepts: Accepts, *, example: tuple[int, in
     Raises:
         ExportError: the network decides by what it sees, or by sizes that are to be open; or what it does cannot be followed.
     """
+    from torch.export import Dim, export  # takes half a second to import
+    from torch.fx.experimental import _config as symbolic_shapes_config
+
     image = torch.zeros(accepts.batch or 2, 3, *(accepts.size or example), dtype=torch.uint8)
     image = image.to(network.offset.device)
     open_axes = ([0] if accepts.batch is None else []) + ([2, 3] if accepts.size is None else [])
@@ -110,7 +115,7 @@ def capture(network: ShippedNetwork, accepts: Accepts, *, example: tuple[int, in
             torch.enable_grad(),
             symbolic_shapes_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         ):
-            return torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
+            return export(network, (image,), dynamic_shapes=shapes, strict=False)
     except ExportError:
         raise
     except Exception as error:  # a network may be code of somebody else, and those who follow it raise nearly anything

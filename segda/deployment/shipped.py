@@ -5,7 +5,6 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -144,4 +143,6 @@ class _EnlargedTo(TorchFunctionMode):
 
 def _equal(sizes: Sequence[int], others: Sequence[int]) -> bool:
     """Compare sizes, which are no numbers yet while a program is captured."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # takes half a second to import
+
     return all(statically_known_true(one == other) for one, other in zip(sizes, others, strict=True))

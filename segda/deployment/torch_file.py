@@ -5,12 +5,15 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch.export import ExportedProgram
 
 from segda.deployment.program import first_line, quiet
 from segda.torch_files import verify_torch_file
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram  # takes half a second to import
 
 _METADATA = "segda.json"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
@@ -18,7 +21,7 @@ _FOLDERS = ("models/", "data/weights/", "data/constants/", "data/sample_inputs/"
 _FILES = ("archive_format", "archive_version", "byteorder", "version")
 
 
-def write_program(program: ExportedProgram, path: Path, *, metadata: Mapping[str, str]) -> None:
+def write_program(program: "ExportedProgram", path: Path, *, metadata: Mapping[str, str]) -> None:
     """Write a program, weights included.
 
     Args:
@@ -32,7 +35,7 @@ def write_program(program: ExportedProgram, path: Path, *, metadata: Mapping[str
     path.write_bytes(content.getbuffer())
 
 
-def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
+def read_program(path: Path) -> "tuple[ExportedProgram, dict[str, str]]":
     """Read what `write_program` wrote.
 
     Args:
@@ -54,6 +57,15 @@ def read_program(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
         return program, json.loads(texts[_METADATA] or "{}")
     except Exception as error:  # what is no program makes its reader raise nearly anything
         raise ValueError(f"it holds no program that can be read here ({first_line(error)})") from error
+
+
+def on_device(program: "ExportedProgram", device: torch.device) -> "ExportedProgram":
+    """Return a program that was read, for another device if need be."""
+    if device.type == "cpu":
+        return program
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, device)
 
 
 def _refuse_code(path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from torch.export.passes import move_to_device_pass
-
 from segda.deployment.artefact import load_artefact
 from segda.deployment.compiled import compiled
 from segda.deployment.runtime import Runtime
-from segda.deployment.torch_file import read_program
+from segda.deployment.torch_file import on_device, read_program
 from segda.device import resolve_device
 from segda.efficiency.idleness import disturbance
 from segda.efficiency.latency import Latency, measure_runtime_latency
@@ -34,9 +32,7 @@ def open_runtime(path: Path, runtime: RuntimeName, *, device: str) -> Runtime:
         return opened
     program, _ = read_program(path)
     place = opened.device
-    if place.type != "cpu":
-        program = move_to_device_pass(program, place)
-    run = compiled(program.module(), opened.accepts, device=place)
+    run = compiled(on_device(program, place).module(), opened.accepts, device=place)
     return Runtime("torch_compile", opened.precision, opened.accepts, place, run)
 
 

@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
 from segda.errors import ConfigError
@@ -144,6 +143,11 @@ class Search:
             Dotted path -> share, summing to 1, largest first; empty with fewer than `MIN_TRIALS_FOR_IMPORTANCE` trials or if all
             did equally well.
         """
+        from optuna.importance import (
+            PedAnovaImportanceEvaluator,
+            get_param_importances,
+        )  # takes a second to import, for a report only
+
         known = [self._trials[number].trial for number in sorted(self._trials)]
         complete = [trial for trial in known if trial is not None and trial.state is optuna.trial.TrialState.COMPLETE]
         values = {trial.values[0] for trial in complete if math.isfinite(trial.values[0])}

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from segda.methods import METHODS
 from sweeps.labels import method_name
@@ -133,6 +132,8 @@ def rank_correlation(trials: Iterable[TrialRecord], *, metric: str, against: str
     ]
     if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
         return None
+    from scipy import stats  # takes most of a second to import, for a report only
+
     first_column, second_column = zip(*pairs, strict=True)
     return RankCorrelation(float(stats.spearmanr(first_column, second_column).statistic), len(pairs))
 
@@ -156,7 +157,9 @@ def weighted_rank_correlation(scores: Sequence[float], quality: Sequence[float])
     if len(given) < 3 or not known.size:
         return None
     given = np.where(np.isfinite(given), given, known.min())
-    first, second = (stats.rankdata(values, method="dense") for values in (given, np.asarray(quality, np.float64)))
+    first, second = (
+        np.unique(values, return_inverse=True)[1] + 1.0 for values in (given, np.asarray(quality, np.float64))
+    )
     first, second = first / first.max(), second / second.max()
     weights = np.maximum(first, second) ** 2
     first, second = (values - np.average(values, weights=weights) for values in (first, second))

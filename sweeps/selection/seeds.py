@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from sweeps.metrics import SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -90,7 +90,7 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     if n == 1:
         return MeanInterval(n=1, mean=mean, std=None, low=None, high=None)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
     return MeanInterval(n=n, mean=mean, std=std, low=mean - half, high=mean + half)
 
 
