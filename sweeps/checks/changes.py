@@ -58,7 +58,7 @@ def changes_between(before: SweepSpec, after: SweepSpec) -> list[Change]:
     computed = {
         path for spec in (before, after) for path, _ in leaves(without_places(spec.canonical()["base"]), "base.")
     }
-    if before.seeds[0] != after.seeds[0]:
+    if before.first_seed != after.first_seed:
         computed.add("seeds")
     # References are known by name: a new one is trained, an earlier one is not trained again.
     for name in before.references.keys() & after.references.keys():

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from segda.config_problems import LocatedError, Location, dotted
 from segda.names import nearest
 from segda.tunable import Scalar
+from sweeps.file.default_point import default_point
 from sweeps.file.space import Float, SearchSpace, identity
 from sweeps.file.spec import SweepSpec
 
@@ -46,10 +47,14 @@ def check_sampler(spec: SweepSpec, space: SearchSpace) -> None:
             raise LocatedError(where, "is this sweep itself, whose results are known anyway; name earlier ones")
         if earlier in spec.sampler.warm_start[:index]:
             raise LocatedError(where, f"{earlier} is listed twice; keep one of them")
-    if len(spec.sampler.first) > spec.budget.trials:
+    default = default_point(spec) if spec.sampler.default and spec.sampler.first else None
+    is_one_more = default is not None and identity(default) not in map(identity, spec.sampler.first)
+    if len(spec.sampler.first) + is_one_more > spec.budget.trials:
+        one_more = ", the default configuration is one more (sampler.default)" if is_one_more else ""
         raise LocatedError(
             ("sampler", "first"),
-            f"has {len(spec.sampler.first)} points and budget.trials is {spec.budget.trials}; raise that or name fewer points",
+            f"has {len(spec.sampler.first)} points{one_more} and budget.trials is {spec.budget.trials}; raise that or name fewer "
+            "points",
         )
     for index, params in enumerate(spec.sampler.first):
         _check_point(spec, space, params, ("sampler", "first", index))

@@ -32,6 +32,7 @@ from sweeps.file.fields import (
     name_of,
     part_of,
 )
+from sweeps.file.parts import SeedBudget
 from sweeps.file.search_part import NEVER_PICKED, check_name, is_candidate
 from sweeps.file.space import Float, Parameter, SearchSpace
 from sweeps.file.spec import SweepSpec
@@ -138,12 +139,14 @@ def _check_bounds(spec: SweepSpec) -> None:
 
 
 def _check_seeds(spec: SweepSpec) -> None:
-    for index, seed in enumerate(spec.seeds):
-        if seed in spec.seeds[:index]:
+    for index, seed in enumerate(spec.listed_seeds):
+        if seed in spec.listed_seeds[:index]:
             raise LocatedError(("seeds", index), f"{seed} is listed twice; keep one of them")
     if spec.finalists > spec.budget.trials:
         raise LocatedError(("finalists",), f"must be at most budget.trials {spec.budget.trials}, got {spec.finalists}")
-    if len(spec.seeds) == 1:
+    if spec.seed_budget is not None:
+        _check_seed_budget(spec, spec.seed_budget)
+    if not spec.has_further_seeds:
         without_effect = {
             "finalists": spec.finalists > 1,
             "finalists_of_each": bool(spec.finalists_of_each),
@@ -169,6 +172,22 @@ def _check_seeds(spec: SweepSpec) -> None:
             raise LocatedError(("finalists_of_each", index), f"{path} is listed twice; keep one of them")
     if spec.repeat_references and not spec.references:
         raise LocatedError(("repeat_references",), "there are no references to repeat; name some, or leave it out")
+
+
+def _check_seed_budget(spec: SweepSpec, budget: SeedBudget) -> None:
+    if spec.finalists == 1 and not spec.finalists_of_each:
+        raise LocatedError(
+            ("finalists",), "must be at least 2 with a budget of seeds, which is for telling them apart, got 1"
+        )
+    if spec.repeat_references:
+        raise LocatedError(
+            ("repeat_references",), "needs a list of seeds, which all share; with a budget of seeds leave it out"
+        )
+    least = spec.finalists * max(1, spec.space.num_values(spec.finalists_of_each) or 1)
+    if budget.budget < least:
+        raise LocatedError(
+            ("seeds", "budget"), f"must be at least {least}, a run for each finalist, got {budget.budget}"
+        )
 
 
 def _check_baseline(spec: SweepSpec) -> None:
@@ -302,7 +321,7 @@ def _check_values(spec: SweepSpec, space: SearchSpace) -> TrainConfig:
 
 
 def _build(spec: SweepSpec, params: Mapping[str, Scalar], *, at: Location | None) -> TrainConfig:
-    plain = spec.plain_config(params, seed=spec.seeds[0])
+    plain = spec.plain_config(params, seed=spec.first_seed)
     try:
         config = TrainConfig.model_validate(plain)
     except ValidationError as error:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import CRITERIA, finite
 from sweeps.selection.choice import Selection, rank
-from sweeps.selection.finalists import finalists_of, settle
+from sweeps.selection.finalists import finalists_of, further_figures, unstable_finalists
 from sweeps.selection.guards import Guard
-from sweeps.selection.seeds import SeedGroup, seed_groups
 from sweeps.trial import TrialRecord
 
 USUAL_CANDIDATES = 3  # of a sweep with one seed, which has no finalists
@@ -40,8 +40,8 @@ def candidates_of(
 
     A finalist that collapsed or diverged with a further seed is left out, unless all did.
 
-    The figure that made a finalist flatters it. So where all of them were trained with the same further seeds the mean over
-    these counts; where one was not, they can only be compared by the seed of the search.
+    The figure that made a finalist flatters it. So the mean over the further seeds counts that all of them have finished; where
+    there is no such seed, they can only be compared by the seed of the search.
 
     Args:
         trials: records of one sweep, with their pool figures.
@@ -53,7 +53,7 @@ def candidates_of(
     Returns:
         Best first by the search's own figure.
     """
-    usual = spec.finalists if len(spec.seeds) > 1 else USUAL_CANDIDATES
+    usual = spec.finalists if spec.has_further_seeds else USUAL_CANDIDATES
     ranked = rank(trials, spec)
     picked = selection.picked
     metric = CRITERIA[selection.used]
@@ -62,30 +62,18 @@ def candidates_of(
         trial for trial in ranked if picked is not None and trial.number == picked.number and trial not in chosen
     ]
     guard = None if selection.used == "oracle" else Guard(trials)
-    verdict = settle(chosen, trials, metric=metric, collapsed=lambda trial: guard.collapse(trial) if guard else None)
-    unstable = {number for number, _ in verdict.unstable}
+    unstable = unstable_finalists(chosen, trials, lambda trial: guard.collapse(trial) if guard else None)
     shown = [trial for trial in chosen if trial.number not in unstable] or chosen
-    groups = {group.trial.number: group for group in seed_groups(trials, metric=metric)}
-    seeds = _common([groups.get(trial.number) for trial in shown])
+    figures = further_figures(shown, trials, metric)
+    seeds = tuple(sorted(set.intersection(*(set(figures.get(trial.number, {})) for trial in shown))))
     return [
         Candidate(
             trial=trial,
             own=trial.metrics[metric],
-            worth=_mean(groups[trial.number]) if seeds else trial.metrics[metric],
+            worth=fmean(figures[trial.number][seed] for seed in seeds) if seeds else trial.metrics[metric],
             seeds=seeds,
             is_picked=picked is not None and trial.number == picked.number,
         )
         for trial in shown
         if finite(trial.metrics, metric) is not None
     ]
-
-
-def _common(groups: Sequence[SeedGroup | None]) -> tuple[int, ...]:
-    """Return the further seeds of all, if they are the same for all."""
-    found = {group.seeds if group is not None and group.figure is not None else () for group in groups}
-    return found.pop() if len(found) == 1 else ()
-
-
-def _mean(group: SeedGroup) -> float:
-    assert group.figure is not None
-    return group.figure.mean

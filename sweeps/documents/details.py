@@ -37,7 +37,7 @@ def sweep_document(found: SweepDetails, *, oracle: bool = False) -> dict[str, An
         "sampler": spec.sampler.name,
         "scheduler": spec.scheduler.name,
         "seed": spec.seed,
-        "seeds": spec.seeds,
+        "seeds": spec.listed_seeds,
         "pick": selection_part(found.selection),
         "deployed": winner if shows else without_oracle(winner),
         "places": {what: str(place) for what, place in found.places().items()},

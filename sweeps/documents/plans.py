@@ -46,7 +46,7 @@ def check_document(
         "stops_early": pruning_rule(spec.build_scheduler(), spec.costs, objectives=spec.trained_objectives),
         "selection": spec.selection,
         "reads_target_labels": spec.selection == "oracle",
-        "seeds": spec.seeds,
+        "seeds": spec.listed_seeds,
         "notes": notes,
         "data_sets": data_sets,
     }

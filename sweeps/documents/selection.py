@@ -5,6 +5,7 @@ from typing import Any
 from sweeps.documents.figures import interval_part
 from sweeps.documents.parts import number_of
 from sweeps.selection.choice import Selection
+from sweeps.selection.seed_budget import Standing
 
 
 def selection_part(found: Selection) -> dict[str, Any]:
@@ -31,5 +32,25 @@ def selection_part(found: Selection) -> dict[str, Any]:
                 "holds": pair.holds,
             }
             for pair in found.comparisons
+        ],
+        "standing": _standing_part(found.standing),
+    }
+
+
+def _standing_part(found: Standing | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    rows = zip(found.finalists, found.known.counts, found.known.means, found.known.best, strict=True)
+    return {
+        "runs": found.runs,
+        "budget": found.budget.budget,
+        "probability": found.probability,
+        "confidence": found.budget.confidence,
+        "deviation": found.known.deviation,
+        "resolvable": found.known.resolvable(),
+        "default": found.default,
+        "gain": interval_part(found.gain),
+        "finalists": [
+            {"trial": number, "runs": runs, "expected": expected, "best": best} for number, runs, expected, best in rows
         ],
     }

@@ -61,10 +61,10 @@ def _configs(spec: SweepSpec) -> Iterator[TrainConfig]:
     space = spec.space
     for branch in space.branches():
         first = space.first(branch)
-        yield spec.train_config(first, seed=spec.seeds[0])
+        yield spec.train_config(first, seed=spec.first_seed)
         for item in space.parameters:
             if isinstance(item.distribution, Categorical) and item.path in first and item.path not in branch:
                 for value in item.distribution.choices[1:]:
-                    yield spec.train_config(first | {item.path: value}, seed=spec.seeds[0])
+                    yield spec.train_config(first | {item.path: value}, seed=spec.first_seed)
     for params in spec.references.values():
-        yield spec.train_config(params, seed=spec.seeds[0])
+        yield spec.train_config(params, seed=spec.first_seed)

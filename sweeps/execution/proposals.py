@@ -1,7 +1,7 @@
 """Which trial comes next: references, then proposals of the search, then finalists with further seeds."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,15 +14,17 @@ from sweeps.execution.predictions import compared
 from sweeps.execution.reuse import take_over
 from sweeps.execution.trials import Trials
 from sweeps.execution.warm_start import warm_start_of
+from sweeps.file.parts import SeedBudget
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
-from sweeps.metrics import is_doubtful
+from sweeps.metrics import CRITERIA, is_doubtful
 from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
 from sweeps.selection.causes import most_frequent_cause
-from sweeps.selection.choice import rank
-from sweeps.selection.finalists import finalists_of
+from sweeps.selection.choice import collapse_guard, rank, used_criterion
+from sweeps.selection.finalists import default_trial, finalists_of, unstable_finalists
 from sweeps.selection.guards import collapse
+from sweeps.selection.seed_budget import next_run, runs_of
 from sweeps.store import Store
 from sweeps.trial import TrialKind, TrialRecord, TrialState, code_of, trial_key
 
@@ -99,6 +101,7 @@ class Proposals:
         self._infeasible_in_a_row = 0
         self._is_search_over = False
         self._repeated: list[TrialRecord] | None = None
+        self._no_run_after: tuple[tuple[int, bool], ...] | None = None  # repetitions, and whether they had ended
         infeasible(spec, profiles)
         self._check_references()
         space = spec.space
@@ -146,7 +149,7 @@ class Proposals:
         for name, params in self._spec.references.items():
             if name not in known:
                 # A reference is named by a person, yet a constraint says what must not be trained at all.
-                return self._add(TrialKind.REFERENCE, params, seed=self._spec.seeds[0], name=name)
+                return self._add(TrialKind.REFERENCE, params, seed=self._spec.first_seed, name=name)
         return None
 
     def _proposal(self) -> Proposal | None:
@@ -164,7 +167,7 @@ class Proposals:
         if settled is not None and not all(_has_its_say(self._records[other]) for other in settled):
             return None
         params = self._search.ask(number, settled=settled)
-        proposal = self._add(TrialKind.SEARCH, params, seed=self._spec.seeds[0])
+        proposal = self._add(TrialKind.SEARCH, params, seed=self._spec.first_seed)
         is_infeasible = proposal.record.state is TrialState.INFEASIBLE
         self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if is_infeasible else 0
         return proposal
@@ -221,22 +224,60 @@ class Proposals:
         return None
 
     def _replicate(self) -> Proposal | None:
-        seeds = self._spec.seeds[1:]
         # A reference may be the source-only network that candidates are measured by, so it has a say in who the finalists are.
         is_open = any(record.kind is not TrialKind.REPLICATE for record in self._trials.unfinished)
-        if not seeds or is_open:
+        if not self._spec.has_further_seeds or is_open:
             return None
         if self._repeated is None:
             ranked = rank(self._compared(), self._spec)
             self._repeated = [*self._references_to_repeat(), *finalists_of(ranked, self._spec)]
+        found = self._next_seed() if self._spec.seed_budget is None else self._next_run(self._spec.seed_budget)
+        if found is None:
+            return None
+        number, seed = found
+        return self._add(TrialKind.REPLICATE, self._records[number].params, seed=seed, parent=number)
+
+    def _next_seed(self) -> tuple[int, int] | None:
+        """Return the next of the listed seeds that a finalist was not trained with, and the finalist before it."""
         known = {
             (record.parent, record.seed) for record in self._records.values() if record.kind is TrialKind.REPLICATE
         }
-        for seed in seeds:
-            for trial in self._repeated:
-                if (trial.number, seed) not in known:
-                    return self._add(TrialKind.REPLICATE, trial.params, seed=seed, parent=trial.number)
-        return None
+        wanted = ((trial.number, seed) for seed in self._spec.listed_seeds[1:] for trial in self._repeated or ())
+        return next((run for run in wanted if run not in known), None)
+
+    def _next_run(self, budget: SeedBudget) -> tuple[int, int] | None:
+        """Return the finalist, and the seed, of which the runs so far say that it is worth most to know."""
+        repeated = [record for record in self._trials.in_order if record.kind is TrialKind.REPLICATE]
+        known = tuple((record.number, record.state.is_finished) for record in repeated)
+        if self._no_run_after == known:
+            return None  # asked again while others run
+        found = self._decided_run(repeated, budget)
+        self._no_run_after = known if found is None else None
+        return found
+
+    def _decided_run(self, repeated: Sequence[TrialRecord], budget: SeedBudget) -> tuple[int, int] | None:
+        if sum(record.is_set_aside for record in repeated) >= budget.budget:
+            return None  # the machines fail whatever comes; `left_over` says so
+        finalists = self._repeated or []
+        if not finalists:
+            return None
+        trials = self._compared()
+        used = used_criterion(trials, self._spec)
+        runs = runs_of(trials, metric=CRITERIA[used])
+        if self._spec.sampler.reproducible:
+            settled = max(0, len(runs) - self._concurrency + 1)
+            if any(run.is_open for run in runs[:settled]):
+                return None
+            runs = [run if index < settled else run.unknown() for index, run in enumerate(runs)]
+        default = default_trial(trials, self._spec)
+        return next_run(
+            [trial.number for trial in finalists],
+            runs,
+            budget,
+            default=None if default is None else default.number,
+            given_up=unstable_finalists(finalists, trials, collapse_guard(trials, used)),
+            seed=self._spec.seed,
+        )
 
     def _references_to_repeat(self) -> list[TrialRecord]:
         """Return the references that are trained with the further seeds too: those that the search's own seed could train."""
@@ -294,7 +335,9 @@ class Proposals:
         record, points = taken or (record, [])
         self._ledger.add_trial(record, points=points, data=data, code=code)
         if kind is not TrialKind.REPLICATE:
-            self._repeated = None  # they follow from all others, which do not change any more once they have ended
+            self._repeated = self._no_run_after = (
+                None  # they follow from all others, which do not change any more once they have ended
+            )
         return Proposal(record, config)
 
     def _unless_dominated(self, record: TrialRecord) -> TrialRecord:

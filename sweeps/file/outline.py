@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from segda.config_problems import validated
+from sweeps.file.parts import SeedBudget
 from sweeps.file.space import Searched, SearchSpace
 
 
@@ -44,7 +45,17 @@ class Outline(_Part):
     repeat_references: bool = False
     finalists: int
     finalists_of_each: tuple[str, ...] = ()
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] | SeedBudget
+
+    @property
+    def listed_seeds(self) -> tuple[int, ...]:
+        """The training seeds that the file names."""
+        return (0,) if isinstance(self.seeds, SeedBudget) else self.seeds
+
+    @property
+    def seed_budget(self) -> SeedBudget | None:
+        """Further runs of the finalists that are decided one by one."""
+        return self.seeds if isinstance(self.seeds, SeedBudget) else None
 
     @cached_property
     def space(self) -> SearchSpace:

@@ -116,9 +116,14 @@ class SamplerConfig(Part):
         description="a trial depends on those `budget.concurrency` numbers before it and earlier, and waits for them: the same "
         "sweep then proposes and stops the same trials however fast they are",
     )
+    default: bool = Field(
+        default=True,
+        description="train first what would be trained without a search: every parameter has the value of `base` or its default, "
+        "or the nearest one that is searched; with a budget of seeds the report tells what the search gained over it",
+    )
     first: tuple[dict[str, Scalar], ...] = Field(
         (),
-        description="known-good points to train first: dotted path -> value of every searched parameter that exists there",
+        description="known-good points to train next: dotted path -> value of every searched parameter that exists there",
     )
     warm_start: tuple[str, ...] = Field(
         (),
@@ -143,6 +148,18 @@ class BudgetConfig(Part):
         description="value of the first objective at which the search ends; unset: it goes on",
     )
     concurrency: int = Field(default=1, ge=1, le=10_000, description="trials that run at the same time")
+
+
+class SeedBudget(Part):
+    """Further runs of the finalists, each of which goes where it helps most to tell the best one."""
+
+    budget: int = Field(ge=2, le=10**6, description="further runs of all finalists together, at most")
+    confidence: float = Field(
+        0.9,
+        gt=0.5,
+        lt=1,
+        description="they end before when a finalist is the best with this probability",
+    )
 
 
 def _gpus(value: Any) -> Any:

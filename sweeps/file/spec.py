@@ -13,9 +13,11 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    Discriminator,
     Field,
     PlainSerializer,
     SerializeAsAny,
+    Tag,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -36,6 +38,7 @@ from sweeps.file.parts import (
     Part,
     ResourcesConfig,
     SamplerConfig,
+    SeedBudget,
     TrackingConfig,
     constraint_of,
     selection_of,
@@ -103,6 +106,16 @@ def _raw_search(value: Any) -> Any:
     return {"choices": value} if isinstance(value, list | tuple) else value
 
 
+_Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=MOST_SEEDS)], ...],
+    Field(min_length=1, max_length=1000),
+]
+
+
+def _form_of_seeds(value: Any) -> str:
+    return "dict[budget]" if isinstance(value, Mapping | SeedBudget) else "list[seeds]"
+
+
 class SweepSpec(Part):
     """One sweep."""
 
@@ -142,12 +155,14 @@ class SweepSpec(Part):
     sampler: SamplerConfig = SamplerConfig()
     budget: BudgetConfig
     seed: int = Field(default=0, ge=0, le=MOST_SEEDS, description="seed of the search")
-    seeds: tuple[Annotated[int, Field(ge=0, le=MOST_SEEDS)], ...] = Field(
+    seeds: Annotated[
+        Annotated[_Seeds, Tag("list[seeds]")] | Annotated[SeedBudget, Tag("dict[budget]")],
+        Discriminator(_form_of_seeds),
+    ] = Field(
         (0,),
-        min_length=1,
-        max_length=1000,
         description="training seeds; the first one while searching, the further ones for the finalists: one of them gives a second "
-        "value, two or more a mean with an interval and a comparison of finalists",
+        "value, two or more a mean with an interval and a comparison of finalists. Or `{budget: 24}`: so many further runs of the "
+        "finalists, each with a seed of its own and of the finalist of which it tells most",
     )
     finalists: int = Field(
         default=1,
@@ -239,6 +254,26 @@ class SweepSpec(Part):
         return SearchSpace.from_search(self.search)
 
     @property
+    def first_seed(self) -> int:
+        """The training seed of the search, and of references."""
+        return 0 if isinstance(self.seeds, SeedBudget) else self.seeds[0]
+
+    @property
+    def listed_seeds(self) -> tuple[int, ...]:
+        """The training seeds that the file names: with a budget, that of the search alone."""
+        return (self.first_seed,) if isinstance(self.seeds, SeedBudget) else self.seeds
+
+    @property
+    def seed_budget(self) -> SeedBudget | None:
+        """Further runs of the finalists that are decided one by one; None with a list of seeds."""
+        return self.seeds if isinstance(self.seeds, SeedBudget) else None
+
+    @property
+    def has_further_seeds(self) -> bool:
+        """Whether finalists are trained again."""
+        return self.seed_budget is not None or len(self.listed_seeds) > 1
+
+    @property
     def costs(self) -> dict[str, Direction]:
         """Objectives that are efficiency metrics of the architecture -> which values are better."""
         return {item.metric: item.direction for item in self.objectives if item.metric in EFFICIENCY}
@@ -284,7 +319,7 @@ class SweepSpec(Part):
 
     def problem_with(self, params: Mapping[str, Scalar]) -> Problem | None:
         """Return the foremost reason why parameters make no training configuration, or None; see `train_config`."""
-        plain = self.plain_config(params, seed=self.seeds[0])
+        plain = self.plain_config(params, seed=self.first_seed)
         try:
             TrainConfig.model_validate(plain)
         except ValidationError as error:
@@ -357,7 +392,7 @@ class SweepSpec(Part):
         plain["base"] = without_places(plain["base"])
         if self.deploy is None:
             del plain["deploy"]  # sweeps that were begun before there was this field have no such key
-        plain["first_seed"] = self.seeds[0]
+        plain["first_seed"] = self.first_seed
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -38,4 +38,5 @@ def planned_trials(spec: "SweepSpec | Outline") -> TrialCounts:
     groups = spec.space.num_values(spec.finalists_of_each)
     finalists = search if groups is None else min(spec.finalists * groups, search)
     repeated = finalists + (len(spec.references) if spec.repeat_references else 0)
-    return TrialCounts(search, len(spec.references), repeated * (len(spec.seeds) - 1))
+    further = repeated * (len(spec.listed_seeds) - 1) if spec.seed_budget is None else spec.seed_budget.budget
+    return TrialCounts(search, len(spec.references), further)

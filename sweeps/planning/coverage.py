@@ -84,7 +84,7 @@ def heaviest(
     ]
     points += [Case(f"reference: {name}", dict(params), True) for name, params in spec.references.items()]
     for case in points:
-        config = spec.train_config(case.params, seed=spec.seeds[0])
+        config = spec.train_config(case.params, seed=spec.first_seed)
         architecture = Architecture.of(config, spec.deploy)
         if architecture in infeasible:  # a reference's; the others are left out above
             continue
@@ -126,7 +126,7 @@ def _candidates(
     feasible = []
     for architecture in architectures:
         params = _ordered(space, {**branch, **architecture, **{path: tried[0] for path, tried in values.items()}})
-        if Architecture.of(spec.train_config(params, seed=spec.seeds[0]), spec.deploy) not in infeasible:
+        if Architecture.of(spec.train_config(params, seed=spec.first_seed), spec.deploy) not in infeasible:
             feasible.append(architecture)
     if not feasible:
         return []
@@ -160,7 +160,7 @@ def _ordered(space: SearchSpace, params: Mapping[str, Scalar]) -> dict[str, Scal
 
 def _items(spec: SweepSpec, space: SearchSpace, params: Mapping[str, Scalar]) -> frozenset[tuple[str, str]]:
     """Return what a configuration covers: its architecture and its values, apart from real numbers."""
-    architecture = Architecture.of(spec.train_config(params, seed=spec.seeds[0]), spec.deploy)
+    architecture = Architecture.of(spec.train_config(params, seed=spec.first_seed), spec.deploy)
     return frozenset({("", str(architecture)), *((path, repr(value)) for path, value in _telling(space, params))})
 
 

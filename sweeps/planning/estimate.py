@@ -108,7 +108,7 @@ def estimate(
     references = {item.case.label: item.costs for item in tried if item.costs is not None and item.case.is_reference}
     if not searched:
         raise ConfigError(f"nothing can be estimated: all {len(tried)} branches fail")
-    config = spec.train_config(tried[0].case.params, seed=spec.seeds[0])
+    config = spec.train_config(tried[0].case.params, seed=spec.first_seed)
     counts = planned_trials(spec)
     full = fmean(_trial_seconds(costs, config, config.steps) for costs in searched)
     endings = spec.build_scheduler().endings()

@@ -35,7 +35,7 @@ def canary_of(spec: SweepSpec, case: Case, *, gpus: float, timed_steps: int = 2)
         timed_steps: fewest training steps to take the time of.
     """
     return CanaryTask(
-        config=spec.worker_config(spec.train_config(case.params, seed=spec.seeds[0]), gpus=gpus).model_dump(
+        config=spec.worker_config(spec.train_config(case.params, seed=spec.first_seed), gpus=gpus).model_dump(
             mode="json"
         ),
         threads=spec.resources.threads,

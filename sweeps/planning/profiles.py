@@ -116,7 +116,7 @@ class Profile:
 
 def sample_config(spec: SweepSpec) -> TrainConfig:
     """Return some training configuration out of a sweep's space, for what all its trials have in common."""
-    return spec.train_config(spec.space.first(next(spec.space.branches())), seed=spec.seeds[0])
+    return spec.train_config(spec.space.first(next(spec.space.branches())), seed=spec.first_seed)
 
 
 def reachable(spec: SweepSpec) -> list[Architecture]:
@@ -127,7 +127,7 @@ def reachable(spec: SweepSpec) -> list[Architecture]:
     """
     # Networks are all that differs: image size and precision are the same for all (`sweeps.file.fields.FIXED_FIELDS`).
     chosen = [*spec.space.covering(*NETWORK_PREFIXES), *spec.references.values()]
-    configs = [spec.train_config(params, seed=spec.seeds[0]) for params in chosen]
+    configs = [spec.train_config(params, seed=spec.first_seed) for params in chosen]
     return list(dict.fromkeys(Architecture.of(config, spec.deploy) for config in configs))
 
 

@@ -17,6 +17,7 @@ from sweeps.reports.status_table import header_lines
 from sweeps.reports.sweep_details import SweepDetails
 from sweeps.reports.table import Column, table_of
 from sweeps.reports.terminal_tables import terminal_table
+from sweeps.reports.text import seeds_text
 from sweeps.reports.trial_details import MetricHistory, TrialDetails
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def render_sweep(found: SweepDetails) -> RenderableType:
         "objectives": ", ".join(f"{item.direction} {item.metric}" for item in spec.objectives),
         "constraints": ", ".join(map(str, spec.constraints)) or "none",
         "search": f"{len(spec.search)} parameters by {spec.sampler.name}, scheduler {spec.scheduler.name}, seed {spec.seed}",
-        "training seeds": ", ".join(map(str, spec.seeds)),
+        "training seeds": seeds_text(spec),
         "selection": spec.selection + (": reads target labels" if spec.selection == "oracle" else ""),
         "pick": "none yet" if picked is None else f"trial {picked.number} ({settings_label(picked)})",
         "why": found.selection.reason,

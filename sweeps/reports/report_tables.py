@@ -15,7 +15,7 @@ from sweeps.reports.network_tables import (
     gaps_table,
 )
 from sweeps.reports.regions import region_rows, region_table
-from sweeps.reports.seed_tables import finalists_table, seeds_table
+from sweeps.reports.seed_tables import finalists_table, seeds_table, standing_table
 from sweeps.reports.standing_tables import standings_table
 from sweeps.reports.table import Column, Table, table_of
 from sweeps.reports.tables import methods_table, trials_table
@@ -58,6 +58,7 @@ def report_tables(view: SweepView) -> dict[str, Table]:
         "criteria": criteria_table(view.criteria, own=view.spec.selection).told(marks=marks, notes=[_CRITERIA_NOTE]),
         "seeds": seeds_table(view.seed_groups, criterion=used).told(marks=with_repetitions, picked=picked),
         "finalists": finalists_table(comparisons, criterion=used).told(marks=with_repetitions),
+        "standing": standing_table(view.selection.standing, criterion=used).told(marks=with_repetitions, picked=picked),
         "gaps": gaps_table(view.networks, source_only=view.source_only, upper_bound=view.upper_bound),
         "methods": methods_table(view.trials).told(marks=marks),
         "standings": standings_table(view.standings).told(marks=marks, picked=picked, notes=[_standings_note(view)]),

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from sweeps.metrics import CRITERIA, finite
 from sweeps.reports.columns import NUMBER, SOURCE, TARGET, interval_of, source, target
-from sweeps.reports.formats import LISTED, TRIAL, WHOLE, YES
+from sweeps.reports.formats import LISTED, PERCENT, TRIAL, WHOLE, YES
 from sweeps.reports.seed_formats import SPREAD, figure_format, figure_interval, figure_spread
 from sweeps.reports.table import Column, Table, table_of
+from sweeps.selection.seed_budget import Standing
 from sweeps.selection.seeds import Paired, SeedGroup
 
 _MEAN, _INTERVAL, _CHOSE = "mean ± std", "95 % interval", "search seed: optimistic"
@@ -20,6 +21,11 @@ FINALISTS_NOTE = (
     "What decided against each other finalist: differences with the same seed, without the search's own, by which the finalists "
     "were chosen. An advantage holds if it is there with each of two to four seeds; from five on, also if the interval lies above "
     "zero. A finalist replaces a better ranked one only by an advantage that holds; otherwise the rank of the search decides."
+)
+STANDING_NOTE = (
+    "What the further runs let one believe: the mean over seeds that is expected of each finalist, drawn towards that of all since "
+    "the best of several equals looks better than it is, and the probability that its mean is the largest. Each run went to a "
+    "finalist that may be the best and is hard to tell from another one (top-two Thompson sampling)."
 )
 
 
@@ -55,6 +61,34 @@ def seeds_table(groups: Iterable[SeedGroup], *, criterion: str) -> Table:
         ],
         notes=[SEEDS_NOTE],
         empty="No trial was trained with a second seed: no metric here has an interval.",
+    )
+
+
+def standing_table(standing: Standing | None, *, criterion: str) -> Table:
+    """Return which finalist is the best, as far as the runs of a budget tell.
+
+    Args:
+        standing: what they say; None: there is no such budget, or no run.
+        criterion: by which the sweep chose.
+    """
+    rows = [] if standing is None else range(len(standing.finalists))
+
+    def of(index: int) -> Standing:
+        assert standing is not None
+        return standing
+
+    return table_of(
+        rows,
+        [
+            (NUMBER, lambda index: of(index).finalists[index]),
+            (Column("n", "runs", WHOLE, note="with further seeds"), lambda index: of(index).known.counts[index]),
+            (
+                Column("mean", "expected", figure_format(criterion), note=f"{criterion}, mean over seeds"),
+                lambda index: of(index).known.means[index],
+            ),
+            (Column("best", "is the best", PERCENT, "%"), lambda index: of(index).known.best[index]),
+        ],
+        notes=[STANDING_NOTE],
     )
 
 

@@ -50,7 +50,7 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("training", f"{value_at(config, 'steps')} steps, batch {value_at(config, 'batch_size')} per domain"),
         ("budget", ", ".join(f"{name} {value}" for name, value in budget.items() if value is not None)),
         ("search", f"{chosen_sampler(spec, spec.space)}, seed {spec.seed}; scheduler {scheduler}"),
-        ("training seeds", f"{', '.join(str(seed) for seed in spec.seeds)}; {_repeated(spec)}"),
+        ("training seeds", f"{seeds_text(spec)}; {_repeated(spec)}"),
         ("device", view.device),
         ("precision", precision_text(view)),
         ("run by", "PyTorch, as trained" if spec.deploy is None else str(spec.deploy)),
@@ -58,6 +58,15 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("first trial started", date(min(started)) if started else "not yet"),
         ("last trial finished", date(max(finished)) if finished else "not yet"),
     ]
+
+
+def seeds_text(spec: SweepSpec) -> str:
+    """Return the training seeds of a sweep."""
+    listed = ", ".join(map(str, spec.listed_seeds))
+    budget = spec.seed_budget
+    if budget is None:
+        return listed
+    return f"{listed}, and up to {budget.budget} further runs until the best is known by {budget.confidence:.0%}"
 
 
 def _repeated(spec: SweepSpec) -> str:
@@ -84,7 +93,12 @@ def state_line(view: SweepView) -> str:
 def context_line(view: SweepView) -> str:
     """Return the conditions that every table shares."""
     chosen = "chosen with target labels (oracle)" if view.spec.selection == "oracle" else "chosen without target labels"
-    seeds = count(len(view.spec.seeds), "training seed")
+    budget = view.spec.seed_budget
+    seeds = (
+        count(len(view.spec.listed_seeds), "training seed")
+        if budget is None
+        else f"one training seed and up to {budget.budget} further runs"
+    )
     run_by = "" if view.spec.deploy is None else f", run by {view.spec.deploy}"
     return (
         f"mIoU and IoU in %; source: {view.source_split}; target: {view.target_split}, an oracle metric; "

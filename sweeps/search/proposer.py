@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from segda.errors import ConfigError
 from segda.tunable import Scalar
 from sweeps.file.auto import chosen_sampler
+from sweeps.file.default_point import default_point
 from sweeps.file.space import SearchSpace, identity
 from sweeps.file.spec import SweepSpec
 from sweeps.search.quasi_random import Identity, QuasiRandom
@@ -78,15 +79,16 @@ class Search:
         for record in trials:
             self.tell(record)
         taken = warm_start or WarmStart()
-        self._first = [*spec.sampler.first, *taken.first]
+        default = default_point(spec) if spec.sampler.default else None
+        self._first = [*([] if default is None else [default]), *spec.sampler.first, *taken.first]
         reported = (self._translator.reported(record) for record in taken.learned)
         self._earlier = [trial for trial in reported if trial is not None]
 
     def ask(self, number: int, *, settled: Collection[int] | None = None) -> dict[str, Scalar]:
         """Propose the parameters of a trial, and count it as running until its end is reported.
 
-        The points of `sampler.first` come first, then those of the warm start, then the sampler's. A finite space is searched
-        without repetition until every combination was proposed once.
+        The default configuration comes first, then the points of `sampler.first`, those of the warm start, and the sampler's. A
+        finite space is searched without repetition until every combination was proposed once.
 
         Args:
             number: the trial's number in the sweep.
@@ -100,8 +102,9 @@ class Search:
         others = sorted(index for index in self._trials if index < number or (settled is None and index != number))
         position = sum(index < number for index in others)
         used = {self._trials[index].mark for index in others}
-        if position < len(self._first):
-            params = dict(self._first[position])
+        first = next((point for point in self._first[position:] if identity(point) not in used), None)
+        if first is not None:
+            params = dict(first)
         elif self._sequence is not None:
             params = self._sequence.unused(used) or self._again(number)
         else:

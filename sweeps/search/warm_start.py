@@ -129,7 +129,7 @@ def _sort_out(
     reasons: Counter[str] = Counter()
     for trial in sorted(sweep.trials, key=lambda record: record.number):
         params = _params_here(space, trial)
-        config = None if params is None else spec.train_config(params, seed=spec.seeds[0])
+        config = None if params is None else spec.train_config(params, seed=spec.first_seed)
         if params is None or config is None or not _agrees(trial, params, config):
             reasons["outside of the search space"] += 1
             continue

@@ -30,6 +30,7 @@ from sweeps.selection.finalists import finalists_of, settle
 from sweeps.selection.guards import Guard
 from sweeps.selection.pool import pool_fault
 from sweeps.selection.reasons import choice_reason, nothing_reason
+from sweeps.selection.seed_budget import Standing
 from sweeps.selection.seeds import Paired
 from sweeps.trial import TrialRecord
 
@@ -49,6 +50,7 @@ class Selection:
         runner_up: the next best by rank, if any.
         comparisons: what decided against each other finalist, over the further seeds that both have.
         ranked: numbers of the candidates that qualify, best first by the search's own figure.
+        standing: with a budget of further runs, what these say of the finalists.
     """
 
     criterion: str
@@ -59,6 +61,7 @@ class Selection:
     runner_up: TrialRecord | None = None
     comparisons: tuple[Paired, ...] = ()
     ranked: tuple[int, ...] = ()
+    standing: Standing | None = None
 
 
 def criteria_of(spec: SweepSpec) -> list[str]:
@@ -111,8 +114,9 @@ def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | N
     verdict = settle(
         finalists_of(ranked, spec),
         records,
+        spec=spec,
         metric=metric,
-        collapsed=_guard(records, used),
+        collapsed=collapse_guard(records, used),
     )
     picked = verdict.picked
     reason = choice_reason(verdict, ranked, records, spec, criterion=used, metric=metric)
@@ -125,7 +129,18 @@ def select(trials: Iterable[TrialRecord], spec: SweepSpec, *, criterion: str | N
         next((trial for trial in ranked if trial is not picked), None),
         verdict.comparisons,
         tuple(trial.number for trial in ranked),
+        verdict.standing,
     )
+
+
+def used_criterion(trials: Iterable[TrialRecord], spec: SweepSpec) -> str:
+    """Return the criterion by which a sweep's finalists are chosen: its own, or what takes its place.
+
+    Args:
+        trials: records of one sweep, for `ensv` with their pool figures.
+        spec: the sweep.
+    """
+    return _used(list(trials), spec.selection)[0]
 
 
 def _used(trials: Sequence[TrialRecord], criterion: str) -> tuple[str, str | None]:
@@ -138,7 +153,7 @@ def _ranked(
     trials: Sequence[TrialRecord], spec: SweepSpec, criterion: str
 ) -> tuple[list[TrialRecord], tuple[tuple[int, str], ...]]:
     """Split the fully trained candidates into those that qualify, best first, and those that do not, with why."""
-    metric, collapsed = CRITERIA[criterion], _guard(trials, criterion)
+    metric, collapsed = CRITERIA[criterion], collapse_guard(trials, criterion)
     qualified: list[tuple[float, TrialRecord]] = []
     rejected: list[tuple[int, str]] = []
     for trial in sorted(trials, key=lambda trial: trial.number):
@@ -157,8 +172,15 @@ def _ranked(
     return [trial for _, trial in qualified], tuple(rejected)
 
 
-def _guard(trials: Iterable[TrialRecord], criterion: str) -> Callable[[TrialRecord], str | None]:
-    """Return what tells why a trial looks collapsed; one that did cannot hide from target labels, so the oracle needs no guard."""
+def collapse_guard(trials: Iterable[TrialRecord], criterion: str) -> Callable[[TrialRecord], str | None]:
+    """Return what tells why a trial looks collapsed, or None.
+
+    One that did cannot hide from target labels, so the oracle needs no guard.
+
+    Args:
+        trials: records of one sweep.
+        criterion: by which is chosen.
+    """
     return (lambda trial: None) if criterion == "oracle" else Guard(trials).collapse
 
 

@@ -5,19 +5,26 @@ holds over the seeds that both have finished (`seeds.advantage_holds`). The seed
 chosen by it, so the first one leads there by construction, and more by luck than the others. Costs do not count either: what
 they may be is for the sweep's constraints to say, and what they are worth for its objectives.
 
+With a budget of further runs in place of a list of seeds (`seed_budget.py`) finalists have different numbers of them, and the
+one that most probably is the best is used.
+
 A finalist that collapsed or diverged with a further seed gives way to those that did not, whatever its figures.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from segda.tunable import Scalar
 from sweeps.failures import FailureClass
+from sweeps.file.default_point import default_point
+from sweeps.file.space import identity
 from sweeps.file.spec import SweepSpec
 from sweeps.metrics import finite
+from sweeps.selection.analysis import is_candidate
+from sweeps.selection.seed_budget import Standing, runs_of, standing
 from sweeps.selection.seeds import Paired, paired, repetitions
-from sweeps.trial import TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,13 @@ class Verdict:
         comparisons: what decided against each other finalist, in the order of their ranks: the picked one's advantage if that
             holds, otherwise the comparison with the better ranked one that it could not replace.
         unstable: (trial number, why) of finalists that a further seed broke.
+        standing: what the runs of a budget say; None with a list of seeds, and as long as no run has ended.
     """
 
     picked: TrialRecord
     comparisons: tuple[Paired, ...]
     unstable: tuple[tuple[int, str], ...]
+    standing: Standing | None = None
 
 
 def finalists_of(ranked: Sequence[TrialRecord], spec: SweepSpec) -> list[TrialRecord]:
@@ -60,6 +69,7 @@ def settle(
     finalists: Sequence[TrialRecord],
     trials: Sequence[TrialRecord],
     *,
+    spec: SweepSpec,
     metric: str,
     collapsed: Callable[[TrialRecord], str | None],
 ) -> Verdict:
@@ -68,11 +78,14 @@ def settle(
     Args:
         finalists: best rank first, at least one.
         trials: all records of the sweep.
+        spec: the sweep.
         metric: figure to compare, larger is better.
         collapsed: tells why a trial must not be believed, or None.
     """
-    unstable = _unstable(finalists, trials, collapsed)
-    figures = _figures(finalists, trials, metric)
+    unstable = unstable_finalists(finalists, trials, collapsed)
+    if spec.seed_budget is not None:
+        return _most_probable(finalists, trials, unstable, spec=spec, metric=metric)
+    figures = further_figures(finalists, trials, metric)
     picked, *others = [trial for trial in finalists if trial.number not in unstable] or finalists
     stopped_by: dict[int, TrialRecord] = {}
     # Who takes the place has an advantage that holds over each one that had it before.
@@ -88,11 +101,48 @@ def settle(
     return Verdict(picked, tuple(comparisons), tuple(unstable.items()))
 
 
+def _most_probable(
+    finalists: Sequence[TrialRecord],
+    trials: Sequence[TrialRecord],
+    unstable: Mapping[int, str],
+    *,
+    spec: SweepSpec,
+    metric: str,
+) -> Verdict:
+    assert spec.seed_budget is not None
+    shown = [trial for trial in finalists if trial.number not in unstable] or list(finalists)
+    default = default_trial(trials, spec)
+    found = standing(
+        [trial.number for trial in shown],
+        runs_of(trials, metric=metric),
+        spec.seed_budget,
+        default=None if default is None else default.number,
+        seed=spec.seed,
+    )
+    picked = shown[0] if found is None else next(trial for trial in shown if trial.number == found.leader)
+    return Verdict(picked, (), tuple(unstable.items()), found)
+
+
+def default_trial(trials: Iterable[TrialRecord], spec: SweepSpec) -> TrialRecord | None:
+    """Return the trial of the configuration that nobody searched for; None if it was not trained in full.
+
+    Args:
+        trials: records of one sweep.
+        spec: the sweep.
+    """
+    wanted = default_point(spec)
+    if wanted is None:
+        return None
+    mark = identity(wanted)
+    found = (trial for trial in trials if trial.kind is TrialKind.SEARCH and identity(trial.params) == mark)
+    return next((trial for trial in found if is_candidate(trial)), None)
+
+
 def _repetitions(finalists: Sequence[TrialRecord], trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [other for trial in finalists for other in repetitions(trial.number, trials)]
 
 
-def _figures(
+def further_figures(
     finalists: Sequence[TrialRecord], trials: Sequence[TrialRecord], metric: str
 ) -> Mapping[int, Mapping[int, float]]:
     """Return finalist -> further seed -> figure, of trainings in full."""
@@ -104,11 +154,18 @@ def _figures(
     return figures
 
 
-def _unstable(
+def unstable_finalists(
     finalists: Sequence[TrialRecord],
     trials: Sequence[TrialRecord],
     collapsed: Callable[[TrialRecord], str | None],
 ) -> dict[int, str]:
+    """Return the finalists that a further seed broke: number -> with which and how.
+
+    Args:
+        finalists: any order.
+        trials: all records of the sweep.
+        collapsed: tells why a trial must not be believed, or None.
+    """
     found: dict[int, str] = {}
     for trial in _repetitions(finalists, trials):
         why = collapsed(trial) if trial.state is TrialState.COMPLETE else None

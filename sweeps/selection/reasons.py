@@ -6,6 +6,7 @@ from sweeps.file.spec import SweepSpec
 from sweeps.labels import method_label, short_params
 from sweeps.metrics import LARGEST_CLASS_SHARE, MISSING_CLASSES, finite, is_doubtful
 from sweeps.selection.finalists import Verdict
+from sweeps.selection.seed_budget import Standing
 from sweeps.selection.seeds import MIN_SEEDS, Paired, mean_interval, repetitions
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
@@ -66,6 +67,8 @@ def choice_reason(
         place = f"rank {ranked.index(picked) + 1} of {len(ranked)} candidates that qualify"
         sentences = [f"{name} is picked among the finalists; its {metric} is {figure}, {place}."]
     sentences += _seed_sentences(verdict, ranked, trials, metric)
+    if verdict.standing is not None:
+        sentences += _standing_sentences(verdict.standing, metric)
     sentences += _constraint_sentences(picked, spec)
     if picked is ranked[0] and len(ranked) > 1:
         runner_up = ranked[1]
@@ -135,6 +138,35 @@ def _seed_sentences(
     return sentences
 
 
+def _standing_sentences(standing: Standing, metric: str) -> list[str]:
+    """Say how sure the choice among the finalists is, what it could not have told, and what it is worth."""
+    if len(standing.finalists) == 1:
+        sentences = []
+    else:
+        spent = "the budget" if standing.runs >= standing.budget.budget else f"at most {standing.budget.budget}"
+        sentences = [
+            f"Of {len(standing.finalists)} finalists it is the best with probability {standing.probability:.0%} after "
+            f"{standing.runs} further runs ({spent}; {standing.budget.confidence:.0%} ends them)."
+        ]
+    known, resolvable = standing.known, standing.known.resolvable()
+    if known.deviation is not None:
+        sentences.append(f"The standard deviation over seeds is {shown_gap(metric, known.deviation)}.")
+    if resolvable is not None:
+        sentences.append(
+            f"Between the two most probable ones so many runs tell differences of {shown_gap(metric, resolvable)} from nothing."
+        )
+    gain = standing.gain
+    if gain is not None and gain.low is not None and gain.high is not None:
+        side = "ahead of" if gain.mean >= 0 else "behind"
+        sentences.append(
+            f"It is {shown_gap(metric, abs(gain.mean))} {side} the default configuration, trial {standing.default} (95 % interval "
+            f"{shown_gap(metric, gain.low)} to {shown_gap(metric, gain.high)})."
+        )
+    elif standing.default == standing.leader:
+        sentences.append("It is the default configuration: the search found nothing better.")
+    return sentences
+
+
 def _further_seeds(number: int) -> str:
     return f"{number} further seed{'s' if number > 1 else ''}"
 
@@ -165,12 +197,12 @@ def _pair_sentence(pair: Paired, picked: TrialRecord, metric: str, *, subject: s
 
 def too_few_seeds(spec: SweepSpec) -> str | None:
     """Return that finalists cannot be compared over so few seeds, or None if they can or there is one only."""
-    further = len(spec.seeds) - 1
+    further = len(spec.listed_seeds) - 1
     if (spec.finalists == 1 and not spec.finalists_of_each) or not 0 < further < MIN_SEEDS:
         return None
     return (
         f"A finalist replaces a better ranked one only by {MIN_SEEDS} seeds or more besides the search's own; with `seeds: "
-        f"{list(spec.seeds)}` the rank of the search decides among finalists."
+        f"{list(spec.listed_seeds)}` the rank of the search decides among finalists."
     )
 
 

@@ -72,7 +72,7 @@ def _plan(path: Path) -> None:
     assert cases(spec)
     search = Search(spec, spec.space, [])
     for number in range(3):
-        spec.train_config(search.ask(number), seed=spec.seeds[0])
+        spec.train_config(search.ask(number), seed=spec.first_seed)
     list(islice(spec.build_scheduler().rung_steps, 100))
 
 

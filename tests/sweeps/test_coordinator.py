@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from dataclasses import replace
 
 import fakes
@@ -16,6 +17,7 @@ from sweeps.execution.coordinator import Coordinator, Wait
 from sweeps.failures import POLICIES, FailureClass, Policy
 from sweeps.planning.machines import stated
 from sweeps.planning.profiles import reachable
+from sweeps.selection.choice import select
 from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 STARTED = {"event": "started", "worker": "node1:7", "device": "GPU 0"}
@@ -715,6 +717,56 @@ def test_the_best_trials_are_trained_again_with_the_other_seeds(coordinate, make
     assert len({record.key for record in ledger.trials("demo")}) == 5
 
 
+def test_further_runs_go_where_they_tell_most_and_a_new_driver_decides_as_the_one_before(coordinate, make_spec, ledger):
+    """The first two are close, the third is far off: it gets no second run."""
+    spec = make_spec(
+        seeds={"budget": 12, "confidence": 0.999}, finalists=3, budget={"trials": 4, "concurrency": 1}, reuse=False
+    )
+    coordinator = coordinate(spec)
+    for value in (0.3, 0.7, 0.69, 0.68):  # the default configuration is the first
+        complete(coordinator, coordinator.next_task(), value)
+
+    def train(task):
+        parent, seed = ledger.trial("demo", task.number).parent, task.config["seed"]
+        complete(coordinator, task, {0: 0.30, 1: 0.61, 2: 0.605, 3: 0.57}[parent] + (seed * 37 % 11 - 5) / 1000)
+
+    decided = []
+    while not isinstance(task := coordinator.next_task(), Wait):
+        decided.append((ledger.trial("demo", task.number).parent, task.config["seed"]))
+        if len(decided) % 2:
+            coordinator = coordinate(spec)  # its driver died before the run had ended
+            task = coordinator.next_task()
+            assert task.config["seed"] == decided[-1][1]
+        train(task)
+    assert task is Wait.DONE
+    assert decided[:5] == [(1, 1), (2, 1), (3, 1), (0, 1), (0, 2)]
+    counts = Counter(parent for parent, _ in decided)
+    assert counts[3] == 1
+    assert min(counts[1], counts[2]) >= 3
+    chosen = select(ledger.trials("demo"), spec)
+    assert (chosen.picked.number, chosen.standing.default) == (1, 0)
+    assert 0.28 < chosen.standing.gain.low < chosen.standing.gain.mean < chosen.standing.gain.high < 0.34
+    assert "Of 3 finalists it is the best with probability" in chosen.reason
+    assert "ahead of the default configuration, trial 0 (95 % interval" in chosen.reason
+
+
+def test_a_finalist_that_a_further_seed_broke_gets_no_more_runs(coordinate, make_spec, ledger):
+    spec = make_spec(seeds={"budget": 10, "confidence": 0.99}, finalists=2, budget={"trials": 3, "concurrency": 1})
+    coordinator = coordinate(spec)
+    for value in (0.3, 0.7, 0.69):
+        complete(coordinator, coordinator.next_task(), value)
+    while not isinstance(task := coordinator.next_task(), Wait):
+        parent = ledger.trial("demo", task.number).parent
+        if parent == 1:
+            coordinator.on_message(task.number, task.attempt, point(6, 0.9, **COLLAPSED))
+            assert coordinator.on_message(task.number, task.attempt, {"event": "finished"})
+        else:
+            complete(coordinator, task, 0.6)
+    repeated = Counter(trial.parent for trial in ledger.trials("demo") if trial.kind is TrialKind.REPLICATE)
+    assert repeated == {1: 1, 2: 1, 0: 2}
+    assert select(ledger.trials("demo"), spec).picked.number == 2
+
+
 def leave_prediction(store, ledger, number, classes):
     """Let a trial's folder have what its network predicts for the target."""
     folder = store.trial(ledger.trial("demo", number))
@@ -902,6 +954,8 @@ def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(
             sampler={"name": "tpe", "startup_trials": 2, "reproducible": True},
             scheduler=scheduler,
             budget={"trials": 8, "concurrency": 2},
+            finalists=3,
+            seeds={"budget": 9, "confidence": 0.99},
             reuse=False,
         )
         with Ledger.open(tmp_path / f"{name}.db") as own:
@@ -922,18 +976,23 @@ def test_a_reproducible_sweep_does_not_depend_on_who_is_faster(
                     continue
                 number = order(running)
                 task, step = running[number]
-                value = fakes.quality(spec.train_config(own.trial("demo", number).params, seed=0)) * (0.5 + step / 12)
+                luck = (task.config["seed"] * 7 + number) % 5 / 100
+                value = (
+                    fakes.quality(spec.train_config(own.trial("demo", number).params, seed=0)) * (0.5 + step / 12)
+                    + luck
+                )
                 stopped = coordinator.on_message(number, task.attempt, point(step + 1, value))
                 running[number][1] += 1
                 if not stopped and step + 1 == 6:
                     stopped = coordinator.on_message(number, task.attempt, {"event": "finished"})
                 if stopped:
                     del running[number]
-            return [(record.params, record.state, record.step) for record in own.trials("demo")]
+            return [(record.params, record.seed, record.state, record.step) for record in own.trials("demo")]
 
     older_first, newer_first = run("older", min), run("newer", max)
     assert older_first == newer_first
-    assert TrialState.PRUNED in {state for _, state, _ in older_first}
+    assert TrialState.PRUNED in {state for _, _, state, _ in older_first}
+    assert 3 < sum(seed > 0 for _, seed, _, _ in older_first) <= 9
 
 
 def test_a_reproducible_search_waits_for_a_trial_that_the_machines_failed_until_it_is_trained(

@@ -124,8 +124,10 @@ def test_a_first_point_outside_the_space_is_refused_at_its_line(refusal, point, 
 
 def test_more_first_points_than_trials_are_refused(refusal):
     points = [{"method.name": "source_only", "schedule.power": power} for power in (0.5, 0.6)]
-    text = refusal(search=CONDITIONAL, sampler={"first": points}, budget={"trials": 1})
+    text = refusal(search=CONDITIONAL, sampler={"first": points, "default": False}, budget={"trials": 1})
     assert "sampler.first: has 2 points and budget.trials is 1; raise that or name fewer points" in text
+    text = refusal(search=CONDITIONAL, sampler={"first": points}, budget={"trials": 2})
+    assert "has 2 points, the default configuration is one more (sampler.default) and budget.trials is 2" in text
 
 
 def test_a_first_point_listed_twice_is_refused(refusal):

@@ -3,10 +3,13 @@ import json
 import math
 from dataclasses import replace
 
+import fakes
 import pytest
 
+from segda.config import TrainConfig
 from segda.errors import ConfigError
 from sweeps.failures import POLICIES, FailureClass
+from sweeps.file.default_point import default_point
 from sweeps.file.space import identity
 from sweeps.search.proposer import MIN_TRIALS_FOR_IMPORTANCE, Search, objective_value
 from sweeps.trial import TrialKind, TrialRecord, TrialState
@@ -22,7 +25,7 @@ CONDITIONAL = {
 PLANE = {"optimizer.momentum": {"low": 0.0, "high": 0.9}, "schedule.power": {"low": 0.1, "high": 1.0}}
 FINITE = {"optimizer.name": ["sgd", "adam"], "batch_size": [2, 4, 8]}
 PARETO = [{"metric": MIOU, "direction": "maximize"}, {"metric": "macs", "direction": "minimize"}]
-TPE = {"name": "tpe", "startup_trials": 4}
+TPE = {"name": "tpe", "startup_trials": 4, "default": False}
 
 
 @pytest.fixture
@@ -507,11 +510,49 @@ def test_first_points_come_first_and_in_order_and_only_once(begin):
 
 def test_a_first_point_is_not_proposed_again_by_the_grid(begin):
     first = {"optimizer.name": "adam", "batch_size": 8}
-    spec, space = begin(FINITE, sampler={"name": "grid", "first": [first]})
+    spec, space = begin(FINITE, sampler={"name": "grid", "first": [first], "default": False})
     search = Search(spec, space, [])
     proposals = [search.ask(number) for number in range(6)]
     assert proposals[0] == first
     assert len({identity(params) for params in proposals}) == 6
+
+
+# What nobody searched for
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "qmc", "grid"])
+def test_the_default_configuration_comes_first_whoever_samples(begin, sampler):
+    spec, space = begin(FINITE, sampler={"name": sampler})
+    search = Search(spec, space, [])
+    assert search.ask(0) == {"optimizer.name": "sgd", "batch_size": 4}
+    assert len({identity(search.ask(number)) for number in range(1, 6)} | {identity(default_point(spec))}) == 6
+
+
+def test_what_base_says_is_the_default_and_what_lies_outside_is_drawn_to_the_nearest(begin):
+    base = fakes.plain_spec()["base"]
+    search = PLANE | {"batch_size": {"low": 2, "high": 6, "step": 2, "int": True}, "schedule.warmup_steps": [3, 0]}
+    spec, _ = begin(search, base=base | {"batch_size": 32, "optimizer": {"momentum": 0.25}})
+    assert default_point(spec) == {
+        "optimizer.momentum": 0.25,
+        "schedule.power": 0.9,
+        "batch_size": 6,
+        "schedule.warmup_steps": 0,
+    }
+
+
+def test_what_a_training_cannot_do_without_has_the_first_choice_for_its_default(begin):
+    base = {key: value for key, value in fakes.plain_spec()["base"].items() if key != "method"}
+    spec, space = begin(CONDITIONAL | {"method.name": ["adversarial", "source_only"]}, base=base)
+    point = default_point(spec)
+    assert point["method.name"] == "adversarial"
+    assert point["method.lambda_adv"] == TrainConfig.model_validate(spec.plain_config(point, seed=0)).method.lambda_adv
+    assert space.contains(point)
+
+
+def test_a_sweep_that_was_begun_without_it_goes_on_with_what_was_to_come(begin):
+    points = [{"optimizer.momentum": 0.5, "schedule.power": 0.25}, {"optimizer.momentum": 0.125, "schedule.power": 1.0}]
+    spec, space = begin(PLANE, sampler={"name": "tpe", "first": points})
+    assert Search(spec, space, [trial(0, points[0], miou=0.5)]).ask(1) == points[1]
 
 
 # Proposals that do not depend on timing

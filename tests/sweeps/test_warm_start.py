@@ -19,7 +19,7 @@ MIOU = "source/val/miou"
 PLANE = {"optimizer.momentum": {"low": 0.0, "high": 0.9}, "schedule.power": {"low": 0.1, "high": 1.0}}
 FINITE = {"optimizer.name": ["sgd", "adam"], "batch_size": [2, 4, 8]}
 PARETO = [{"metric": MIOU, "direction": "maximize"}, {"metric": "macs", "direction": "minimize"}]
-TPE = {"name": "tpe", "startup_trials": 4, "warm_start": ["earlier"]}
+TPE = {"name": "tpe", "startup_trials": 4, "default": False, "warm_start": ["earlier"]}
 BASE = fakes.plain_spec()["base"]
 
 
