@@ -5,9 +5,9 @@
     python benchmarks/kill_test.py --scheduler mo_asha     trials stop early in two objectives; two networks
 
 Real parts throughout: the `sweeps` command, training of segda on procedural scenes, a Ray of two nodes on this machine, an MLflow
-server, the ledger's database. SIGKILL hits at random moments: the driver, a trial's worker, a worker in the middle of a round of
-pseudo-labels, the MLflow server, the raylet of the second node; PostgreSQL is shut down immediately. All are started again after
-some seconds, the driver with `sweeps resume`.
+server, the ledger's database; finalists are repeated under a budget of seeds. SIGKILL hits at random moments: the driver, a trial's
+worker, a worker in the middle of a round of pseudo-labels, the MLflow server, the raylet of the second node; PostgreSQL is shut
+down immediately. All are started again after some seconds, the driver with `sweeps resume`.
 
 At the end: no trial lost, no run of MLflow twice, `sweeps audit` finds nothing wrong, and on a processor the final table is, bit
 for bit, the table of the same sweep with the same seed that nobody disturbed (`sampler.reproducible`; times are left out).
@@ -95,7 +95,8 @@ def sweep_file(folder: Path, *, trials: int, steps: int, seed: int, scheduler: s
         "sampler": {"name": "tpe", "startup_trials": 4, "reproducible": True},
         "budget": {"trials": trials, "concurrency": 2},
         "seed": seed,
-        "seeds": [0, 1],
+        "seeds": {"budget": 6, "confidence": 0.99},
+        "finalists": 2,
     }
     if len(objectives) > 1:
         plain["search"]["model.name"] = ["bisenet_v1", "fast_scnn"]  # type: ignore[index]

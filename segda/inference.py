@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segda.datasets.cache import DecodedSplit
@@ -68,6 +70,7 @@ def score_split(
     batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
     observe: Callable[[SegmentationOutput, Tensor], None] | None = None,
+    each: Callable[[NDArray[np.int64]], None] | None = None,
 ) -> SegmentationMetrics:
     """Score a segmenter on a labelled split from one accumulated confusion matrix.
 
@@ -81,6 +84,7 @@ def score_split(
         batch_size: images at once.
         progress: called with the number of images of each finished batch.
         observe: called with what the segmenter says of each batch, and its label, on the device.
+        each: called with the confusion matrix of each image, int64 [C, C], in order.
 
     Returns:
         The scores.
@@ -94,7 +98,15 @@ def score_split(
     for batch, output in outputs(segmenter, split, device=device, dtype=dtype, batch_size=batch_size):
         assert batch.label is not None
         label = batch.label.to(device, non_blocking=True)
-        matrix.update(output.logits.max(1).indices, label)
+        predicted = output.logits.max(1).indices
+        if each is None:
+            matrix.update(predicted, label)
+        else:
+            for one, given in zip(predicted, label, strict=True):
+                alone = ConfusionMatrix(num_classes, device=device)
+                alone.update(one, given)
+                matrix.merge(alone)
+                each(alone.counts.cpu().numpy())
         if observe is not None:
             observe(output, label)
         if progress is not None:

@@ -1,12 +1,14 @@
 """What a run is told about itself: scores during training, and the record that it leaves at the end."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -15,6 +17,13 @@ from segda.datasets import DATASETS
 from segda.datasets.cache import DecodedSplit
 from segda.datasets.statistics import class_counts, rarest_half
 from segda.files import write_json
+from segda.image_confusions import (
+    ORACLE_CONFUSIONS,
+    SOURCE_CONFUSIONS,
+    ImageConfusions,
+    identity_of_images,
+    write_image_confusions,
+)
 from segda.inference import outputs, predictions, score_split
 from segda.methods import Method
 from segda.metrics import SegmentationMetrics, mean_iou
@@ -76,7 +85,7 @@ class Scorer:
     def final(
         self, folder: Path, *, step: int, seconds: float, pruning: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, float]:
-        """Return all scores, and write `result.json`, the prediction on the target and the pictures of examples.
+        """Return all scores, and write `result.json`, and files of predictions, of confusions by image and of example pictures.
 
         Args:
             folder: the run folder.
@@ -88,11 +97,13 @@ class Scorer:
             Metric name -> value.
         """
         sample = PixelSample(len(self.splits.source_val), **SOURCE_SAMPLE)
-        scored = {"source/val": self._evaluate(self.splits.source_val, sample.add)}
+        with self._keeping(self.splits.source_val, folder / SOURCE_CONFUSIONS) as each:
+            scored = {"source/val": self._evaluate(self.splits.source_val, sample.add, each)}
         if self.splits.source_test is not None:
             scored["source/test"] = self._evaluate(self.splits.source_test)
         if self.splits.oracle is not None:
-            scored["oracle/target"] = self._evaluate(self.splits.oracle)
+            with self._keeping(self.splits.oracle, folder / ORACLE_CONFUSIONS) as each:
+                scored["oracle/target"] = self._evaluate(self.splits.oracle, each=each)
         evidence, figures = self._look_at(self.splits.target, sample, scored["source/val"])
         figures["target/transport_accuracy"] = transport_alarm(evidence)
         kept = kept_prediction(evidence, self.splits.target, classes=self.dataset.classes)
@@ -111,8 +122,21 @@ class Scorer:
         counts = class_counts(self.splits.source, num_classes=self.num_classes)
         return frozenset(rarest_half(counts, unscored=self.config.data.unscored))
 
+    @contextmanager
+    def _keeping(self, split: DecodedSplit, path: Path) -> Iterator[Callable[[NDArray[np.int64]], None]]:
+        """Write what is called with the confusion matrix of each image of a split to a file at the end."""
+        found: list[NDArray[np.int64]] = []
+        yield found.append
+        height, width = split.images.shape[1:3]
+        identity = identity_of_images(fingerprint=split.fingerprint, size=(height, width), classes=self.dataset.classes)
+        unscored = tuple(sorted(self.config.data.unscored))
+        write_image_confusions(path, ImageConfusions(np.stack(found).astype(np.int32), unscored, identity))
+
     def _evaluate(
-        self, split: DecodedSplit, observe: Callable[[SegmentationOutput, Tensor], None] | None = None
+        self,
+        split: DecodedSplit,
+        observe: Callable[[SegmentationOutput, Tensor], None] | None = None,
+        each: Callable[[NDArray[np.int64]], None] | None = None,
     ) -> SegmentationMetrics:
         return score_split(
             self.method.segmenter,
@@ -122,6 +146,7 @@ class Scorer:
             device=self.device,
             dtype=self.dtype,
             observe=observe,
+            each=each,
         )
 
     def _metrics(self, scored: Mapping[str, SegmentationMetrics]) -> dict[str, float]:

@@ -4,6 +4,7 @@ What is made from target labels, or by whom it would have picked, stands under `
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from segda.documents import document, utc
@@ -133,7 +134,12 @@ def _criterion(row: CriterionRow) -> dict[str, Any]:
         "trial": number_of(row.picked),
         "value": row.figure,
         "source_miou": row.source_miou,
+        "corrected": _worth(row),
     }
+
+
+def _worth(row: CriterionRow) -> dict[str, Any] | None:
+    return None if row.worth is None else asdict(row.worth)
 
 
 def _front(view: SweepView, metric: str, cost: str) -> dict[str, Any]:
@@ -148,6 +154,7 @@ def _oracle(view: SweepView) -> dict[str, Any]:
                 "criterion": row.criterion,
                 "trial": number_of(row.picked),
                 "target_miou": row.target_miou,
+                "corrected": _worth(row) if row.criterion == _ORACLE else None,
                 "regret": row.regret,
                 "rank_correlation": row.told and row.told.value,
                 "rank_correlation_interval": row.told and row.told.interval,

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from sweeps.labels import method_label
 from sweeps.metrics import CRITERIA, SOURCE_MIOU, TARGET_MIOU, finite
 from sweeps.reports.columns import NUMBER, SOURCE, TARGET
-from sweeps.reports.formats import BETWEEN, HUNDREDTHS, PERCENT, WHOLE, YES
+from sweeps.reports.formats import BETWEEN, HUNDREDTHS, PERCENT, PERCENTS, WHOLE, YES
 from sweeps.reports.seed_formats import SCORE
 from sweeps.reports.table import PICKED, Column, Table, table_of
 from sweeps.selection.analysis import RankCorrelation, rank_correlation
 from sweeps.selection.choice import Selection
+from sweeps.selection.winners_curse import Corrected
 from sweeps.trial import TrialRecord
 
 
@@ -29,6 +30,7 @@ class CriterionRow:
             both with the search's seed (oracle); None where either is missing, and of a choice that could not have been picked.
         correlation: rank correlation of its figure with target mean IoU over the candidates that qualify (oracle); None where there
             are fewer than three.
+        worth: the figure with the choice taken into account; None where it was not made from confusions of images.
     """
 
     criterion: str
@@ -39,6 +41,7 @@ class CriterionRow:
     target_miou: float | None
     regret: float | None
     correlation: RankCorrelation | None
+    worth: Corrected | None = None
 
     @property
     def told(self) -> RankCorrelation | None:
@@ -51,7 +54,11 @@ class CriterionRow:
         return None if self.correlation is None or self.correlation.is_told_from_none else self.correlation.needed
 
 
-def criterion_rows(trials: Sequence[TrialRecord], choices: Mapping[str, Selection]) -> list[CriterionRow]:
+def criterion_rows(
+    trials: Sequence[TrialRecord],
+    choices: Mapping[str, Selection],
+    worth: Mapping[str, Corrected | None] | None = None,
+) -> list[CriterionRow]:
     """Return what each criterion's choice loses against the best that could have been picked in its place.
 
     Those are the candidates that keep the sweep's constraints and that no guard rejects. The oracle knows no guard: it may pick
@@ -60,6 +67,7 @@ def criterion_rows(trials: Sequence[TrialRecord], choices: Mapping[str, Selectio
     Args:
         trials: records of one sweep.
         choices: criterion -> its choice, that of source validation among them, which every candidate has a figure for.
+        worth: criterion -> what its best candidate is worth, where that is known.
     """
     could_be = frozenset(choices["source_validation"].ranked)
     figures = [finite(trial.metrics, TARGET_MIOU) for trial in trials if trial.number in could_be]
@@ -82,6 +90,7 @@ def criterion_rows(trials: Sequence[TrialRecord], choices: Mapping[str, Selectio
                 correlation=None
                 if criterion == "oracle"
                 else rank_correlation(eligible, metric=metric, against=TARGET_MIOU),
+                worth=(worth or {}).get(criterion),
             )
         )
     return rows
@@ -109,6 +118,11 @@ def criteria_table(rows: Iterable[CriterionRow], *, own: str) -> Table:
             (
                 Column("value", "its value", SCORE),
                 lambda row: None if row.figure is None else (row.used, row.figure),
+            ),
+            (Column("worth", "corrected", PERCENT, "%"), lambda row: row.worth and row.worth.value),
+            (
+                Column("worth_interval", "95 % of draws", PERCENTS, "%"),
+                lambda row: row.worth and (row.worth.low, row.worth.high),
             ),
             (SOURCE, lambda row: row.source_miou),
             (TARGET, lambda row: row.target_miou),

@@ -103,6 +103,7 @@ PERCENT = Format(percent)
 FIGURE = in_units(1.0)
 HUNDREDTHS = Format(lambda value: f"{value:.2f}")
 BETWEEN = Format(lambda ends: f"{ends[0]:.2f} to {ends[1]:.2f}", order=lambda ends: ends[0])
+PERCENTS = Format(lambda ends: f"{percent(ends[0])} to {percent(ends[1])}", order=lambda ends: ends[0])
 DURATION = Format(duration)
 DATE = Format(date, "name")
 SIZE = Format(lambda size: f"{size[0]} x {size[1]}", "name")  # height and width

@@ -33,6 +33,7 @@ class PickGuide:
 
     Attributes:
         worth: what it is worth on the target; None where nobody labelled that.
+        corrected: what the figure that chose it is worth with the choice taken into account; None where that is not known.
         passed_over: which better trials a rule has kept from being picked, and which rule, in sentences.
         checkpoint: the file with its weights; None where no such file is at hand.
         commands: what a command is for -> the command, to be copied. Paths are absolute.
@@ -40,6 +41,7 @@ class PickGuide:
     """
 
     worth: str | None
+    corrected: str | None
     passed_over: tuple[str, ...]
     checkpoint: Path | None
     commands: dict[str, str]
@@ -59,7 +61,7 @@ def pick_guide(view: SweepView) -> PickGuide | None:
     checkpoint = folder / CHECKPOINT if folder is not None and (folder / CHECKPOINT).is_file() else None
     commands = {} if checkpoint is None else _commands(view, trial, checkpoint)
     next_steps = tuple(_next_steps(view, trial))
-    return PickGuide(worth_line(view), tuple(passed_over(view)), checkpoint, commands, next_steps)
+    return PickGuide(worth_line(view), corrected_line(view), tuple(passed_over(view)), checkpoint, commands, next_steps)
 
 
 def worth_line(view: SweepView) -> str | None:
@@ -94,6 +96,25 @@ def worth_line(view: SweepView) -> str | None:
         parts.append(f"{share:.0%} of the way to {_name(view.upper_bound)}, which had target labels")
     read = "" if view.spec.selection == "oracle" else "; target labels tell this and chose nothing"
     return f"{', '.join(parts)} ({how}{read})"
+
+
+def corrected_line(view: SweepView) -> str | None:
+    """Return what the figure by which the sweep chose is worth on images that did not choose.
+
+    Args:
+        view: the sweep.
+
+    Returns:
+        None where the sweep's criterion is no mean IoU over labelled images, or too few of them are known.
+    """
+    found = view.criterion.worth
+    if found is None or view.criterion.used != view.criterion.criterion:
+        return None
+    return (
+        f"The best of {found.candidates} candidates by {found.images} images has {percent(found.naive)} % "
+        f"{CRITERIA[view.criterion.used]} on them, which flatters it: on images that did not choose it is worth "
+        f"{percent(found.value)} % (95 % of the draws from {percent(found.low)} to {percent(found.high)})."
+    )
 
 
 def passed_over(view: SweepView) -> Iterator[str]:

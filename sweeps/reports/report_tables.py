@@ -34,7 +34,10 @@ _CRITERIA_NOTE = (
     "Rank correlation (Spearman) of the criterion's value with target mIoU over the candidates that qualify, with its 95 % "
     "interval by Fisher's z; over fewer than ten it says nothing. Needed: how many candidates would tell one as large from "
     "none, where these do not. All of this reads target labels: it is here to be read, and steers nothing. Values are scores,"
-    " or mIoU in %. Source validation is mean IoU; entropy, im (information maximization), bnm (batch nuclear norm), snd (soft "
+    " or mIoU in %. Corrected: what the best by that mean IoU is worth on images that did not choose it (bootstrap over images, "
+    "the choice repeated in each draw); its value on the images that chose it is too high, the more so the more candidates there "
+    "were. "
+    "Source validation is mean IoU; entropy, im (information maximization), bnm (batch nuclear norm), snd (soft "
     "neighborhood density) and soft_iou score predictions on unlabelled target images, atc and dev estimate from labelled "
     "source images how right they are, ensv is agreement with the majority of the candidates; higher is better."
 )

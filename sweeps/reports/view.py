@@ -13,8 +13,9 @@ from typing import Any
 from segda.datasets import DATASETS
 from segda.discriminator_health import ACCURACIES, discriminator_trouble
 from segda.errors import SegdaError
+from segda.image_confusions import ORACLE_CONFUSIONS, SOURCE_CONFUSIONS
 from sweeps.checks.makers import stored_spec
-from sweeps.execution.predictions import compared
+from sweeps.execution.predictions import compared, corrected_best
 from sweeps.execution.remote import fetch
 from sweeps.execution.remote_folder import StorageError
 from sweeps.file.spec import SweepSpec
@@ -152,7 +153,11 @@ class SweepView:
         choices = {
             criterion: select(self.trials, self.spec, criterion=criterion) for criterion in criteria_of(self.spec)
         }
-        return criterion_rows(self.trials, choices)
+        worth = {
+            criterion: corrected_best(choices[criterion].ranked, self.folders, name, seed=self.spec.seed)
+            for criterion, name in (("source_validation", SOURCE_CONFUSIONS), ("oracle", ORACLE_CONFUSIONS))
+        }
+        return criterion_rows(self.trials, choices, worth)
 
     @cached_property
     def criterion(self) -> CriterionRow:

@@ -16,6 +16,7 @@ from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.errors import DamagedCheckpointError, TrainingDivergedError, WeightsError
 from segda.files import claiming
+from segda.image_confusions import ORACLE_CONFUSIONS, SOURCE_CONFUSIONS, read_image_confusions
 from segda.splits import data_fingerprint
 from segda.training import train
 
@@ -97,6 +98,8 @@ def test_a_finished_run_leaves_a_complete_folder(finished):
         "examples_source.png",
         "examples_target.png",
         "target_prediction.npz",
+        "source_confusions.npz",
+        "oracle_confusions.npz",
     }
     result = json.loads((folder / "result.json").read_text())
     assert result["splits"]["oracle/target"]["miou"] == reports[-1][1]["oracle/target/miou"]
@@ -104,6 +107,16 @@ def test_a_finished_run_leaves_a_complete_folder(finished):
     assert result["uses_target_labels"] is False
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
+
+
+@pytest.mark.parametrize(("split", "name"), [("source/val", SOURCE_CONFUSIONS), ("oracle/target", ORACLE_CONFUSIONS)])
+def test_confusions_of_images_add_up_to_that_of_the_split(finished, split, name):
+    folder, _, _ = finished
+    expected = json.loads((folder / "result.json").read_text())["splits"][split]
+    kept = read_image_confusions(folder / name)
+    assert len(kept.counts) == expected["num_images"]
+    assert kept.counts.sum(axis=0).tolist() == expected["confusion"]
+    assert (folder / name).stat().st_size < 20_000
 
 
 def test_the_confusion_matrix_of_the_result_gives_its_miou(finished):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from segda.config_problems import LocatedError
 from segda.errors import ConfigError
+from segda.image_confusions import SOURCE_CONFUSIONS, ImageConfusions, write_image_confusions
 from segda.target_prediction import TARGET_PREDICTION, TargetPrediction, write_target_prediction
 from sweeps.failures import FailureClass
 from sweeps.ledger.lease import Lease
@@ -396,6 +397,28 @@ def test_a_sweep_that_chooses_by_agreement_shows_its_regret_beside_that_of_sourc
     assert "**Trial 3.**" in text
     # Figures that follow from the other trials are no change of the ledger.
     assert report_problems(paths.html, ledger.trials("demo"), may_be_older=False) == []
+
+
+def test_the_figure_of_the_best_is_told_with_the_choice_taken_into_account(ledger, store, make_spec, begun, caplog):
+    begun(make_spec(selection="source_validation"))
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        one = trial(number, 0.6 - number / 1000)
+        ledger.add_trial(one)
+        store.trial(one).mkdir(parents=True)
+        right = generator.integers(60, 100, 20)
+        counts = np.zeros((20, 2, 2), dtype=np.int32)
+        counts[:, 0, 0], counts[:, 0, 1], counts[:, 1, 1] = right, 100 - right, 100
+        images = "others" if number == 3 else "same"
+        write_image_confusions(store.trial(one) / SOURCE_CONFUSIONS, ImageConfusions(counts, (), images))
+    (store.trial(one) / SOURCE_CONFUSIONS).write_bytes(b"nothing")
+    text = write_report(ledger, store, "demo").markdown.read_text(encoding="utf-8")
+    row = criterion_row(text, "source_validation")
+    low, high = map(float, row["95 % of draws %"].split(" to "))
+    assert low < float(row["corrected %"]) < high
+    assert re.search(r"best of 3 candidates by 20 images has [\d.]+ % source/val/miou on them, which flatters it", text)
+    assert "trial 4 has no say in what the best is worth" in caplog.text
+    assert criterion_row(text, "oracle")["corrected %"] == "–"
 
 
 def test_what_chose_in_place_of_agreement_is_said_where_half_of_the_candidates_have_collapsed(
