@@ -5,7 +5,8 @@
 Every combination of a small real task is trained once, with `segda.train`: procedural rural scenes to urban ones at 64 x 64 pixels,
 120 steps, nine real-time networks over the learning rate. Their learning curves and MACs are the table. Then
 `sweeps` searches it again and again with its own coordinator, ledger and schedulers; instead of training, a trial reports what the
-table says, at times that a simulated clock gives it: a step takes as long as it took when the table was trained.
+table says, at times that a simulated clock gives it: a step takes as long as it took when the table was trained, in the median over
+the trainings of its network.
 
 Objectives are the mean IoU on validation images of the source and MACs. What a search is worth is the hypervolume of the front of
 its completed trials, by their values at the end of training, from a reference point that the table gives: the largest MACs and the
@@ -21,6 +22,7 @@ import heapq
 import random
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +119,7 @@ def spec_of(root: Path, *, steps: int, **changes: Any) -> SweepSpec:
 
 
 def with_macs(curves: list[dict[str, Any]], *, steps: int) -> list[dict[str, Any]]:
-    """Return the table with what each network costs."""
+    """Return the table with what each network costs, in MACs and in seconds."""
     spec = spec_of(Path("scenes"), steps=steps)
     classes = len(DATASETS["scenes"].classes)
 
@@ -126,7 +128,15 @@ def with_macs(curves: list[dict[str, Any]], *, steps: int) -> list[dict[str, Any
         model = spec.train_config({"model.name": name, "optimizer.lr": 0.001}, seed=0).model
         return count_macs(build_segmenter(model, num_classes=classes, pretrained=False), input_shape=(1, 3, 64, 64))
 
-    return [{**curve, "macs": macs(curve["params"]["model.name"])} for curve in curves]
+    times: dict[str, list[float]] = defaultdict(list)
+    for curve in curves:
+        times[curve["params"]["model.name"]].append(float(curve["seconds"]))
+    # What a network takes is the median over its trainings: others may have computed on the machine during some.
+    names = [curve["params"]["model.name"] for curve in curves]
+    return [
+        {**curve, "macs": macs(name), "seconds": statistics.median(times[name])}
+        for curve, name in zip(curves, names, strict=True)
+    ]
 
 
 def end_of(curve: Mapping[str, Any]) -> Point:
