@@ -7,8 +7,10 @@ from segda.config_problems import LocatedError, Location
 from segda.errors import ConfigError
 from segda.gradients import images_at_once
 from segda.tunable import Scalar
+from sweeps.file.prices import PROCESSOR, Prices, gpu_text, prices_of
 from sweeps.file.space import Categorical, SearchSpace
 from sweeps.file.spec import SweepSpec
+from sweeps.ledger.records import Device
 from sweeps.paths import value_at
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
@@ -34,6 +36,7 @@ def check_resources(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) ->
     _check_device(spec, sample)
     if spec.budget.gpu_hours is not None and not spec.resources.num_gpus:
         raise LocatedError(("budget", "gpu_hours"), "has no effect with resources.gpus 0; use hours, or leave it out")
+    _check_prices(spec)
     for where, batch_size in _batch_sizes(spec, space):
         config = TrainConfig.model_validate(sample.model_dump() | {_BATCH: batch_size})
         try:
@@ -64,6 +67,44 @@ def _check_device(spec: SweepSpec, sample: TrainConfig) -> None:
     if sample.precision == "fp16" and not gpus:
         raise LocatedError(
             ("base", "precision"), "fp16 needs a GPU, and resources.gpus is 0; set that, or use bf16, fp32 or auto"
+        )
+
+
+def _check_prices(spec: SweepSpec) -> None:
+    budget = spec.budget
+    if not budget.price_per_hour:
+        for field in ("cost", "currency"):
+            if getattr(budget, field) is not None:
+                raise LocatedError(
+                    ("budget", field), "needs prices; add e.g. `price_per_hour: {A100: 2.5, cpu: 0.1}` under budget"
+                )
+        return
+    prices = Prices(budget.price_per_hour, tuple(spec.resources.custom))
+    # Which GPU it will be shows where trials run (`check_price`); that it is none, or one of them, is known here.
+    if not spec.resources.num_gpus and prices.of(PROCESSOR) is None:
+        raise LocatedError(
+            ("budget", "price_per_hour"),
+            f"has no price for {PROCESSOR}, on which all trials compute (resources.gpus is 0); add e.g. `{PROCESSOR}: 0.1`",
+        )
+    if spec.resources.num_gpus and all(name.lower() == PROCESSOR for name in budget.price_per_hour):
+        raise LocatedError(
+            ("budget", "price_per_hour"), "has no price for a GPU, on which all trials compute; add e.g. `A100: 2.5`"
+        )
+
+
+def check_price(spec: SweepSpec, device: Device) -> None:
+    """Refuse a sweep with prices of which none is that of the device where its trials compute.
+
+    Raises:
+        ConfigError: names the device.
+    """
+    prices = prices_of(spec, gpus=0.0)
+    on_processor = device.kind == "cpu"
+    if prices is not None and prices.of(PROCESSOR if on_processor else gpu_text(device.name)) is None:
+        name = PROCESSOR if on_processor else device.name
+        raise ConfigError(
+            f"budget.price_per_hour of sweep {spec.name!r} has no price for {name}, on which its trials compute, only for "
+            f"{', '.join(prices.per_hour)}; add e.g. `{name}: 1.0`"
         )
 
 

@@ -10,7 +10,11 @@ from sweeps.file.space import Float, SearchSpace, identity
 from sweeps.file.spec import SweepSpec
 
 # Setting -> the samplers that heed it: those that learn from results, and those that start at random before.
-_USERS = {"warm_start": ("auto", "tpe", "gp", "nsga2"), "startup_trials": ("auto", "tpe", "gp")}
+_USERS = {
+    "warm_start": ("auto", "tpe", "gp", "nsga2"),
+    "startup_trials": ("auto", "tpe", "gp"),
+    "cost_aware": ("auto", "tpe"),
+}
 
 
 def unused_settings(sampler: str) -> list[str]:
@@ -33,6 +37,12 @@ def check_sampler(spec: SweepSpec, space: SearchSpace) -> None:
     for key in unused_settings(name):
         if getattr(spec.sampler, key) != type(spec.sampler).model_fields[key].default:
             raise LocatedError(("sampler", key), f"has no effect with sampler {name}; leave it out")
+    if spec.sampler.cost_aware and len(spec.objectives) > 1:
+        raise LocatedError(
+            ("sampler", "cost_aware"),
+            f"weighs one objective by the time of a trial, and this sweep has {len(spec.objectives)}, whose front needs its dear "
+            "end too; leave it out",
+        )
     if name == "grid":
         for item in space.parameters:
             if item.distribution.values() is None:

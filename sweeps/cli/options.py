@@ -100,6 +100,11 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             type=click.FloatRange(min=0, min_open=True),
             help="Replace budget.gpu_hours of the sweep file; it counts over all resumes.",
         ),
+        "cost": click.option(
+            "--cost",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Replace budget.cost of the sweep file; it counts over all resumes.",
+        ),
     }
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ from sweeps.cli.options import examples, options
     ),
 )
 @options("file")
-@options("store", "ledger", "address", "roots", "changes", "trials", "hours", "gpu_hours", "tracking")
+@options("store", "ledger", "address", "roots", "changes", "trials", "hours", "gpu_hours", "cost", "tracking")
 @click.option("--name", help="Replace the name in the sweep file, e.g. to run it a second time.")
 def run_command(**_: object) -> None:
     """Run the sweep that FILE describes.
@@ -43,7 +43,7 @@ def run_command(**_: object) -> None:
     ),
 )
 @options("name")
-@options("store", "ledger", "address", "roots", "trials", "hours", "gpu_hours", "tracking")
+@options("store", "ledger", "address", "roots", "trials", "hours", "gpu_hours", "cost", "tracking")
 @click.option(
     "--file",
     type=click.Path(path_type=Path),

@@ -97,10 +97,12 @@ class SweepEnd:
         if outcome.interrupted is not None or outcome.is_lost or outcome.stop_requested or outcome.is_stalled:
             lines.append(f"{outcome.reason}; go on with {suggest('resume', outcome.name)}")
         elif outcome.reason is not None:
-            option = "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
+            is_money = "budget.cost" in outcome.reason
+            option = "--cost" if is_money else "--gpu-hours" if "gpu_hours" in outcome.reason else "--hours"
+            amount = "C" if is_money else "H"
             before = f"{outcome.reason} before all trials were run"
-            again = suggest("resume", outcome.name, option, "H")
-            lines.append(f"{before}; go on with {again}, H counting from its beginning")
+            again = suggest("resume", outcome.name, option, amount)
+            lines.append(f"{before}; go on with {again}, {amount} counting from its beginning")
         if outcome.shortfall is not None:
             lines.append(outcome.shortfall)
         return lines
@@ -123,6 +125,7 @@ def changed(
     trials: int | None = None,
     hours: float | None = None,
     gpu_hours: float | None = None,
+    cost: float | None = None,
     tracking: str | None = None,
 ) -> SweepSpec:
     """Return a sweep with some of its settings replaced.
@@ -134,6 +137,7 @@ def changed(
         trials: `budget.trials`.
         hours: `budget.hours`.
         gpu_hours: `budget.gpu_hours`.
+        cost: `budget.cost`.
         tracking: `tracking.uri`.
 
     Raises:
@@ -142,7 +146,7 @@ def changed(
     plain = spec.canonical()
     if name is not None:
         plain["name"] = name
-    for field, value in (("trials", trials), ("hours", hours), ("gpu_hours", gpu_hours)):
+    for field, value in (("trials", trials), ("hours", hours), ("gpu_hours", gpu_hours), ("cost", cost)):
         if value is not None:
             plain["budget"][field] = value
     if tracking is not None:

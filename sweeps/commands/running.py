@@ -35,6 +35,7 @@ def run(
     trials: int | None = None,
     hours: float | None = None,
     gpu_hours: float | None = None,
+    cost: float | None = None,
     tracking: str | None = None,
     progress: bool = True,
 ) -> SweepEnd:
@@ -55,6 +56,7 @@ def run(
         trials: replaces `budget.trials`.
         hours: replaces `budget.hours`.
         gpu_hours: replaces `budget.gpu_hours`.
+        cost: replaces `budget.cost`.
         tracking: replaces `tracking.uri`; unset: the variable SWEEPS_TRACKING, else the sweep's own.
         progress: whether to show what happens.
 
@@ -74,6 +76,7 @@ def run(
         trials=trials,
         hours=hours,
         gpu_hours=gpu_hours,
+        cost=cost,
         tracking=tracking or os.environ.get(TRACKING_VARIABLE),
     )
     spec = with_sampler(wanted)
@@ -105,6 +108,7 @@ def resume(
     trials: int | None = None,
     hours: float | None = None,
     gpu_hours: float | None = None,
+    cost: float | None = None,
     tracking: str | None = None,
     progress: bool = True,
     show_changes: Callable[[Sequence[Change]], None] | None = None,
@@ -125,6 +129,7 @@ def resume(
         trials: as in `run`.
         hours: as in `run`; counted from the sweep's beginning.
         gpu_hours: as in `run`; counted from the sweep's beginning.
+        cost: as in `run`; counted from the sweep's beginning.
         tracking: as in `run`.
         progress: as in `run`.
         show_changes: called with what differs, before any of it is refused.
@@ -150,6 +155,7 @@ def resume(
             trials=trials,
             hours=hours,
             gpu_hours=gpu_hours,
+            cost=cost,
             tracking=tracking or os.environ.get(TRACKING_VARIABLE),
         )
         spec = with_sampler(spec, begun=stored if records else None)

@@ -22,6 +22,8 @@ def account_part(account: Account) -> dict[str, Any]:
         "failed_seconds": account.failed_seconds,
         "retried_seconds": account.retried_seconds,
         "retries": account.retries,
+        "cost": account.cost,
+        "paid": account.paid,
         "reused": account.reused,
         "drivers": account.drivers,
         "wall_seconds": account.wall_seconds,
@@ -42,6 +44,7 @@ def estimate_part(found: Estimate) -> dict[str, Any]:
         "wall_seconds": list(found.wall_seconds),
         "gpu_seconds": list(found.gpu_seconds),
         "disk_bytes": found.disk_bytes,
+        "cost": None if found.cost is None else list(found.cost),
     }
 
 

@@ -65,6 +65,7 @@ def standing_part(status: SweepStatus) -> dict[str, Any]:
         "total": status.total,
         "set_aside": sum(trial.is_set_aside for trial in status.trials),
         "worker_seconds": sum(trial.seconds for trial in status.trials),
+        "cost": status.cost,
         "seconds_left": status.seconds_left,
         "best": None if best is None else {"trial": best.number, "value": status.value(best)},
     }

@@ -36,6 +36,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segda.errors import ConfigError, DeviceError
 from segda.guests import importable_folders, make_importable
+from sweeps.checks.resources import check_price
 from sweeps.execution.coordinator import Listener
 from sweeps.execution.ray_folder import ensure_token, ray_folder
 from sweeps.execution.ray_head import check_head
@@ -196,6 +197,7 @@ def profiles_of(
     with idle_node(spec, gpus=gpus, say=say, check=check) as machines:
         # The process keeps all processors from others, yet computes with as many threads as a trial.
         device = device_of(spec, machines.look, gpus=gpus)
+        check_price(spec, device)
         ledger.update_info(spec.name, device=device)
         for architecture, profile in profile_all(
             reachable(spec), device=device, ledger=ledger, patience=patience, call=machines.call

@@ -5,7 +5,7 @@ on it, and a state is on disk before anybody hears of it; so a driver that dies 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -22,6 +22,7 @@ from sweeps.execution.watchdog import HANG_FILE
 from sweeps.execution.worker import Message, classify
 from sweeps.execution.worker_time import WorkerTime
 from sweeps.failures import POLICIES, FailureClass, summary
+from sweeps.file.prices import prices_of
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.records import RETRIED, STARTED, Allotment, attempt_text
@@ -85,6 +86,7 @@ class Coordinator:
         self.allotment = allotment
         self.concurrency = allotment.concurrency
         self.is_done = False
+        self._prices = prices_of(spec, gpus=allotment.gpus)
         self._left_over: str | None = None
         self._listener = listener
         self._train = train
@@ -106,7 +108,7 @@ class Coordinator:
         self.release("its driver ended before it did")
         self._proposals = Proposals(
             spec,
-            concurrency=allotment.concurrency,
+            allotment=allotment,
             ledger=ledger,
             store=store,
             profiles=profiles,
@@ -132,8 +134,20 @@ class Coordinator:
     @property
     def gpu_hours(self) -> float:
         """Hours that trials have occupied GPUs so far, summed over GPUs and drivers."""
-        seconds = self._trials.finished_seconds + sum(self._time.seconds(record) for record in self._trials.unfinished)
-        return seconds * self.allotment.gpus / 3600
+        return sum(seconds for _, seconds in self._worked()) * self.allotment.gpus / 3600
+
+    @property
+    def cost(self) -> float:
+        """Money that trials have cost so far, over all drivers; 0 without prices."""
+        if self._prices is None:
+            return 0.0
+        return sum(self._prices.paid(seconds, device) for device, seconds in self._worked())
+
+    def _worked(self) -> Iterator[tuple[str | None, float]]:
+        """Yield devices and how long trials have had each."""
+        yield from self._trials.finished_seconds.items()
+        for record in self._trials.unfinished:
+            yield record.device, self._time.seconds(record)
 
     @property
     def stalled(self) -> str | None:

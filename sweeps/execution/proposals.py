@@ -9,6 +9,7 @@ from segda.config import TrainConfig
 from segda.errors import ConfigError
 from segda.splits import what_is_read
 from segda.tunable import Scalar
+from sweeps.execution.costs import Costs
 from sweeps.execution.early_end import EarlyEnd
 from sweeps.execution.predictions import compared
 from sweeps.execution.reuse import take_over
@@ -17,6 +18,7 @@ from sweeps.execution.warm_start import warm_start_of
 from sweeps.file.parts import SeedBudget
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.database import Ledger
+from sweeps.ledger.records import Allotment
 from sweeps.metrics import CRITERIA, is_doubtful
 from sweeps.planning.profiles import Architecture, Profile, infeasible
 from sweeps.search.proposer import Search, objective_value
@@ -58,7 +60,7 @@ class Proposals:
         self,
         spec: SweepSpec,
         *,
-        concurrency: int,
+        allotment: Allotment,
         ledger: Ledger,
         store: Store,
         profiles: Mapping[Architecture, Profile],
@@ -72,7 +74,7 @@ class Proposals:
 
         Args:
             spec: the sweep.
-            concurrency: trials at the same time when it begins; decides what a reproducible search depends on.
+            allotment: what its trials get when it begins; how many run at once decides what a reproducible search depends on.
             ledger: where its trials are written.
             store: where files of earlier trials are.
             profiles: efficiency of every architecture that it can reach.
@@ -87,7 +89,7 @@ class Proposals:
                 with other settings than the sweep file has now.
         """
         self._spec = spec
-        self._concurrency = concurrency
+        self._concurrency = allotment.concurrency
         self._ledger = ledger
         self._store = store
         self._profiles = profiles
@@ -114,6 +116,15 @@ class Proposals:
             note=note,
         )
         self._search = Search(spec, space, trials.in_order, warm_start=taken)
+        self._costs = Costs(
+            spec,
+            space,
+            allotment=allotment,
+            ledger=ledger,
+            store=store,
+            profiles=profiles,
+            has_begun=bool(self._records),
+        )
 
     def tell(self, record: TrialRecord) -> None:
         """Let the search learn how a trial ended."""
@@ -166,7 +177,8 @@ class Proposals:
         settled = self.settled(number)
         if settled is not None and not all(_has_its_say(self._records[other]) for other in settled):
             return None
-        params = self._search.ask(number, settled=settled)
+        weighing = self._costs.weighing(self._records.values(), proposed=self._num_proposed())
+        params = self._search.ask(number, settled=settled, weighing=weighing)
         proposal = self._add(TrialKind.SEARCH, params, seed=self._spec.first_seed)
         is_infeasible = proposal.record.state is TrialState.INFEASIBLE
         self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if is_infeasible else 0

@@ -427,6 +427,8 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
             return "budget.hours is spent"
         if budget.gpu_hours is not None and self._coordinator.gpu_hours >= budget.gpu_hours:
             return "budget.gpu_hours is spent"
+        if budget.cost is not None and self._coordinator.cost >= budget.cost:
+            return "budget.cost is spent"
         return None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """A sweep's trials as its driver knows them."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ class Trials:
 
     Attributes:
         records: the trials by number, a view.
-        finished_seconds: how long workers have had the trials that have ended, summed.
+        finished_seconds: how long workers have had the trials that have ended, summed by the device that had each last.
     """
 
     def __init__(self, records: Iterable[TrialRecord]) -> None:
@@ -25,7 +26,7 @@ class Trials:
         self._records: dict[int, TrialRecord] = {}
         self._open: set[int] = set()
         self.records: Mapping[int, TrialRecord] = MappingProxyType(self._records)
-        self.finished_seconds = 0.0
+        self.finished_seconds: defaultdict[str | None, float] = defaultdict(float)
         for record in records:
             self.put(record)
 
@@ -35,7 +36,7 @@ class Trials:
             self._open.add(record.number)
         elif record.number in self._open or record.number not in self._records:
             self._open.discard(record.number)
-            self.finished_seconds += record.seconds
+            self.finished_seconds[record.device] += record.seconds
         self._records[record.number] = record
         return record
 

@@ -54,6 +54,7 @@ from sweeps.execution.task import Task
 from sweeps.execution.trial_log import TrialLog, overheard, report_text
 from sweeps.execution.watchdog import Watchdog
 from sweeps.failures import FailureClass, summary
+from sweeps.file.prices import PROCESSOR, gpu_text
 
 log = logging.getLogger(__name__)
 
@@ -234,19 +235,23 @@ def _put_aside(error: DamagedCheckpointError, folder: Path, storage: TrialStorag
 
 
 def describe_device(task: Task) -> str:
-    """Return what an attempt computes on: `cpu`, or `GPU` with the numbers that its node gave it, e.g. `GPU 0` or `GPU 2,3`.
+    """Return what an attempt computes on: `cpu`, or the numbers and name of GPUs that its node gave it, as of `gpu_text`.
 
     Args:
         task: its configuration names a device; `auto` is a GPU where there is one.
     """
     kind, _, index = str(task.config.get("device", "auto")).partition(":")
-    if kind == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(task.processes)))
+    if kind == PROCESSOR or not torch.cuda.is_available():
+        return PROCESSOR
+    numbers = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(task.processes)))
     if index.isdigit():
-        numbers = visible.split(",")
-        return f"GPU {numbers[int(index)] if int(index) < len(numbers) else index}"
-    return f"GPU {visible}"
+        visible = numbers.split(",")
+        numbers = visible[int(index)] if int(index) < len(visible) else index
+    try:
+        name = torch.cuda.get_device_name(int(index or 0))
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError):
+        name = ""  # the training is going to say what is wrong with it
+    return gpu_text(name, numbers)
 
 
 def resolve(name: str) -> Callable[..., Any]:

@@ -23,10 +23,19 @@ class _Objective(_Part):
 class _Budget(_Part):
     trials: int
     hours: float | None
+    cost: float | None = None
+    price_per_hour: dict[str, float] = {}
+    currency: str | None = None
 
 
 class _Resources(_Part):
     processes: int
+    gpus: float | str = 0.0
+    custom: dict[str, float] = {}
+
+    @property
+    def num_gpus(self) -> float:
+        return self.gpus if isinstance(self.gpus, float) else 1.0
 
 
 def _raw_search(value: Any) -> Any:

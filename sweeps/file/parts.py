@@ -121,6 +121,11 @@ class SamplerConfig(Part):
         description="train first what would be trained without a search: every parameter has the value of `base` or its default, "
         "or the nearest one that is searched; with a budget of seeds the report tells what the search gained over it",
     )
+    cost_aware: bool = Field(
+        default=False,
+        description="tpe with one objective: what a proposal promises is divided by the time that its trial is predicted to take, "
+        "to a power that falls from 1 to 0 as the budget is used",
+    )
     first: tuple[dict[str, Scalar], ...] = Field(
         (),
         description="known-good points to train next: dotted path -> value of every searched parameter that exists there",
@@ -142,6 +147,22 @@ class BudgetConfig(Part):
         gt=0,
         le=10**9,
         description="hours that trials may occupy GPUs, summed over GPUs; unset: no limit",
+    )
+    cost: float | None = Field(
+        None,
+        gt=0,
+        le=10**12,
+        description="money that trials may cost, by `price_per_hour`; unset: no limit",
+    )
+    price_per_hour: dict[
+        Annotated[str, Field(pattern=ONE_LINE, max_length=200)], Annotated[float, Field(ge=0, le=10**9)]
+    ] = Field(
+        {},
+        description="what an hour costs: of one GPU by (a part of) its maker's name, e.g. A100, or by a resource under "
+        "`resources.custom` that says which node; of the processors of a trial: cpu. The longest name that fits counts",
+    )
+    currency: str | None = Field(
+        None, pattern=ONE_LINE, max_length=20, description="of the prices, for people, e.g. EUR; unset: numbers alone"
     )
     target: float | None = Field(
         None,

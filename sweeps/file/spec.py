@@ -77,6 +77,9 @@ _OUTSIDE_FINGERPRINT = frozenset(
 )
 
 
+# Settings that there were not always, with their usual values, which are no part of a fingerprint.
+_LATER_OF_SAMPLER = {"cost_aware": False, "default": True}
+
 _SELECTION_SCHEMA = {
     "anyOf": [
         {"enum": list(CRITERIA)},
@@ -391,7 +394,10 @@ class SweepSpec(Part):
         plain = {key: value for key, value in self.canonical().items() if key not in _OUTSIDE_FINGERPRINT}
         plain["base"] = without_places(plain["base"])
         if self.deploy is None:
-            del plain["deploy"]  # sweeps that were begun before there was this field have no such key
+            del plain["deploy"]  # sweeps that were begun before there was this field have no such key; so below
+        for key, usual in _LATER_OF_SAMPLER.items():
+            if plain["sampler"][key] == usual:
+                del plain["sampler"][key]
         plain["first_seed"] = self.first_seed
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -62,7 +62,7 @@ class Allotment:
 
 # Words of `SweepInfo.pending`.
 DELETE, RENAME = "delete", "rename"
-_LATER = ("former_names", "pending")  # fields of `SweepInfo` that came later
+_LATER = ("former_names", "planned_seconds", "pending")  # fields of `SweepInfo` that came later
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class SweepInfo:
         warm_start: earlier sweep -> numbers of its trials that were there at the first start.
         data_fingerprint: hash of the data that it reads.
         former_names: what it was called before, oldest first.
+        planned_seconds: (parameters, seconds of a full training) of the plan that there was when the search began, if it weighs its
+            proposals by their time.
         pending: command that was begun and changes the sweep as a whole, `(DELETE,)` or `(RENAME, new name)`; until the same
             command has ended, nobody drives the sweep and no other command changes it.
     """
@@ -92,6 +94,7 @@ class SweepInfo:
     warm_start: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     data_fingerprint: str | None = None
     former_names: tuple[str, ...] = ()
+    planned_seconds: tuple[tuple[Mapping[str, Any], float], ...] = ()
     pending: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from sweeps.checks.makers import stored_spec
+from sweeps.file.prices import Prices, prices_of
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration
 from sweeps.ledger.database import Ledger
@@ -15,7 +16,7 @@ from sweeps.planning.machines import stated
 from sweeps.planning.packing import allotted
 from sweeps.planning.plan import saved_estimate
 from sweeps.store import Store
-from sweeps.trial import TrialRecord, TrialState
+from sweeps.trial import TrialKind, TrialRecord, TrialState
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Account:
         wall_seconds: time that drivers ran.
         concurrency: trials that may run at the same time.
         planned: the estimate before the sweep, if there was one.
+        prices: what an hour costs, if the file says so.
+        paid: what money was spent on -> how much; they add up to all that was spent. Empty without prices.
     """
 
     states: Mapping[TrialState, int]
@@ -50,6 +53,13 @@ class Account:
     wall_seconds: float
     concurrency: int
     planned: Estimate | None = None
+    prices: Prices | None = None
+    paid: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> float | None:
+        """Money spent so far; None without prices."""
+        return None if self.prices is None else sum(self.paid.values())
 
     @property
     def busy_share(self) -> float:
@@ -69,6 +79,11 @@ class Account:
         ]
         if self.gpu_seconds:
             rows.append(("GPU hours", _hours(self.gpu_seconds) + self._plan(lambda plan: plan.gpu_seconds, _hours)))
+        if self.prices is not None:
+            spent = sum(self.paid.values())
+            rows.append(("cost", self.prices.text(spent) + self._planned_cost(self.prices)))
+            shares = [f"{what} {amount:,.2f} ({amount / spent:.0%})" for what, amount in self.paid.items() if amount]
+            rows += [("paid for", ", ".join(shares))] if shares else []
         if self.reused:
             rows.append(("taken from earlier results", f"{self.reused} trials"))
         if self.failed_seconds:
@@ -82,6 +97,11 @@ class Account:
 
     def _plan(self, figure: Callable[[Estimate], Span], show: Callable[[float], str]) -> str:
         return "" if self.planned is None else f" (planned: {shown_span(figure(self.planned), show)})"
+
+    def _planned_cost(self, prices: Prices) -> str:
+        if self.planned is None or self.planned.cost is None:
+            return ""
+        return f" (planned: {shown_span(self.planned.cost, prices.text)})"
 
     def _part(self, seconds: float) -> str:
         return (
@@ -115,6 +135,8 @@ def account(
     worker_seconds = sum(record.seconds for record in records)
     retried = [event for event in events if event.kind == RETRIED and event.number is not None]
     states = Counter(record.state for record in records)
+    lost = _lost_seconds(records, retried, reported)
+    prices = prices_of(spec, gpus=given.gpus)
     return Account(
         states={state: states[state] for state in TrialState if states[state]},
         reused=sum(record.reused is not None for record in records),
@@ -122,12 +144,14 @@ def account(
         worker_seconds=worker_seconds,
         gpu_seconds=worker_seconds * given.gpus,
         failed_seconds=sum(record.seconds for record in records if record.state is TrialState.FAILED),
-        retried_seconds=_retried_seconds(records, retried, reported),
+        retried_seconds=sum(lost.values()),
         retries=len(retried),
         drivers=1 + sum(event.kind == RESUMED for event in events),
         wall_seconds=_span_of(records) if wall_seconds is None else wall_seconds,
         concurrency=given.concurrency,
         planned=planned,
+        prices=prices,
+        paid={} if prices is None else _paid(records, lost, prices),
     )
 
 
@@ -156,15 +180,16 @@ def account_of(ledger: Ledger, store: Store, name: str, *, trials: Sequence[Tria
     )
 
 
-def _retried_seconds(
+def _lost_seconds(
     records: Sequence[TrialRecord], retried: Sequence[Event], reported: Mapping[int, Sequence[float]]
-) -> float:
+) -> dict[int, float]:
+    """Return trial -> seconds of its attempts that failed and were made again, after their last reports."""
     known = {record.number: record for record in records}
     lost_at: dict[int, list[Event]] = {}
     for event in retried:
         if event.number in known:
             lost_at.setdefault(event.number, []).append(event)
-    total = 0.0
+    found = {}
     for number, events in lost_at.items():
         record = known[number]
         # Whatever came last before an attempt was lost is the beginning of what was lost.
@@ -174,8 +199,27 @@ def _retried_seconds(
             before = [mark for mark in mine if mark <= event.timestamp]
             lost += event.timestamp - max(before, default=event.timestamp)
             mine.append(event.timestamp)
-        total += min(lost, record.seconds)
-    return total
+        found[number] = min(lost, record.seconds)
+    return found
+
+
+_PURPOSES = {
+    TrialState.COMPLETE: "trials in full",
+    TrialState.PRUNED: "trials stopped early",
+    TrialState.FAILED: "trials that failed",
+}
+
+
+def _paid(records: Sequence[TrialRecord], lost: Mapping[int, float], prices: Prices) -> dict[str, float]:
+    """Return what money was spent on -> how much."""
+    kinds = {TrialKind.REFERENCE: "references", TrialKind.REPLICATE: "replicates"}
+    paid = dict.fromkeys((*_PURPOSES.values(), "trials under way", *kinds.values(), "attempts made again"), 0.0)
+    for record in records:
+        gone = lost.get(record.number, 0.0)
+        what = kinds.get(record.kind) or _PURPOSES.get(record.state, "trials under way")
+        paid[what] += prices.paid(record.seconds - gone, record.device)
+        paid["attempts made again"] += prices.paid(gone, record.device)
+    return paid
 
 
 def _span_of(records: Sequence[TrialRecord]) -> float:

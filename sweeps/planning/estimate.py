@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from segda.config import TrainConfig
 from segda.errors import ConfigError
+from sweeps.file.prices import PROCESSOR, gpu_text, prices_of
 from sweeps.file.spec import SweepSpec
 from sweeps.ledger.records import Allotment
 from sweeps.planning.canary import Costs
@@ -59,6 +60,7 @@ class Estimate:
         wall_seconds: time until the sweep is done.
         gpu_seconds: time that trials occupy GPUs, summed over GPUs.
         disk_bytes: the most that is kept of all trials.
+        cost: money, by the prices of the sweep file; None if it has none.
     """
 
     trials: int
@@ -69,6 +71,7 @@ class Estimate:
     wall_seconds: Span
     gpu_seconds: Span
     disk_bytes: int
+    cost: Span | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -110,20 +113,22 @@ def estimate(
         raise ConfigError(f"nothing can be estimated: all {len(tried)} branches fail")
     config = spec.train_config(tried[0].case.params, seed=spec.first_seed)
     counts = planned_trials(spec)
-    full = fmean(_trial_seconds(costs, config, config.steps) for costs in searched)
+    full = fmean(trial_seconds(costs, config, config.steps) for costs in searched)
     endings = spec.build_scheduler().endings()
     pruned = fmean(
-        sum(share * _trial_seconds(costs, config, steps) for steps, share in endings.items()) for costs in searched
+        sum(share * trial_seconds(costs, config, steps) for steps, share in endings.items()) for costs in searched
     )
     pruned_steps = sum(share * steps for steps, share in endings.items())
-    fixed = counts.replicates * full + sum(_trial_seconds(costs, config, config.steps) for costs in references.values())
+    fixed = counts.replicates * full + sum(trial_seconds(costs, config, config.steps) for costs in references.values())
     trials = counts.total
     worker = Span(counts.search * pruned + fixed, counts.search * full + fixed)
     given = allotment or stated(spec)
     gpus = given.gpus
     concurrency = max(1, min(given.concurrency, slots or given.concurrency, trials))
+    prices = prices_of(spec, gpus=gpus)
+    device = gpu_text(searched[0].device) if gpus else PROCESSOR
     # However many run at once, the longest one takes its time.
-    longest = max(_trial_seconds(costs, config, config.steps) for costs in (*searched, *references.values()))
+    longest = max(trial_seconds(costs, config, config.steps) for costs in (*searched, *references.values()))
     return Estimate(
         trials=trials,
         concurrency=concurrency,
@@ -139,10 +144,11 @@ def estimate(
             (trials - len(references)) * fmean(costs.disk_bytes for costs in searched)
             + sum(costs.disk_bytes for costs in references.values())
         ),
+        cost=None if prices is None else Span(*(prices.paid(seconds, device) for seconds in worker)),
     )
 
 
-def _trial_seconds(costs: Costs, config: TrainConfig, steps: int) -> float:
+def trial_seconds(costs: Costs, config: TrainConfig, steps: int) -> float:
     """Return how long a trial occupies a worker if it ends at a step."""
     is_full = steps >= config.steps
     reports = (config.steps - 1) // config.report_every if is_full else steps // config.report_every
@@ -158,11 +164,15 @@ def verdicts(spec: SweepSpec, found: Estimate) -> list[str]:
         found: its estimate.
     """
     lines = []
-    limits = (("hours", spec.budget.hours, found.wall_seconds), ("gpu_hours", spec.budget.gpu_hours, found.gpu_seconds))
+    limits = (
+        ("hours", spec.budget.hours, _in_hours(found.wall_seconds)),
+        ("gpu_hours", spec.budget.gpu_hours, _in_hours(found.gpu_seconds)),
+        ("cost", spec.budget.cost, found.cost),
+    )
     for name, limit, needed in limits:
-        if limit is None:
+        if limit is None or needed is None:
             continue
-        low, high = (seconds / 3600 for seconds in needed)
+        low, high = needed
         if high <= limit:
             lines.append(f"budget.{name} {limit:g} is enough")
         elif low <= limit:
@@ -176,3 +186,7 @@ def verdicts(spec: SweepSpec, found: Estimate) -> list[str]:
                 f"{int(share * found.trials)} of {found.trials} trials will be run"
             )
     return lines
+
+
+def _in_hours(seconds: Span) -> Span:
+    return Span(seconds.low / 3600, seconds.high / 3600)

@@ -33,7 +33,7 @@ def render_sweep(found: SweepDetails) -> RenderableType:
     """
     spec, record, account = found.spec, found.status.record, found.account
     picked, info = found.selection.picked, record.info
-    budget = ", ".join(f"{name} {value}" for name, value in spec.budget if value is not None)
+    budget = ", ".join(f"{name} {value}" for name, value in spec.budget if value not in (None, {}))
     used = [
         f"{found.status.done} trials",
         f"{account.wall_seconds / 3600:.2f} h",
@@ -41,6 +41,8 @@ def render_sweep(found: SweepDetails) -> RenderableType:
     ]
     if account.gpu_seconds:
         used.append(f"{account.gpu_seconds / 3600:.2f} GPU hours")
+    if account.prices is not None and account.cost is not None:
+        used.append(account.prices.text(account.cost))
     rows = {
         "question": spec.question or "none given",
         "sweep file": info.file or "not recorded",

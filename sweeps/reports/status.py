@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sweeps.file.outline import Outline, outline_of
+from sweeps.file.prices import Prices, prices_of
 from sweeps.labels import ago
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import is_alive, is_free, unfinished
@@ -161,6 +162,18 @@ class SweepStatus(Progress, DriverStatus):
 
     reported: Mapping[int, float] = field(default_factory=dict)
     shown: Collection[int] = ()
+
+    @property
+    def prices(self) -> Prices | None:
+        """What an hour of a trial costs; None if the sweep file does not say."""
+        allotment = self.record.info.allotment
+        return prices_of(self.spec, gpus=self.spec.resources.num_gpus if allotment is None else allotment.gpus)
+
+    @property
+    def cost(self) -> float | None:
+        """Money that trials have cost, as far as the ledger has heard; None without prices."""
+        prices = self.prices
+        return None if prices is None else sum(prices.paid(trial.seconds, trial.device) for trial in self.trials)
 
     @property
     def seconds_left(self) -> float | None:

@@ -65,6 +65,10 @@ def header_lines(status: SweepStatus) -> list[str]:
     hours = f"{status.seconds / 3600:.2f} h" + (f" of {budget:g} h" if budget is not None else "")
     worker_hours = sum(trial.seconds for trial in status.trials) / 3600
     times = [f"{hours} used", f"{worker_hours:.2f} worker hours"]
+    prices = status.prices
+    if prices is not None and status.cost is not None:
+        limit = status.spec.budget.cost
+        times.append(prices.text(status.cost) + (f" of {limit:g}" if limit is not None else "") + " spent")
     left = status.seconds_left
     if left is not None:
         times.append(f"about {duration(left)} left")

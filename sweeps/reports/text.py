@@ -28,6 +28,12 @@ LARGE_REGRET = 0.02
 EDGE = 0.05
 
 
+_COST_AWARE = (
+    "what a proposal promised was divided by the time that its trial was predicted to take, to a power that fell from 1 to 0 as "
+    "the budget was used"
+)
+
+
 def asked_rows(view: SweepView) -> list[tuple[str, str]]:
     """Return what was asked and under which conditions: (label, text)."""
     spec, config = view.spec, view.sample
@@ -48,8 +54,9 @@ def asked_rows(view: SweepView) -> list[tuple[str, str]]:
         ("target", f"{view.target_split} (its labels are for oracle metrics)"),
         ("images", size),
         ("training", f"{value_at(config, 'steps')} steps, batch {value_at(config, 'batch_size')} per domain"),
-        ("budget", ", ".join(f"{name} {value}" for name, value in budget.items() if value is not None)),
+        ("budget", ", ".join(f"{name} {value}" for name, value in budget.items() if value not in (None, {}))),
         ("search", f"{chosen_sampler(spec, spec.space)}, seed {spec.seed}; scheduler {scheduler}"),
+        *([("costs in the search", _COST_AWARE)] if spec.sampler.cost_aware else []),
         ("training seeds", f"{seeds_text(spec)}; {_repeated(spec)}"),
         ("device", view.device),
         ("precision", precision_text(view)),

@@ -22,6 +22,7 @@ from sweeps.file.auto import chosen_sampler
 from sweeps.file.default_point import default_point
 from sweeps.file.space import SearchSpace, identity
 from sweeps.file.spec import SweepSpec
+from sweeps.search.costs import Weighing
 from sweeps.search.quasi_random import Identity, QuasiRandom
 from sweeps.search.samplers import build_sampler, build_study, propose
 from sweeps.search.translator import Translator, objective_value
@@ -84,7 +85,9 @@ class Search:
         reported = (self._translator.reported(record) for record in taken.learned)
         self._earlier = [trial for trial in reported if trial is not None]
 
-    def ask(self, number: int, *, settled: Collection[int] | None = None) -> dict[str, Scalar]:
+    def ask(
+        self, number: int, *, settled: Collection[int] | None = None, weighing: Weighing | None = None
+    ) -> dict[str, Scalar]:
         """Propose the parameters of a trial, and count it as running until its end is reported.
 
         The default configuration comes first, then the points of `sampler.first`, those of the warm start, and the sampler's. A
@@ -95,6 +98,7 @@ class Search:
             settled: numbers of the trials whose outcome may be used; the other ones with smaller numbers count as running, and
                 those with larger numbers as unknown. So a proposal depends on the settled trials and the parameters of the others,
                 whatever else was reported meanwhile. Unset: all that is known is used.
+            weighing: how much the time of a trial counts; unset: not at all.
 
         Returns:
             Dotted path -> value, of the parameters that exist.
@@ -108,7 +112,7 @@ class Search:
         elif self._sequence is not None:
             params = self._sequence.unused(used) or self._again(number)
         else:
-            params = self._drawn(number, used, self._visible(others, settled))
+            params = self._drawn(number, used, self._visible(others, settled), weighing)
         self._remember(number, params, self._translator.running(params))
         return params
 
@@ -182,12 +186,21 @@ class Search:
     def _study(self, sampler: str, trials: Sequence[FrozenTrial]) -> optuna.Study:
         return build_study(sampler, trials, spec=self._spec, space=self._space, translator=self._translator)
 
-    def _drawn(self, number: int, used: Collection[Identity], trials: Sequence[FrozenTrial]) -> dict[str, Scalar]:
+    def _drawn(
+        self, number: int, used: Collection[Identity], trials: Sequence[FrozenTrial], weighing: Weighing | None
+    ) -> dict[str, Scalar]:
         study = self._study(self.sampler, trials)
         for draw in range(_REDRAWS[self.sampler]):
             # The trials of earlier draws stay in the study as running: the sampler keeps away from them.
             seed = _seed(self._spec.seed, number, draw)
-            study.sampler = build_sampler(self.sampler, spec=self._spec, space=self._space, seed=seed)
+            study.sampler = build_sampler(
+                self.sampler,
+                spec=self._spec,
+                space=self._space,
+                translator=self._translator,
+                seed=seed,
+                weighing=weighing,
+            )
             params = propose(self.sampler, study, space=self._space, translator=self._translator)
             if identity(params) not in used:
                 return params

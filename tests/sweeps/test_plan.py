@@ -16,7 +16,7 @@ from segda.efficiency import idleness
 from segda.errors import ConfigError, DeviceError
 from sweeps import cli
 from sweeps.file.spec import SweepSpec
-from sweeps.ledger.records import Allotment
+from sweeps.ledger.records import Allotment, Device
 from sweeps.planning import canary
 from sweeps.planning.canary import CanaryResult, CanaryTask, Costs, measure
 from sweeps.planning.counts import planned_trials
@@ -352,6 +352,27 @@ def test_the_command_shows_what_was_tried_and_the_estimate(call, sweep_file, fak
     assert "500 ms" in out
     assert "trials: 3, 2 at a time" in out
     assert plan_path(store, "demo").is_file()
+
+
+def test_the_command_says_what_the_sweep_will_cost(call, sweep_file, fake_machine):
+    money = ["budget.price_per_hour={cpu: 36}", "budget.currency=EUR", "budget.cost=1"]
+    code, out, _ = call(sweep_file, *money, "--json")
+    plan = json.loads(out)
+    assert code == 0
+    low, high = (seconds / 100 for seconds in plan["estimate"]["worker_seconds"])
+    assert plan["estimate"]["cost"] == pytest.approx([low, high])
+    assert plan["verdicts"][-1].startswith("budget.cost 1 is ")
+    _, out, _ = call(sweep_file, *money, "--skip-canary")
+    assert f"cost: {low:,.2f} EUR" in out
+
+
+def test_a_device_without_a_price_is_told_before_anything_is_tried(call, sweep_file, fake_machine, monkeypatch):
+    from sweeps.cli.actions import plan
+
+    monkeypatch.setattr(plan, "device_of", lambda *_, **__: Device("cuda", "NVIDIA H200", 1))
+    code, _, err = call(sweep_file, "budget.price_per_hour={cpu: 36}")
+    assert code == 2
+    assert "has no price for NVIDIA H200, on which its trials compute, only for cpu" in err
 
 
 def test_what_others_did_while_branches_were_tried_is_told_also_later(call, sweep_file, fake_machine):

@@ -322,15 +322,18 @@ def test_a_sweep_that_another_version_wrote_is_one_line(call, store, ledger, mak
 # The end
 
 
-@pytest.mark.parametrize(("budget", "option"), [("hours", "--hours"), ("gpu_hours", "--gpu-hours")])
-def test_a_spent_budget_is_named_with_the_option_that_raises_it(call, trained, store, ledger, run_as, budget, option):
-    trained(resources={"gpus": 1})
+@pytest.mark.parametrize(
+    ("budget", "option", "amount"),
+    [("hours", "--hours", "H"), ("gpu_hours", "--gpu-hours", "H"), ("cost", "--cost", "C")],
+)
+def test_a_spent_budget_is_named_with_the_option_that_raises_it(
+    call, trained, store, ledger, run_as, budget, option, amount
+):
+    trained(resources={"gpus": 1}, budget={"trials": 3, "concurrency": 2, "price_per_hour": {"H200": 3.0}})
     run_as(state="out_of_budget", reason=f"budget.{budget} is spent")
     _, _, error = call("resume", "demo", "--store", store.root)
-    assert (
-        f"budget.{budget} is spent before all trials were run; go on with `sweeps resume demo {option} H --store {store.root}`"
-        in error
-    )
+    again = f"sweeps resume demo {option} {amount} --store {store.root}"
+    assert f"budget.{budget} is spent before all trials were run; go on with `{again}`" in error
     run_as()
     assert call("resume", "demo", option, "8", "--store", store.root)[0] == 0
     assert ledger.sweep("demo").spec["budget"][budget] == 8.0

@@ -36,5 +36,7 @@ def test_views_agree_with_the_whole_list(steps, known):
     assert trials.unfinished == [record for record in expected if not record.state.is_finished]
     assert trials.running == [record for record in expected if record.state is TrialState.RUNNING]
     assert trials.queued == [record for record in expected if record.state is TrialState.QUEUED]
-    assert trials.finished_seconds == sum(record.seconds for record in expected if record.state.is_finished)
+    assert sum(trials.finished_seconds.values()) == sum(
+        record.seconds for record in expected if record.state.is_finished
+    )
     assert dict(trials.records) == newest

@@ -15,6 +15,7 @@ from segda.errors import ConfigError, SegdaError
 from sweeps.checks.makers import load_spec
 from sweeps.documents.plans import check_document
 from sweeps.file.auto import chosen_sampler
+from sweeps.file.prices import prices_of
 from sweeps.file.space import SearchSpace
 from sweeps.file.spec import SweepSpec
 from sweeps.planning.counts import planned_trials
@@ -59,6 +60,8 @@ def _plan(spec: SweepSpec, space: SearchSpace, sample: TrainConfig) -> list[str]
     architectures = [architecture.model.label() for architecture in reachable(spec)]
     trials = planned_trials(spec)
     hours = "no limit of time" if spec.budget.hours is None else f"at most {spec.budget.hours:g} hours"
+    prices = prices_of(spec, gpus=spec.resources.num_gpus)
+    hours += f", at most {prices.text(spec.budget.cost)}" if prices is not None and spec.budget.cost is not None else ""
     chosen = chosen_sampler(spec, space)
     sampler = chosen if chosen == spec.sampler.name else f"{chosen}, chosen by {spec.sampler.name}"
     lines = [

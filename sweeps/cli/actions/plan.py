@@ -16,10 +16,12 @@ from segda.errors import ConfigError
 from segda.progress import progress_columns
 from segda.splits import data_fingerprint
 from sweeps.checks.makers import load_spec
+from sweeps.checks.resources import check_price
 from sweeps.commands.driving import changed, check_data
 from sweeps.commands.machines import machines_at
 from sweeps.commands.places import open_ledger
 from sweeps.documents.plans import plan_document
+from sweeps.file.prices import prices_of
 from sweeps.file.spec import SweepSpec
 from sweeps.labels import duration, size_label
 from sweeps.ledger.database import Ledger
@@ -56,6 +58,7 @@ def plan_action(
         if skip_canary:
             allotment = as_planned(store, spec, machines)
         else:
+            check_price(spec, device_of(spec, machines.look, gpus=spec.resources.num_gpus if machines.gpus else 0.0))
             data_fingerprint(sample_config(spec), progress=sys.stderr.isatty())
             allotment = pack_trials(spec, ledger=ledger, machines=machines, say=say)
         banned = _never_trained(spec, ledger, machines, gpus=allotment.gpus, say=say)
@@ -157,6 +160,9 @@ def _print_estimate(spec: SweepSpec, found: Estimate, shown: Console, *, allotme
     ]
     if found.gpus_per_trial:
         lines.append(f"GPU hours: {shown_span(found.gpu_seconds, lambda seconds: f'{seconds / 3600:.3g}')}")
+    prices = prices_of(spec, gpus=found.gpus_per_trial)
+    if prices is not None and found.cost is not None:
+        lines.append(f"cost: {shown_span(found.cost, prices.text)}")
     lines += [
         f"disk: {size_label(found.disk_bytes)} for checkpoints, scores and pictures of all trials",
         *verdicts(spec, found),

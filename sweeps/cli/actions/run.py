@@ -29,6 +29,7 @@ def run_action(
     trials: int | None,
     hours: float | None,
     gpu_hours: float | None,
+    cost: float | None,
     tracking: str | None,
     name: str | None,
 ) -> int:
@@ -46,6 +47,7 @@ def run_action(
             trials=trials,
             hours=hours,
             gpu_hours=gpu_hours,
+            cost=cost,
             tracking=tracking,
         ),
     )
@@ -60,6 +62,7 @@ def resume_action(
     trials: int | None,
     hours: float | None,
     gpu_hours: float | None,
+    cost: float | None,
     tracking: str | None,
     file: Path | None,
     accept_changes: bool,
@@ -78,6 +81,7 @@ def resume_action(
             trials=trials,
             hours=hours,
             gpu_hours=gpu_hours,
+            cost=cost,
             tracking=tracking,
             show_changes=_show,
         ),
