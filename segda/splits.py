@@ -177,7 +177,7 @@ def _few_shot(config: TrainConfig, *, progress: bool) -> DecodedSplit | None:
     few, target = config.data.few_shot, config.data.target
     if few is None:
         return None
-    names = few.names or _drawn(few, target)
+    names = few_shot_names(few, target)
     opened = open_split(config, target, "train", with_labels=True, samples=names, progress=progress)
     return _with_a_label(opened, f"few-shot images of {target.domain} in {target.dataset}")
 
@@ -192,8 +192,19 @@ def _with_a_label(split: DecodedSplit, where: str) -> DecodedSplit:
     )
 
 
-def _drawn(few: FewShotConfig, target: DomainConfig) -> tuple[str, ...]:
-    """Draw the few images: as many as wanted in all, or of each scene."""
+def few_shot_names(few: FewShotConfig, target: DomainConfig) -> tuple[str, ...]:
+    """Return the target training images whose labels a few-shot method may use: as many as wanted in all, or of each scene.
+
+    Args:
+        few: says which, or how they are drawn.
+        target: whose images they are.
+
+    Raises:
+        DatasetNotFoundError: if the root, split or list is missing.
+        ConfigError: there are fewer than wanted, or scenes are not known.
+    """
+    if few.names:
+        return few.names
     dataset = DATASETS[target.dataset]
     found = dataset.samples(resolve_root(target.dataset, target.root), domain=target.domain, split="train")
     names = [sample.name for sample in found]

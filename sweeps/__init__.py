@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sweeps.checks.makers import load_spec
     from sweeps.commands.deploying import deploy
     from sweeps.commands.following import follow, logs
+    from sweeps.commands.picking import pick
     from sweeps.commands.reading import figures, report, results, status
     from sweeps.commands.running import resume, run
     from sweeps.commands.showing import show
@@ -24,6 +25,7 @@ __all__ = [
     "follow",
     "load_spec",
     "logs",
+    "pick",
     "rename",
     "report",
     "results",
@@ -39,6 +41,7 @@ __getattr__, __dir__ = exports(
         "sweeps.checks.makers": ("load_spec",),
         "sweeps.commands.deploying": ("deploy",),
         "sweeps.commands.following": ("follow", "logs"),
+        "sweeps.commands.picking": ("pick",),
         "sweeps.commands.reading": ("figures", "report", "results", "status"),
         "sweeps.commands.running": ("resume", "run"),
         "sweeps.commands.showing": ("show",),

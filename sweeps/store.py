@@ -77,6 +77,10 @@ class Store:
         """Return the folder of what `sweeps deploy` makes of a sweep; `winner` in it is what to take away."""
         return self.sweep(name) / "deploy"
 
+    def labels(self, name: str) -> Path:
+        """Return the folder of `sweeps pick`: images to label, and what their labels say."""
+        return self.sweep(name) / "labels"
+
     def executor(self, name: str) -> Path:
         """Return the folder that Ray Tune may fill while a sweep runs; nothing in it is ever read again."""
         return self.sweep(name) / ".executor"

@@ -58,6 +58,7 @@ QUICK = (
     "sweeps show",
     "sweeps logs",
     "sweeps report",
+    "sweeps pick",
     "sweeps export",
     "sweeps clean",
     "sweeps rename",

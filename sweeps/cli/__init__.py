@@ -22,6 +22,7 @@ from sweeps.cli.deploy import deploy_command
 from sweeps.cli.export import export_command
 from sweeps.cli.logs import logs_command
 from sweeps.cli.options import examples
+from sweeps.cli.pick import pick_command
 from sweeps.cli.plan import plan_command
 from sweeps.cli.profile import profile_command
 from sweeps.cli.rename import rename_command
@@ -50,6 +51,7 @@ from sweeps.exit_codes import MEANINGS
         "sweeps logs my_sweep 3 -f      follow what happens to it",
         "sweeps resume my_sweep         go on after Ctrl-C, a crash or a reboot",
         "sweeps report my_sweep         write the report: what to pick, and why",
+        "sweeps pick my_sweep           label a few target images, and choose among finalists by them",
         "sweeps ui my_sweep             every trial in MLflow, as a table and in charts",
         "sweeps deploy my_sweep         write the file to ship, within a budget on this device",
         "sweeps audit my_sweep          prove that nothing was lost and nothing counted twice",
@@ -82,6 +84,7 @@ for command in (
     logs_command,
     stop_command,
     report_command,
+    pick_command,
     deploy_command,
     ui_command,
     sync_command,

@@ -83,6 +83,9 @@ def report_document(view: SweepView, *, now: float, oracle: bool = False) -> dic
         ),
         "used": None if view.spent is None else account_part(view.spent),
         "deployed": view.deployed if shows else without_oracle(view.deployed),
+        "by_labels": None
+        if view.labelled is None
+        else {name: view.labelled[name] for name in ("trial", "unlabelled", "finalists", "images")},
         "trials": [trial_part(trial, oracle=shows) for trial in view.trials],
     }
     if shows:

@@ -17,6 +17,7 @@ from sweeps.execution.remote_folder import PARTIAL, RemoteFolder
 from sweeps.housekeeping.dependents import files_named
 from sweeps.housekeeping.disk import files_below, freed_bytes, no_deployment, remove_folder
 from sweeps.housekeeping.needed import needed
+from sweeps.labelling.folder import compared_trials
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.records import CLEANED
@@ -110,6 +111,7 @@ def planned_cleaning(name: str, *, ledger: Ledger, store: Store) -> Cleaning:
         spec,
         state=record.state,
         read=_read_by_others(trials, ledger=ledger, store=store),
+        labelled=compared_trials(store.labels(name)),
     )
     remote = None if spec.storage is None else sweep_at(spec.storage, name)
     gone = _Gone()

@@ -11,6 +11,7 @@ from segda.masking import masked
 from sweeps.execution.remote import sweep_at
 from sweeps.housekeeping.dependents import dependents, refuse_if_driven, refuse_if_unfinished
 from sweeps.housekeeping.disk import files_below, freed_bytes, no_deployment, remove_folder
+from sweeps.labelling.folder import ANSWERS
 from sweeps.ledger.database import Ledger
 from sweeps.ledger.lease import Lease
 from sweeps.ledger.records import DELETE, SweepRecord
@@ -86,6 +87,9 @@ def planned_deletion(name: str, *, ledger: Ledger, store: Store, mlflow: bool) -
         notes.append(f"{count(len(taken), 'trial')} of other sweeps took results over and keep them, with their files")
     if not parts and ledger.trials(name):
         notes.append(f"there are no files of it in {store.root}; if they are elsewhere, name that folder with --store")
+    answers = store.labels(name) / ANSWERS
+    if files_below(answers):
+        notes.append(f"labels that somebody has made are in {answers}; copy them first if they shall stay")
     where = _where(record, store)
     told = f"its runs in {where} go too" if mlflow else f"its runs in {where} stay; --mlflow deletes them too"
     counts = len(ledger.trials(name)), len(ledger.points(name))

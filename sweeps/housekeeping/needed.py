@@ -3,7 +3,7 @@
 What is kept is kept by what a sweep without target labels knows: what the oracle would pick decides nothing here either.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sweeps.deployment.candidates import USUAL_CANDIDATES, candidates_of
 from sweeps.execution.requeue import is_worth_another_try
@@ -17,24 +17,31 @@ _SETTLED = (SweepState.FINISHED, SweepState.OUT_OF_BUDGET)
 
 
 def needed(
-    trials: Sequence[TrialRecord], spec: SweepSpec, *, state: SweepState | None, read: Mapping[int, str]
+    trials: Sequence[TrialRecord],
+    spec: SweepSpec,
+    *,
+    state: SweepState | None,
+    read: Mapping[int, str],
+    labelled: Collection[int] = (),
 ) -> dict[int, str]:
     """Return the trials whose checkpoints something may need.
 
-    Those are trials that go on from them; the picks of all criteria that read no target label, finalists, candidates for
-    deployment, and their repetitions with further seeds; references; all that were trained in full as long as the sweep is not
-    finished or picks none, since any of them may be picked later.
+    Those are trials that go on from them, or among which labels choose; the picks of all criteria that read no target label,
+    finalists, candidates for deployment, and their repetitions with further seeds; references; all that were trained in full as
+    long as the sweep is not finished or picks none, since any of them may be picked later.
 
     Args:
         trials: records of one sweep, with their pool figures.
         spec: the sweep.
         state: what its driver last said.
         read: trials whose files another sweep reads -> which one does.
+        labelled: trials among which labels choose.
 
     Returns:
         Number -> why, for people.
     """
-    found = {number: f"sweep {sweep!r} reads it" for number, sweep in read.items()}
+    found = dict.fromkeys(labelled, "labels choose among it and others")
+    found |= {number: f"sweep {sweep!r} reads it" for number, sweep in read.items()}
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     unfinished = [trial for trial in trials if not trial.state.is_finished or is_worth_another_try(trial)]
     found |= {trial.number: "it goes on from there" for trial in unfinished}

@@ -173,6 +173,9 @@ OUTAGE = "outage"  # nothing works, and what is done about it
 OUTAGE_OVER = "outage_over"  # something works again
 STALLED = "stalled"  # why the sweep ended although it was not done
 CLEANED = "cleaned"  # a trial's checkpoint was removed, since nothing needs it any more
+LABEL_SPENT = (
+    "label_spent"  # the label of a target image chooses among finalists, and says nothing unbiased of them any more
+)
 ORIGIN_DELETED = "origin_deleted"  # the sweep of which a trial's result was taken over was deleted
 
 

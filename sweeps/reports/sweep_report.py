@@ -35,6 +35,7 @@ from sweeps.reports.text import (
     context_line,
     deployed_text,
     environment_rows,
+    labelled_text,
     mark_lines,
     state_line,
     warning_lines,
@@ -174,6 +175,7 @@ def _pick_content(view: SweepView) -> dict[str, Any]:
         "pick_model": model_label(trial),
         "pick_method": method_label(trial),
         "deployed": deployed_text(view),
+        "labelled": labelled_text(view),
         "guide": pick_guide(view),
     }
 

@@ -133,6 +133,20 @@ def deployed_text(view: SweepView) -> str:
     )
 
 
+def labelled_text(view: SweepView) -> str:
+    """Return what labels of target images chose (`sweeps pick`), and that they are spent; empty without a label."""
+    facts = view.labelled
+    if facts is None:
+        return ""
+    images = count(len(facts["images"]), "target training image")
+    same = facts["trial"] == facts["unlabelled"]
+    without = "nothing can be picked" if facts["unlabelled"] is None else f"it is trial {facts['unlabelled']}"
+    return (
+        f"trial {facts['trial']}, by the labels of {images}; without labels {'it is the same' if same else without}. These labels "
+        f"are spent: they chose, so no figure over these images is unbiased. {suggest('pick', view.record.name)} has the figures."
+    )
+
+
 def mark_lines(view: SweepView) -> list[str]:
     """Return what the marks beside trials mean."""
     return footnotes(view.trials, processes=view.spec.resources.processes)

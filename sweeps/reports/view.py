@@ -28,6 +28,7 @@ from sweeps.planning.account import Account, account_of
 from sweeps.reports import plots
 from sweeps.reports.criteria import CriterionRow, criterion_rows
 from sweeps.reports.deployed import read_winner
+from sweeps.reports.labelled import read_labelled
 from sweeps.reports.marks import mark, meanings
 from sweeps.reports.standing_tables import Curves, StandingRow, standing_rows
 from sweeps.search.proposer import Search
@@ -62,6 +63,7 @@ class SweepView:
         spent: what was spent, beside what was planned; None where nobody has added it up.
         is_driven: whether a process works on the sweep right now.
         deployed: facts about the winner that `sweeps deploy` wrote last; None without one.
+        labelled: facts about the pick by labels (`sweeps pick`); None without a label.
     """
 
     record: SweepRecord
@@ -78,6 +80,7 @@ class SweepView:
     spent: Account | None = None
     is_driven: bool = False
     deployed: Mapping[str, Any] | None = None
+    labelled: Mapping[str, Any] | None = None
 
     @cached_property
     def selection(self) -> Selection:
@@ -270,6 +273,7 @@ def load_view(ledger: Ledger, store: Store, sweep: str) -> SweepView:
         spent=account_of(ledger, store, sweep, trials=trials),
         is_driven=is_alive(record.driver, record.driver_seen),
         deployed=read_winner(store, sweep),
+        labelled=read_labelled(store, sweep),
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeps.selection.confusions import hits_and_unions, mean_iou
+
 MOST_CANDIDATES = 50  # the others are too far behind to be the best by any draw
 MIN_IMAGES = 10
 _DRAWS = 500
@@ -56,10 +58,11 @@ def corrected(counts: Sequence[NDArray[np.int32]], *, unscored: Sequence[int] = 
     """
     if len(counts) < 2 or len(counts[0]) < MIN_IMAGES:
         return None
-    num_images, num_classes = counts[0].shape[:2]
-    scored = [train_id for train_id in range(num_classes) if train_id not in unscored]
-    hits, unions = (np.stack(parts, axis=1) for parts in zip(*(_parts(one, scored) for one in counts), strict=True))
-    naive = float(_mean_iou(hits.sum(axis=0), unions.sum(axis=0)).max())
+    num_images = len(counts[0])
+    # Of each candidate at a time: the matrices themselves are many times larger.
+    found = [hits_and_unions(one, frozenset(unscored)) for one in counts]
+    hits, unions = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
+    naive = float(mean_iou(hits.sum(axis=0), unions.sum(axis=0)).max())
     generator = np.random.default_rng(seed)
     values = []
     for _ in range(_DRAWS):
@@ -67,24 +70,8 @@ def corrected(counts: Sequence[NDArray[np.int32]], *, unscored: Sequence[int] = 
         left_out = times == 0
         if not left_out.any():
             continue
-        drawn = _mean_iou(np.tensordot(times, hits, axes=1), np.tensordot(times, unions, axes=1))
-        best = int(np.nanargmax(drawn))
-        values.append(float(_mean_iou(hits[left_out, best].sum(axis=0), unions[left_out, best].sum(axis=0))))
-    low, high = (float(bound) for bound in np.nanquantile(values, [0.025, 0.975]))
-    return Corrected(naive, float(np.nanmean(values)), low, high, len(counts), num_images)
-
-
-def _parts(counts: NDArray[np.int32], scored: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return intersection and union of each image and scored class, float64 [N, C]: all that mean IoU is made of."""
-    hits = np.diagonal(counts, axis1=1, axis2=2)
-    unions = counts.sum(axis=1) + counts.sum(axis=2) - hits
-    return hits[:, scored].astype(np.float64), unions[:, scored].astype(np.float64)
-
-
-def _mean_iou(hits: NDArray[np.float64], unions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean over classes that appear, NaN where none does."""
-    appears = unions > 0
-    iou = np.where(appears, hits / np.maximum(unions, 1), 0.0)
-    number = appears.sum(axis=-1)
-    means: NDArray[np.float64] = np.where(number > 0, iou.sum(axis=-1) / np.maximum(number, 1), np.nan)
-    return means
+        weights = times.astype(np.float64)  # which are multiplied many times faster than whole numbers
+        best = int(mean_iou(np.tensordot(weights, hits, axes=1), np.tensordot(weights, unions, axes=1)).argmax())
+        values.append(float(mean_iou(hits[left_out, best].sum(axis=0), unions[left_out, best].sum(axis=0))))
+    low, high = (float(bound) for bound in np.quantile(values, [0.025, 0.975]))
+    return Corrected(naive, float(np.mean(values)), low, high, len(counts), num_images)

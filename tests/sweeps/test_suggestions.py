@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = [path for package in ("segda", "sweeps") for path in sorted((ROOT / package).rglob("*.py"))]
 # Those that write a command, and what they put between its name and what they are given.
 MAKERS = {"suggest": (), "command": (), "_command": ("NAME",)}
-FILLED = {"TRIAL": "1", "H": "1", "C": "1"}
+FILLED = {"TRIAL": "1", "H": "1", "C": "1", "N": "20"}
 HAND_WRITTEN = re.compile(rf"`sweeps [a-z]|\bsweeps ({'|'.join(program.list_commands(click.Context(program)))}) \S")
 
 
