@@ -327,7 +327,7 @@ def test_the_page_describes_no_document_that_there_is_not():
             "sweeps.plan/1",
         ),
         *("sweeps.profile/1", "sweeps.report/1", "sweeps.comparison/1", "sweeps.audit/1"),
-        *("sweeps.deletion/1", "sweeps.cleaning/1"),
+        *("sweeps.deletion/1", "sweeps.cleaning/1", "sweeps.pick/1"),
         *("segda.datasets/1", "segda.recipes/1", "segda.verification/1"),
     }
     assert {name for name in described() if "/" in name} == known
