@@ -13,7 +13,10 @@ from segda import catalog, guests
 from segda.datasets.external_labels import Job, Maps, write_external_labels
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.append(str(REPOSITORY / "tests"))  # forked.py
 
+# Ray lets its workers compute only when nobody else does: here other tests always do.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's spelling
 
 HEAVY = frozenset((REPOSITORY / "tests" / "heavy.txt").read_text().split())
 

@@ -4,10 +4,10 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -20,10 +20,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), f
 
 def run(words: list[str], folder: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "SEGDA_CACHE": str(folder / "cache")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    environment["PATH"] = f"{forked.programs()}{os.pathsep}{environment['PATH']}"
+    return forked.checked(words, folder=folder, environment=environment)
 
 
 @pytest.mark.slow

@@ -3,11 +3,11 @@
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -253,9 +253,7 @@ def test_an_installed_package_offers_the_same_parts_under_short_names(given: str
     def segda(*words: object) -> str:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(OWN.parents[1]), str(site)])}
         command = [sys.executable, "-m", "segda", *map(str, words)]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return forked.checked(command, folder=tmp_path, environment=environment)
 
     assert "two_towns, 7 classes" in segda("datasets", "list")
     assert "the light of dusk" in segda("datasets", "recipes")
@@ -279,10 +277,8 @@ Path("drawn.json").write_text(json.dumps(drawn))
     (tmp_path / "notebook.py").write_text(tiny + check)
     environment = os.environ | {"PYTHONPATH": str(OWN.parents[1]), "SEGDA_CACHE": str(tmp_path / "cache")}
     environment.pop("SWEEPS_LEDGER", None)
-    command = [sys.executable, "notebook.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3/3 trials" in done.stdout  # a line per event, where nobody watches
+    told = forked.checked([sys.executable, "notebook.py"], folder=tmp_path, environment=environment)
+    assert "3/3 trials" in told  # a line per event, where nobody watches
     drawn = json.loads((tmp_path / "drawn.json").read_text())
     trained = drawn["trained"]
     assert [trial["state"] for trial in trained] == ["complete"] * 3

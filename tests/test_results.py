@@ -3,10 +3,10 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from segda.cli.overrides import changes_of
@@ -43,9 +43,7 @@ def done(words, folder):
     environment = {**os.environ, "SEGDA_CAMVID_ROOT": str(folder / "camvid"), "PYTHONPATH": str(REPOSITORY)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     words = [word.replace("$SEGDA_CAMVID_ROOT", str(folder / "camvid")) for word in words]
-    ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert ran.returncode == 0, f"{shlex.join(words)}\n{ran.stdout}\n{ran.stderr}"
-    return ran.stdout
+    return forked.checked(words, folder=folder, environment=environment)
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("sweeps run ")])

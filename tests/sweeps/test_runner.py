@@ -43,7 +43,9 @@ def states(trials):
     return [trial.state for trial in trials]
 
 
-def test_a_sweep_trains_every_step_of_every_trial_once(sweep, make_spec, ledger, executed, store):
+def test_a_sweep_trains_every_step_of_every_trial_once_and_the_same_sweep_none(
+    sweep, make_spec, ledger, executed, store
+):
     spec = make_spec(references={"bound": {"method.name": "target_only", "optimizer.lr": 0.025}})
     outcome, trials = sweep(spec)
     assert outcome.exit_code == 0
@@ -57,6 +59,11 @@ def test_a_sweep_trains_every_step_of_every_trial_once(sweep, make_spec, ledger,
     again = run_sweep(spec, ledger=ledger, store=store, train="fakes:quadratic", fingerprint=fakes.fingerprint)
     assert again.exit_code == 0
     assert list(again.trials) == trials  # nothing was left to do
+
+    _, reused = sweep(make_spec(name="again", references=spec.references))
+    assert states(reused) == [TrialState.COMPLETE] * 4
+    assert [trial.reused for trial in reused] == [f"demo/{number}" for number in range(4)]
+    assert not (store.sweep("again") / fakes.EXECUTED).exists()
 
 
 def test_what_was_measured_in_company_is_measured_again_when_the_trials_have_ended(sweep, make_spec, monkeypatch):
@@ -394,13 +401,6 @@ def test_a_trial_that_hangs_is_ended_by_its_watchdog_and_tried_again(sweep, make
     assert (trials[0].state, trials[0].attempt) == (TrialState.COMPLETE, 2)
     (event,) = [event for event in ledger.events("demo") if event.kind == RETRIED]
     assert event.failure is FailureClass.HANG
-
-
-def test_two_identical_sweeps_on_one_store_train_once(sweep, make_spec, executed):
-    sweep(make_spec())
-    _, trials = sweep(make_spec(name="again"))
-    assert states(trials) == [TrialState.COMPLETE] * 3
-    assert [trial.reused for trial in trials] == ["demo/0", "demo/1", "demo/2"]
 
 
 DRIVER = """
