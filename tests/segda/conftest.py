@@ -11,6 +11,7 @@ from PIL import Image
 
 from segda.cli import cli
 from segda.cli_errors import run_cli
+from segda.discriminators import FCD
 
 SIDE = 64  # pixels
 
@@ -103,6 +104,12 @@ class Miniatures(NamedTuple):
 @pytest.fixture
 def miniatures() -> Miniatures:
     return Miniatures()
+
+
+@pytest.fixture
+def narrow_discriminator(monkeypatch) -> None:
+    """Make the usual discriminator of 45,000 weights in the place of 2.8 million, where its width does not matter."""
+    monkeypatch.setattr(FCD, "hidden", (8, 16, 32, 64))
 
 
 class Trained(NamedTuple):

@@ -229,7 +229,7 @@ def segmenter_of(scenes: Path, folder: Path, **changes: object) -> dict[str, Ten
                 "width": 64,
                 "cache": scenes.parent / "cache",
             },
-            "model": {"pretrained": "none"},
+            "model": {"pretrained": "none", "width": 0.25},
             "method": {"name": "source_only"},
             "optimizer": {"lr": 0.01},
             "steps": 3,

@@ -34,7 +34,9 @@ def place(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("distillation")
     root = generate_scenes(base / "scenes", size=SIDE, train=4, val=1, seed=1)
     cases = {
-        "teacher": RunCase("source_only", fields={"steps": 2, "seed": 7, "model": {"name": "ddrnet_23_slim"}}),
+        "teacher": RunCase(
+            "source_only", fields={"steps": 2, "seed": 7, "model": {"name": "ddrnet_23_slim", "width": 0.5}}
+        ),
         "segformer": RunCase("source_only", fields={"steps": 2, "seed": 7, "model": {"name": "segformer_b0"}}),
         "supervised": RunCase("target_only", fields={"steps": 1}),
         "few": RunCase("joint", fields={"steps": 1}),
@@ -60,16 +62,22 @@ def features(place) -> dict[str, object]:
     return {"model": {"name": "sctnet"}, "distillation": {"checkpoint": checkpoint, "learned": "features"}}
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """A folder for each case of a contract, in which its checks share a training."""
+    return {name: tmp_path_factory.mktemp(name) for name in ("source", "target", "both", "features")}
+
+
+@pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
 @pytest.mark.parametrize("images", ["source", "target", "both"])
-@pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
-def test_whole_trainings_keep_the_contract(check, images, teacher, tmp_path):
+def test_whole_trainings_keep_the_contract(check, images, teacher, folders):
     """Also of a method that reads no target images by itself: resumed bit for bit, and without a look at a target label."""
-    check(RunCase("source_only", fields={"distillation": {**teacher, "images": images}}), tmp_path)
+    check(RunCase("source_only", fields={"distillation": {**teacher, "images": images}}), folders[images])
 
 
 @pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
-def test_trainings_on_features_keep_it_too(check, features, tmp_path):
-    check(RunCase("source_only", fields=features), tmp_path)
+def test_trainings_on_features_keep_it_too(check, features, folders):
+    check(RunCase("source_only", fields=features), folders["features"])
 
 
 @pytest.mark.parametrize("method", ["adversarial", "dacs"])

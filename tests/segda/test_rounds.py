@@ -431,6 +431,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.usefixtures("narrow_discriminator")
 @pytest.mark.parametrize("method", [LSE, PIXDA], ids=["lse", "pixda"])
 def test_methods_in_stages_that_are_killed_in_any_of_them_go_on_bit_for_bit(configure, tmp_path, monkeypatch, method):
     config = configure(method=method, few_shot={"images": 2} if method is PIXDA else None)
@@ -456,6 +457,7 @@ from pathlib import Path
 
 from segda import rounds
 from segda.config import TrainConfig
+from segda.discriminators import FCD
 from segda.methods import pixda
 from segda.training import train
 from segda.training_run import TrainingRun
@@ -479,6 +481,7 @@ def choosing_in_round(number):
     pixda.choose_above = killed_when(lambda losses: next(calls) == number, pixda.choose_above)
 
 rounds.BATCH_SIZE = 4
+FCD.hidden = (8, 16, 32, 64)
 for folder, config, moment, number in json.loads(Path(sys.argv[1]).read_text()):
     child = os.fork()
     if child == 0:
@@ -491,6 +494,7 @@ for folder, config, moment, number in json.loads(Path(sys.argv[1]).read_text()):
 
 
 @pytest.mark.slow  # a process starts, and ten small runs
+@pytest.mark.usefixtures("narrow_discriminator")
 def test_sigkill_in_any_stage_or_labelling_is_made_good_bit_for_bit(configure, guest_folder, tmp_path):
     moments = {
         "self_training": (SELF_TRAINING, None, [("labelling_in_round", 2)]),

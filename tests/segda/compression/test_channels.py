@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segda.compression.channels import MOST_OF_A_GROUP, new_width, slim
 from segda.efficiency import count_parameters
 from segda.errors import ConfigError
-from segda.models import MODELS, ModelConfig, Segmenter, build_segmenter
+from segda.models import MODELS, ModelConfig, Segmenter, build_segmenter, fcn8s
 from segda.models.widths import is_grouped, layers_of, narrow, width_of
 from segda.types import SegmentationOutput
 
@@ -27,7 +27,7 @@ CASES = {
     "deeplab_v2_multi": ({}, 0.49),
     "efficientvit_seg": ({}, 0.60),
     "fast_scnn": ({}, 0.51),
-    "fcn8s": ({}, 0.96),
+    "fcn8s": ({}, 0.57),
     "pidnet_s": ({}, 0.52),
     "sctnet": ({}, 0.73),
     "segformer": ({}, 0.54),
@@ -35,6 +35,14 @@ CASES = {
     "stdc": ({}, 0.49),
 }
 LARGE = ("deeplab_v2", "deeplab_v2_multi", "fcn8s", "segformer")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow_fcn8s():
+    """Its linear layers keep their width, which is nine tenths of its weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcn8s, "_WIDTH", 64)
+        yield
 
 
 class Pair(NamedTuple):
@@ -86,9 +94,7 @@ def test_every_network_is_a_case() -> None:
     assert {case.split()[0] for case in CASES} == set(MODELS)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow) if case == "fcn8s" else case for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_every_network_is_smaller_and_trains_and_is_read_back(case: str, tmp_path) -> None:
     dense, small = pair(case)
     share = count_parameters(small) / count_parameters(dense)

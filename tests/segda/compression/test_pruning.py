@@ -273,7 +273,7 @@ def plain(root: Path, cache: Path, **fields: Any) -> dict[str, Any]:
             "width": 64,
             "cache": cache,
         },
-        "model": {"name": "fast_scnn"},
+        "model": {"name": "fast_scnn", "width": 0.25},
         "method": {"name": "adversarial", "discriminator": "dwd"},
         "optimizer": {"lr": 0.01},
         "steps": 6,
@@ -359,6 +359,7 @@ def test_a_training_without_pruning_says_nothing_of_it(finished, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["pruning"] == {}
 
 
+@pytest.mark.usefixtures("narrow_discriminator")
 @pytest.mark.parametrize(
     ("method", "settings", "pruning"),
     [

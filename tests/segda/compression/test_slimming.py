@@ -29,7 +29,7 @@ def place(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("slimming")
     root = generate_scenes(base / "scenes", size=SIDE, train=4, val=1, seed=1)
     for name, case in {
-        "run": RunCase("source_only", fields={"steps": 3}),
+        "run": RunCase("source_only", fields={"steps": 3, "model": {"name": "fast_scnn", "width": 0.5}}),
         "supervised": RunCase("target_only", fields={"steps": 1}),
     }.items():
         train(case.config(root, base / "cache"), lambda *_: None, folder=base / name)
@@ -156,9 +156,16 @@ def test_a_training_starts_from_it_and_has_its_network(place, slimmed, tmp_path)
         assert torch.allclose(value, wanted, atol=1e-6), name
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """A folder in which the checks of a contract share a training."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.mark.usefixtures("narrow_discriminator")
 @pytest.mark.parametrize("check", RUN_CHECKS.values(), ids=RUN_CHECKS)
-def test_whole_trainings_of_a_smaller_network_keep_the_contract(check, slimmed, tmp_path):
-    check(RunCase("adversarial", fields={"start": {"checkpoint": slimmed}, "model": None}), tmp_path)
+def test_whole_trainings_of_a_smaller_network_keep_the_contract(check, slimmed, shared):
+    check(RunCase("adversarial", fields={"start": {"checkpoint": slimmed}, "model": None}), shared)
 
 
 def test_a_resumed_training_needs_no_start_any_more(place, slimmed, tmp_path):
@@ -190,7 +197,10 @@ def test_the_digest_of_the_start_is_in_the_fingerprint_and_its_path_is_not(place
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"start": "run", "model": {"name": "ddrnet_23_slim"}}, "is fast_scnn, the configuration has ddrnet_23_slim"),
+        (
+            {"start": "run", "model": {"name": "ddrnet_23_slim"}},
+            r"is fast_scnn \(width 0\.5\), the configuration has ddrnet_23_slim",
+        ),
         ({"start": "supervised", "model": None}, "is supervised by the target: .*start from one that has seen none"),
     ],
 )

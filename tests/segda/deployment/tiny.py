@@ -15,6 +15,7 @@ CLASSES = 4
 class Tiny(Segmenter):
     """Three convolutions, scores at 1/8, and a head that only training needs."""
 
+    Config = ModelConfig
     num_auxiliary = 1
     training_only = ("auxiliary_head",)
 

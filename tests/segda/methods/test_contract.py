@@ -17,6 +17,8 @@ from segda.testing.methods import (
     check_two_ranks_equal_the_whole,
 )
 
+pytestmark = pytest.mark.usefixtures("narrow_discriminator")
+
 # Settings beyond the defaults that deserve the contract too.
 CASES = {name: MethodCase(METHODS[name]) for name in METHODS} | {
     "adversarial-multi": MethodCase(METHODS["adversarial"], {"levels": "multi"}),

@@ -15,7 +15,7 @@ def _is_small(config: ModelConfig) -> bool:
     return sum(parameter.numel() for parameter in network.parameters()) < 15e6
 
 
-# Deep networks are built without memory: shapes need no arithmetic, and the arithmetic is that of their smaller kin.
+# Of deep networks shapes alone are checked: their arithmetic is that of their smaller kin.
 SMALL = {label: config for label, config in CASES.items() if _is_small(config)}
 
 
