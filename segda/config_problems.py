@@ -313,11 +313,15 @@ def _below(field: FieldInfo | None, data: Any) -> Any:
     if chosen is not None:
         with contextlib.suppress(ValueError):
             return chosen.config_class(data)
-    return _model_in(field.annotation)
+    return _model_in(field.annotation, is_mapping=isinstance(data, Mapping))
 
 
-def _model_in(annotation: Any) -> Any:
-    """Strip `X | None` and the like off a model, a list of models or a dictionary of models."""
-    if get_origin(annotation) in (list, tuple, dict) or isinstance(annotation, type):
+def _model_in(annotation: Any, *, is_mapping: bool = False) -> Any:
+    """Strip `X | None` and the like off a model, a list of models or a dictionary of models; a list is none if a mapping came."""
+    is_list = get_origin(annotation) in (list, tuple)
+    if (is_list and not is_mapping) or get_origin(annotation) is dict or isinstance(annotation, type):
         return annotation
-    return next((found for item in get_args(annotation) if (found := _model_in(item)) is not None), None)
+    if is_list:
+        return None
+    kinds = (_model_in(item, is_mapping=is_mapping) for item in get_args(annotation))
+    return next((found for found in kinds if found is not None), None)

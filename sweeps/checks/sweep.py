@@ -176,9 +176,7 @@ def _check_seeds(spec: SweepSpec) -> None:
 
 def _check_seed_budget(spec: SweepSpec, budget: SeedBudget) -> None:
     if spec.finalists == 1 and not spec.finalists_of_each:
-        raise LocatedError(
-            ("finalists",), "must be at least 2 with a budget of seeds, which is for telling them apart, got 1"
-        )
+        raise LocatedError(("seeds",), "a budget is for telling finalists apart; set finalists to 2 or more, it is 1")
     if spec.repeat_references:
         raise LocatedError(
             ("repeat_references",), "needs a list of seeds, which all share; with a budget of seeds leave it out"
