@@ -6,7 +6,8 @@ file as the shell would: a console script, a script or a module. It ends by an e
 
 `programs()` has the same as programs, for commands that start commands and for Ray, which starts workers.
 
-Tests of what happens while a program starts, of signals and kills, and of servers start real programs.
+Commands that start Ray are real programs, here too: a fork may be refused by the Ray that it has started. So are those in tests of
+what happens while a program starts, of signals and kills, and of servers.
 """
 
 import atexit
@@ -65,13 +66,17 @@ MODULES = (
 )
 
 
+WITH_RAY = ("plan", "profile", "reproduce", "resume", "run")  # verbs of `sweeps`
+
 # A program that has a command run by the process that has imported everything, with this program's streams.
 PROGRAM = """#!{python} -IS
 import json, os, signal, socket, sys
 
+words = [{program!r}, *sys.argv[1:]]
+if {name!r} == "python" or ({name!r} == "sweeps" and words[1] in {with_ray!r}):
+    os.execv(words[0], words)
 line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 line.connect({address!r})
-words = [{program!r}, *sys.argv[1:]]
 asked = {{"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}}
 socket.send_fds(line, [json.dumps(asked).encode()], [0, 1, 2])
 pid = int(line.recv(100))
@@ -99,7 +104,19 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it took longer.
     """
-    return _server().run([str(word) for word in words], folder, dict(environment or os.environ), timeout)
+    listed, surroundings = [str(word) for word in words], dict(environment or os.environ)
+    if _may_start_ray(listed):
+        return subprocess.run(
+            listed, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    return _server().run(listed, folder, surroundings, timeout)
+
+
+def _may_start_ray(words: Sequence[str]) -> bool:
+    program, *rest = words
+    if "--help" in rest or rest[:2] == ["-m", "segda"]:
+        return False
+    return program == sys.executable or (Path(program).name == "sweeps" and rest[0] in WITH_RAY)
 
 
 def checked(words: Sequence[str | Path], *, folder: Path, environment: Mapping[str, str] | None = None) -> str:
@@ -126,7 +143,9 @@ class Server:
             program = self.programs / name
             # Links of this installation's folder are not followed: that is what makes it one.
             real = sys.executable if name == "python" else str(Path(sys.executable).parent / name)
-            program.write_text(PROGRAM.format(python=sys.executable, address=self._address, program=real))
+            program.write_text(
+                PROGRAM.format(python=sys.executable, address=self._address, program=real, name=name, with_ray=WITH_RAY)
+            )
             program.chmod(0o700)
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *paths])}

@@ -87,7 +87,7 @@ def drives(tmp_path) -> Path:
 
 
 def drawn(config: TrainConfig) -> list[str]:
-    return list(splits._drawn(config.data.few_shot, config.data.target))
+    return list(splits.few_shot_names(config.data.few_shot, config.data.target))
 
 
 def test_images_per_scene_are_drawn_of_each_drive(drives):
