@@ -123,7 +123,7 @@ def asked(table: LabelTable, rule: str, *, labels: int, seed: int) -> list[int]:
     if rule == "random":
         rest = np.random.default_rng((seed, 1)).permutation(total).tolist()
         return (chosen + [image for image in rest if image not in chosen])[:labels]
-    leaders: Sequence[int] = range(LEADERS)
+    leaders: Sequence[int] = range(min(LEADERS, table.confusions.shape[1]))
     step = ROUND if rule == "disputed, in rounds" else labels
     while len(chosen) < min(labels, total):
         if rule == "disputed, in rounds":

@@ -45,6 +45,18 @@ def test_a_candidate_that_is_far_ahead_needs_no_correction():
     assert found.low < found.value < found.high
 
 
+def test_a_class_that_is_rare_is_no_luck():
+    """Of twenty images one has it: a third of them lacks it mostly, and whoever predicts it there has nothing right."""
+    counts = np.zeros((20, 3, 3), dtype=np.int32)
+    counts[:, 0, 0] = counts[:, 1, 1] = 90
+    counts[:, 0, 2] = 10  # taken for the rare one
+    counts[0, 2, 2] = 800
+    worse = counts.copy()
+    worse[:, 1, 1], worse[:, 1, 0] = 30, 60
+    found = corrected([counts, worse], seed=0)
+    assert found.value == pytest.approx(found.naive, abs=0.02)
+
+
 def test_the_naive_figure_is_the_mean_iou_that_trainings_report():
     generator = np.random.default_rng(1)
     counts = generator.integers(0, 9, (12, 4, 4)).astype(np.int32)
