@@ -6,8 +6,9 @@ BBC (Tsamardinos et al., "Bootstrapping the out-of-sample predictions for effici
 were not. Mean IoU is that of the summed confusion matrices of either part.
 
 One thing is done otherwise. Mean IoU over a third of the images is lower than over all, since classes that nobody labelled there
-and somebody predicts count as missed; BBC would take that for luck. So what is averaged is by how much the choice is ahead of the
-mean of all candidates on the images that were left out, which have that in common; that mean itself is nobody's choice.
+and somebody predicts count as missed; BBC would take that for luck. So what is averaged is by how much a choice is ahead, on the
+images that were left out, of what candidates have there on average, each as often as it is chosen. That average over all images is
+nobody's choice, and what is added to it tells of luck alone: nothing where one candidate is always the best.
 """
 
 from collections.abc import Sequence
@@ -68,16 +69,16 @@ def corrected(counts: Sequence[NDArray[np.int32]], *, unscored: Sequence[int] = 
     hits, unions = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
     alone = mean_iou(hits.sum(axis=0), unions.sum(axis=0))
     generator = np.random.default_rng(seed)
-    ahead, level = [], []
-    for _ in range(_DRAWS):
+    on_drawn, on_others = (np.zeros((_DRAWS, len(counts))) for _ in range(2))
+    for draw in range(_DRAWS):
         times = np.bincount(generator.integers(num_images, size=num_images), minlength=num_images)
-        drawn, left_out = (
-            # As floating-point numbers, which are multiplied many times faster than whole ones.
-            mean_iou(np.tensordot(weights, hits, axes=1), np.tensordot(weights, unions, axes=1))
-            for weights in (times.astype(np.float64), (times == 0).astype(np.float64))
-        )
-        ahead.append(left_out[drawn.argmax()] - left_out.mean())
-        level.append(drawn.mean())
-    values = alone.mean() + np.array(ahead) + (np.array(level) - np.mean(level))
+        for figures, weights in ((on_drawn, times), (on_others, times == 0)):
+            numbers = weights.astype(np.float64)  # which are multiplied many times faster than whole ones
+            figures[draw] = mean_iou(np.tensordot(numbers, hits, axes=1), np.tensordot(numbers, unions, axes=1))
+    chosen = on_drawn.argmax(axis=1)
+    often = np.bincount(chosen, minlength=len(counts)) / _DRAWS
+    ahead = on_others[np.arange(_DRAWS), chosen] - on_others @ often
+    level = on_drawn @ often
+    values = alone @ often + ahead + (level - level.mean())
     low, high = (float(bound) for bound in np.quantile(values, [0.025, 0.975]))
     return Corrected(float(alone.max()), float(values.mean()), low, high, len(counts), num_images)
