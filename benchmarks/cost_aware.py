@@ -21,7 +21,6 @@ import json
 import math
 import random
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,17 +29,12 @@ import torch
 from fronts import NETWORKS, QUALITY, with_macs
 from rich.console import Console
 from rich.table import Table
-from scenes_table import scenes_base
+from scenes_table import replay, scenes_base
 
-from segda.config import TrainConfig
 from sweeps.checks.makers import spec_from
-from sweeps.execution.coordinator import Coordinator, Wait
+from sweeps.execution.coordinator import Wait
 from sweeps.file.space import identity
 from sweeps.file.spec import SweepSpec
-from sweeps.ledger.database import Ledger
-from sweeps.planning.machines import stated
-from sweeps.planning.profiles import Architecture, Profile
-from sweeps.store import Store
 
 STARTUP = 6  # random trials at the beginning
 FINE_RATES = [0.0001 * 10 ** (index / 4) for index in range(12)]
@@ -112,24 +106,8 @@ def search(curves: Sequence[Mapping[str, Any]], *, steps: int, seed: int, second
     budget = {"trials": len(curves), "concurrency": 1, "hours": seconds / 3600}
     spec = spec_of(steps=steps, rates=rates, seed=seed, sampler=sampler, budget=budget)
     by_params = {identity(curve["params"]): curve for curve in curves}
-    profiles = {
-        Architecture.of(spec.train_config(curve["params"], seed=0), spec.deploy): Profile(
-            {"macs": float(curve["macs"])}
-        )
-        for curve in curves
-    }
     clock, done = [0.0], Run()
-    with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger.db") as ledger:
-        ledger.create_sweep(spec.name, spec=spec.canonical())
-        coordinator = Coordinator(
-            spec,
-            allotment=stated(spec),
-            ledger=ledger,
-            store=Store.at(Path(folder)),
-            profiles=profiles,
-            fingerprint=_no_fingerprint,
-            clock=lambda: clock[0],
-        )
+    with replay(spec, curves, clock=lambda: clock[0]) as coordinator:
         while not isinstance(task := coordinator.next_task(), Wait):
             curve = by_params[identity(coordinator.records[task.number].params)]
             coordinator.on_message(task.number, task.attempt, {"event": "started", "worker": "table"})
@@ -141,10 +119,6 @@ def search(curves: Sequence[Mapping[str, Any]], *, steps: int, seed: int, second
             coordinator.on_message(task.number, task.attempt, {"event": "finished"})
             done.append((clock[0], metrics[QUALITY]))
     return done
-
-
-def _no_fingerprint(config: TrainConfig) -> str:
-    return "table"
 
 
 def regrets(run: Run, *, seconds: float, best: float, worst: float) -> tuple[float, float]:

@@ -21,7 +21,6 @@ import functools
 import heapq
 import random
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,21 +29,16 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
-from scenes_table import scenes_base, train_table
+from scenes_table import replay, scenes_base, train_table
 
-from segda.config import TrainConfig
 from segda.datasets import DATASETS
 from segda.efficiency import count_macs
 from segda.models import build_segmenter
 from sweeps.checks.makers import spec_from
-from sweeps.execution.coordinator import Coordinator, Wait
+from sweeps.execution.coordinator import Wait
 from sweeps.file.space import identity
 from sweeps.file.spec import SweepSpec
-from sweeps.ledger.database import Ledger
-from sweeps.planning.machines import stated
-from sweeps.planning.profiles import Architecture, Profile
 from sweeps.schedulers.fronts import Standing, front_of
-from sweeps.store import Store
 from sweeps.trial import TrialState
 
 QUALITY, COST = "source/val/miou", "macs"
@@ -166,24 +160,9 @@ def search(
         changes["objectives"] = [{"metric": QUALITY, "direction": "maximize"}]
     spec = spec_of(Path("scenes"), steps=steps, **changes)
     by_params = {identity(curve["params"]): curve for curve in curves}
-    profiles = {
-        Architecture.of(spec.train_config(curve["params"], seed=0), spec.deploy): Profile(
-            metrics={COST: float(curve["macs"])}
-        )
-        for curve in curves
-    }
     completed: list[tuple[float, Point]] = []
     spent = 0.0
-    with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger.db") as ledger:
-        ledger.create_sweep(spec.name, spec=spec.canonical())
-        coordinator = Coordinator(
-            spec,
-            allotment=stated(spec),
-            ledger=ledger,
-            store=Store.at(Path(folder)),
-            profiles=profiles,
-            fingerprint=_no_fingerprint,
-        )
+    with replay(spec, curves) as coordinator:
         clock = 0.0
         running: list[tuple[float, int, int, int]] = []  # time of the next report, trial, attempt, index of the report
         while True:
@@ -215,10 +194,6 @@ def search(
 def _seconds(curve: Mapping[str, Any]) -> float:
     """Return how long a trial takes from one report to the next."""
     return float(curve["seconds"]) / len(curve["points"])
-
-
-def _no_fingerprint(config: TrainConfig) -> str:
-    return "table"
 
 
 def hypervolume(points: Sequence[Point], worst: Point) -> float:

@@ -3,15 +3,22 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segda.config import TrainConfig
 from segda.datasets.scenes import generate_scenes
 from segda.files import write_json
 from segda.training import train
+from sweeps.execution.coordinator import Coordinator
 from sweeps.file.space import identity
 from sweeps.file.spec import SweepSpec
+from sweeps.ledger.database import Ledger
+from sweeps.planning.machines import stated
+from sweeps.planning.profiles import Architecture, Profile
+from sweeps.store import Store
 
 
 def scenes_base(root: Path, *, steps: int, **changes: Any) -> dict[str, Any]:
@@ -82,3 +89,37 @@ def train_table(
             print(f"{index + 1} of {len(missing)}: {params} {reached}, {seconds:.1f} s", flush=True)
     curves: list[dict[str, Any]] = table["curves"]
     return curves
+
+
+@contextmanager
+def replay(
+    spec: SweepSpec, curves: Collection[Mapping[str, Any]], *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Coordinator]:
+    """Begin a sweep over a table, with a coordinator of its own and a ledger that is gone afterwards.
+
+    Args:
+        spec: the sweep.
+        curves: the table, with the MACs of each network.
+        clock: seconds from any beginning.
+    """
+    profiles = {
+        Architecture.of(spec.train_config(curve["params"], seed=0), spec.deploy): Profile(
+            {"macs": float(curve["macs"])}
+        )
+        for curve in curves
+    }
+    with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger.db") as ledger:
+        ledger.create_sweep(spec.name, spec=spec.canonical())
+        yield Coordinator(
+            spec,
+            allotment=stated(spec),
+            ledger=ledger,
+            store=Store.at(Path(folder)),
+            profiles=profiles,
+            fingerprint=_no_fingerprint,
+            clock=clock,
+        )
+
+
+def _no_fingerprint(config: TrainConfig) -> str:
+    return "table"

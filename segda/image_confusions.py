@@ -5,7 +5,6 @@ Mostly zeros: some ten kilobytes for a hundred images.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segda.files import replacing
+from segda.array_files import read_arrays, write_arrays
 
 SOURCE_CONFUSIONS = "source_confusions.npz"  # source/val
-ORACLE_CONFUSIONS = (
-    "oracle_confusions.npz"  # the labelled target images that results are reported on: made from target labels
-)
+ORACLE_CONFUSIONS = "oracle_confusions.npz"  # of what results are reported on: made from target labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +51,12 @@ def write_image_confusions(path: Path, confusions: ImageConfusions) -> None:
         path: the file.
         confusions: what to write.
     """
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            counts=confusions.counts,
-            unscored=np.array(confusions.unscored, dtype=np.int64),
-            images=np.str_(confusions.images),
-        )
+    write_arrays(
+        path,
+        counts=confusions.counts,
+        unscored=np.array(confusions.unscored, dtype=np.int64),
+        images=np.str_(confusions.images),
+    )
 
 
 def read_image_confusions(path: Path) -> ImageConfusions:
@@ -73,14 +69,12 @@ def read_image_confusions(path: Path) -> ImageConfusions:
         FileNotFoundError: it is missing.
         ValueError: it is damaged.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            unscored = tuple(int(train_id) for train_id in content["unscored"])
-            found = ImageConfusions(content["counts"], unscored, str(content["images"]))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not what a training writes ({type(error).__name__}); train again") from error
+    found = read_arrays(
+        path,
+        lambda content: ImageConfusions(
+            content["counts"], tuple(int(train_id) for train_id in content["unscored"]), str(content["images"])
+        ),
+    )
     shape = found.counts.shape
     if found.counts.dtype != np.int32 or len(shape) != 3 or shape[1] != shape[2] or not shape[0]:
         raise ValueError(f"{path} is not what a training writes (counts int32 [N, C, C]); train again")

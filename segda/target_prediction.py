@@ -3,13 +3,12 @@
 Some ten kilobytes, by which networks that were trained anywhere, at any time, can be asked whether they agree.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from segda.files import replacing
+from segda.array_files import read_arrays, write_arrays
 from segda.types import Pixels
 
 TARGET_PREDICTION = "target_prediction.npz"
@@ -37,13 +36,12 @@ def write_target_prediction(path: Path, prediction: TargetPrediction) -> None:
         path: the file.
         prediction: what to write.
     """
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            classes=prediction.classes,
-            num_classes=np.int64(prediction.num_classes),
-            pixels=np.str_(prediction.pixels),
-        )
+    write_arrays(
+        path,
+        classes=prediction.classes,
+        num_classes=np.int64(prediction.num_classes),
+        pixels=np.str_(prediction.pixels),
+    )
 
 
 def read_target_prediction(path: Path) -> TargetPrediction:
@@ -56,13 +54,10 @@ def read_target_prediction(path: Path) -> TargetPrediction:
         FileNotFoundError: it is missing.
         ValueError: it is damaged.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            found = TargetPrediction(content["classes"], int(content["num_classes"]), str(content["pixels"]))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not what a training writes ({type(error).__name__}); train again") from error
+    found = read_arrays(
+        path,
+        lambda content: TargetPrediction(content["classes"], int(content["num_classes"]), str(content["pixels"])),
+    )
     classes = found.classes
     if classes.dtype != np.uint8 or classes.ndim != 1 or (classes.size and int(classes.max()) >= found.num_classes):
         raise ValueError(f"{path} is not what a training writes (train ids 0..{found.num_classes - 1}); train again")

@@ -150,10 +150,8 @@ class Search:
             Dotted path -> share, summing to 1, largest first; empty with fewer than `MIN_TRIALS_FOR_IMPORTANCE` trials or if all
             did equally well.
         """
-        from optuna.importance import (
-            PedAnovaImportanceEvaluator,
-            get_param_importances,
-        )  # takes a second to import, for a report only
+        # Takes a second to import, and is for reports only.
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
         known = [self._trials[number].trial for number in sorted(self._trials)]
         complete = [trial for trial in known if trial is not None and trial.state is optuna.trial.TrialState.COMPLETE]
