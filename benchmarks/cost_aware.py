@@ -29,7 +29,7 @@ import torch
 from fronts import NETWORKS, QUALITY, with_macs
 from rich.console import Console
 from rich.table import Table
-from scenes_table import replay, scenes_base
+from scenes_table import coordinator_over, scenes_base
 
 from sweeps.checks.makers import spec_from
 from sweeps.execution.coordinator import Wait
@@ -107,7 +107,7 @@ def search(curves: Sequence[Mapping[str, Any]], *, steps: int, seed: int, second
     spec = spec_of(steps=steps, rates=rates, seed=seed, sampler=sampler, budget=budget)
     by_params = {identity(curve["params"]): curve for curve in curves}
     clock, done = [0.0], Run()
-    with replay(spec, curves, clock=lambda: clock[0]) as coordinator:
+    with coordinator_over(spec, curves, clock=lambda: clock[0]) as coordinator:
         while not isinstance(task := coordinator.next_task(), Wait):
             curve = by_params[identity(coordinator.records[task.number].params)]
             coordinator.on_message(task.number, task.attempt, {"event": "started", "worker": "table"})

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
-from scenes_table import replay, scenes_base, train_table
+from scenes_table import coordinator_over, scenes_base, train_table
 
 from segda.datasets import DATASETS
 from segda.efficiency import count_macs
@@ -162,7 +162,7 @@ def search(
     by_params = {identity(curve["params"]): curve for curve in curves}
     completed: list[tuple[float, Point]] = []
     spent = 0.0
-    with replay(spec, curves) as coordinator:
+    with coordinator_over(spec, curves) as coordinator:
         clock = 0.0
         running: list[tuple[float, int, int, int]] = []  # time of the next report, trial, attempt, index of the report
         while True:

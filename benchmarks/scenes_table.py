@@ -92,7 +92,7 @@ def train_table(
 
 
 @contextmanager
-def replay(
+def coordinator_over(
     spec: SweepSpec, curves: Collection[Mapping[str, Any]], *, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Coordinator]:
     """Begin a sweep over a table, with a coordinator of its own and a ledger that is gone afterwards.
